@@ -1,0 +1,104 @@
+"""Records to a Board: rows of retrievers, columns of datasets. A pure function of records.
+
+A cell shows the newest good record of a retriever on a dataset. A dataset in parts (CQADupStack's forums) is one
+column, the unweighted mean of its parts, and a gap until all are there. Means and speeds cover only the datasets that
+every row has.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.types import Record, Timing
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One retriever on one dataset, which may have several parts."""
+
+    value: float
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One retriever: its cells by dataset, its mean over the common datasets and what it cost there."""
+
+    label: str
+    cells: dict[str, Cell]
+    failed: frozenset[str]
+    """Datasets on which its newest try failed and no older one succeeded."""
+    mean: float | None
+    queries_per_s: float | None
+    docs_per_s: float | None
+    index_mb: float | None
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows best first, the datasets in order, and which of them the means cover."""
+
+    metric: str
+    datasets: list[str]
+    common: list[str]
+    rows: list[Row]
+    environments: list[str]
+    """Fingerprints of the environments that the shown figures come from."""
+
+
+def build(records: Iterable[Record], metric: str = "ndcg@10") -> Board:
+    """The board of one metric over the newest records."""
+    newest: dict[tuple[str, str], Record] = {}
+    failed: set[tuple[str, str]] = set()
+    for record in sorted(records, key=lambda record: record.started):
+        key = (record.retriever.label, dataset_label(record))
+        if record.status == "ok" and metric in record.metrics:
+            newest[key] = record
+        elif record.status == "failed":
+            failed.add(key)
+    labels = sorted({label for label, _ in [*newest, *failed]})
+    datasets = sorted({record.dataset.group or name for (_, name), record in newest.items()} | {n for _, n in failed})
+    cells = {label: _cells(label, newest, metric) for label in labels}
+    shown = [label for label in labels if cells[label]]
+    common = [name for name in datasets if shown and all(name in cells[label] for label in shown)]
+    rows = [_row(label, cells[label], failed - set(newest), common) for label in labels]
+    rows.sort(key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.label))
+    return Board(metric, datasets, common, rows, sorted({record.environment for record in newest.values()}))
+
+
+def dataset_label(record: Record) -> str:
+    """The dataset's name, with its split where that is not the name's own."""
+    info = record.dataset
+    return info.name if "split" not in info.differences else f"{info.name}:{info.split}"
+
+
+def _cells(label: str, newest: dict[tuple[str, str], Record], metric: str) -> dict[str, Cell]:
+    by_column: dict[str, list[Record]] = {}
+    for (own, name), record in sorted(newest.items()):
+        if own == label:
+            by_column.setdefault(record.dataset.group or name, []).append(record)
+    return {
+        name: Cell(sum(part.metrics[metric] for part in parts) / len(parts), tuple(parts))
+        for name, parts in by_column.items()
+        if len(parts) == parts[0].dataset.parts
+    }
+
+
+def _row(label: str, cells: dict[str, Cell], failed: set[tuple[str, str]], common: Sequence[str]) -> Row:
+    timings = [record.timing for name in common if name in cells for record in cells[name].records]
+    timed = [timing for timing in timings if timing is not None]
+    complete = bool(common) and all(name in cells for name in common)
+    return Row(
+        label,
+        cells,
+        frozenset(name for own, name in failed if own == label and name not in cells),
+        sum(cells[name].value for name in common) / len(common) if complete else None,
+        *(_speeds(timed) if complete and timed else (None, None, None)),
+    )
+
+
+def _speeds(timings: Sequence[Timing]) -> tuple[float, float, float]:
+    """Queries/s, documents/s and index megabytes (10^6 bytes) over some cells together."""
+    queries, documents = sum(timing.queries for timing in timings), sum(timing.documents for timing in timings)
+    searching = sum(timing.queries / timing.queries_per_s for timing in timings)
+    indexing = sum(timing.index.wall_s for timing in timings)
+    return queries / searching, documents / indexing, sum(timing.index_bytes for timing in timings) / 1e6

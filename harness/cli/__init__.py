@@ -1,0 +1,1 @@
+"""The commands: what measures is Hydra, what reads records is argparse."""

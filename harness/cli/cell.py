@@ -1,0 +1,178 @@
+"""A cell: its config checked, its parts built, its record written."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import harness
+from harness import environment
+from harness.cli import build
+from harness.cli.progress import listener, say
+from harness.clock import listening, peak_memory
+from harness.errors import ConfigError
+from harness.metrics import METRIC_VERSION
+from harness.runner import Measured, TimingPlan, cell_key, measure, parse_metrics
+from harness.store import Store
+from harness.types import Dataset, DatasetInfo, Record, RetrieverInfo
+
+
+class RunConfig(BaseModel):
+    """The resolved config of one cell; a key that is not here is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    retriever: dict[str, Any]
+    dataset: dict[str, Any]
+    timing: TimingPlan
+    k: int = Field(ge=1)
+    metrics: list[str]
+    seed: int = Field(ge=0)
+    resume: bool
+    results_dir: Path
+    data_dir: str | None
+
+
+def validated(config: DictConfig) -> RunConfig:
+    """The config of one cell. Raises `ConfigError` naming key, value and choices."""
+    resolved = {key: value for key, value in build.plain(config).items() if key != "experiment"}
+    try:
+        checked = RunConfig.model_validate(resolved)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        choices = ", ".join(TimingPlan.model_fields if key.startswith("timing.") else RunConfig.model_fields)
+        said = f"no such key; choices: {choices}" if first["type"] == "extra_forbidden" else first["msg"]
+        raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: harness --cfg job") from None
+    parse_metrics(checked.metrics, checked.k)
+    return checked
+
+
+class Cell:
+    """One retriever on one dataset, as a Hydra job names them; `run` is that job's HydraConfig."""
+
+    def __init__(self, config: RunConfig, run: Any) -> None:
+        self.config = config
+        self.store = Store(config.results_dir)
+        self._choices: Mapping[str, str] = {
+            key: option
+            for key, option in run.runtime.choices.items()
+            if key in ("retriever", "dataset") or key.startswith("retriever@retriever.")
+        }
+        sources = [source.path for source in run.runtime.config_sources if source.schema == "file"]
+        self._folders = [path for path in sources if path and Path(path) != build.CONF]
+        self._overrides = [override for override in run.overrides.task if not override.startswith("hydra.mode=")]
+
+    @property
+    def title(self) -> str:
+        """For messages: `bm25 on scifact`."""
+        return f"{self._choices['retriever']} on {self._choices['dataset']}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows `harness` to measure this cell again, and no other."""
+        sweeps = any(override.startswith("experiment=") for override in self._overrides)
+        folders = [f"--config-dir={folder}" for folder in self._folders]
+        return [*folders, *self._overrides, *(["hydra.mode=RUN"] if sweeps else [])]
+
+    def measured(self, whole_process: bool) -> Record:
+        """The cell's record: the one in the store where it may be used again, else a new one.
+
+        `whole_process`: this process measures nothing else, so that its peak memory is the cell's.
+        """
+        config, started = self.config, datetime.now(UTC)
+        retriever = build.construct(config.retriever, "retriever")
+        with listening(listener()):
+            dataset: Dataset | None = None
+            try:
+                dataset = build.construct(config.dataset, "dataset")
+                if found := self._found(dataset):
+                    return found
+                say(f"{self.title}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
+                result = measure(
+                    retriever, dataset, k=config.k, metrics=config.metrics, plan=config.timing, seed=config.seed
+                )
+                record = self._record(started, dataset, result, peak_memory() if whole_process else None)
+                per_query = (result.query_ids, result.scores)
+                return self.store.append(record, environment.manifest(), result.run, per_query)
+            except ConfigError:
+                raise
+            except Exception as error:
+                self.failed(started, dataset, error)
+                raise
+
+    def failed(self, started: datetime, dataset: Dataset | None, error: Exception) -> None:
+        """Keep a record of a failure; `dataset` is None when it could not be read."""
+        record = self._record(started, dataset).model_copy(
+            update={"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        )
+        self.store.append(record, environment.manifest())
+
+    def _found(self, dataset: Dataset) -> Record | None:
+        if not self.config.resume:
+            return None
+        found = self.store.find(self._key(dataset), environment.fingerprint())
+        if found:
+            say(f"{self.title}: measured {found.started:%Y-%m-%d %H:%M} UTC; again with resume=false")
+        return found
+
+    def _key(self, dataset: Dataset | None) -> str:
+        config = self.config
+        of = dataset.fingerprint if dataset else json.dumps(config.dataset, sort_keys=True)
+        return cell_key(config.retriever, config.timing, of, config.k, config.metrics, config.seed)
+
+    def _record(
+        self, started: datetime, dataset: Dataset | None, result: Measured | None = None, peak: int | None = None
+    ) -> Record:
+        return Record(
+            cell=self._key(dataset),
+            started=started,
+            status="ok",
+            retriever=self._retriever,
+            dataset=self._dataset(dataset),
+            k=self.config.k,
+            seed=self.config.seed,
+            metric_version=METRIC_VERSION,
+            metrics=result.means if result else {},
+            timing=result.timing.model_copy(update={"peak_memory_bytes": peak}) if result else None,
+            facts=result.facts if result else {},
+            environment=environment.fingerprint(),
+            harness=harness.__version__,
+            revision=environment.revision(),
+            command=shlex.join(["harness", *self.arguments]),
+        )
+
+    @cached_property
+    def _retriever(self) -> RetrieverInfo:
+        """The retriever's name and what differs from the config of that name: parts swapped, values changed."""
+        name, config = self._choices["retriever"], self.config.retriever
+        usual = build.choices([f"retriever={name}"], self._folders)
+        swapped = {
+            key.removeprefix("retriever@retriever."): option
+            for key, option in self._choices.items()
+            if key.startswith("retriever@") and usual.get(key) != option
+        }
+        chosen = [f"retriever={name}", *(f"retriever@retriever.{key}={option}" for key, option in swapped.items())]
+        default = build.composed(chosen, self._folders)["retriever"]
+        return RetrieverInfo(name=name, differences={**swapped, **build.differences(config, default)}, config=config)
+
+    def _dataset(self, dataset: Dataset | None) -> DatasetInfo:
+        name, config = self._choices["dataset"], self.config.dataset
+        default = build.composed(["retriever=bm25", f"dataset={name}"], self._folders)["dataset"]
+        return DatasetInfo(
+            name=dataset.name if dataset else config.get("name") or name,
+            split=dataset.split if dataset else config.get("split"),
+            fingerprint=dataset.fingerprint if dataset else None,
+            group=dataset.group if dataset else config.get("group"),
+            parts=dataset.parts if dataset else config.get("parts", 1),
+            documents=len(dataset.corpus) if dataset else None,
+            queries=len(dataset.queries) if dataset else None,
+            differences=build.differences(config, default),
+            config=config,
+        )

@@ -1,0 +1,25 @@
+"""Where the configs lie, and which there are."""
+
+from pathlib import Path
+
+import harness
+
+
+def conf() -> Path:
+    """The folder of configs: inside an installed package, beside it in a checkout."""
+    package = Path(harness.__file__).resolve().parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def options_of(group: str) -> list[tuple[str, str]]:
+    """The names that `group=` takes, those in sub-folders with their path, each with its file's first comment."""
+    folder = conf() / group
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
+    return [(name, _first_comment(path)) for name, path in sorted(paths.items())]
+
+
+def _first_comment(path: Path) -> str:
+    comments = (
+        line.removeprefix("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")
+    )
+    return next((line.partition("   ")[0] for line in comments if not line.startswith("@package")), "")

@@ -1,0 +1,188 @@
+"""The commands that read: report, list, validate, env. Only `validate`, which builds retrievers, imports torch.
+
+Exit codes: 0 fine, 1 a check failed, 2 usage, 3 nothing to decide from.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.cli.conf import conf, options_of
+from harness.cli.progress import say
+from harness.errors import HarnessError
+
+_HELP = """\
+measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
+  harness                                          the quickstart: three families on the embedded collection
+  harness retriever=bm25 dataset=scifact           one cell (`harness run ...` is the same)
+  harness -m retriever=bm25,minilm dataset=scifact,nfcorpus
+  harness experiment=beir                          a sweep kept in a file
+  harness retriever=bm25 dataset=folder dataset.path=FOLDER      your own collection
+  harness run --help                               groups, options and the whole config
+
+completion: eval "$(harness -sc install=bash)"
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Parse and obey; the result is the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except HarnessError as error:
+        say(f"error: {error}")
+        return 2
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness",
+        description="Measures how well and how fast text retrievers work on test collections.",
+        epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"harness {harness.__version__}")
+    commands = parser.add_subparsers(title="read", metavar="COMMAND", required=True)
+
+    report = commands.add_parser(
+        "report", help="print the table of what was measured, and write results/leaderboard.md"
+    )
+    report.add_argument("--metric", default="ndcg@10", help="default: ndcg@10")
+    report.add_argument("--only", choices=["md"], help="write this form to stdout and no file")
+    report.set_defaults(command=_report)
+
+    listing = commands.add_parser("list", help="what can be measured, what was measured")
+    listing.add_argument("what", choices=["retrievers", "datasets", "experiments", "records"])
+    listing.set_defaults(command=_list)
+
+    validate = commands.add_parser(
+        "validate", help="build every config without loading weights, or check one choice with its collection"
+    )
+    validate.add_argument("overrides", nargs="*", help="such as retriever=bm25 dataset=folder dataset.path=FOLDER")
+    validate.set_defaults(command=_validate)
+
+    env = commands.add_parser("env", help="the machine, packages and folders that a record would name")
+    env.set_defaults(command=_env)
+
+    for command in (report, listing):
+        command.add_argument("--results", type=Path, default=Path("results"), help="results folder; default: results")
+    for command in (report, listing, validate, env):
+        command.add_argument("--json", action="store_true", help="JSON on stdout")
+    return parser
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def _report(options: argparse.Namespace) -> int:
+    from harness.board import build
+    from harness.metrics import parse
+    from harness.report import markdown, terminal
+    from harness.store import Store, write
+
+    records = Store(options.results).latest()
+    board = build(records, str(parse(options.metric)))
+    if not board.rows:
+        say(f"nothing in {options.results}/ has {options.metric}; measure first: harness retriever=bm25 dataset=stdlib")
+        return 3
+    if options.json:
+        _print([_cell(record) for record in records])
+    elif options.only == "md":
+        print(markdown.render(board), end="")
+    else:
+        width = shutil.get_terminal_size((120, 24)).columns
+        print(terminal.render(board, width, color=sys.stdout.isatty()), end="")
+        write(options.results / "leaderboard.md", markdown.render(board).encode())
+    return 0
+
+
+def _cell(record: Any) -> dict[str, Any]:
+    cost = (
+        record.timing.model_dump(include={"queries_per_s", "docs_per_s", "latency_ms", "index_bytes"})
+        if record.timing
+        else {}
+    )
+    return {
+        "retriever": record.retriever.label,
+        "dataset": record.dataset.name,
+        "split": record.dataset.split,
+        "status": record.status,
+        "error": record.error,
+        "started": record.started.isoformat(),
+        "metrics": record.metrics,
+        "record": record.files.get("record"),
+        "command": record.command,
+        **cost,
+    }
+
+
+def _list(options: argparse.Namespace) -> int:
+    if options.what == "records":
+        return _list_records(options)
+    names = options_of(options.what.removesuffix("s"))
+    if options.json:
+        _print([name for name, _ in names])
+        return 0
+    width = max(len(name) for name, _ in names)
+    for name, said in names:
+        print(f"{name:<{width}}  {said}")
+    return 0
+
+
+def _list_records(options: argparse.Namespace) -> int:
+    from harness.store import Store
+
+    records = list(Store(options.results).records())
+    if options.json:
+        _print([_cell(record) for record in records])
+        return 0
+    for record in records:
+        value = next((f"{name} {mean:.4f}" for name, mean in record.metrics.items()), record.error or "")
+        print(
+            f"{record.started:%Y-%m-%d %H:%M:%S}  {record.status:<6}  {record.cell}  "
+            f"{record.retriever.label} on {record.dataset.name}: {value.splitlines()[0] if value else ''}"
+        )
+    if not records:
+        say(f"no records in {options.results}/")
+    return 0
+
+
+def _validate(options: argparse.Namespace) -> int:
+    from harness.cli.validate import one, whole
+
+    findings = one(options.overrides) if options.overrides else whole()
+    if options.json:
+        _print(findings)
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding['ok'] else 'FAIL'}  {finding['config']}  {finding['said']}".rstrip())
+    return 0 if all(finding["ok"] for finding in findings) else 1
+
+
+def _env(options: argparse.Namespace) -> int:
+    from harness import environment
+
+    told = {
+        "fingerprint": environment.fingerprint(),
+        "revision": environment.revision(),
+        "cache": str(environment.cache_dir()),
+        "configs": str(conf()),
+        **environment.manifest(),
+    }
+    if options.json:
+        _print(told)
+        return 0
+    for key, value in told.items():
+        said = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{key:<12} {', '.join(said) if isinstance(said, list) else said}")
+    return 0

@@ -1,0 +1,50 @@
+"""The table at the end of a sweep, printed by a Hydra callback."""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from harness.board import build
+from harness.report import terminal
+from harness.store import read_record
+from harness.types import Record
+
+_SUFFIX = ".cell"
+_begun: list[Path] = []
+
+
+def leave_for_table(job: Path, record: Path) -> None:
+    """Note for the sweep's table, also from another process, where the record of a job lies."""
+    job.parent.mkdir(parents=True, exist_ok=True)
+    job.with_suffix(_SUFFIX).write_text(str(record.resolve()))
+
+
+def show(records: list[Record]) -> None:
+    """Print the board of some records on stdout."""
+    metric = next((name for record in records for name in record.metrics), "ndcg@10")
+    width = shutil.get_terminal_size((120, 24)).columns
+    print(terminal.render(build(records, metric), width, color=sys.stdout.isatty()), end="", flush=True)
+
+
+def show_sweep() -> None:
+    """Print the board of the sweep that began last, if it was not printed yet."""
+    while _begun:
+        noted = sorted(_begun.pop().glob(f"*{_SUFFIX}"), key=lambda path: int(path.stem))
+        if records := [read_record(Path(path.read_text())) for path in noted]:
+            show(records)
+
+
+class SweepTable(Callback):
+    """Remembers a sweep's folder when it begins and prints its table when it ends."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """A sweep begins."""
+        _begun.append(Path(str(config.hydra.sweep.dir)))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Every job of the sweep has ended well; after a failure the command line prints the table."""
+        show_sweep()

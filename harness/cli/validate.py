@@ -1,0 +1,62 @@
+"""`harness validate`: configs composed and built, without loading weights; and one choice with its collection."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.cli import build
+from harness.cli.conf import options_of
+from harness.errors import HarnessError
+from harness.types import Dataset
+
+Finding = dict[str, Any]
+
+
+def whole() -> list[Finding]:
+    """Every retriever built, every dataset and experiment composed."""
+    found = [_tried(f"retriever={name}", _retriever) for name, _ in options_of("retriever")]
+    found += [_tried(f"dataset={name}", _dataset) for name, _ in options_of("dataset")]
+    return found + [_tried(f"experiment={name}", _experiment) for name, _ in options_of("experiment")]
+
+
+def one(overrides: Sequence[str]) -> list[Finding]:
+    """The retriever and the dataset that some overrides choose; the dataset is read whole."""
+    named = list(overrides)
+    found = []
+    if any(override.startswith("retriever") for override in named):
+        found.append(_tried(" ".join(named), lambda _: _retriever(named)))
+    else:
+        named = ["retriever=bm25", *named]
+    if any(override.startswith("dataset") for override in named):
+        found.append(_tried(" ".join(overrides), lambda _: _read(named)))
+    return found
+
+
+def _tried(said: str, check: Any) -> Finding:
+    try:
+        return {"config": said, "ok": True, "said": check([said])}
+    except HarnessError as error:
+        return {"config": said, "ok": False, "said": str(error)}
+
+
+def _retriever(overrides: Sequence[str]) -> str:
+    config = build.composed(overrides)["retriever"]
+    return type(build.construct(config, "retriever")).__name__
+
+
+def _dataset(overrides: Sequence[str]) -> str:
+    config = build.composed(["retriever=bm25", *overrides])["dataset"]
+    build.check_keys(config, "dataset")
+    return str(config["_target_"])
+
+
+def _experiment(overrides: Sequence[str]) -> str:
+    build.composed(overrides)
+    return ""
+
+
+def _read(overrides: Sequence[str]) -> str:
+    dataset: Dataset = build.construct(build.required(build.composed(overrides)["dataset"], "dataset"), "dataset")
+    return (
+        f"{dataset.name}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries, "
+        f"{dataset.qrels.judgements():,} judgements, fingerprint {dataset.fingerprint}"
+    )

@@ -1,0 +1,147 @@
+"""Stages, wall and CPU seconds, peak memory and reference kernels. A retriever names its stages; the runner times.
+
+with recording() as seen, stage("encode", total=len(texts)) as step:
+    step(32); count("tokens", 900); fact("device", "cpu")
+seen.phase()
+"""
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+import numpy as np
+
+from harness.types import Phase
+
+Advance = Callable[[int], None]
+
+
+class Listener(Protocol):
+    """Shows a stage while it runs."""
+
+    def begin(self, name: str, total: int | None) -> Advance:
+        """A stage has begun; the result is called with the number of items done since the last call."""
+        ...
+
+    def end(self, name: str, wall_s: float) -> None:
+        """The stage that began last has ended."""
+        ...
+
+
+class Recorder:
+    """What one phase cost and what was said while it ran."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)
+        self.facts: dict[str, Any] = {}
+        self.wall_s = self.cpu_s = 0.0
+        self.inner: list[float] = []  # seconds spent in stages inside each open stage
+
+    def phase(self) -> Phase:
+        """The figures of the recording, once it has ended."""
+        return Phase(wall_s=self.wall_s, cpu_s=self.cpu_s, stages=dict(self.stages), counts=dict(self.counts))
+
+
+_recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[Recorder]:
+    """Time a phase and gather its stages, counts and facts."""
+    recorder = Recorder()
+    token = _recorder.set(recorder)
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield recorder
+    finally:
+        recorder.wall_s, recorder.cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+        _recorder.reset(token)
+
+
+@contextmanager
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Show stages to `listener` meanwhile; None shows them to nobody."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
+def stage(name: str, total: int | None = None) -> Iterator[Advance]:
+    """Add the block's wall time, less that of stages inside it, to `name`; yields a function that counts progress."""
+    recorder, listener = _recorder.get(), _listener.get()
+    advance = listener.begin(name, total) if listener else _ignore
+    if recorder:
+        recorder.inner.append(0.0)
+    start = time.perf_counter()
+    try:
+        yield advance
+    finally:
+        wall = time.perf_counter() - start
+        if recorder:
+            recorder.stages[name] += wall - recorder.inner.pop()
+            if recorder.inner:
+                recorder.inner[-1] += wall
+        if listener:
+            listener.end(name, wall)
+
+
+def _ignore(_: int) -> None:
+    pass
+
+
+def count(name: str, n: int) -> None:
+    """Add n to a count of the phase being recorded: tokens, truncated, ..."""
+    if recorder := _recorder.get():
+        recorder.counts[name] += n
+
+
+def fact(name: str, value: Any) -> None:
+    """Say something of the retriever that belongs in its record: device, dtype, weights, ..."""
+    if recorder := _recorder.get():
+        recorder.facts[name] = value
+
+
+def peak_memory() -> int:
+    """Bytes of resident memory that this process held at its highest."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def reference_kernels(repeats: int = 5) -> dict[str, float]:
+    """Least CPU seconds of three fixed pieces of work: a dict loop, a BLAS product, a random gather.
+
+    They say how fast this machine is just now, so that another run's CPU seconds can be set beside this one's.
+    """
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((384, 384), dtype=np.float32)
+    table = rng.standard_normal(1 << 20, dtype=np.float32)
+    places = rng.integers(0, len(table), 1 << 20)
+    words = [f"w{number}" for number in rng.integers(0, 5000, 50_000)]
+
+    def loop() -> None:
+        seen: dict[str, int] = {}
+        for word in words:
+            seen[word] = seen.get(word, 0) + 1
+
+    kernels: dict[str, Callable[[], object]] = {
+        "dict_loop": loop,
+        "blas_product": lambda: [matrix @ matrix for _ in range(8)],
+        "random_gather": lambda: table[places].sum(),
+    }
+    return {name: min(_cpu_seconds(kernel) for _ in range(repeats)) for name, kernel in kernels.items()}
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start

@@ -1,0 +1,67 @@
+"""Corpus, queries and judgements put together into a Dataset, once they are shown to fit."""
+
+import logging
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness.datasets.judgements import Judgements
+from harness.errors import DataError
+from harness.types import Corpus, Dataset, Queries
+
+log = logging.getLogger(__name__)
+
+
+def assemble(
+    name: str,
+    split: str,
+    corpus: Corpus,
+    queries: Queries,
+    judged: Judgements,
+    *,
+    drop_self_hits: bool = False,
+    group: str | None = None,
+    parts: int = 1,
+) -> Dataset:
+    """A Dataset of the queries that have a relevant document.
+
+    Raises `DataError` for an empty corpus, no answerable query, and judgements of queries or a corpus that are not
+    there. Some relevant documents that are missing are a warning, and count as relevant, as in trec_eval.
+    """
+    if not len(corpus):
+        raise DataError(f"{name}: the corpus is empty")
+    answerable = judged.qrels.answerable()
+    if not answerable:
+        raise DataError(f"{judged.path}: no query has a relevant document (a grade above 0)")
+    _check_queries(queries, judged, answerable)
+    _check_documents(corpus, judged)
+    wanted = pc.is_in(queries.ids.arrow, value_set=pa.array(answerable, pa.large_string()))
+    kept = Queries(queries.ids.arrow.filter(wanted), queries.texts.arrow.filter(wanted))
+    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts)
+
+
+def _check_queries(queries: Queries, judged: Judgements, answerable: list[str]) -> None:
+    known = set(queries.ids)
+    for query in answerable:
+        if query not in known:
+            raise DataError(
+                f"{judged.path}:{judged.first_line[query]}: judgements of query {query!r}, which is not among the "
+                f"{len(known)} queries (such as {next(iter(known), '-')!r}): add the query or remove its lines"
+            )
+
+
+def _check_documents(corpus: Corpus, judged: Judgements) -> None:
+    pairs = [(query, doc) for query, docs in judged.qrels.items() for doc, grade in docs.items() if grade > 0]
+    ids = pa.array([doc for _, doc in pairs], pa.large_string())
+    missing = pc.filter(ids, pc.invert(pc.is_in(ids, value_set=corpus.ids.arrow.combine_chunks())))
+    if not len(missing):
+        return
+    first = missing[0].as_py()
+    query = next(query for query, doc in pairs if doc == first)
+    said = (
+        f"{judged.path}: {len(missing)} of {len(ids)} relevant documents are not in the corpus, the first {first!r} "
+        f"of query {query!r}"
+    )
+    if len(missing) == len(ids):
+        raise DataError(f"{said}: the ids do not match; the corpus has ids such as {corpus.ids[0]!r}")
+    log.warning("%s; they count as relevant and cannot be found", said)

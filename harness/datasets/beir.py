@@ -1,0 +1,76 @@
+"""The public BEIR sets, from a folder in BEIR's layout or downloaded: `dataset=scifact`.
+
+A folder holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv. It is looked for in `data_dir` and in the cache, where
+a download goes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.datasets import judgements, texts
+from harness.datasets.assemble import assemble
+from harness.datasets.download import fetch, unpack
+from harness.environment import cache_dir
+from harness.errors import DataError
+from harness.types import Corpus, Dataset, Queries
+
+_TEXT_COLUMNS = {"id": "_id", "text": "text"}
+
+
+def load(
+    name: str,
+    split: str,
+    url: str,
+    md5: str,
+    documents: int | None = None,
+    queries: Mapping[str, int] | None = None,
+    data_dir: str | None = None,
+    drop_self_hits: bool = False,
+    group: str | None = None,
+    parts: int = 1,
+) -> Dataset:
+    """A BEIR set; `documents` and, by split, `queries` are the published counts.
+
+    Raises `DataError`, `DownloadError`.
+    """
+    folder = _folder(name, url, md5, data_dir)
+    dataset = read(folder, name, split, drop_self_hits=drop_self_hits, group=group, parts=parts)
+    for noun, found, expected in (
+        ("documents", len(dataset.corpus), documents),
+        ("queries", len(dataset.queries), (queries or {}).get(split)),
+    ):
+        if expected is not None and found != expected:
+            raise DataError(
+                f"{folder}: {found} {noun} in split {split!r}, the published {name} has {expected}; "
+                f"measure a collection of your own with: dataset=folder dataset.path={folder}"
+            )
+    return dataset
+
+
+def read(
+    folder: Path, name: str, split: str, *, drop_self_hits: bool = False, group: str | None = None, parts: int = 1
+) -> Dataset:
+    """Any folder in BEIR's layout."""
+    files = sorted((folder / "qrels").glob("*.tsv"))
+    if split not in [file.stem for file in files]:
+        choices = ", ".join(file.stem for file in files) or f"none, {folder / 'qrels'} has no .tsv file"
+        raise DataError(f"{name} has no split {split!r}; choices: {choices}")
+    judged = judgements.read(folder / "qrels" / f"{split}.tsv")
+    corpus = texts.read(Corpus, folder / "corpus.jsonl", {**_TEXT_COLUMNS, "title": "title"})
+    asked = texts.read(Queries, folder / "queries.jsonl", _TEXT_COLUMNS)
+    return assemble(name, split, corpus, asked, judged, drop_self_hits=drop_self_hits, group=group, parts=parts)
+
+
+def _folder(name: str, url: str, md5: str, data_dir: str | None) -> Path:
+    roots = [Path(data_dir).expanduser()] if data_dir else []
+    roots.append(cache_dir() / "datasets")
+    for root in roots:
+        if (root / name / "corpus.jsonl").is_file():
+            return root / name
+    archive = roots[-1] / url.rsplit("/", 1)[-1]
+    fetch(url, archive, md5)
+    unpack(archive, roots[-1])
+    archive.unlink()
+    if not (roots[-1] / name / "corpus.jsonl").is_file():
+        raise DataError(f"{url}: no {name}/corpus.jsonl in it")
+    return roots[-1] / name

@@ -1,0 +1,93 @@
+"""Files from the web, resumed where they broke off, checked, and unpacked inside their folder only."""
+
+import hashlib
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from harness.clock import stage
+from harness.errors import DownloadError
+
+_CHUNK = 1 << 20
+
+
+def fetch(url: str, target: Path, md5: str | None, attempts: int = 5) -> None:
+    """Download `url` to `target`, going on where an earlier try stopped. Raises `DownloadError`."""
+    part = target.with_name(target.name + ".part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, attempts + 1):
+        try:
+            _append(url, part)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code < 500 or attempt == attempts:
+                raise DownloadError(f"{url}: HTTP {error.code} {error.reason}") from None
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            if attempt == attempts or not part.exists():
+                raise DownloadError(
+                    f"{url}: {reason}; {part.stat().st_size if part.exists() else 0} bytes are kept: give the command "
+                    f"again to go on, or put the unpacked collection into the data folder (HARNESS_DATA)"
+                ) from None
+    if md5 is not None and (found := _md5(part)) != md5:
+        part.unlink()
+        raise DownloadError(f"{url}: md5 is {found}, expected {md5}: the file was damaged or changed; removed")
+    part.replace(target)
+
+
+def _append(url: str, part: Path) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
+    try:
+        answer = urllib.request.urlopen(request, timeout=60)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to send
+            return
+        raise
+    with answer:
+        if have and answer.status != 206:  # the server sends all of it again
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        with stage(f"download {part.stem}", total=total) as step, part.open("ab" if have else "wb") as sink:
+            step(have)
+            while chunk := answer.read(_CHUNK):
+                sink.write(chunk)
+                step(len(chunk))
+    if total is not None and part.stat().st_size < total:
+        raise ConnectionError(f"the connection broke after {part.stat().st_size} of {total} bytes")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip file's top-level folders into `folder`, each at once. Raises `DownloadError` for a path outside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as scratch, _open(archive) as files:
+        inside = Path(scratch).resolve()
+        for info in files.infolist():
+            path = (inside / info.filename).resolve()
+            link = (info.external_attr >> 16) & 0o170000 == 0o120000
+            if link or not path.is_relative_to(inside):
+                raise DownloadError(
+                    f"{archive}: names a file outside its folder: {info.filename!r}; nothing was unpacked"
+                )
+        files.extractall(inside)
+        for entry in inside.iterdir():
+            target = folder / entry.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            entry.replace(target)
+
+
+def _open(archive: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(archive)
+    except zipfile.BadZipFile as error:
+        raise DownloadError(f"{archive}: {error}") from None

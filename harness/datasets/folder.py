@@ -1,0 +1,53 @@
+"""The user's own collection: `dataset=folder dataset.path=FOLDER`.
+
+A folder in BEIR's layout needs no more. Otherwise name the files (jsonl, csv, tsv or parquet) and their columns:
+
+    harness retriever=bm25 dataset=folder dataset.path=FOLDER dataset.corpus=docs.parquet dataset.queries=q.csv \
+        dataset.qrels=judged.csv dataset.columns.id=docno dataset.columns.text=body
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.datasets import beir, judgements, texts
+from harness.datasets.assemble import assemble
+from harness.errors import DataError
+from harness.types import Corpus, Dataset, Queries
+
+
+def load(
+    path: str,
+    columns: Mapping[str, str | None],
+    query_columns: Mapping[str, str | None],
+    qrels_columns: Mapping[str, str],
+    name: str | None = None,
+    split: str = "test",
+    corpus: str | None = None,
+    queries: str | None = None,
+    qrels: str | None = None,
+    drop_self_hits: bool = False,
+) -> Dataset:
+    """A collection from `path`; corpus, queries and qrels are files inside it. Raises `DataError`."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"no folder {path!r}; give one: dataset.path=FOLDER")
+    name = name or folder.resolve().name
+    files = {"corpus": corpus, "queries": queries, "qrels": qrels}
+    named = {role: file for role, file in files.items() if file is not None}
+    if not named:
+        if not (folder / "corpus.jsonl").is_file():
+            raise DataError(
+                f"{folder} is not in BEIR's layout (no corpus.jsonl); name its files: "
+                "dataset.corpus=FILE dataset.queries=FILE dataset.qrels=FILE"
+            )
+        return beir.read(folder, name, split, drop_self_hits=drop_self_hits)
+    if missing := [f"dataset.{role}" for role in files if role not in named]:
+        raise DataError(f"{folder}: {', '.join(missing)} is not set; name all three files or none")
+    return assemble(
+        name,
+        split,
+        texts.read(Corpus, folder / named["corpus"], columns),
+        texts.read(Queries, folder / named["queries"], query_columns),
+        judgements.read(folder / named["qrels"], qrels_columns),
+        drop_self_hits=drop_self_hits,
+    )

@@ -1,0 +1,102 @@
+"""Qrels from files: BEIR's tsv with or without its header, TREC's four columns, or named columns of any row file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.datasets.rows import rows
+from harness.errors import DataError
+from harness.types import Qrels
+from harness.types.trec import open_text
+
+BEIR_COLUMNS = {"query": "query-id", "document": "corpus-id", "grade": "score"}
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """Qrels and the line that each query was first judged on, for messages."""
+
+    qrels: Qrels
+    path: Path
+    first_line: Mapping[str, int]
+
+
+def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:
+    """Judgements of a file; a headerless text file has (query, document, grade) or TREC's four columns.
+
+    Raises `DataError` naming file and line for a missing field, a grade that is no whole number and
+    a pair with two grades.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    grades: dict[str, dict[str, int]] = {}
+    first_line: dict[str, int] = {}
+    for number, query, document, grade in _triples(path, columns):
+        docs = grades.setdefault(query, {})
+        first_line.setdefault(query, number)
+        if docs.setdefault(document, grade) != grade:
+            raise DataError(
+                f"{path}:{number}: query {query!r} and document {document!r} have grade {docs[document]} already, "
+                f"now {grade}: keep one line"
+            )
+    return Judgements(Qrels(grades), path, first_line)
+
+
+def _triples(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str, int]]:
+    plain = path.name.removesuffix(".gz")
+    if plain.endswith((".tsv", ".txt", ".qrels", ".trec")):
+        yield from _plain(path, columns)
+        return
+    for number, row in rows(path):
+        for column in columns.values():
+            if row.get(column) in (None, ""):
+                raise DataError(f"{path}:{number}: no {column!r}; columns here: {', '.join(map(str, row))}")
+        query, document, grade = (row[columns[name]] for name in ("query", "document", "grade"))
+        yield number, str(query), str(document), _grade(grade, f"{path}:{number}")
+
+
+def _plain(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str, int]]:
+    places: tuple[int, ...] | None = None
+    with open_text(path) as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+            if not line.strip():
+                continue
+            if places is None:
+                places = _places(fields, columns)
+                if not _is_number(fields[places[2]] if places[2] < len(fields) else ""):
+                    continue  # the header
+            if len(fields) <= max(places) or not all(fields[place].strip() for place in places):
+                raise DataError(
+                    f"{path}:{number}: not a judgement: {line.strip()[:80]!r}; needed: query-id, corpus-id and score "
+                    "with tabs between, or TREC's query 0 document grade"
+                )
+            query, document, grade = (fields[place].strip() for place in places)
+            yield number, query, document, _grade(grade, f"{path}:{number}")
+
+
+def _places(fields: list[str], columns: Mapping[str, str]) -> tuple[int, ...]:
+    """Where query, document and grade stand, from the first line: a header's names, else the count of columns."""
+    names = [columns[name] for name in ("query", "document", "grade")]
+    if all(name in fields for name in names):
+        return tuple(fields.index(name) for name in names)
+    return (0, 2, 3) if len(fields) == 4 else (0, 1, 2)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _grade(value: Any, where: str) -> int:
+    try:
+        number = float(value)
+        if number != int(number):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where}: grade {value!r} is no whole number; grades above 0 are relevant") from None
+    return int(number)

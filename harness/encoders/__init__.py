@@ -1,0 +1,1 @@
+"""Text to vectors: words for BM25, dense embeddings."""

@@ -1,0 +1,140 @@
+"""Text to word counts: lower case, a word pattern, stop words, a Snowball stemmer."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import Stemmer
+from numpy.typing import NDArray
+from stop_words import AVAILABLE_LANGUAGES, LANGUAGE_MAPPING, get_stop_words
+
+from harness.clock import count
+from harness.errors import ConfigError
+from harness.search.postings import Sparse
+from harness.types import Strings
+
+# The default English list of Apache Lucene's EnglishAnalyzer (33 words).
+_LUCENE = (
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
+    "this to was will with"
+)
+_BLOCK = 16384
+
+
+class Words:
+    """Splits texts into terms and numbers them.
+
+    `pattern` is matched against the lower-cased text (Rust regex syntax: Unicode, no look-around). `language` names the
+    stemmer and the stop words; `stemmer` and `stop_words` set one of them apart: a name, None for none, or for stop
+    words a list or "lucene" (Lucene's 33 English words). Stop words are dropped before stemming.
+    """
+
+    def __init__(
+        self,
+        language: str = "english",
+        pattern: str = r"\b\w\w+\b",
+        stemmer: str | None = "language",
+        stop_words: str | Sequence[str] | None = "language",
+    ) -> None:
+        self._pattern = _checked_pattern(pattern)
+        self._stemmer = _stemmer(language if stemmer == "language" else stemmer)
+        self._stop_words = _stop_words(language if stop_words == "language" else stop_words)
+        self._terms: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # word of the fitted texts -> term, -1 for a stop word
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Terms by number."""
+        return list(self._terms)
+
+    def fit(self, texts: Strings) -> Sparse:
+        """Count the terms of every text and forget what was learned before; weights are counts."""
+        self._terms, self._numbers = {}, {}
+        return self._count(texts, learn=True)
+
+    def transform(self, texts: Strings) -> Sparse:
+        """Count the terms that `fit` has seen."""
+        return self._count(texts, learn=False)
+
+    def split(self, texts: Strings) -> list[list[str]]:
+        """The terms of each text in order, for engines that count themselves. Learns new terms."""
+        vocabulary: list[str] = []
+        split = []
+        for lengths, numbers in self._numbered(texts, learn=True):
+            vocabulary += self.vocabulary[len(vocabulary) :]
+            for own in np.split(numbers, np.cumsum(lengths)[:-1]):
+                split.append([vocabulary[number] for number in own.tolist() if number >= 0])
+        return split
+
+    def _count(self, texts: Strings, learn: bool) -> Sparse:
+        per_row, terms, weights = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
+        for lengths, numbers in self._numbered(texts, learn):
+            rows = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+            known = numbers >= 0
+            pairs, counts = np.unique((rows[known] << 32) | numbers[known], return_counts=True)
+            per_row.append(np.bincount(pairs >> 32, minlength=len(lengths)))
+            terms.append((pairs & 0xFFFFFFFF).astype(np.int32))
+            weights.append(counts.astype(np.float32))
+            count("tokens", int(known.sum()))
+        count("texts", len(texts))
+        return Sparse(np.cumsum(np.concatenate(per_row)), np.concatenate(terms), np.concatenate(weights))
+
+    def _numbered(self, texts: Strings, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""
+        for start in range(0, len(texts), _BLOCK):
+            block = pl.Series(texts.arrow.slice(start, _BLOCK), dtype=pl.String)
+            words = block.str.to_lowercase().str.extract_all(self._pattern)
+            flat = words.explode().drop_nulls().to_arrow()
+            encoded = flat.cast(pa.large_string()).dictionary_encode()
+            found = encoded.dictionary.to_pylist()
+            numbers = np.array(self._numbers_of(found, learn), np.int64)
+            indices = encoded.indices.to_numpy(zero_copy_only=False)
+            yield words.list.len().to_numpy().astype(np.int64), numbers[indices] if len(found) else indices
+
+    def _numbers_of(self, words: list[str], learn: bool) -> list[int]:
+        """Term number of each word, -1 for a stop word and for a term that is not to be learned."""
+        new = [word for word in words if word not in self._numbers]
+        kept = [word for word in new if word not in self._stop_words]
+        stems = self._stemmer.stemWords(kept) if self._stemmer else kept
+        if learn:
+            self._numbers.update(dict.fromkeys(new, -1))
+            terms = [self._terms.setdefault(stem, len(self._terms)) for stem in stems]
+            self._numbers.update(zip(kept, terms, strict=True))
+            return [self._numbers[word] for word in words]
+        other = {word: self._terms.get(stem, -1) for word, stem in zip(kept, stems, strict=True)}
+        return [self._numbers.get(word, other.get(word, -1)) for word in words]
+
+
+def _checked_pattern(pattern: str) -> str:
+    try:
+        pl.Series([""]).str.extract_all(pattern)
+    except pl.exceptions.ComputeError as error:
+        raise ConfigError(f"tokenizer.pattern={pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+def _stemmer(name: str | None) -> "Stemmer.Stemmer | None":
+    if name is None:
+        return None
+    try:
+        return Stemmer.Stemmer(name)
+    except KeyError:
+        raise ConfigError(
+            f"no Snowball stemmer {name!r}; choices: {', '.join(Stemmer.algorithms())}, or null for none"
+        ) from None
+
+
+def _stop_words(chosen: str | Sequence[str] | None) -> frozenset[str]:
+    if chosen is None:
+        return frozenset()
+    if chosen == "lucene":
+        return frozenset(_LUCENE.split())
+    if not isinstance(chosen, str):
+        return frozenset(word.lower() for word in chosen)
+    if chosen not in AVAILABLE_LANGUAGES and chosen not in LANGUAGE_MAPPING:
+        raise ConfigError(
+            f"no stop words for {chosen!r}; choices: {', '.join(sorted(AVAILABLE_LANGUAGES))}, lucene, "
+            "a list of words, or null for none"
+        )
+    return frozenset(get_stop_words(chosen))

@@ -1,0 +1,38 @@
+"""What can go wrong, as one tree. Every message names the value, the choices and the next command.
+
+HarnessError
+├── ConfigError      a setting that cannot be: an unknown key, a metric nobody knows, a depth below a metric's cutoff
+├── DataError        a collection that cannot be used: names the file, the line and the fix
+├── DownloadError    a file that could not be fetched, or that is not the one that was promised
+├── WeightsError     model weights that cannot be had: names what was tried
+├── RunError         a retriever's answer that no metric may score: NaN, infinite, a document twice
+└── StoreError       a record on disk that cannot be read
+"""
+
+
+class HarnessError(Exception):
+    """Something a user can mend; shown as one message, without a traceback."""
+
+
+class ConfigError(HarnessError):
+    """A setting that cannot be."""
+
+
+class DataError(HarnessError):
+    """A collection that cannot be used."""
+
+
+class DownloadError(HarnessError):
+    """A file that could not be fetched, or that is not the one that was promised."""
+
+
+class WeightsError(HarnessError):
+    """Model weights that cannot be had."""
+
+
+class RunError(HarnessError):
+    """A retriever's answer that no metric may score."""
+
+
+class StoreError(HarnessError):
+    """A record on disk that cannot be read."""

@@ -1,0 +1,1 @@
+"""A Board in its forms: terminal and markdown."""

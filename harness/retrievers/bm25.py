@@ -1,0 +1,104 @@
+"""BM25 over our own postings, with Lucene's idf; `RankBM25` is the rank-bm25 package as it is, for comparison.
+
+score(q, d) = sum over terms of idf(t) * tf / (tf + k1 * (1 - b + b * |d| / avgdl)), each term counted as often as the
+query has it; idf(t) = log(1 + (N - df + .5) / (df + .5)) (Lucene's BM25Similarity, without its lossy lengths).
+"""
+
+import numpy as np
+
+from harness.clock import stage
+from harness.encoders.words import Words
+from harness.environment import threads
+from harness.errors import ConfigError
+from harness.search.postings import Postings, Sparse
+from harness.search.topk import no_hits
+from harness.types import Corpus, Queries, Run
+
+
+class BM25:
+    """k1 >= 0 bounds what a repeated term adds, b in 0..1 is how much a long document pays."""
+
+    def __init__(self, tokenizer: Words, k1: float = 1.2, b: float = 0.75) -> None:
+        _check(k1, b)
+        self._tokenizer, self._k1, self._b = tokenizer, k1, b
+
+    def index(self, corpus: Corpus) -> None:
+        """Count the words and give every posting its score."""
+        with stage("encode", total=len(corpus)) as step:
+            counts = self._tokenizer.fit(corpus.texts)
+            step(len(corpus))
+        with stage("build"):
+            self._doc_ids, self._ranks = corpus.ids, corpus.ranks
+            self._postings = Postings(self._impacts(counts), len(self._tokenizer.vocabulary))
+
+    def _impacts(self, counts: Sparse) -> Sparse:
+        n_terms = len(self._tokenizer.vocabulary)
+        df = np.bincount(counts.terms, minlength=n_terms)
+        idf = np.log1p((len(counts) - df + 0.5) / (df + 0.5))
+        per_doc = np.diff(counts.starts)
+        ends = np.concatenate([[0.0], np.cumsum(counts.weights, dtype=np.float64)])
+        lengths = ends[counts.starts[1:]] - ends[counts.starts[:-1]]
+        average = lengths.mean() if lengths.any() else 1.0
+        penalty = np.repeat(self._k1 * (1 - self._b + self._b * lengths / average), per_doc)
+        weights = idf[counts.terms] * counts.weights / (counts.weights + penalty)
+        return Sparse(counts.starts, counts.terms, weights.astype(np.float32))
+
+    def search(self, queries: Queries, k: int) -> Run:
+        """Documents that share a term with the query, best first."""
+        with stage("encode"):
+            encoded = self._tokenizer.transform(queries.texts)
+        with stage("search"):
+            docs, scores = self._postings.search(encoded, min(k, len(self._doc_ids)), self._ranks, threads())
+            return Run(queries.ids, self._doc_ids, docs, scores)
+
+    def nbytes(self) -> int:
+        """Bytes of the postings."""
+        return self._postings.nbytes
+
+
+class RankBM25:
+    """BM25Okapi of the rank-bm25 package: every document is scored for every query."""
+
+    def __init__(self, tokenizer: Words, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> None:
+        _check(k1, b)
+        self._tokenizer, self._settings = tokenizer, {"k1": k1, "b": b, "epsilon": epsilon}
+
+    def index(self, corpus: Corpus) -> None:
+        """Let the package count the words."""
+        try:
+            from rank_bm25 import BM25Okapi
+        except ModuleNotFoundError:
+            raise ConfigError("bm25_rank_bm25 needs a package: pip install 'retrieval-harness[rank-bm25]'") from None
+        with stage("encode"):
+            split = self._tokenizer.split(corpus.texts)
+        with stage("build"):
+            self._doc_ids, self._ranks = corpus.ids, corpus.ranks
+            self._model = BM25Okapi(split, **self._settings) if any(split) else None
+
+    def search(self, queries: Queries, k: int) -> Run:
+        """The k documents of highest score that share a term with the query."""
+        with stage("encode"):
+            split = self._tokenizer.split(queries.texts)
+        with stage("search"):
+            docs, scores = no_hits(len(queries), min(k, len(self._doc_ids)))
+            for row, terms in enumerate(split):
+                if not self._model or not terms:
+                    continue
+                found = self._model.get_scores(terms).astype(np.float32)
+                best = np.lexsort((self._ranks, -found))[: docs.shape[1]]
+                best = best[found[best] != 0]
+                docs[row, : len(best)], scores[row, : len(best)] = best, found[best]
+            return Run(queries.ids, self._doc_ids, docs, scores)
+
+    def nbytes(self) -> int:
+        """Bytes of the package's dicts of counts, without the words, which they share."""
+        import sys
+
+        return sum(sys.getsizeof(counts) for counts in self._model.doc_freqs) if self._model else 0
+
+
+def _check(k1: float, b: float) -> None:
+    if k1 < 0:
+        raise ConfigError(f"k1={k1} is below 0; usual values are 0.9 to 2.0")
+    if not 0 <= b <= 1:
+        raise ConfigError(f"b={b} lies outside 0..1; usual values are 0.4 to 0.75")

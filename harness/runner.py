@@ -1,0 +1,182 @@
+"""Measures one cell: one retriever on one dataset. The only place that looks at a clock.
+
+measured = measure(retriever, dataset, k=100, metrics=["ndcg@10"], plan=TimingPlan())
+"""
+
+import gc
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness import clock
+from harness.environment import limited_threads
+from harness.errors import ConfigError
+from harness.metrics import METRIC_VERSION, Metric, parse, score
+from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
+from harness.weights import tree_hash
+
+
+class TimingPlan(BaseModel):
+    """How a cell is timed: the `timing` group of the config."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    warmup_documents: int = Field(64, ge=0)
+    """Documents indexed before the clock counts; 0 leaves loading and compiling inside the figures."""
+    repeats: int = Field(3, ge=1)
+    """How often all queries are searched."""
+    enough_s: float = Field(30.0, gt=0)
+    """Seconds of searching after which no further repeat begins."""
+    latency_queries: int = Field(100, ge=0)
+    """Queries, drawn by the seed, that are searched one at a time."""
+    threads: int | None = Field(None, ge=1)
+    """Threads for BLAS, torch and our kernels; None takes every core."""
+    isolate: bool = False
+    """Measure in a process of its own, whose peak memory is the cell's."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a cell gave."""
+
+    run: Run
+    query_ids: list[str]
+    """Answerable queries, the rows of `scores`."""
+    scores: dict[str, NDArray[np.float64]]
+    """Per-query values [queries] by metric name."""
+    timing: Timing
+    facts: dict[str, Any]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each metric over all answerable queries."""
+        return {name: float(values.mean()) for name, values in self.scores.items()}
+
+
+def measure(
+    retriever: Retriever,
+    dataset: Dataset,
+    *,
+    k: int,
+    metrics: Sequence[str],
+    plan: TimingPlan,
+    seed: int = 0,
+) -> Measured:
+    """Index the corpus, search every query, score the answers; every timed sample is kept."""
+    wanted = parse_metrics(metrics, k)
+    depth = k + 1 if dataset.drop_self_hits else k
+    with limited_threads(plan.threads) as threads:
+        with clock.recording() as warmup:
+            _warm_up(retriever, dataset, depth, plan.warmup_documents)
+        gc.collect()
+        with clock.recording() as indexing:
+            retriever.index(dataset.corpus)
+        run, searches, facts = _search_all(retriever, dataset.queries, depth, plan)
+        latencies = _one_by_one(retriever, dataset.queries, depth, plan.latency_queries, seed)
+        reference = clock.reference_kernels()
+        timing = Timing(
+            warmup=warmup.phase(),
+            index=indexing.phase(),
+            searches=searches,
+            latencies_s=latencies,
+            documents=len(dataset.corpus),
+            queries=len(dataset.queries),
+            index_bytes=retriever.nbytes(),
+            threads=threads,
+            reference_cpu_s=reference,
+        )
+    run = without_self_hits(run).top(k) if dataset.drop_self_hits else run
+    query_ids, scores = score(run, dataset.qrels, wanted)
+    return Measured(run, query_ids, scores, timing, {**warmup.facts, **indexing.facts, **facts})
+
+
+def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
+    """The metrics by name. Raises `ConfigError` for one that looks deeper than the k documents that are searched."""
+    if not names:
+        raise ConfigError("metrics is empty; name at least one, such as metrics=[ndcg@10]")
+    wanted = [parse(name) for name in names]
+    for metric in wanted:
+        if metric.k is not None and metric.k > k:
+            raise ConfigError(f"metric {metric} looks deeper than k={k}; set k={metric.k} or more")
+    return wanted
+
+
+def _warm_up(retriever: Retriever, dataset: Dataset, depth: int, documents: int) -> None:
+    if documents:
+        with clock.listening(None):
+            retriever.index(dataset.corpus[:documents])
+            retriever.search(dataset.queries[:8], min(depth, documents))
+
+
+def _search_all(
+    retriever: Retriever, queries: Queries, depth: int, plan: TimingPlan
+) -> tuple[Run, list[Phase], dict[str, Any]]:
+    searches: list[Phase] = []
+    while len(searches) < plan.repeats and sum(search.wall_s for search in searches) < plan.enough_s:
+        with clock.recording() as searching:
+            run = retriever.search(queries, depth)
+        searches.append(searching.phase())
+    return run, searches, searching.facts
+
+
+def _one_by_one(retriever: Retriever, queries: Queries, depth: int, n: int, seed: int) -> list[float]:
+    chosen = np.random.default_rng(seed).permutation(len(queries))[:n]
+    latencies = []
+    with clock.listening(None):
+        for row in chosen.tolist():
+            query = queries[row : row + 1]
+            with clock.recording() as searching:
+                retriever.search(query, depth)
+            latencies.append(searching.wall_s)
+    return latencies
+
+
+def without_self_hits(run: Run) -> Run:
+    """The run without the hit, if any, whose document has the query's own id."""
+    ids = pa.array(run.doc_ids.arrow.combine_chunks() if hasattr(run.doc_ids, "arrow") else list(run.doc_ids))
+    own = pc.fill_null(pc.index_in(pa.array(run.query_ids, pa.large_string()), value_set=ids), -2)
+    keep = run.docs != own.to_numpy(zero_copy_only=False)[:, None]
+    return Run(run.query_ids, run.doc_ids, np.where(keep, run.docs, -1), run.scores)
+
+
+def cell_key(
+    retriever: Mapping[str, Any], plan: TimingPlan, dataset: str, k: int, metric_names: Sequence[str], seed: int
+) -> str:
+    """Hash of what makes a cell what it is, 16 hex digits; `dataset` is its fingerprint.
+
+    A config value that names a file or folder on this disk counts with its content, so that weights trained anew under
+    the same path are another cell.
+    """
+    identity = {
+        "retriever": _with_content(retriever),
+        "timing": plan.model_dump(),
+        "dataset": dataset,
+        "k": k,
+        "metrics": [str(parse(name)) for name in metric_names],
+        "metric_version": METRIC_VERSION,
+        "seed": seed,
+    }
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _with_content(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_content(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_content(inner) for inner in value]
+    if isinstance(value, str) and "/" in value:
+        path = Path(value).expanduser()
+        if path.is_dir():
+            return {"content": tree_hash(path)}
+        if path.is_file():
+            return {"content": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
+    return value

@@ -1,0 +1,88 @@
+"""Exact search over impact-scored postings: one engine for BM25 and learned sparse vectors.
+
+Weights lie by term; a query adds the lists of its terms, each times the query's own weight, into one accumulator and
+keeps the k best. Only documents that share a term with the query are found.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from harness.search.topk import Hits, in_blocks, no_hits, offer, sort_heap
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Rows of sparse vectors: row i has `terms[starts[i]:starts[i + 1]]` with those `weights`, each term once."""
+
+    starts: NDArray[np.int64]
+    terms: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+
+class Postings:
+    """Documents by term: the transpose of a Sparse of documents over `n_terms` terms. Weights must be positive."""
+
+    def __init__(self, documents: Sparse, n_terms: int) -> None:
+        self.n_docs = len(documents)
+        self.starts = np.zeros(n_terms + 1, np.int64)
+        np.cumsum(np.bincount(documents.terms, minlength=n_terms), out=self.starts[1:])
+        self.docs = np.empty(len(documents.terms), np.int32)
+        self.weights = np.empty(len(documents.terms), np.float32)
+        _transpose(
+            documents.starts, documents.terms, documents.weights, self.starts[:-1].copy(), self.docs, self.weights
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held to be searched."""
+        return self.starts.nbytes + self.docs.nbytes + self.weights.nbytes
+
+    def search(self, queries: Sparse, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
+        """Documents [queries, k] (-1: no hit) and their scores, the sum of weight products, best first."""
+        docs, scores = no_hits(len(queries), k)
+
+        def block(start: int, stop: int) -> None:
+            own = (queries.starts, queries.terms, queries.weights)
+            held = (self.starts, self.docs, self.weights)
+            _search(*own, *held, self.n_docs, ranks, start, stop, docs, scores)
+
+        in_blocks(block, len(queries), threads)
+        return docs, scores
+
+
+@njit(nogil=True, cache=True)
+def _transpose(starts, terms, weights, free, docs, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for doc in range(len(starts) - 1):
+        for entry in range(starts[doc], starts[doc + 1]):
+            place = free[terms[entry]]
+            docs[place] = doc
+            out[place] = weights[entry]
+            free[terms[entry]] = place + 1
+
+
+@njit(nogil=True, cache=True)
+def _search(q_starts, q_terms, q_weights, starts, docs, weights, n_docs, ranks, first, last, out_docs, out_scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    k = out_docs.shape[1]
+    total = np.zeros(n_docs, np.float32)
+    for query in range(first, last):
+        for entry in range(q_starts[query], q_starts[query + 1]):
+            term, weight = q_terms[entry], q_weights[entry]
+            for place in range(starts[term], starts[term + 1]):
+                total[docs[place]] += weight * weights[place]
+        best_docs, best_scores = out_docs[query], out_scores[query]
+        size = 0
+        bar = np.float32(0.0)
+        for doc in range(n_docs):
+            score = total[doc]
+            if score > 0.0 and score >= bar:
+                size = offer(best_docs, best_scores, size, doc, score, ranks)
+                if size == k:
+                    bar = best_scores[0]
+            total[doc] = 0.0
+        sort_heap(best_docs, best_scores, size, ranks)

