@@ -65,7 +65,7 @@ def _ndcg(seen: Judged, k: int) -> Array:
     gains = np.maximum(seen.grades[:, :k], 0).astype(np.float64)
     ideal = [float(grades[:k] @ _discounts(min(k, len(grades)))) for grades in seen.ideal]
     achieved: Array = gains @ _discounts(gains.shape[1])
-    return np.divide(achieved, np.array(ideal, np.float64))
+    return np.asarray(achieved / np.array(ideal, np.float64))
 
 
 def _map(seen: Judged, k: int) -> Array:

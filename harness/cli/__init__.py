@@ -1,1 +1,10 @@
 """The commands: what measures is Hydra, what reads records is argparse."""
+
+import sys
+from contextlib import suppress
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)

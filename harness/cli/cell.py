@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 import harness
 from harness import environment
-from harness.cli import build
-from harness.cli.progress import listener, say
+from harness.cli import build, say
+from harness.cli.progress import listener
 from harness.clock import listening, peak_memory
 from harness.errors import ConfigError
 from harness.metrics import METRIC_VERSION

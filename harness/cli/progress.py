@@ -1,20 +1,14 @@
 """Progress on stderr: bars on a terminal, otherwise a line for each step that took a while."""
 
 import sys
-from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from harness.cli import say
 from harness.clock import Advance
 
 _WORTH_A_LINE_S = 1.0
-
-
-def say(line: str) -> None:
-    """One line on stderr."""
-    with suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def listener() -> "Bars | Lines":

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.cli import say
 from harness.cli.conf import conf, options_of
-from harness.cli.progress import say
 from harness.errors import HarnessError
 
 _HELP = """\

@@ -19,9 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import build, table
+from harness.cli import build, say, table
 from harness.cli.cell import Cell, validated
-from harness.cli.progress import say
 from harness.errors import HarnessError
 from harness.store import read_record
 from harness.types import Record

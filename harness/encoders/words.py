@@ -83,14 +83,14 @@ class Words:
     def _numbered(self, texts: Strings, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""
         for start in range(0, len(texts), _BLOCK):
-            block = pl.Series(texts.arrow.slice(start, _BLOCK), dtype=pl.String)
-            words = block.str.to_lowercase().str.extract_all(self._pattern)
-            flat = words.explode().drop_nulls().to_arrow()
-            encoded = flat.cast(pa.large_string()).dictionary_encode()
+            block = pl.Series("text", texts.arrow.slice(start, _BLOCK), dtype=pl.String).to_frame()
+            words = block.select(pl.col("text").str.to_lowercase().str.extract_all(self._pattern))
+            listed = words.to_series().to_arrow()
+            encoded = listed.flatten().cast(pa.large_string()).dictionary_encode()
             found = encoded.dictionary.to_pylist()
             numbers = np.array(self._numbers_of(found, learn), np.int64)
             indices = encoded.indices.to_numpy(zero_copy_only=False)
-            yield words.list.len().to_numpy().astype(np.int64), numbers[indices] if len(found) else indices
+            yield listed.value_lengths().to_numpy().astype(np.int64), numbers[indices] if len(found) else indices
 
     def _numbers_of(self, words: list[str], learn: bool) -> list[int]:
         """Term number of each word, -1 for a stop word and for a term that is not to be learned."""
