@@ -86,11 +86,11 @@ def _mrr(seen: Judged, k: int) -> Array:
     found = seen.found(k)
     if not found.shape[1]:
         return np.zeros(len(found))
-    return np.where(found.any(axis=1), 1.0 / (found.argmax(axis=1) + 1), 0.0)
+    return np.asarray(np.where(found.any(axis=1), 1.0 / (found.argmax(axis=1) + 1), 0.0))
 
 
 def _hit(seen: Judged, k: int) -> Array:
-    return seen.found(k).any(axis=1).astype(np.float64)
+    return np.asarray(seen.found(k).any(axis=1), np.float64)
 
 
 def _judged(seen: Judged, k: int) -> Array:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from pydantic import ValidationError
 from harness.errors import StoreError
 from harness.types import Record, Run
 from harness.types.trec import dump
+
+# what file systems without unnamed files, or without /proc, answer
+_NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EEXIST}
 
 
 class Store:
@@ -102,7 +106,9 @@ def write(path: Path, content: bytes) -> None:
         with beside.open("wb") as file:
             _fill(file.fileno(), content)
         beside.replace(path)
-    _sync(path.parent)
+    if os.name == "posix":
+        with _opened(path.parent, os.O_RDONLY) as folder:
+            os.fsync(folder)
 
 
 def _write_unnamed(path: Path, content: bytes) -> bool:
@@ -110,21 +116,24 @@ def _write_unnamed(path: Path, content: bytes) -> bool:
     if not hasattr(os, "O_TMPFILE") or path.exists():
         return False
     try:
-        handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o644)
+        with _opened(path.parent, os.O_TMPFILE | os.O_WRONLY) as handle, _opened(path.parent, os.O_RDONLY) as folder:
+            _fill(handle, content)
+            # with a folder's handle given, Python calls linkat, which can follow /proc's link to the open file
+            os.link(f"/proc/self/fd/{handle}", path.name, dst_dir_fd=folder, follow_symlinks=True)
     except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+        if error.errno in _NO_UNNAMED:
             return False
         raise
+    return True
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    handle = os.open(path, flags, 0o644)
     try:
-        _fill(handle, content)
-        os.link(f"/proc/self/fd/{handle}", path, follow_symlinks=True)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EEXIST):
-            return False
-        raise
+        yield handle
     finally:
         os.close(handle)
-    return True
 
 
 def _fill(handle: int, content: bytes) -> None:
@@ -132,15 +141,6 @@ def _fill(handle: int, content: bytes) -> None:
     while view:
         view = view[os.write(handle, view) :]
     os.fsync(handle)
-
-
-def _sync(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _safe(name: str) -> str:

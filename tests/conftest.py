@@ -1,15 +1,24 @@
 """What the tests share: the folders of real data, one loaded MiniLM, one index of each real collection.
 
-HARNESS_DATA, HARNESS_REFERENCE and HARNESS_MODELS name the folders. In CI a missing one is a failure; elsewhere the tests
-that need it are skipped.
+HARNESS_DATA, HARNESS_REFERENCE and HARNESS_MODELS name the folders. In CI a missing one is a failure; elsewhere the
+tests that need it are skipped.
 """
 
 import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, which reads it once
+
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+from harness import weights
+from harness.cli import build
+from harness.datasets import beir
+from harness.retrievers.dense import Dense
+from harness.types import Dataset
 
 
 def _folder(variable: str) -> Path:
@@ -37,8 +46,52 @@ def reference() -> Path:
 
 @pytest.fixture(scope="session")
 def models() -> Path:
-    """Real weights: all-MiniLM-L6-v2 as a folder of that name."""
-    return _folder("HARNESS_MODELS")
+    """Real weights; all-MiniLM-L6-v2 is put there from its pinned package when it is missing."""
+    folder = _folder("HARNESS_MODELS")
+    minilm = folder / "all-MiniLM-L6-v2"
+    if not minilm.is_dir():
+        minilm.symlink_to(_minilm_weights().path, target_is_directory=True)
+    return folder
+
+
+def _minilm_weights() -> weights.Weights:
+    encoder = build.composed(["retriever=minilm"])["retriever"]["encoder"]
+    return weights.find(encoder["model"], build.construct(encoder["package"], "package"))
+
+
+@pytest.fixture(scope="session")
+def collection(data: Path) -> Callable[[str], Dataset]:
+    """A real collection by its folder's name, read once."""
+
+    @cache
+    def read(name: str) -> Dataset:
+        return beir.read(data / name, name, "test")
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Dense:
+    """The dense retriever of conf/retriever/minilm.yaml with its weights loaded, for encoding small things."""
+    return _minilm()
+
+
+def _minilm() -> Dense:
+    retriever: Dense = build.construct(build.composed(["retriever=minilm"])["retriever"], "retriever")
+    return retriever
+
+
+@pytest.fixture(scope="session")
+def minilm_index(collection: Callable[[str], Dataset]) -> Callable[[str], Dense]:
+    """MiniLM with a real collection indexed; each is encoded once in a test run."""
+
+    @cache
+    def index(name: str) -> Dense:
+        retriever = _minilm()
+        retriever.index(collection(name).corpus)
+        return retriever
+
+    return index
 
 
 @pytest.fixture

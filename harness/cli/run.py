@@ -28,7 +28,7 @@ from harness.types import Record
 ISOLATED = "HARNESS_ISOLATED"
 """Set for a process that measures one cell and nothing else: the file where it says which record it wrote."""
 _CHOOSES = {"retriever", "dataset", "experiment"}
-_HYDRAS_OWN = {"--shell-completion", "-sc", "--help", "-h", "--hydra-help", "--version"}
+_HYDRAS_OWN = {"--shell-completion", "-sc", "--hydra-help", "--version"}
 
 
 class CellError(HarnessError):
@@ -38,7 +38,6 @@ class CellError(HarnessError):
 def main(arguments: Sequence[str]) -> int:
     """Run Hydra over the arguments; 0 when every cell is measured, 1 otherwise."""
     sys.argv = ["harness", *_with_quickstart(arguments)]
-    own_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
         hydra.main(version_base="1.3", config_path=str(build.CONF), config_name="run")(job)()
@@ -46,8 +45,6 @@ def main(arguments: Sequence[str]) -> int:
         say("interrupted; what was measured is kept, the same command goes on")
         return 130
     except (HarnessError, HydraException, OmegaConfBaseException) as error:
-        if own_traceback:
-            traceback.print_exc()
         _say_error(error)
         table.show_sweep()
         return 1

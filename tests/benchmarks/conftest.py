@@ -1,0 +1,51 @@
+"""Ours against a peer: the peer runs before each of our rounds, so that both see the same machine.
+
+    make bench
+
+With benchmarks disabled, as in `make test`, each runs once on a small piece, and still checks that both agree.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import pytest
+
+_ratios: list[tuple[str, float, float]] = []
+
+
+@pytest.fixture
+def measuring(request: pytest.FixtureRequest) -> bool:
+    """Whether figures are wanted, and with them the full size."""
+    return not request.config.getoption("benchmark_disable")
+
+
+@pytest.fixture
+def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Any]]:
+    """`versus(ours, peer, rounds)` times both in turn and gives what each returned last."""
+
+    def run(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int = 5) -> tuple[Any, Any]:
+        peers: list[float] = []
+        last: list[Any] = [None]
+
+        def peer_first() -> None:
+            start = time.perf_counter()
+            last[0] = peer()
+            peers.append(time.perf_counter() - start)
+
+        result = benchmark.pedantic(ours, setup=peer_first, rounds=rounds, warmup_rounds=1 if rounds > 1 else 0)
+        if benchmark.stats is not None:
+            own, other = median(benchmark.stats.stats.data), median(peers[-rounds:])
+            benchmark.extra_info.update(peer_s=other, times_faster=other / own)
+            _ratios.append((request.node.name, own, other))
+        return result, last[0]
+
+    return run
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _ratios:
+        terminalreporter.section("ours against the peer, medians of interleaved rounds")
+        for name, own, other in _ratios:
+            terminalreporter.write_line(f"{name:<60} {own:10.4f} s {other:10.4f} s {other / own:8.1f} x")

@@ -1,0 +1,140 @@
+"""BM25 against rank-bm25 and bm25s, from texts to the same scores."""
+
+import bm25s
+import numpy as np
+import pytest
+import Stemmer
+from rank_bm25 import BM25Okapi
+
+from harness.cli import build
+from harness.encoders.words import Words
+from harness.retrievers.bm25 import BM25
+from harness.types import Corpus, Queries
+
+K = 100
+
+
+@pytest.fixture(scope="module")
+def scifact(collection):
+    return collection("scifact")
+
+
+def ours():
+    return BM25(Words(stop_words="lucene"), k1=1.5, b=0.75)
+
+
+def bm25s_tokens(texts):
+    return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+
+
+def bm25s_index(texts):
+    model = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numba")
+    model.index(bm25s_tokens(texts), show_progress=False)
+    return model
+
+
+def part(scifact, measuring):
+    return scifact.corpus if measuring else scifact.corpus[:300]
+
+
+@pytest.mark.benchmark(group="bm25 index")
+def test_bm25_index_against_bm25s(versus, scifact, measuring):
+    corpus = part(scifact, measuring)
+
+    def index():
+        retriever = ours()
+        retriever.index(corpus)
+        return retriever
+
+    own, peer = versus(index, lambda: bm25s_index(corpus.texts))
+    assert own.nbytes() > 0
+    assert peer.scores["num_docs"] == len(corpus)
+
+
+@pytest.mark.benchmark(group="bm25 index")
+def test_bm25_index_against_rank_bm25(versus, scifact, measuring):
+    corpus = part(scifact, measuring)
+
+    def index():
+        retriever = ours()
+        retriever.index(corpus)
+        return retriever
+
+    own, peer = versus(index, lambda: BM25Okapi(Words(stop_words="lucene").split(corpus.texts)))
+    assert own.nbytes() > 0
+    assert peer.corpus_size == len(corpus)
+
+
+@pytest.mark.benchmark(group="bm25 search")
+def test_bm25_search_against_bm25s(versus, scifact, measuring):
+    corpus, queries = part(scifact, measuring), scifact.queries
+    own, model = ours(), bm25s_index(corpus.texts)
+    own.index(corpus)
+
+    def peer():
+        return model.retrieve(bm25s_tokens(queries.texts), k=K, show_progress=False, n_threads=2)
+
+    run, (_, scores) = versus(lambda: own.search(queries, K), peer)
+    # the few documents whose superscripts the two word patterns read differently move no score by a percent
+    filled = run.docs[:, 0] >= 0
+    np.testing.assert_allclose(run.scores[filled, 0], scores[filled, 0], rtol=0.01)
+
+
+@pytest.mark.benchmark(group="bm25 search")
+def test_bm25_search_against_rank_bm25(versus, scifact, measuring):
+    corpus = part(scifact, measuring)
+    queries = scifact.queries[:30] if not measuring else scifact.queries
+    own = ours()
+    own.index(corpus)
+    words = Words(stop_words="lucene")
+    model = BM25Okapi(words.split(corpus.texts))
+
+    def peer():
+        found = []
+        for terms in words.split(queries.texts):
+            scores = model.get_scores(terms)
+            found.append(np.argsort(-scores)[:K])
+        return found
+
+    run, found = versus(lambda: own.search(queries, K), peer, rounds=3)
+    assert len(run) == len(found) == len(queries)
+
+
+@pytest.mark.benchmark(group="bm25 search")
+def test_bm25_search_of_one_query_against_bm25s(versus, scifact, measuring):
+    corpus, one = part(scifact, measuring), scifact.queries[:1]
+    own, model = ours(), bm25s_index(corpus.texts)
+    own.index(corpus)
+    run, _ = versus(
+        lambda: own.search(one, K),
+        lambda: model.retrieve(bm25s_tokens(one.texts), k=K, show_progress=False, n_threads=0),
+        rounds=50,
+    )
+    assert len(run) == 1
+
+
+@pytest.mark.benchmark(group="bm25 kernel")
+def test_bm25_kernel_against_bm25s_on_100_000_documents(versus, measuring):
+    """Search alone over tokens made from a Zipf law, so that neither side's tokeniser counts."""
+    n = 100_000 if measuring else 1_000
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{number}" for number in range(50_000)])
+    drawn = np.minimum(rng.zipf(1.3, (n, 60)), len(words)) - 1
+    corpus = Corpus([f"d{i}" for i in range(n)], [" ".join(words[row]) for row in drawn])
+    asked = np.minimum(rng.zipf(1.2, (200, 8)) + 50, len(words)) - 1
+    queries = Queries([f"q{i}" for i in range(len(asked))], [" ".join(words[row]) for row in asked])
+    own = BM25(Words(stemmer=None, stop_words=None), k1=1.5, b=0.75)
+    own.index(corpus)
+    model = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numba")
+    model.index(bm25s.tokenize(list(corpus.texts), stopwords=None, show_progress=False), show_progress=False)
+    asked_tokens = bm25s.tokenize(list(queries.texts), stopwords=None, show_progress=False)
+    run, (_, scores) = versus(
+        lambda: own.search(queries, K),
+        lambda: model.retrieve(asked_tokens, k=K, show_progress=False, n_threads=2),
+    )
+    np.testing.assert_allclose(run.scores[:, :10], scores[:, :10], rtol=1e-4)
+
+
+def test_the_presets_of_the_peers_are_what_is_measured():
+    config = build.composed(["retriever=bm25_mteb"])["retriever"]
+    assert (config["k1"], config["b"], config["tokenizer"]["stop_words"]) == (1.5, 0.75, "lucene")

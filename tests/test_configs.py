@@ -1,0 +1,109 @@
+"""Every config composes, is built where it can be, and says what it is and how to run it."""
+
+import re
+
+import pytest
+import yaml
+
+from harness.cli import build
+from harness.cli.conf import conf, options_of
+from harness.cli.validate import whole
+from harness.errors import ConfigError
+from harness.metrics import parse
+from harness.runner import TimingPlan
+from harness.types import Retriever
+
+FILES = sorted(conf().rglob("*.yaml"))
+BEIR = [
+    *("msmarco", "trec-covid", "nfcorpus", "nq", "hotpotqa", "fiqa", "arguana", "webis-touche2020"),
+    *("quora", "dbpedia-entity", "scidocs", "fever", "climate-fever", "scifact"),
+]
+
+
+def test_validate_finds_every_config_good():
+    found = whole()
+    assert [finding for finding in found if not finding["ok"]] == []
+    assert len(found) == sum(len(options_of(group)) for group in ("retriever", "dataset", "experiment"))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in options_of("retriever")])
+def test_a_retriever_is_built_without_loading_weights(name, monkeypatch):
+    monkeypatch.setattr("harness.weights.find", lambda *_: pytest.fail("weights were looked for"))
+    retriever: Retriever = build.construct(build.composed([f"retriever={name}"])["retriever"], "retriever")
+    assert callable(retriever.index)
+    assert callable(retriever.search)
+    assert callable(retriever.nbytes)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(conf()).as_posix())
+def test_a_config_opens_with_a_comment(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    group = path.relative_to(conf()).parts[0]
+    if group in ("retriever", "dataset", "experiment"):
+        assert "harness" in "".join(line for line in lines if line.startswith("#")), "no command to run it"
+
+
+def test_every_public_beir_set_has_a_config_with_a_checksum_and_counts():
+    forums = [name for name, _ in options_of("dataset") if name.startswith("cqadupstack/")]
+    assert len(BEIR) + 1 == 15
+    assert len(forums) == 12
+    for name in [*BEIR, *forums]:
+        config = build.composed(["retriever=bm25", f"dataset={name}"])["dataset"]
+        assert config["name"] == name
+        assert re.fullmatch(r"[0-9a-f]{32}", config["md5"])
+        assert config["url"].endswith(f"/{name.split('/')[0]}.zip")
+        assert config["documents"] > 1000
+        assert config["queries"][config["split"]] > 0
+        assert config["drop_self_hits"] is (name in ("arguana", "quora"))
+        assert (config.get("group"), config.get("parts")) == (("cqadupstack", 12) if "/" in name else (None, None))
+    assert build.composed(["retriever=bm25", "dataset=msmarco"])["dataset"]["split"] == "dev"
+
+
+def test_the_beir_experiment_sweeps_all_of_them():
+    text = (conf() / "experiment" / "beir.yaml").read_text(encoding="utf-8")
+    swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]["dataset"].split(",")
+    assert sorted(swept) == sorted([*BEIR, *(name for name, _ in options_of("dataset") if name.startswith("cqa"))])
+
+
+@pytest.mark.parametrize("name", [name for name, _ in options_of("experiment")])
+def test_an_experiment_asks_only_for_what_exists(name):
+    config = build.composed([f"experiment={name}"])
+    text = (conf() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
+    for group in ("retriever", "dataset"):
+        known = {option for option, _ in options_of(group)}
+        assert set(params[group].split(",")) <= known
+    for metric in config["metrics"]:
+        assert (parse(metric).k or 0) <= config["k"]
+
+
+@pytest.mark.parametrize("name", [name for name, _ in options_of("timing")])
+def test_a_timing_is_a_plan(name):
+    plan = TimingPlan.model_validate(build.composed(["retriever=bm25", f"timing={name}"])["timing"])
+    assert plan.repeats >= 1
+    if name == "cpu1":
+        assert plan.threads == 1
+        assert plan.isolate
+
+
+def test_the_hub_models_are_pinned_to_a_revision():
+    for name in ("minilm", "mpnet", "bge_small", "bge_base", "bge_large"):
+        encoder = build.composed([f"retriever={name}"])["retriever"]["encoder"]
+        assert re.fullmatch(r"[\w-]+/[\w.-]+@[0-9a-f]{40}", encoder["model"])
+        if name.startswith("bge"):
+            assert encoder["query_prompt"] == "Represent this sentence for searching relevant passages: "
+            assert encoder["document_prompt"] is None
+
+
+def test_a_part_of_a_hybrid_can_be_swapped_by_name():
+    config = build.composed(["retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small"])["retriever"]
+    assert config["retrievers"]["dense"]["encoder"]["model"].startswith("BAAI/bge-small")
+    assert config["retrievers"]["lexical"]["_target_"].endswith("BM25")
+
+
+def test_an_unknown_key_deep_inside_is_an_error_that_names_the_choices():
+    config = build.composed(["retriever=hybrid"])["retriever"]
+    config["retrievers"]["dense"]["encoder"]["devise"] = "cpu"
+    with pytest.raises(ConfigError, match=r"retriever\.retrievers\.dense\.encoder has no key 'devise'.*did you mean"):
+        build.construct(config, "retriever")

@@ -1,0 +1,121 @@
+"""Every conf/retriever/*.yaml whose weights can be had offline keeps the contract of a Retriever."""
+
+import numpy as np
+import pytest
+
+from harness.cli import build
+from harness.cli.conf import options_of
+from harness.errors import WeightsError
+from harness.types import Corpus, Queries, Retriever
+
+TEXTS = {
+    "d1": "The quick brown fox jumps over the lazy dog.",
+    "d2": "A fast auburn fox leaps above a sleepy hound.",
+    "d3": "Interest rates rose again after the central bank's meeting.",
+    "d4": "The bank of the river was flooded in spring.",
+    "d5": "",
+    "d6": "Vaccination lowers the risk of severe influenza in older adults.",
+    "d7": "Ein schneller brauner Fuchs springt über den faulen Hund.",
+    "ä8": "日本語の文書です。 fox",
+}
+ASKED = {
+    "q1": "fox jumping over a dog",
+    "q2": "central bank interest rates",
+    "q3": "",
+    "q4": "zzyzx qwertzuiop",
+    "q5": "influenza vaccination of older people",
+}
+NAMES = [name for name, _ in options_of("retriever")]
+
+_built: dict[str, Retriever] = {}
+
+
+def corpus() -> Corpus:
+    return Corpus(TEXTS.keys(), TEXTS.values())
+
+
+def queries() -> Queries:
+    return Queries(ASKED.keys(), ASKED.values())
+
+
+def built(name: str) -> Retriever:
+    """The retriever over TEXTS, made once; a skip where its weights are out of reach."""
+    if name not in _built:
+        config = build.composed([f"retriever={name}"])["retriever"]
+        _built[name] = build.construct(config, "retriever")
+    try:
+        _built[name].index(corpus())
+    except WeightsError as error:
+        pytest.skip(str(error).splitlines()[0])
+    return _built[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_search_gives_the_same_run(name):
+    retriever = built(name)
+    first, second = retriever.search(queries(), 5), retriever.search(queries(), 5)
+    np.testing.assert_array_equal(first.docs, second.docs)
+    np.testing.assert_array_equal(first.scores, second.scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_gives_what_its_queries_give_alone(name):
+    retriever = built(name)
+    batch = retriever.search(queries(), 4)
+    for row in range(len(ASKED)):
+        docs, scores = batch.hits(row)
+        alone_docs, alone_scores = retriever.search(queries()[row : row + 1], 4).hits(0)
+        assert docs == alone_docs
+        np.testing.assert_allclose(scores, alone_scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_has_the_queries_in_order_and_no_more_than_k_known_documents(name):
+    run = built(name).search(queries(), 3)
+    assert list(run.query_ids) == list(ASKED)
+    for row in range(len(run)):
+        ids, scores = run.hits(row)
+        assert len(ids) <= 3
+        assert set(ids) <= set(TEXTS)
+        assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_k_above_the_size_of_the_corpus_gives_what_there_is(name):
+    retriever = built(name)
+    run = retriever.search(queries(), 1000)
+    ids, _ = run.hits(0)
+    assert 1 <= len(ids) <= len(TEXTS)
+    assert ids[:3] == retriever.search(queries(), 3).hits(0)[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_query_finds_the_document_that_answers_it(name):
+    run = built(name).search(queries(), 3)
+    assert run.hits(1)[0][0] == "d3"
+    assert run.hits(4)[0][0] == "d6"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_index_forgets_what_was_indexed_before(name):
+    retriever = built(name)
+    retriever.index(Corpus(["other"], ["The central bank left interest rates unchanged."]))
+    run = retriever.search(queries(), 3)
+    assert run.hits(1)[0] == ["other"]
+    assert {doc for row in range(len(run)) for doc in run.hits(row)[0]} <= {"other"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_index_has_a_size_that_grows_with_the_corpus(name):
+    retriever = built(name)
+    small = retriever.nbytes()
+    ids = [f"{key}{copy}" for copy in range(50) for key in TEXTS]
+    retriever.index(Corpus(ids, [f"{text} {key}" for key, text in zip(ids, list(TEXTS.values()) * 50, strict=True)]))
+    assert retriever.nbytes() > small > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_corpus_of_empty_texts_can_be_indexed(name):
+    retriever = built(name)
+    retriever.index(Corpus(["e1", "e2"], ["", " "]))
+    assert len(retriever.search(queries(), 2)) == len(ASKED)

@@ -1,0 +1,148 @@
+"""The results folder: appended whole or not at all, read back exactly, also after kill -9."""
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from harness import store as store_module
+from harness.errors import StoreError
+from harness.store import Store, read_record, write
+from harness.types import DatasetInfo, Phase, Record, RetrieverInfo, Run, Timing
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+
+
+def record(**changed):
+    timing = Timing(
+        warmup=Phase(wall_s=1.0, cpu_s=1.0),
+        index=Phase(wall_s=2.0, cpu_s=3.0, stages={"encode": 1.5}, counts={"tokens": 100}),
+        searches=[Phase(wall_s=0.5, cpu_s=0.5), Phase(wall_s=0.25, cpu_s=0.5)],
+        latencies_s=[0.001, 0.002],
+        documents=10,
+        queries=5,
+        index_bytes=1000,
+        threads=2,
+    )
+    usual = {
+        "cell": "0123456789abcdef",
+        "started": START,
+        "status": "ok",
+        "retriever": RetrieverInfo(name="bm25", config={"k1": 1.2}),
+        "dataset": DatasetInfo(name="cqadupstack/tex", split="test", fingerprint="f"),
+        "k": 10,
+        "seed": 0,
+        "metric_version": 1,
+        "metrics": {"ndcg@10": 0.5},
+        "timing": timing,
+        "environment": "fedcba9876543210",
+        "harness": "0",
+        "command": "harness retriever=bm25",
+    }
+    return Record(**{**usual, **changed})
+
+
+def test_a_record_comes_back_as_it_was_appended(tmp_path):
+    run = Run(["q"], ["a", "b"], np.array([[0, 1]]), np.array([[2.0, 1.0]]))
+    scores = {"ndcg@10": np.array([0.5]), "map@10": np.array([0.25])}
+    written = Store(tmp_path).append(record(), {"cpu": "x"}, run, (["q"], scores))
+    assert list(Store(tmp_path).records()) == [written]
+    assert written.files["record"] == "records/cqadupstack/tex/bm25/20260102T030405.678901Z-01234567.json"
+    assert gzip.decompress((tmp_path / written.files["run"]).read_bytes()) == b"q Q0 a 1 2.0 bm25\nq Q0 b 2 1.0 bm25\n"
+    table = pq.read_table(tmp_path / written.files["per_query"]).to_pylist()
+    assert table == [
+        {"query_id": "q", "metric": "ndcg@10", "value": 0.5},
+        {"query_id": "q", "metric": "map@10", "value": 0.25},
+    ]
+    assert (tmp_path / written.files["environment"]).read_text() == '{\n  "cpu": "x"\n}\n'
+    assert (tmp_path / written.files["environment"]).name == "fedcba98.json"
+
+
+def test_the_json_shows_the_figures_that_are_derived_from_the_samples(tmp_path):
+    written = Store(tmp_path).append(record(), {})
+    text = (tmp_path / written.files["record"]).read_text()
+    for figure in ("docs_per_s", "tokens_per_s", "queries_per_s", "latency_ms"):
+        assert f'"{figure}"' in text
+
+
+def test_the_latest_of_a_cell_is_the_newest_good_one(tmp_path):
+    store = Store(tmp_path)
+    for minutes, status in ((0, "ok"), (1, "ok"), (2, "failed")):
+        store.append(record(started=START + timedelta(minutes=minutes), status=status), {})
+    store.append(record(cell="f" * 16, status="failed"), {})
+    latest = {found.cell: found for found in store.latest()}
+    assert latest["0123456789abcdef"].started == START + timedelta(minutes=1)
+    assert latest["f" * 16].status == "failed"
+    assert len(list(store.records())) == 4, "nothing is ever removed"
+
+
+def test_a_cell_is_found_again_only_in_its_own_environment(tmp_path):
+    store = Store(tmp_path)
+    store.append(record(), {})
+    assert store.find("0123456789abcdef", "fedcba9876543210") is not None
+    assert store.find("0123456789abcdef", "another") is None
+    assert store.find("0123456700000000", "fedcba9876543210") is None
+    store.append(record(cell="e" * 16, status="failed"), {})
+    assert store.find("e" * 16, "fedcba9876543210") is None
+
+
+def test_a_name_cannot_leave_the_results_folder(tmp_path):
+    info = RetrieverInfo(name="../../evil name", config={})
+    written = Store(tmp_path / "results").append(record(retriever=info), {})
+    path = (tmp_path / "results" / written.files["record"]).resolve()
+    assert path.is_relative_to((tmp_path / "results" / "records").resolve())
+    assert path.is_file()
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path):
+    path = tmp_path / "records" / "x.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    with pytest.raises(StoreError, match=r"x\.json is no record of this version: Field required; move it away"):
+        list(Store(tmp_path).records())
+    path.write_text('{"version": 2}')
+    with pytest.raises(StoreError, match=r"no record of this version"):
+        read_record(path)
+
+
+def test_writing_works_where_unnamed_files_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "_write_unnamed", lambda *_: False)
+    write(tmp_path / "a" / "b", b"content")
+    assert (tmp_path / "a" / "b").read_bytes() == b"content"
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    write(tmp_path / "a", b"old")
+    write(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
+def test_kill_9_at_any_moment_leaves_only_whole_files(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from harness.store import write\n"
+        "n = 0\n"
+        "while True:\n"
+        "    n += 1; write(Path(sys.argv[1]) / f'{sys.argv[2]}-{n}', b'x' * 3_000_000 + b'end')\n"
+        "    print(n, flush=True)\n"
+    )
+    for attempt in range(8):
+        command = [sys.executable, "-c", program, str(tmp_path), str(attempt)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()  # one is written
+            time.sleep(0.003 * attempt)
+            process.send_signal(signal.SIGKILL)
+    files = list(tmp_path.iterdir())
+    assert len(files) >= 8
+    for path in files:
+        assert not path.name.startswith("."), "nothing half-written is left"
+        assert path.stat().st_size == 3_000_003
