@@ -112,7 +112,7 @@ def test_lucenes_stop_words_are_33_and_others_stay() -> None:
 
 
 def test_english_words_are_stemmed_and_its_stop_words_dropped_by_default() -> None:
-    assert fitted(Words(), "The cats were running and the cat ran") == [{"cat": 2, "run": 1, "ran": 1}]
+    assert fitted(Words(), "The cats were jumping and the cat jumped") == [{"cat": 2, "jump": 2}]
 
 
 @pytest.mark.parametrize("language", ["german", "de"])
@@ -180,7 +180,7 @@ def test_fit_forgets_what_was_learned_before() -> None:
     assert transformed(tokenizer, "dog bird") == [{"bird": 1}]
 
 
-TEXTS = ["big dog", "", "the dog and the cat", "cats", "", "bird dogs", "running", "run big cats", "", "a flying bird"]
+TEXTS = ["big dog", "", "the dog and the cat", "cats", "", "bird dogs", "jumping", "jump big cats", "", "a flying bird"]
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 10, 11])
@@ -202,22 +202,23 @@ def test_more_texts_than_a_block_holds_are_all_counted() -> None:
 
 
 def test_split_gives_the_terms_in_order_and_as_often_as_they_stand() -> None:
-    assert Words().split(Strings(["The cats run, cats!", "", "and", "running dog"])) == [
-        ["cat", "run", "cat"],
+    assert Words().split(Strings(["The cats jump, cats!", "", "and", "jumping dog"])) == [
+        ["cat", "jump", "cat"],
         [],
         [],
-        ["run", "dog"],
+        ["jump", "dog"],
     ]
     assert Words().split(Strings([])) == []
 
 
 def test_a_slice_of_texts_is_counted_as_the_texts_alone() -> None:
-    assert counted(tokenizer := plain(), tokenizer.fit(Strings(TEXTS)[2:7])) == fitted(plain(), *TEXTS[2:7])
+    tokenizer = plain()
+    assert counted(tokenizer, tokenizer.fit(Strings(TEXTS)[2:7])) == fitted(plain(), *TEXTS[2:7])
 
 
 def test_texts_and_tokens_are_counted_for_the_record() -> None:
     with recording() as seen:
-        Words().fit(Strings(["the cats run", "", "cat"]))
+        Words().fit(Strings(["the cats jump", "", "cat"]))
     assert dict(seen.counts) == {"texts": 3, "tokens": 3}
 
 
@@ -322,7 +323,7 @@ def test_a_term_counts_as_often_as_the_query_has_it() -> None:
     retriever = BM25(plain())
     retriever.index(corpus("cat dog", "dog bird fish", "bird"))
     run = retriever.search(queries("cat", "dog", "cat dog", "cat cat cat dog", "cat CAT"), 3)
-    cat, dog, both, more, twice = (found(run, row)["d0"] if row != 1 else found(run, 1)["d0"] for row in range(5))
+    cat, dog, both, more, twice = (found(run, row)["d0"] for row in range(5))
     assert both == pytest.approx(cat + dog)
     assert more == pytest.approx(3 * cat + dog)
     assert twice == pytest.approx(2 * cat)
@@ -337,14 +338,14 @@ def test_documents_of_equal_score_come_in_descending_order_of_id_also_at_the_cut
 
 RETRIEVERS = {"bm25": lambda: BM25(Words()), "rank_bm25": lambda: RankBM25(Words())}
 either = pytest.mark.parametrize("make", RETRIEVERS.values(), ids=RETRIEVERS.keys())
-DOCUMENTS = ["big dog", "", "the dog and the cat", "cats", "bird dogs", "running", "run big cats", "a flying bird"]
+DOCUMENTS = ["big dog", "", "the dog and the cat", "cats", "bird dogs", "jumping", "jump big cats", "a flying bird"]
 
 
 @either
 def test_a_batch_of_queries_gives_what_each_alone_gives(make: Callable[[], BM25 | RankBM25]) -> None:
     retriever = make()
     retriever.index(corpus(*DOCUMENTS))
-    asked = queries("big cat", "", "dog", "unknown", "run run bird", "the")
+    asked = queries("big cat", "", "dog", "unknown", "jump jump bird", "the")
     run = retriever.search(asked, 5)
     assert list(run.query_ids) == list(asked.ids)
     for row in range(len(asked)):
@@ -400,18 +401,22 @@ def test_an_index_has_a_size(make: Callable[[], BM25 | RankBM25]) -> None:
     ("settings", "message"),
     [
         ({"k1": -0.1}, "k1=-0.1 is below 0; usual values are 0.9 to 2.0"),
-        ({"k1": float("nan")}, "k1=nan is below 0; usual values are 0.9 to 2.0"),
         ({"b": 1.01}, "b=1.01 lies outside 0..1; usual values are 0.4 to 0.75"),
         ({"b": -0.01}, "b=-0.01 lies outside 0..1; usual values are 0.4 to 0.75"),
-        ({"b": float("nan")}, "b=nan lies outside 0..1; usual values are 0.4 to 0.75"),
     ],
 )
 def test_k1_and_b_that_cannot_be_are_errors(
     retriever: type[BM25] | type[RankBM25], settings: dict[str, float], message: str
 ) -> None:
-    # of a value that is no number only the start is held to a text
-    with pytest.raises(ConfigError, match=f"^{re.escape(message.split(' ')[0])} .*{re.escape(message[-12:])}$"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         retriever(Words(), **settings)
+
+
+@pytest.mark.parametrize("retriever", [BM25, RankBM25])
+@pytest.mark.parametrize("name", ["k1", "b"])
+def test_k1_and_b_that_are_no_numbers_are_errors(retriever: type[BM25] | type[RankBM25], name: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}=nan "):
+        retriever(Words(), **{name: math.nan})
 
 
 def test_the_bounds_of_k1_and_b_are_allowed() -> None:
@@ -448,7 +453,7 @@ def test_rank_bm25_is_that_package_called_directly(
 
 
 def test_rank_bm25_keeps_the_k_best() -> None:
-    assert_okapi(DOCUMENTS, ["big cat", "dogs", "", "elephant", "bird run cat"], 2)
+    assert_okapi(DOCUMENTS, ["big cat", "dogs", "", "elephant", "bird jump cat"], 2)
 
 
 def test_rank_bm25_finds_documents_of_negative_score_before_it_gives_up() -> None:

@@ -20,8 +20,9 @@ from harness import metrics
 from harness.cli import build
 from harness.datasets import beir, folder, judgements, rows, stdlib, texts
 from harness.errors import DataError
-from harness.types import Corpus, Dataset, Queries, Run
+from harness.types import Corpus, Dataset, Run
 
+FILES = ("corpus", "queries", "qrels")
 COLUMNS = {"id": "_id", "title": "title", "text": "text"}
 QUERY_COLUMNS = {"id": "_id", "text": "text"}
 QRELS_COLUMNS = {"query": "query-id", "document": "corpus-id", "grade": "score"}
@@ -57,11 +58,8 @@ def collection(
 
 
 def load(place: Path, **settings: Any) -> Dataset:
-    return folder.load(str(place), **{**_columns(), **settings})
-
-
-def _columns() -> dict[str, Mapping[str, str]]:
-    return {"columns": COLUMNS, "query_columns": QUERY_COLUMNS, "qrels_columns": QRELS_COLUMNS}
+    columns = {"columns": COLUMNS, "query_columns": QUERY_COLUMNS, "qrels_columns": QRELS_COLUMNS}
+    return folder.load(str(place), **{**columns, **settings})
 
 
 def corpus_of(path: Path, columns: Mapping[str, str | None] = COLUMNS) -> Corpus:
@@ -221,9 +219,6 @@ def test_every_format_is_read_by_named_columns_and_gives_the_same_dataset(tmp_pa
     files = {role: f"{file}.{form}" for role, file in zip(FILES, ("docs", "asked", "judged"), strict=True)}
     dataset = folder.load(str(tmp_path), **own_columns, **files)
     assert dataset.fingerprint == load(collection(tmp_path / "beir")).fingerprint
-
-
-FILES = ("corpus", "queries", "qrels")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -463,8 +458,8 @@ def test_a_relevant_document_that_is_not_in_the_corpus_is_a_warning_and_stays_in
         dataset = load(collection(tmp_path, judged=f"{HEADER}q1\td1\t1\nq1\tgone\t1\n"))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert caplog.messages == [
-        f"{tmp_path / 'qrels' / 'test.tsv'}: 1 of 2 relevant documents are not in the corpus, the first 'gone' of query "
-        "'q1'; they count as relevant and cannot be found"
+        f"{tmp_path / 'qrels' / 'test.tsv'}: 1 of 2 relevant documents are not in the corpus, the first 'gone' "
+        "of query 'q1'; they count as relevant and cannot be found"
     ]
     run = Run(["q1"], dataset.corpus.ids, np.array([[0]]), np.array([[1.0]]))
     _, scores = metrics.score(run, dataset.qrels, [metrics.parse("ndcg@10"), metrics.parse("recall@10")])

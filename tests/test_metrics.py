@@ -93,7 +93,7 @@ def judged_in(trec_eval_tests: Path, tmp_path: Path) -> Callable[[str], Qrels]:
 
 def assert_as_printed(run: Run, qrels: Qrels, path: Path, measures: dict[str, str], per_query: bool = True) -> None:
     expected = printed(path)
-    ours = by_query(run, qrels, list(measures.values()))
+    ours = by_query(run, qrels, [*dict.fromkeys(measures.values())])
     for theirs, name in measures.items():
         whole = {**ours[name], "all": float(np.mean(list(ours[name].values())))}
         if not per_query:

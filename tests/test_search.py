@@ -1,6 +1,7 @@
 """Exact search: the matrix product and the postings give what brute force in float64 gives, ties in the one order."""
 
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ vectors = st.lists(st.dictionaries(st.integers(0, 5), weights, max_size=4), max_
 
 @given(vectors, vectors, st.integers(1, 12), st.integers(1, 3), st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=300)
-def test_any_postings_are_brute_force(documents: Rows, queries: Rows, k: int, threads: int, random) -> None:
+def test_any_postings_are_brute_force(documents: Rows, queries: Rows, k: int, threads: int, random: Random) -> None:
     ranks = list(range(len(documents)))
     random.shuffle(ranks)
     assert_brute_force(documents, queries, 6, k, np.array(ranks, np.int32), threads)
