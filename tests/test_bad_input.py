@@ -220,13 +220,13 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
             "package: none is named in the config",
             "hf download BAAI/bge-small-en-v1.5",
             "--local-dir FOLDER",
-            "retriever.encoder.model=FOLDER",
+            "encoder.model=FOLDER",
         ),
     ),
     "weights of a part out of reach": (
         ("retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small", *TINY),
         1,
-        ("no weights for 'BAAI/bge-small-en-v1.5@", "retriever.retrievers.dense.encoder.model=FOLDER"),
+        ("no weights for 'BAAI/bge-small-en-v1.5@", "encoder.model=FOLDER"),
     ),
     "weights in a folder that is not there": (
         (*MINILM, "retriever.encoder.model=/nope/model"),
@@ -323,8 +323,9 @@ def test_validate_in_json_has_the_same_finding(command: Command):
     ]  # fmt: skip
 
 
-def test_one_bad_cell_of_a_sweep_does_not_take_the_good_one_with_it(place: Path, command: Command):
-    said = command("-m", "retriever=bm25", *TINY, "retriever.k1=1.2,-1")
+@pytest.mark.parametrize("values", ["1.2,-1", "-1,1.2"])
+def test_one_bad_cell_of_a_sweep_does_not_take_the_good_one_with_it(place: Path, command: Command, values: str):
+    said = command("-m", "retriever=bm25", *TINY, f"retriever.k1={values}")
     assert said.code == 1
     assert "k1=-1 is below 0" in said.err
     assert said.out.splitlines()[0].split()[:2] == ["ndcg@10", "tiny"]

@@ -182,6 +182,13 @@ def test_a_file_that_is_not_there_is_said_at_once_with_what_to_do(site: Site, ta
     assert "HARNESS_DATA" in str(error.value)
 
 
+def test_a_refused_request_leaves_no_connection_open(site: Site, target: Path):
+    site.script = [refusing(404)]
+    with pytest.raises(DownloadError) as error:
+        fetch(site.url(), target, MD5)
+    assert getattr(error.value.__context__, "closed", True)  # else it is a ResourceWarning whenever it is collected
+
+
 def test_a_server_in_trouble_is_asked_again(site: Site, target: Path):
     site.script = [refusing(500), refusing(503)]
     fetch(site.url(), target, MD5)

@@ -296,7 +296,7 @@ def test_weights_that_cannot_be_had_say_what_was_tried_and_what_to_type(index: P
     assert "No matching distribution found" in said[3]
     assert "hf download org/tiny" in said[4]
     assert "--local-dir FOLDER" in said[4]
-    assert said[4].endswith("retriever.encoder.model=FOLDER")
+    assert said[4].endswith("encoder.model=FOLDER")
 
 
 def test_the_download_that_is_advised_is_of_the_revision_that_was_asked_for():

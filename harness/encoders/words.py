@@ -1,5 +1,6 @@
 """Text to word counts: lower case, a word pattern, stop words, a Snowball stemmer."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,12 +15,17 @@ from harness.errors import ConfigError
 from harness.search.postings import Sparse
 from harness.types import Strings
 
-# The default English list of Apache Lucene's EnglishAnalyzer (33 words).
-_LUCENE = (
+# The list of Apache Lucene's EnglishAnalyzer: 33 words. The stop-words package, which has the other languages, drops
+# 1,333 words of English, "system", "run" and "test" among them.
+_ENGLISH = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
     "this to was will with"
 )
 _BLOCK = 16384
+# Few plain ASCII texts are split by Python, which finds the same there in patterns of such parts: the other engine
+# compiles its pattern at each call, which takes longer than a query's search.
+_FEW = 16
+_SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|[\w()+*?])+")
 
 
 class Words:
@@ -27,7 +33,7 @@ class Words:
 
     `pattern` is matched against the lower-cased text (Rust regex syntax: Unicode, no look-around). `language` names the
     stemmer and the stop words; `stemmer` and `stop_words` set one of them apart: a name, None for none, or for stop
-    words a list or "lucene" (Lucene's 33 English words). Stop words are dropped before stemming.
+    words also a list. English has Lucene's 33 stop words. They are dropped before stemming.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Words:
         stop_words: str | Sequence[str] | None = "language",
     ) -> None:
         self._pattern = _checked_pattern(pattern)
+        self._plain = re.compile(pattern) if _SIMPLE.fullmatch(pattern) else None
         self._stemmer = _stemmer(language if stemmer == "language" else stemmer)
         self._stop_words = _stop_words(language if stop_words == "language" else stop_words)
         self._terms: dict[str, int] = {}
@@ -83,14 +90,24 @@ class Words:
     def _numbered(self, texts: Strings, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""
         for start in range(0, len(texts), _BLOCK):
-            block = pl.Series("text", texts.arrow.slice(start, _BLOCK), dtype=pl.String).to_frame()
-            words = block.select(pl.col("text").str.to_lowercase().str.extract_all(self._pattern))
-            listed = words.to_series().to_arrow()
-            encoded = listed.flatten().cast(pa.large_string()).dictionary_encode()
+            lengths, words = self._words(texts.arrow.slice(start, _BLOCK))
+            encoded = words.dictionary_encode()
             found = encoded.dictionary.to_pylist()
             numbers = np.array(self._numbers_of(found, learn), np.int64)
             indices = encoded.indices.to_numpy(zero_copy_only=False)
-            yield listed.value_lengths().to_numpy().astype(np.int64), numbers[indices] if len(found) else indices
+            yield lengths, numbers[indices] if len(found) else indices
+
+    def _words(self, texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+        """How many words each text has, and all words one after another."""
+        if len(texts) <= _FEW and self._plain:
+            listed = texts.to_pylist()
+            if all(map(str.isascii, listed)):
+                split = [self._plain.findall(text.lower()) for text in listed]
+                lengths = np.array([len(words) for words in split], np.int64)
+                return lengths, pa.array([word for words in split for word in words], pa.large_string())
+        block = pl.Series("text", texts, dtype=pl.String).to_frame()
+        words = block.select(pl.col("text").str.to_lowercase().str.extract_all(self._pattern)).to_series().to_arrow()
+        return words.value_lengths().to_numpy().astype(np.int64), words.flatten().cast(pa.large_string())
 
     def _numbers_of(self, words: list[str], learn: bool) -> list[int]:
         """Term number of each word, -1 for a stop word and for a term that is not to be learned."""
@@ -128,13 +145,13 @@ def _stemmer(name: str | None) -> "Stemmer.Stemmer | None":
 def _stop_words(chosen: str | Sequence[str] | None) -> frozenset[str]:
     if chosen is None:
         return frozenset()
-    if chosen == "lucene":
-        return frozenset(_LUCENE.split())
+    if chosen == "english":
+        return frozenset(_ENGLISH.split())
     if not isinstance(chosen, str):
         return frozenset(word.lower() for word in chosen)
     if chosen not in AVAILABLE_LANGUAGES and chosen not in LANGUAGE_MAPPING:
         raise ConfigError(
-            f"no stop words for {chosen!r}; choices: {', '.join(sorted(AVAILABLE_LANGUAGES))}, lucene, "
-            "a list of words, or null for none"
+            f"no stop words for {chosen!r}; choices: {', '.join(sorted(AVAILABLE_LANGUAGES))}, a list of words, "
+            "or null for none"
         )
     return frozenset(get_stop_words(chosen))

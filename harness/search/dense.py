@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.search.topk import Hits, in_blocks, no_hits, offer, sort_heap
 
-_DOCS = 4096
+_DOCS = 8192
 _QUERIES = 512
 
 
@@ -54,7 +54,7 @@ def _offer_rows(product, offset, docs, scores, sizes, ranks, first, last):  # ty
         bar = scores[row, 0] if size == k else np.float32(-np.inf)
         for column in range(product.shape[1]):
             score = product[row, column]
-            if score >= bar or score != score:  # a NaN goes through, so that Run can refuse it
+            if not score < bar:  # a NaN goes through too, so that Run can refuse it
                 size = offer(docs[row], scores[row], size, offset + column, score, ranks)
                 if size == k:
                     bar = scores[row, 0]

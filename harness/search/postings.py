@@ -74,15 +74,14 @@ def _search(q_starts, q_terms, q_weights, starts, docs, weights, n_docs, ranks, 
         for entry in range(q_starts[query], q_starts[query + 1]):
             term, weight = q_terms[entry], q_weights[entry]
             for place in range(starts[term], starts[term + 1]):
-                total[docs[place]] += weight * weights[place]
+                total[np.uint32(docs[place])] += weight * weights[place]  # unsigned: no check for a negative index
         best_docs, best_scores = out_docs[query], out_scores[query]
         size = 0
-        bar = np.float32(0.0)
+        above = np.float32(0.0)
         for doc in range(n_docs):
-            score = total[doc]
-            if score > 0.0 and score >= bar:
-                size = offer(best_docs, best_scores, size, doc, score, ranks)
-                if size == k:
-                    bar = best_scores[0]
-            total[doc] = 0.0
+            if total[doc] > above:
+                size = offer(best_docs, best_scores, size, doc, total[doc], ranks)
+                if size == k:  # what equals the worst may still go before it
+                    above = np.nextafter(best_scores[0], np.float32(0.0))
+        total[:] = 0.0
         sort_heap(best_docs, best_scores, size, ranks)

@@ -46,7 +46,7 @@ def _sink(docs, scores, size, ranks):  # type: ignore[no-untyped-def]  # noqa: A
 def offer(docs, scores, size, doc, score, ranks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Put a document into a heap of at most len(docs); returns how many it holds now."""
     if size == len(docs):
-        if _worse(scores[0], docs[0], score, doc, ranks):
+        if score != score or _worse(scores[0], docs[0], score, doc, ranks):  # a NaN stays, for Run to refuse
             docs[0], scores[0] = doc, score
             _sink(docs, scores, size, ranks)
         return size

@@ -18,7 +18,7 @@ _ratios: list[tuple[str, float, float]] = []
 @pytest.fixture
 def measuring(request: pytest.FixtureRequest) -> bool:
     """Whether figures are wanted, and with them the full size."""
-    return not request.config.getoption("benchmark_disable")
+    return bool(request.config.getoption("benchmark_enable"))
 
 
 @pytest.fixture
