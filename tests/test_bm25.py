@@ -107,12 +107,12 @@ def test_lucenes_stop_words_are_33_and_others_stay() -> None:
     lucene = (
         "a an and are as at be but by for if in into is it no not of on or such that the their then there these they"
     )
-    tokenizer = Words(stemmer=None, stop_words="lucene", pattern=r"\w+")
+    tokenizer = Words(stemmer=None, pattern=r"\w+")
     assert fitted(tokenizer, f"{lucene} this to was will with were have I") == [{"were": 1, "have": 1, "i": 1}]
 
 
 def test_english_words_are_stemmed_and_its_stop_words_dropped_by_default() -> None:
-    assert fitted(Words(), "The cats were jumping and the cat jumped") == [{"cat": 2, "jump": 2}]
+    assert fitted(Words(), "The cats, as they are jumping, and the cat jumped") == [{"cat": 2, "jump": 2}]
 
 
 @pytest.mark.parametrize("language", ["german", "de"])
@@ -149,7 +149,7 @@ def test_a_setting_that_cannot_be_is_an_error_that_names_it(settings: dict[str, 
     ("settings", "end"),
     [
         ({"stemmer": "klingon"}, ", turkish, yiddish, or null for none"),
-        ({"stop_words": "klingon"}, ", vietnamese, lucene, a list of words, or null for none"),
+        ({"stop_words": "klingon"}, ", vietnamese, a list of words, or null for none"),
     ],
 )
 def test_an_error_says_what_else_may_be_set(settings: dict[str, Any], end: str) -> None:
@@ -278,7 +278,7 @@ def test_a_term_that_every_document_has_still_scores_above_zero() -> None:
 def test_bm25_is_that_of_the_bm25s_package_on_real_text(collection: Callable[[str], Dataset]) -> None:
     real = collection("scifact")
     asked = real.queries[:40]
-    tokenizer = Words(stop_words="lucene")
+    tokenizer = Words()
     retriever = BM25(tokenizer, k1=1.5, b=0.75)
     retriever.index(real.corpus)
     run = retriever.search(asked, len(real.corpus))
@@ -313,7 +313,7 @@ def test_a_document_that_shares_no_term_is_not_returned() -> None:
 
 
 def test_the_query_word_vasodilating_finds_a_document_that_has_only_vasodilation() -> None:
-    for tokenizer in (Words(), Words(stop_words="lucene")):
+    for tokenizer in (Words(), Words("german", stemmer="english")):
         for retriever in (BM25(tokenizer), RankBM25(tokenizer)):
             retriever.index(corpus("heart", "nitric oxide causes vasodilation", "lung"))
             assert list(found(retriever.search(queries("vasodilating drugs"), 3))) == ["d1"]
@@ -400,7 +400,7 @@ def test_an_index_has_a_size(make: Callable[[], BM25 | RankBM25]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k1": -0.1}, "k1=-0.1 is below 0; usual values are 0.9 to 2.0"),
+        ({"k1": -0.1}, "k1=-0.1 must be 0 or more; usual values are 0.9 to 2.0"),
         ({"b": 1.01}, "b=1.01 lies outside 0..1; usual values are 0.4 to 0.75"),
         ({"b": -0.01}, "b=-0.01 lies outside 0..1; usual values are 0.4 to 0.75"),
     ],

@@ -81,7 +81,13 @@ def test_bare_harness_is_the_quickstart_and_takes_settings():
     assert _with_quickstart([]) == ["experiment=quickstart"]
     assert _with_quickstart(["results_dir=x"]) == ["results_dir=x", "experiment=quickstart"]
     assert _with_quickstart(["--cfg", "job"]) == ["--cfg", "job", "experiment=quickstart"]
-    for chosen in (["retriever=bm25"], ["-m", "dataset=stdlib"], ["experiment=beir"], ["+experiment=x"], ["-sc", "query=bash"]):
+    for chosen in (
+        ["retriever=bm25"],
+        ["-m", "dataset=stdlib"],
+        ["experiment=beir"],
+        ["+experiment=x"],
+        ["-sc", "query=bash"],
+    ):
         assert _with_quickstart(chosen) == chosen
 
 

@@ -86,11 +86,12 @@ def test_the_latest_of_a_cell_is_the_newest_good_one(tmp_path):
 def test_a_cell_is_found_again_only_in_its_own_environment(tmp_path):
     store = Store(tmp_path)
     store.append(record(), {})
-    assert store.find("0123456789abcdef", "fedcba9876543210") is not None
-    assert store.find("0123456789abcdef", "another") is None
-    assert store.find("0123456700000000", "fedcba9876543210") is None
+    assert store.find("0123456789abcdef", "fedcba9876543210", "bm25") is not None
+    assert store.find("0123456789abcdef", "another", "bm25") is None
+    assert store.find("0123456789abcdef", "fedcba9876543210", "bm25 [k1=2]") is None
+    assert store.find("0123456700000000", "fedcba9876543210", "bm25") is None
     store.append(record(cell="e" * 16, status="failed"), {})
-    assert store.find("e" * 16, "fedcba9876543210") is None
+    assert store.find("e" * 16, "fedcba9876543210", "bm25") is None
 
 
 def test_a_name_cannot_leave_the_results_folder(tmp_path):

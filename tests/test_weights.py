@@ -118,7 +118,7 @@ def test_a_folders_identity_changes_with_names_and_contents_and_nothing_else(tmp
     first = identity("a", FILES)
     assert identity("b", FILES) == first
     changed = identity("c", {**FILES, "model.safetensors": b"Vectors"})
-    renamed = identity("d", {name.replace("config", "settings"): content for name, content in FILES.items()})
+    renamed = identity("d", {name.replace("safetensors", "bin"): content for name, content in FILES.items()})
     more = identity("e", {**FILES, "modules.json": b""})
     moved = identity("f", {**FILES, "config.json": b"", "1_Pooling/config.json": FILES["config.json"]})
     assert len({first, changed, renamed, more, moved}) == 5

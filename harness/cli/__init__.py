@@ -3,6 +3,8 @@
 import sys
 from contextlib import suppress
 
+COMMANDS = ("run", "report", "list", "validate", "env")
+
 
 def say(line: str) -> None:
     """One line on stderr."""

@@ -2,28 +2,30 @@
 
 import difflib
 import inspect
+import re
+import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli.conf import conf
+from harness.cli.conf import conf, options_of
 from harness.errors import ConfigError, HarnessError
 
 CONF = conf()
 
 
-def required(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
     """The config, when nothing in it is left to be set. Raises `ConfigError`."""
-    for key, value in _leaves(config):
+    for key, value in _leaves(config, where):
         if value == "???":
-            raise ConfigError(f"{where}.{key} is not set; add: {where}.{key}=VALUE")
+            raise ConfigError(f"{key} is not set; add: {key}=VALUE")
     return config
 
 
@@ -53,10 +55,11 @@ def _composed(overrides: Sequence[str], folders: Sequence[str], hydra_too: bool 
 def plain(config: Any) -> dict[str, Any]:
     """A config as resolved dicts and lists. Raises `ConfigError` for a value that is missing or cannot be resolved."""
     try:
-        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        resolved = _by_name(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(explained(error)) from None
-    return _by_name(resolved)
+    required(resolved)
+    return resolved
 
 
 def _by_name(config: Any) -> dict[str, Any]:
@@ -90,7 +93,7 @@ def construct(config: Mapping[str, Any], where: str) -> Any:
 
 
 def check_keys(config: Any, where: str) -> None:
-    """Refuse a key that the target's constructor does not take, and a target that is not there."""
+    """Refuse a target that is not there, and a key or a kind of value that its constructor does not take."""
     if isinstance(config, Mapping):
         if "_target_" in config:
             _check_target(config, where)
@@ -106,17 +109,63 @@ def _check_target(config: Mapping[str, Any], where: str) -> None:
     parameters = inspect.signature(target).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return
-    for key in config:
-        if not key.startswith("_") and key not in parameters:
-            near = difflib.get_close_matches(key, parameters, n=1)
-            hint = f"; did you mean {where}.{near[0]}?" if near else ""
-            raise ConfigError(f"{where} has no key {key!r}; choices: {', '.join(parameters)}{hint}")
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for key, value in config.items():
+        if key.startswith("_"):
+            continue
+        if key not in parameters:
+            raise ConfigError(unknown_key(where, key, list(parameters)))
+        if wanted := _wanted(value, hints.get(key)):
+            raise ConfigError(f"{where}.{key}={value!r} must be {wanted}; see: harness --cfg job")
+
+
+def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
+    """What to say of a key that is not among those that are known."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {f'{where}.' if where else ''}{near[0]}?" if near else ""
+    return f"{where or 'the config'} has no key {key!r}; choices: {', '.join(known)}{hint}; see: harness --cfg job"
+
+
+_KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def _wanted(value: Any, hint: Any) -> str | None:
+    """What a parameter of this type takes, in words, when the value is a plain one of another kind."""
+    if hint is None or not isinstance(value, str | int | float | bool | None):
+        return None
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if Any in kinds or any(kind in _KINDS and _is(value, kind) for kind in kinds):
+        return None
+    return " or ".join(_KINDS.get(kind, "a group of keys with its own _target_ or a list") for kind in kinds)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def explained(error: BaseException) -> str:
     """An error's own words without the frames and file names around them."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.partition("/")
+        return _unknown_option(group, name, error.options or [])
+    if match := re.search(r"You must specify '([^']+)'", str(error)):
+        group = match[1].partition("@")[0]
+        return f"no {group!r} is chosen; add {match[1]}=NAME; {_choices(group)}"
     lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
     kept = [line for line in lines if not line.lstrip().startswith(("full_key:", "object_type=", "reference_type="))]
     cause = error.__cause__
     said = "\n".join(kept) or type(error).__name__
     return f"{said}\n{explained(cause)}" if cause is not None and str(cause) and str(cause) not in said else said
+
+
+def _unknown_option(group: str, name: str, found: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, [*found, *(known for known, _ in options_of(group))], n=1)
+    return f"no {group} {name!r}; {_choices(group, found)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _choices(group: str, found: Sequence[str] = ()) -> str:
+    names = sorted({*found, *(name for name, _ in options_of(group))})
+    see = f"; see: harness list {group}s" if group in ("retriever", "dataset", "experiment") else ""
+    return f"choices: {', '.join(names)}{see}"

@@ -51,6 +51,12 @@ def validated(config: DictConfig) -> RunConfig:
         said = f"no such key; choices: {choices}" if first["type"] == "extra_forbidden" else first["msg"]
         raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: harness --cfg job") from None
     parse_metrics(checked.metrics, checked.k)
+    try:
+        checked.results_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"results_dir={str(checked.results_dir)!r}: {error.strerror}; name a folder to write to"
+        ) from None
     return checked
 
 
@@ -117,7 +123,7 @@ class Cell:
     def _found(self, dataset: Dataset) -> Record | None:
         if not self.config.resume:
             return None
-        found = self.store.find(self._key(dataset), environment.fingerprint())
+        found = self.store.find(self._key(dataset), environment.fingerprint(), self._retriever.label)
         if found:
             say(f"{self.title}: measured {found.started:%Y-%m-%d %H:%M} UTC; again with resume=false")
         return found

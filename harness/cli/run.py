@@ -3,7 +3,10 @@
 A failed cell leaves a record with its error and the sweep goes on; a cell that was measured is not measured again.
 """
 
+import contextlib
+import difflib
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,15 +14,16 @@ import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import build, say, table
+from harness.cli import COMMANDS, build, say, table
 from harness.cli.cell import Cell, validated
 from harness.errors import HarnessError
 from harness.store import read_record
@@ -28,6 +32,7 @@ from harness.types import Record
 ISOLATED = "HARNESS_ISOLATED"
 """Set for a process that measures one cell and nothing else: the file where it says which record it wrote."""
 _CHOOSES = {"retriever", "dataset", "experiment"}
+_NONE = "You must specify 'retriever'"  # as Hydra says it
 _HYDRAS_OWN = {"--shell-completion", "-sc", "--hydra-help", "--version"}
 
 
@@ -38,22 +43,67 @@ class CellError(HarnessError):
 def main(arguments: Sequence[str]) -> int:
     """Run Hydra over the arguments; 0 when every cell is measured, 1 otherwise."""
     sys.argv = ["harness", *_with_quickstart(arguments)]
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
-        hydra.main(version_base="1.3", config_path=str(build.CONF), config_name="run")(job)()
+        with contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
+            hydra.main(version_base="1.3", config_path=str(build.CONF), config_name="run")(job)()
     except KeyboardInterrupt:
         say("interrupted; what was measured is kept, the same command goes on")
         return 130
-    except (HarnessError, HydraException, OmegaConfBaseException) as error:
-        _say_error(error)
-        table.show_sweep()
-        return 1
+    except (HarnessError, HydraException, OmegaConfBaseException, ValueError) as error:
+        if not getattr(error, "said", False):
+            say(f"error: {_explained(error, arguments)}")
     except Exception as error:  # a retriever's own failure: its traceback helps who writes it
         if not getattr(error, "said", False):
             traceback.print_exc()
-        table.show_sweep()
-        return 1
-    return 0
+    else:
+        return 0
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before
+    table.show_sweep()
+    return 1
+
+
+class _WithoutHydrasLine:
+    """Standard error without the line that Hydra adds to a job's error, which has been said by then."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        if text.startswith("Error executing job with overrides"):
+            return len(text)
+        return int(self._stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _explained(error: BaseException, arguments: Sequence[str]) -> str:
+    """What to say of an error in the command line itself."""
+    if isinstance(error, OverrideParseException):
+        word = error.override
+        key, _, value = word.partition("=")
+        if value:
+            return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
+        near = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
+        hint = f"did you mean the command {near[0]!r}?" if near else "write KEY=VALUE, such as retriever=bm25"
+        return f"{word!r} is neither a command nor a setting; {hint}; see: harness --help"
+    if "Config group override must be a string" in str(error):
+        return f"a group was set to null: {build.explained(ValueError(_NONE))}"
+    if match := re.search(r"Could not override '([^']+)'", str(error)):
+        where, _, key = match[1].rpartition(".")
+        others = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
+        with contextlib.suppress(HarnessError, AttributeError, KeyError, TypeError):
+            config: Any = build.composed([argument for argument in others if "," not in argument])
+            for part in where.split(".") if where else []:
+                config = config[part]
+            return build.unknown_key(where, key, [name for name in config if not name.startswith("_")])
+        return f"the config has no key {match[1]!r}; see: harness --cfg job"
+    return build.explained(error)
 
 
 def _with_quickstart(arguments: Sequence[str]) -> list[str]:
@@ -62,11 +112,6 @@ def _with_quickstart(arguments: Sequence[str]) -> list[str]:
     if chosen & _CHOOSES or _HYDRAS_OWN & set(arguments):
         return list(arguments)
     return [*arguments, "experiment=quickstart"]
-
-
-def _say_error(error: BaseException) -> None:
-    if not getattr(error, "said", False):
-        say(f"error: {build.explained(error)}")
 
 
 def job(config: DictConfig) -> float:

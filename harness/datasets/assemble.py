@@ -46,7 +46,7 @@ def _check_queries(queries: Queries, judged: Judgements, answerable: list[str]) 
         if query not in known:
             raise DataError(
                 f"{judged.path}:{judged.first_line[query]}: judgements of query {query!r}, which is not among the "
-                f"{len(known)} queries (such as {next(iter(known), '-')!r}): add the query or remove its lines"
+                f"{len(known)} queries (such as {next(iter(queries.ids), '-')!r}): add the query or remove its lines"
             )
 
 

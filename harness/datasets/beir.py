@@ -11,10 +11,11 @@ from harness.datasets import judgements, texts
 from harness.datasets.assemble import assemble
 from harness.datasets.download import fetch, unpack
 from harness.environment import cache_dir
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Queries
 
-_TEXT_COLUMNS = {"id": "_id", "text": "text"}
+QUERY_COLUMNS = {"id": "_id", "text": "text"}
+COLUMNS = {**QUERY_COLUMNS, "title": "title"}
 
 
 def load(
@@ -48,29 +49,41 @@ def load(
 
 
 def read(
-    folder: Path, name: str, split: str, *, drop_self_hits: bool = False, group: str | None = None, parts: int = 1
+    folder: Path,
+    name: str,
+    split: str,
+    *,
+    columns: Mapping[str, str | None] = COLUMNS,
+    query_columns: Mapping[str, str | None] = QUERY_COLUMNS,
+    drop_self_hits: bool = False,
+    group: str | None = None,
+    parts: int = 1,
 ) -> Dataset:
-    """Any folder in BEIR's layout."""
+    """Any folder in BEIR's layout. Raises `ConfigError` for a split that is not there, `DataError`."""
     files = sorted((folder / "qrels").glob("*.tsv"))
     if split not in [file.stem for file in files]:
         choices = ", ".join(file.stem for file in files) or f"none, {folder / 'qrels'} has no .tsv file"
-        raise DataError(f"{name} has no split {split!r}; choices: {choices}")
+        raise ConfigError(f"{name} has no split {split!r}; choices: {choices}")
     judged = judgements.read(folder / "qrels" / f"{split}.tsv")
-    corpus = texts.read(Corpus, folder / "corpus.jsonl", {**_TEXT_COLUMNS, "title": "title"})
-    asked = texts.read(Queries, folder / "queries.jsonl", _TEXT_COLUMNS)
+    corpus = texts.read(Corpus, folder / "corpus.jsonl", columns)
+    asked = texts.read(Queries, folder / "queries.jsonl", query_columns)
     return assemble(name, split, corpus, asked, judged, drop_self_hits=drop_self_hits, group=group, parts=parts)
 
 
 def _folder(name: str, url: str, md5: str, data_dir: str | None) -> Path:
     roots = [Path(data_dir).expanduser()] if data_dir else []
+    if roots and not roots[0].is_dir():
+        raise ConfigError(f"data_dir={data_dir!r} is no folder; name one that holds collections, or data_dir=null")
     roots.append(cache_dir() / "datasets")
     for root in roots:
         if (root / name / "corpus.jsonl").is_file():
             return root / name
     archive = roots[-1] / url.rsplit("/", 1)[-1]
     fetch(url, archive, md5)
-    unpack(archive, roots[-1])
-    archive.unlink()
+    try:
+        unpack(archive, roots[-1])
+    finally:
+        archive.unlink()
     if not (roots[-1] / name / "corpus.jsonl").is_file():
         raise DataError(f"{url}: no {name}/corpus.jsonl in it")
     return roots[-1] / name

@@ -1,8 +1,10 @@
 """Files from the web, resumed where they broke off, checked, and unpacked inside their folder only."""
 
 import hashlib
+import http.client
 import shutil
 import tempfile
+import time
 import urllib.error
 import urllib.request
 import zipfile
@@ -12,6 +14,7 @@ from harness.clock import stage
 from harness.errors import DownloadError
 
 _CHUNK = 1 << 20
+_OTHERWISE = "or put the unpacked collection into a folder of collections that data_dir or HARNESS_DATA names"
 
 
 def fetch(url: str, target: Path, md5: str | None, attempts: int = 5) -> None:
@@ -23,15 +26,15 @@ def fetch(url: str, target: Path, md5: str | None, attempts: int = 5) -> None:
             _append(url, part)
             break
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code < 500 or attempt == attempts:
-                raise DownloadError(f"{url}: HTTP {error.code} {error.reason}") from None
-        except OSError as error:
-            reason = getattr(error, "reason", error)
+                raise DownloadError(f"{url}: HTTP {error.code} {error.reason}; {_OTHERWISE}") from None
+            time.sleep(0.5 * 2**attempt)
+        except (OSError, http.client.HTTPException) as error:
             if attempt == attempts or not part.exists():
-                raise DownloadError(
-                    f"{url}: {reason}; {part.stat().st_size if part.exists() else 0} bytes are kept: give the command "
-                    f"again to go on, or put the unpacked collection into the data folder (HARNESS_DATA)"
-                ) from None
+                kept = part.stat().st_size if part.exists() else 0
+                reason = f"{getattr(error, 'reason', error)}; {kept} bytes are kept: give the command again to go on"
+                raise DownloadError(f"{url}: {reason}; {_OTHERWISE}") from None
     if md5 is not None and (found := _md5(part)) != md5:
         part.unlink()
         raise DownloadError(f"{url}: md5 is {found}, expected {md5}: the file was damaged or changed; removed")
@@ -45,6 +48,7 @@ def _append(url: str, part: Path) -> None:
         answer = urllib.request.urlopen(request, timeout=60)  # noqa: S310
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to send
+            error.close()
             return
         raise
     with answer:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.datasets import beir, judgements, texts
 from harness.datasets.assemble import assemble
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Queries
 
 
@@ -30,7 +30,7 @@ def load(
     """A collection from `path`; corpus, queries and qrels are files inside it. Raises `DataError`."""
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise DataError(f"no folder {path!r}; give one: dataset.path=FOLDER")
+        raise ConfigError(f"no folder {path!r}; give one: dataset.path=FOLDER")
     name = name or folder.resolve().name
     files = {"corpus": corpus, "queries": queries, "qrels": qrels}
     named = {role: file for role, file in files.items() if file is not None}
@@ -40,9 +40,11 @@ def load(
                 f"{folder} is not in BEIR's layout (no corpus.jsonl); name its files: "
                 "dataset.corpus=FILE dataset.queries=FILE dataset.qrels=FILE"
             )
-        return beir.read(folder, name, split, drop_self_hits=drop_self_hits)
+        return beir.read(
+            folder, name, split, columns=columns, query_columns=query_columns, drop_self_hits=drop_self_hits
+        )
     if missing := [f"dataset.{role}" for role in files if role not in named]:
-        raise DataError(f"{folder}: {', '.join(missing)} is not set; name all three files or none")
+        raise ConfigError(f"{folder}: {', '.join(missing)} is not set; name all three files or none")
     return assemble(
         name,
         split,

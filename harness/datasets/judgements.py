@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.datasets.rows import rows
+from harness.datasets.rows import UNREADABLE, rows, unreadable
 from harness.errors import DataError
 from harness.types import Qrels
 from harness.types.trec import open_text
@@ -32,7 +32,7 @@ def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:
         raise DataError(f"{path}: no such file")
     grades: dict[str, dict[str, int]] = {}
     first_line: dict[str, int] = {}
-    for number, query, document, grade in _triples(path, columns):
+    for number, query, document, grade in _readable(path, columns):
         docs = grades.setdefault(query, {})
         first_line.setdefault(query, number)
         if docs.setdefault(document, grade) != grade:
@@ -43,9 +43,15 @@ def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:
     return Judgements(Qrels(grades), path, first_line)
 
 
+def _readable(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str, int]]:
+    try:
+        yield from _triples(path, columns)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+
+
 def _triples(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str, int]]:
-    plain = path.name.removesuffix(".gz")
-    if plain.endswith((".tsv", ".txt", ".qrels", ".trec")):
+    if not path.name.removesuffix(".gz").endswith((".jsonl", ".csv", ".parquet")):
         yield from _plain(path, columns)
         return
     for number, row in rows(path):

@@ -1,18 +1,22 @@
 """Rows of a jsonl, csv, tsv or parquet file, each with its line number; text files may be gzipped."""
 
 import csv
+import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import DataError
 from harness.types.trec import open_text
 
 Row = dict[str, Any]
+UNREADABLE = (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, pa.ArrowInvalid)
 FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
@@ -29,12 +33,22 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     form = format_of(path)
-    if form == ".parquet":
-        yield from _parquet(path)
-    elif form == ".jsonl":
-        yield from _jsonl(path)
-    else:
-        yield from _separated(path, "\t" if form == ".tsv" else ",")
+    try:
+        if form == ".parquet":
+            yield from _parquet(path)
+        elif form == ".jsonl":
+            yield from _jsonl(path)
+        else:
+            yield from _separated(path, "\t" if form == ".tsv" else ",")
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to say of a file whose bytes are not what its name promises."""
+    if isinstance(error, UnicodeDecodeError):
+        return DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
+    return DataError(f"{path}: damaged or cut off ({error}); fetch or write it again")
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
@@ -64,7 +78,7 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
 
 def _separated(path: Path, separator: str) -> Iterator[tuple[int, Row]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # documents are longer than csv's default of 128 KiB
-    with open_text(path) as lines:
+    with open_text(path, newline="") as lines:
         table = csv.DictReader(lines, delimiter=separator, strict=True, **_quoting(separator))
         try:
             for row in table:
@@ -73,7 +87,7 @@ def _separated(path: Path, separator: str) -> Iterator[tuple[int, Row]]:
                     raise DataError(f"{path}:{table.line_num}: {_width(row)} fields where the header has {columns}")
                 yield table.line_num, row
         except csv.Error as error:
-            raise DataError(f"{path}:{table.line_num}: {error}; quote fields as RFC 4180 says") from None
+            raise DataError(f"{path}:{table.reader.line_num}: {error}; quote fields as RFC 4180 says") from None
 
 
 def _quoting(separator: str) -> dict[str, Any]:

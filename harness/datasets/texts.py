@@ -85,7 +85,14 @@ def _pairs(path: Path, columns: Columns, noun: str) -> Iterator[tuple[int, str, 
         title = row.get(title_column) if title_column else None
         if title is not None and not isinstance(title, str):
             raise DataError(f"{path}:{number}: {noun} {key!r} has a title that is no text: {title!r}")
-        yield number, str(key), f"{title or ''} {text}".strip()
+        joined = f"{title or ''} {text}".strip()
+        try:
+            f"{key}{joined}".encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{path}:{number}: {noun} {key!r} has half a surrogate pair: {error.reason}; mend it"
+            ) from None
+        yield number, str(key), joined
 
 
 def _said(row: Row, column: str | None) -> str:

@@ -47,6 +47,7 @@ class DenseEncoder:
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise ConfigError(f"encoder.{name}={value} must be at least 1")
+        _device(device)
         self._name, self._package, self._trusted = model, package, trust_remote_code
         self._device, self._dtype = device, dtype
         self._max_length, self._batch_tokens = max_length, batch_tokens

@@ -25,7 +25,7 @@ _BLOCK = 16384
 # Few plain ASCII texts are split by Python, which finds the same there in patterns of such parts: the other engine
 # compiles its pattern at each call, which takes longer than a query's search.
 _FEW = 16
-_SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|[\w()+*?])+")
+_SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|\((?!\?)|[\w)+*?])+")
 
 
 class Words:
@@ -127,7 +127,9 @@ def _checked_pattern(pattern: str) -> str:
     try:
         pl.Series([""]).str.extract_all(pattern)
     except pl.exceptions.ComputeError as error:
-        raise ConfigError(f"tokenizer.pattern={pattern!r} is no regular expression: {error}") from None
+        raise ConfigError(
+            f"tokenizer.pattern={pattern!r} is no regular expression: {str(error).partition(chr(10) * 2)[0]}"
+        ) from None
     return pattern
 
 

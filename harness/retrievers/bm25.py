@@ -85,8 +85,8 @@ class RankBM25:
                 if not self._model or not terms:
                     continue
                 found = self._model.get_scores(terms).astype(np.float32)
-                best = np.lexsort((self._ranks, -found))[: docs.shape[1]]
-                best = best[found[best] != 0]
+                hit = np.flatnonzero(found)
+                best = hit[np.lexsort((self._ranks[hit], -found[hit]))][: docs.shape[1]]
                 docs[row, : len(best)], scores[row, : len(best)] = best, found[best]
             return Run(queries.ids, self._doc_ids, docs, scores)
 
@@ -98,7 +98,7 @@ class RankBM25:
 
 
 def _check(k1: float, b: float) -> None:
-    if k1 < 0:
-        raise ConfigError(f"k1={k1} is below 0; usual values are 0.9 to 2.0")
+    if not k1 >= 0:
+        raise ConfigError(f"k1={k1} must be 0 or more; usual values are 0.9 to 2.0")
     if not 0 <= b <= 1:
         raise ConfigError(f"b={b} lies outside 0..1; usual values are 0.4 to 0.75")

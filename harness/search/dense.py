@@ -19,6 +19,8 @@ def search(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArra
 
     documents [n, dimensions] and queries [m, dimensions]: float32, on one device. Fewer than k documents leave -1.
     """
+    if k < 1 or not len(queries) or not len(documents):
+        return no_hits(len(queries), k)
     if documents.device.type == "cpu":
         return _on_cpu(documents, queries, k, ranks, threads)
     return _on_accelerator(documents, queries, k)

@@ -52,7 +52,8 @@ class Postings:
             held = (self.starts, self.docs, self.weights)
             _search(*own, *held, self.n_docs, ranks, start, stop, docs, scores)
 
-        in_blocks(block, len(queries), threads)
+        if docs.size:
+            in_blocks(block, len(queries), threads)
         return docs, scores
 
 

@@ -31,9 +31,10 @@ class Run:
     ) -> None:
         self.query_ids: Sequence[str] = list(query_ids)
         self.doc_ids = doc_ids
+        self._check_shapes(docs, scores)
         found: NDArray[np.int32] = np.ascontiguousarray(docs, dtype=np.int32)
-        valued: NDArray[np.float32] = np.ascontiguousarray(scores, dtype=np.float32)
-        self._check_shapes(found, valued)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
+            valued: NDArray[np.float32] = np.add(scores, 0.0, dtype=np.float32, casting="same_kind")  # -0.0 becomes 0.0
         hit = found >= 0
         self._check_scores(valued, hit)
         if not hit.all():
@@ -42,7 +43,7 @@ class Run:
         found, self.scores = _by_score(found, valued)
         self.docs = _ties_by_id(found, self.scores, doc_ids)
 
-    def _check_shapes(self, docs: NDArray[np.int32], scores: NDArray[np.float32]) -> None:
+    def _check_shapes(self, docs: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]]) -> None:
         if docs.ndim != 2 or docs.shape != scores.shape or len(docs) != len(self.query_ids):
             raise RunError(
                 f"a run of {len(self.query_ids)} queries needs docs and scores of shape [{len(self.query_ids)}, k], "
@@ -56,7 +57,7 @@ class Run:
             raise RunError(f"a document number lies outside -1..{len(self.doc_ids) - 1}")
 
     def _check_scores(self, scores: NDArray[np.float32], hit: NDArray[np.bool_]) -> None:
-        if scores.size and not np.isfinite(scores.sum(dtype=np.float64)):
+        if not np.isfinite(scores).all():
             bad = ~np.isfinite(scores) & hit
             if bad.any():
                 row, column = np.argwhere(bad)[0]
@@ -111,7 +112,7 @@ def _by_score(docs: NDArray[np.int32], scores: NDArray[np.float32]) -> tuple[NDA
     """Sort each row by score, descending, through one integer key: the score's ordered bits above its column."""
     if not (scores[:, 1:] > scores[:, :-1]).any():
         return docs, scores
-    bits = (scores + np.float32(0.0)).view(np.uint32)  # + 0.0 makes -0.0 equal to 0.0
+    bits = scores.view(np.uint32)
     ascending = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
     key = ((~ascending).astype(np.uint64) << np.uint64(32)) | np.arange(docs.shape[1], dtype=np.uint64)
     key.sort(axis=1)

@@ -13,9 +13,11 @@ from harness.types.run import Run, ids_at
 _SPACE = re.compile(r"\s")
 
 
-def open_text(path: Path) -> IO[str]:
-    """Open a text file for reading, unpacking it when its name ends in .gz."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+def open_text(path: Path, newline: str | None = None) -> IO[str]:
+    """Open a text file for reading, unpacking it when its name ends in .gz; `newline` as for `open`."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    # a byte order mark, which spreadsheets write, is no text
+    return opened(path, "rt", encoding="utf-8-sig", newline=newline)
 
 
 def dump(run: Run, tag: str) -> str:
@@ -49,7 +51,7 @@ def read(path: Path) -> Run:
     found: dict[str, list[tuple[int, float]]] = {}
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
-            fields = line.split()
+            fields = line.split(maxsplit=5)  # what follows the tag does not count
             if not fields:
                 continue
             try:
@@ -67,5 +69,6 @@ def read(path: Path) -> Run:
     scores = np.zeros(docs.shape, np.float32)
     for row, hits in enumerate(found.values()):
         docs[row, : len(hits)] = [doc for doc, _ in hits]
-        scores[row, : len(hits)] = [score for _, score in hits]
+        with np.errstate(over="ignore"):  # becomes infinite, which Run refuses by the query's name
+            scores[row, : len(hits)] = [score for _, score in hits]
     return Run(list(found), list(doc_numbers), docs, scores)
