@@ -42,6 +42,7 @@ class Recorder:
         self.facts: dict[str, Any] = {}
         self.wall_s = self.cpu_s = 0.0
         self.inner: list[float] = []  # seconds spent in stages inside each open stage
+        self.prefix = ""
 
     def phase(self) -> Phase:
         """The figures of the recording, once it has ended."""
@@ -88,11 +89,25 @@ def stage(name: str, total: int | None = None) -> Iterator[Advance]:
     finally:
         wall = time.perf_counter() - start
         if recorder:
-            recorder.stages[name] += wall - recorder.inner.pop()
+            recorder.stages[recorder.prefix + name] += wall - recorder.inner.pop()
             if recorder.inner:
                 recorder.inner[-1] += wall
         if listener:
             listener.end(name, wall)
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Put `name/` before the stages, counts and facts of one of several retrievers."""
+    recorder = _recorder.get()
+    if recorder is None:
+        yield
+        return
+    before, recorder.prefix = recorder.prefix, f"{recorder.prefix}{name}/"
+    try:
+        yield
+    finally:
+        recorder.prefix = before
 
 
 def _ignore(_: int) -> None:
@@ -102,13 +117,13 @@ def _ignore(_: int) -> None:
 def count(name: str, n: int) -> None:
     """Add n to a count of the phase being recorded: tokens, truncated, ..."""
     if recorder := _recorder.get():
-        recorder.counts[name] += n
+        recorder.counts[recorder.prefix + name] += n
 
 
 def fact(name: str, value: Any) -> None:
     """Say something of the retriever that belongs in its record: device, dtype, weights, ..."""
     if recorder := _recorder.get():
-        recorder.facts[name] = value
+        recorder.facts[recorder.prefix + name] = value
 
 
 def peak_memory() -> int:

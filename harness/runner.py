@@ -168,12 +168,12 @@ def cell_key(
     return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _with_content(value: Any) -> Any:
+def _with_content(value: Any, key: str = "") -> Any:
     if isinstance(value, Mapping):
-        return {key: _with_content(inner) for key, inner in value.items()}
+        return {key: _with_content(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_with_content(inner) for inner in value]
-    if isinstance(value, str) and "/" in value:
+    if isinstance(value, str) and (key == "model" or "/" in value):
         path = Path(value).expanduser()
         if path.is_dir():
             return {"content": tree_hash(path)}

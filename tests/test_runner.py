@@ -148,3 +148,40 @@ def test_weights_trained_anew_under_the_same_path_are_another_cell(tmp_path):
     assert before == key(retriever=config)
     (tmp_path / "weights").write_bytes(b"two")
     assert key(retriever=config) != before
+
+
+def test_a_folder_of_weights_is_known_by_its_content_under_a_bare_name_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "weights").write_bytes(b"one")
+    before = key(retriever={"encoder": {"model": "tuned"}})
+    (tmp_path / "tuned" / "weights").write_bytes(b"two")
+    assert key(retriever={"encoder": {"model": "tuned"}}) != before
+
+
+def test_the_parts_of_a_hybrid_are_told_apart_in_the_record():
+    with clock.recording() as seen:
+        for name in ("one", "two"):
+            with clock.part(name), clock.stage("encode"):
+                clock.count("texts", 4)
+                clock.fact("device", name)
+        with clock.part("two"):
+            clock.count("truncated", 1)
+    assert set(seen.stages) == {"one/encode", "two/encode"}
+    assert seen.counts == {"one/texts": 4, "two/texts": 4, "two/truncated": 1}
+    assert seen.facts == {"one/device": "one", "two/device": "two"}
+    assert seen.phase().truncated_share == 0.25
+
+
+def test_a_long_text_counts_as_truncated_and_its_tokens_up_to_the_limit(minilm):
+    corpus = Corpus(["short", "long"], ["a few words", "word " * 1000])
+    with clock.recording() as seen:
+        minilm.index(corpus)
+    phase = seen.phase()
+    assert phase.counts["truncated"] == 1
+    assert phase.truncated_share == 0.5
+    assert phase.counts["tokens"] == 5 + 256, "[CLS] a few words [SEP], and the model's 256"
+    assert seen.facts["max_length"] == 256
+    assert seen.facts["dtype"] == "float32"
+    assert seen.facts["batch_tokens"] == 2048
+    assert seen.facts["weights"]["model"].startswith("sentence-transformers/all-MiniLM-L6-v2@")

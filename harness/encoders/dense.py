@@ -69,6 +69,7 @@ class DenseEncoder:
                     step(len(rows))
             if vectors is None:
                 vectors = torch.empty((0, model.get_embedding_dimension() or 0), device=model.device)
+            _wait_for(vectors.device)
         clock.count("texts", len(texts))
         return vectors
 
@@ -81,7 +82,7 @@ class DenseEncoder:
             clock.count("truncated", int((lengths > limit).sum()))
             lengths = np.minimum(lengths, limit)
         clock.count("tokens", int(lengths.sum()))
-        budget = self._batch_tokens or _BUDGET.get(model.device.type, _BUDGET["cuda"])
+        budget = self._budget(model)
         for rows in batches(lengths, budget):
             own = [texts[row] for row in rows]
             features = model.preprocess(own, prompt=prompt or None, task=side)
@@ -90,6 +91,9 @@ class DenseEncoder:
             }
             with torch.inference_mode():
                 yield rows, model(features, task=side)["sentence_embedding"]
+
+    def _budget(self, model: "SentenceTransformer") -> int:
+        return self._batch_tokens or _BUDGET.get(model.device.type, _BUDGET["cuda"])
 
     def _prompt(self, model: "SentenceTransformer", side: Side) -> str:
         """The config's prompt, else the model's own for this side, else its default one."""
@@ -108,6 +112,7 @@ class DenseEncoder:
         clock.fact("device", str(model.device))
         clock.fact("dtype", str(model.dtype).removeprefix("torch."))
         clock.fact("max_length", model.max_seq_length)
+        clock.fact("batch_tokens", self._budget(model))
         clock.fact("prompts", {side: self._prompt(model, side) for side in ("query", "document")})
         clock.fact("weights", {"model": self._name, "source": self._found.source, "identity": self._found.identity})
         return model
@@ -154,6 +159,14 @@ def _token_counts(model: Any, texts: Sequence[str]) -> NDArray[np.int64]:
     fast.no_truncation()
     fast.no_padding()
     return np.array([len(encoding) for encoding in fast.encode_batch_fast(list(texts))], np.int64)
+
+
+def _wait_for(device: torch.device) -> None:
+    """Let the work that was handed to a GPU end, so that the clock sees it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _device(chosen: str) -> str:

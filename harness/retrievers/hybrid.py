@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from harness.clock import stage
+from harness.clock import part, stage
 from harness.errors import ConfigError
 from harness.types import Corpus, Queries, Retriever, Run
 
@@ -25,12 +25,16 @@ class Hybrid:
 
     def index(self, corpus: Corpus) -> None:
         """Index with every part."""
-        for retriever in self._retrievers.values():
-            retriever.index(corpus)
+        for name, retriever in self._retrievers.items():
+            with part(name):
+                retriever.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k best of the fused rankings."""
-        runs = [retriever.search(queries, self._depth) for retriever in self._retrievers.values()]
+        runs = []
+        for name, retriever in self._retrievers.items():
+            with part(name):
+                runs.append(retriever.search(queries, self._depth))
         with stage("fuse"):
             return self._fusion(runs).top(k)
 

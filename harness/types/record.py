@@ -54,7 +54,15 @@ class Phase(_Frozen):
     stages: dict[str, float] = {}
     """Wall seconds by stage (load, encode, build, search), each without the stages inside it."""
     counts: dict[str, int] = {}
-    """What was worked on: texts, tokens, truncated."""
+    """What was worked on: texts, tokens, truncated; those of a hybrid's parts with the part's name before."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def truncated_share(self) -> float | None:
+        """Share of the texts that were longer than the encoder reads; None where none counts them."""
+        encoded = [key.removesuffix("truncated") for key in self.counts if key.rpartition("/")[2] == "truncated"]
+        texts = sum(self.counts[f"{part}texts"] for part in encoded)
+        return sum(self.counts[f"{part}truncated"] for part in encoded) / texts if texts else None
 
 
 class Timing(_Frozen):
