@@ -3,12 +3,14 @@
 Memory beyond the vectors does not grow with queries x documents: one block's scores and the k best are held.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.search.topk import Hits, in_blocks, no_hits, offer, sort_heap
+from harness.search.topk import Hits, best_first, in_blocks, key_of, no_hits, no_keys, offer, score_of, scores_of
 
 _DOCS = 8192
 _QUERIES = 512
@@ -27,46 +29,40 @@ def search(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArra
 
 
 def _on_cpu(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-    docs, scores = no_hits(len(queries), k)
+    keys, docs = no_keys(len(queries), k)
     buffer = torch.empty((min(_QUERIES, len(queries)) * min(_DOCS, len(documents)),), dtype=torch.float32)
     for first in range(0, len(queries), _QUERIES):
         block = queries[first : first + _QUERIES]
-        best = docs[first : first + len(block)], scores[first : first + len(block)]
+        best = keys[first : first + len(block)], docs[first : first + len(block)]
         sizes = np.zeros(len(block), np.int64)
         for offset in range(0, len(documents), _DOCS):
             part = documents[offset : offset + _DOCS]
             product = buffer[: len(block) * len(part)].view(len(block), len(part))
             torch.mm(block, part.T, out=product)
-            _keep(product.numpy(), offset, best, sizes, ranks, threads)
-        _sort(*best, sizes, ranks)
-    return docs, scores
-
-
-def _keep(
-    product: NDArray[np.float32], offset: int, best: Hits, sizes: NDArray[np.int64], ranks: NDArray[np.int32], n: int
-) -> None:
-    in_blocks(lambda start, stop: _offer_rows(product, offset, *best, sizes, ranks, start, stop), len(product), n)
+            in_blocks(partial(_offer_rows, product.numpy(), offset, *best, sizes, ranks), len(block), threads)
+        _sort(*best, sizes)
+    return docs, scores_of(keys)
 
 
 @njit(nogil=True, cache=True)
-def _offer_rows(product, offset, docs, scores, sizes, ranks, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    k = docs.shape[1]
+def _offer_rows(product, offset, keys, docs, sizes, ranks, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    k = keys.shape[1]
     for row in range(first, last):
         size = sizes[row]
-        bar = scores[row, 0] if size == k else np.float32(-np.inf)
+        least = score_of(keys[row, 0]) if size == k else np.float32(-np.inf)
         for column in range(product.shape[1]):
             score = product[row, column]
-            if not score < bar:  # a NaN goes through too, so that Run can refuse it
-                size = offer(docs[row], scores[row], size, offset + column, score, ranks)
+            if not score < least:  # a NaN goes through too, so that Run can refuse it
+                size = offer(keys[row], docs[row], size, key_of(score, ranks[offset + column]), offset + column)
                 if size == k:
-                    bar = scores[row, 0]
+                    least = score_of(keys[row, 0])
         sizes[row] = size
 
 
 @njit(nogil=True, cache=True)
-def _sort(docs, scores, sizes, ranks):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _sort(keys, docs, sizes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for row in range(len(docs)):
-        sort_heap(docs[row], scores[row], sizes[row], ranks)
+        best_first(keys[row], docs[row], sizes[row])
 
 
 def _on_accelerator(documents: torch.Tensor, queries: torch.Tensor, k: int) -> Hits:

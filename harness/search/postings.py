@@ -10,7 +10,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from harness.search.topk import Hits, in_blocks, no_hits, offer, sort_heap
+from harness.search.topk import Hits, best_first, in_blocks, key_of, no_keys, offer, score_of, scores_of
+
+_STRIDE = 16
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,16 @@ class Postings:
 
     def search(self, queries: Sparse, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
         """Documents [queries, k] (-1: no hit) and their scores, the sum of weight products, best first."""
-        docs, scores = no_hits(len(queries), k)
+        keys, docs = no_keys(len(queries), k)
 
         def block(start: int, stop: int) -> None:
             own = (queries.starts, queries.terms, queries.weights)
             held = (self.starts, self.docs, self.weights)
-            _search(*own, *held, self.n_docs, ranks, start, stop, docs, scores)
+            _search(*own, *held, self.n_docs, ranks, start, stop, keys, docs)
 
         if docs.size:
             in_blocks(block, len(queries), threads)
-        return docs, scores
+        return docs, scores_of(keys)
 
 
 @njit(nogil=True, cache=True)
@@ -68,21 +70,35 @@ def _transpose(starts, terms, weights, free, docs, out):  # type: ignore[no-unty
 
 
 @njit(nogil=True, cache=True)
-def _search(q_starts, q_terms, q_weights, starts, docs, weights, n_docs, ranks, first, last, out_docs, out_scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    k = out_docs.shape[1]
+def _search(q_starts, q_terms, q_weights, starts, docs, weights, n_docs, ranks, first, last, out_keys, out_docs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     total = np.zeros(n_docs, np.float32)
     for query in range(first, last):
         for entry in range(q_starts[query], q_starts[query + 1]):
             term, weight = q_terms[entry], q_weights[entry]
             for place in range(starts[term], starts[term + 1]):
                 total[np.uint32(docs[place])] += weight * weights[place]  # unsigned: no check for a negative index
-        best_docs, best_scores = out_docs[query], out_scores[query]
-        size = 0
-        above = np.float32(0.0)
-        for doc in range(n_docs):
-            if total[doc] > above:
-                size = offer(best_docs, best_scores, size, doc, total[doc], ranks)
-                if size == k:  # what equals the worst may still go before it
-                    above = np.nextafter(best_scores[0], np.float32(0.0))
+        best_first(out_keys[query], out_docs[query], _select(total, ranks, out_keys[query], out_docs[query]))
         total[:] = 0.0
-        sort_heap(best_docs, best_scores, size, ranks)
+
+
+@njit(nogil=True, cache=True)
+def _select(total, ranks, keys, docs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Keep the best positive totals, stepping over blocks without one; returns how many are kept."""
+    size = 0
+    least = np.float32(1e-45)  # the smallest above 0
+    whole = len(total) - len(total) % _STRIDE
+    for start in range(0, len(total), _STRIDE):
+        stop = len(total)
+        if start < whole:
+            stop = start + _STRIDE
+            highest = total[start]
+            for step in range(1, _STRIDE):
+                highest = max(highest, total[start + step])
+            if highest < least:
+                continue
+        for doc in range(start, stop):
+            if total[doc] >= least:
+                size = offer(keys, docs, size, key_of(total[doc], ranks[doc]), doc)
+                if size == len(keys):
+                    least = score_of(keys[0])
+    return size

@@ -37,7 +37,7 @@ def test_encoding_against_sentence_transformers(versus, measuring, minilm, colle
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mteb calls its own deprecated arguments
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of mteb's own calls
 @pytest.mark.benchmark(group="whole cell")
 def test_a_whole_cell_against_mteb(versus, measuring, minilm, collection, models):
     mteb = pytest.importorskip("mteb")
