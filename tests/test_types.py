@@ -601,3 +601,14 @@ def test_a_run_file_that_no_metric_may_score_is_refused(tmp_path: Path, lines: s
     (tmp_path / "run.trec").write_text(lines)
     with pytest.raises(RunError, match=exactly(message)):
         trec.read(tmp_path / "run.trec")
+
+
+@given(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=10, unique=True), st.randoms(use_true_random=False))
+def test_a_run_that_knows_the_corpus_ranks_has_the_same_order(ids: list[str], rng: Random) -> None:
+    corpus = Corpus(ids, [""] * len(ids))
+    docs = np.array([rng.sample(range(-1, len(ids)), len(ids))])
+    scores = np.array([[rng.choice([1.0, 2.0]) for _ in ids]])
+    plain, helped = (Run(["q"], corpus.ids, docs, scores, ranks) for ranks in (None, corpus.ranks))
+    assert helped.docs.tolist() == plain.docs.tolist()
+    sorted_already = Run(["q"], corpus.ids, plain.docs, plain.scores, corpus.ranks)
+    assert sorted_already.docs.tolist() == plain.docs.tolist()

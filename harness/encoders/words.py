@@ -1,6 +1,7 @@
 """Text to word counts: lower case, a word pattern, stop words, a Snowball stemmer."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -62,6 +63,10 @@ class Words:
 
     def transform(self, texts: Strings) -> Sparse:
         """Count the terms that `fit` has seen."""
+        if len(texts) <= _FEW and self._plain:
+            few: list[str] = texts.arrow.to_pylist()
+            if all(map(str.isascii, few)):
+                return self._count_few(few, self._plain)
         return self._count(texts, learn=False)
 
     def split(self, texts: Strings) -> list[list[str]]:
@@ -73,6 +78,18 @@ class Words:
             for own in np.split(numbers, np.cumsum(lengths)[:-1]):
                 split.append([vocabulary[number] for number in own.tolist() if number >= 0])
         return split
+
+    def _count_few(self, texts: list[str], pattern: re.Pattern[str]) -> Sparse:
+        starts, terms, weights = [0], [], []
+        for text in texts:
+            numbers = self._numbers_of(pattern.findall(text.lower()), learn=False)
+            counts = sorted(Counter(number for number in numbers if number >= 0).items())
+            terms += [term for term, _ in counts]
+            weights += [times for _, times in counts]
+            starts.append(len(terms))
+        count("tokens", sum(weights))
+        count("texts", len(texts))
+        return Sparse(np.array(starts, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
 
     def _count(self, texts: Strings, learn: bool) -> Sparse:
         per_row, terms, weights = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
@@ -99,12 +116,6 @@ class Words:
 
     def _words(self, texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
         """How many words each text has, and all words one after another."""
-        if len(texts) <= _FEW and self._plain:
-            listed = texts.to_pylist()
-            if all(map(str.isascii, listed)):
-                split = [self._plain.findall(text.lower()) for text in listed]
-                lengths = np.array([len(words) for words in split], np.int64)
-                return lengths, pa.array([word for words in split for word in words], pa.large_string())
         block = pl.Series("text", texts, dtype=pl.String).to_frame()
         words = block.select(pl.col("text").str.to_lowercase().str.extract_all(self._pattern)).to_series().to_arrow()
         return words.value_lengths().to_numpy().astype(np.int64), words.flatten().cast(pa.large_string())

@@ -49,7 +49,7 @@ class BM25:
             encoded = self._tokenizer.transform(queries.texts)
         with stage("search"):
             docs, scores = self._postings.search(encoded, min(k, len(self._doc_ids)), self._ranks, threads())
-            return Run(queries.ids, self._doc_ids, docs, scores)
+            return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def nbytes(self) -> int:
         """Bytes of the postings."""
@@ -88,7 +88,7 @@ class RankBM25:
                 hit = np.flatnonzero(found)
                 best = hit[np.lexsort((self._ranks[hit], -found[hit]))][: docs.shape[1]]
                 docs[row, : len(best)], scores[row, : len(best)] = best, found[best]
-            return Run(queries.ids, self._doc_ids, docs, scores)
+            return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def nbytes(self) -> int:
         """Bytes of the package's dicts of counts, without the words, which they share."""

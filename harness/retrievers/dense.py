@@ -27,7 +27,7 @@ class Dense:
         vectors = self._encoder.encode(queries.texts, "query")
         with stage("search"):
             docs, scores = dense.search(self._vectors, vectors, min(k, len(self._doc_ids)), self._ranks, threads())
-            return Run(queries.ids, self._doc_ids, docs, scores)
+            return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def nbytes(self) -> int:
         """Bytes of the vectors."""

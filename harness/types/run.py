@@ -17,6 +17,7 @@ class Run:
 
     `docs` [queries, k] int32 points into `doc_ids` (-1: no hit), `scores` [queries, k] float32. Rows are put in order:
     score descending as float32, then document id descending by bytes, as trec_eval sorts; empty places come last.
+    `ranks` [documents], the `Corpus.ranks` of the ids where they are known, spares a look at ids that are in order.
     Raises `RunError` for a NaN or infinite score, a document twice, a query twice, or arrays that do not fit.
     """
 
@@ -28,6 +29,7 @@ class Run:
         doc_ids: Sequence[str],
         docs: NDArray[np.integer[Any]],
         scores: NDArray[np.floating[Any]],
+        ranks: NDArray[np.int32] | None = None,
     ) -> None:
         self.query_ids: Sequence[str] = list(query_ids)
         self.doc_ids = doc_ids
@@ -41,7 +43,7 @@ class Run:
             valued = np.where(hit, valued, np.float32(-np.inf))
         self._check_documents(found)
         found, self.scores = _by_score(found, valued)
-        self.docs = _ties_by_id(found, self.scores, doc_ids)
+        self.docs = _ties_by_id(found, self.scores, doc_ids, ranks)
 
     def _check_shapes(self, docs: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]]) -> None:
         if docs.ndim != 2 or docs.shape != scores.shape or len(docs) != len(self.query_ids):
@@ -120,9 +122,13 @@ def _by_score(docs: NDArray[np.int32], scores: NDArray[np.float32]) -> tuple[NDA
     return np.take_along_axis(docs, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def _ties_by_id(docs: NDArray[np.int32], scores: NDArray[np.float32], doc_ids: Sequence[str]) -> NDArray[np.int32]:
+def _ties_by_id(
+    docs: NDArray[np.int32], scores: NDArray[np.float32], doc_ids: Sequence[str], ranks: NDArray[np.int32] | None
+) -> NDArray[np.int32]:
     """Put documents of equal score in descending order of id, looking only at ids that tie."""
     equal = (scores[:, 1:] == scores[:, :-1]) & (docs[:, 1:] >= 0)
+    if ranks is not None and not (equal & (ranks[docs[:, 1:]] < ranks[docs[:, :-1]])).any():
+        return docs
     rows = np.flatnonzero(equal.any(axis=1))
     if not len(rows):
         return docs

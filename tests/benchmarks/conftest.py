@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+_REST_S = 0.2  # before each side: OpenMP threads that have ended spin for a while on the cores that the other wants
 _ratios: list[tuple[str, float, float]] = []
 
 
@@ -30,9 +31,11 @@ def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tupl
         last: list[Any] = [None]
 
         def peer_first() -> None:
+            time.sleep(_REST_S)
             start = time.perf_counter()
             last[0] = peer()
             peers.append(time.perf_counter() - start)
+            time.sleep(_REST_S)
 
         result = benchmark.pedantic(ours, setup=peer_first, rounds=rounds, warmup_rounds=1 if rounds > 1 else 0)
         if benchmark.stats is not None:
