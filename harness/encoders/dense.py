@@ -90,19 +90,20 @@ class DenseEncoder:
                 key: value.to(model.device) if hasattr(value, "to") else value for key, value in features.items()
             }
             with torch.inference_mode():
-                yield rows, model(features, task=side)["sentence_embedding"]
+                found = model(features, task=side)["sentence_embedding"]
+            yield rows, found
 
     def _budget(self, model: "SentenceTransformer") -> int:
         return self._batch_tokens or _BUDGET.get(model.device.type, _BUDGET["cuda"])
 
     def _prompt(self, model: "SentenceTransformer", side: Side) -> str:
-        """The config's prompt, else the model's own for this side, else its default one."""
+        """The config's prompt, else the model's own for this side, as `encode_query` and `encode_document` take it."""
         chosen = self._prompts[side]
         if chosen is not None:
             return chosen
         names = {"query": ["query"], "document": ["document", "passage", "corpus"]}[side]
         own = model.prompts or {}
-        return next((prompt for name in [*names, model.default_prompt_name or ""] if (prompt := own.get(name))), "")
+        return next((prompt for name in names if (prompt := own.get(name))), "")
 
     def _loaded(self) -> "SentenceTransformer":
         if self._model is None:
