@@ -1,6 +1,7 @@
 """Records to a Board: rows of retrievers, columns of datasets. A pure function of records.
 
-A cell shows the newest good record of a retriever on a dataset. A dataset in parts (CQADupStack's forums) is one
+A cell shows the newest good record of a retriever on a collection; other content under the same name is another column.
+A dataset in parts (CQADupStack's forums) is one
 column, the unweighted mean of its parts, and a gap until all are there. Means and speeds cover only the datasets that
 every row has.
 """
@@ -47,40 +48,51 @@ class Board:
 
 def build(records: Iterable[Record], metric: str = "ndcg@10") -> Board:
     """The board of one metric over the newest records."""
-    newest: dict[tuple[str, str], Record] = {}
+    newest: dict[tuple[str, str], dict[str, Record]] = {}  # (row, column) -> part -> record
     failed: set[tuple[str, str]] = set()
-    for record in sorted(records, key=lambda record: record.started):
-        key = (record.retriever.label, dataset_label(record))
+    ordered = sorted(records, key=lambda record: record.started)
+    names = _columns(ordered)
+    for record in ordered:
+        key = (record.retriever.label, names[_collection(record)])
         if record.status == "ok" and metric in record.metrics:
-            newest[key] = record
+            newest.setdefault(key, {})[record.dataset.name] = record
         elif record.status == "failed":
             failed.add(key)
     labels = sorted({label for label, _ in [*newest, *failed]})
-    datasets = sorted({record.dataset.group or name for (_, name), record in newest.items()} | {n for _, n in failed})
+    datasets = sorted({name for _, name in [*newest, *failed]})
     cells = {label: _cells(label, newest, metric) for label in labels}
     shown = [label for label in labels if cells[label]]
     common = [name for name in datasets if shown and all(name in cells[label] for label in shown)]
     rows = [_row(label, cells[label], failed - set(newest), common) for label in labels]
     rows.sort(key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.label))
-    return Board(metric, datasets, common, rows, sorted({record.environment for record in newest.values()}))
+    environments = {record.environment for parts in newest.values() for record in parts.values()}
+    return Board(metric, datasets, common, rows, sorted(environments))
 
 
-def dataset_label(record: Record) -> str:
-    """The dataset's name, with its split where that is not the name's own."""
+def _collection(record: Record) -> tuple[str, str | None]:
+    """What a column stands for: a name and the content under it; the parts of a group have theirs together."""
     info = record.dataset
-    return info.name if "split" not in info.differences else f"{info.name}:{info.split}"
+    if info.group is None:
+        return info.label, info.fingerprint
+    return info.label.replace(info.name, info.group, 1), None
 
 
-def _cells(label: str, newest: dict[tuple[str, str], Record], metric: str) -> dict[str, Cell]:
-    by_column: dict[str, list[Record]] = {}
-    for (own, name), record in sorted(newest.items()):
-        if own == label:
-            by_column.setdefault(record.dataset.group or name, []).append(record)
+def _columns(records: Sequence[Record]) -> dict[tuple[str, str | None], str]:
+    """Columns' names: where one name stands for several contents, all but the newest have a piece of their hash."""
+    newest = {name: content for name, content in map(_collection, records) if content is not None}
     return {
-        name: Cell(sum(part.metrics[metric] for part in parts) / len(parts), tuple(parts))
-        for name, parts in by_column.items()
-        if len(parts) == parts[0].dataset.parts
+        (name, content): name if content in (None, newest.get(name)) else f"{name} ({content[:6]})"
+        for name, content in map(_collection, records)
     }
+
+
+def _cells(label: str, newest: dict[tuple[str, str], dict[str, Record]], metric: str) -> dict[str, Cell]:
+    cells = {}
+    for (own, name), parts in newest.items():
+        records = tuple(record for _, record in sorted(parts.items()))
+        if own == label and len(records) == records[0].dataset.parts:
+            cells[name] = Cell(sum(record.metrics[metric] for record in records) / len(records), records)
+    return cells
 
 
 def _row(label: str, cells: dict[str, Cell], failed: set[tuple[str, str]], common: Sequence[str]) -> Row:

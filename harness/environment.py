@@ -3,13 +3,15 @@
 Nothing here may hold a secret: of the environment's variables only those in _VARIABLES are read.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -115,6 +117,26 @@ def revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return f"{head}{'+' if changed else ''}"
+
+
+def code_hash(modules: Iterable[str] = ()) -> str:
+    """Hash of the harness' own sources and of those of other modules by name, 16 hex digits."""
+    digest = hashlib.blake2b(_own_sources(), digest_size=8)
+    for module in sorted(set(modules)):
+        with contextlib.suppress(ImportError, ValueError):
+            spec = importlib.util.find_spec(module)
+            if spec and spec.origin and Path(spec.origin).is_file():
+                digest.update(Path(spec.origin).read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _own_sources() -> bytes:
+    folder = Path(harness.__file__).resolve().parent
+    digest = hashlib.blake2b()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.digest()
 
 
 def _output(*command: str) -> str:

@@ -6,6 +6,7 @@ measured = measure(retriever, dataset, k=100, metrics=["ndcg@10"], plan=TimingPl
 import gc
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def measure(
             threads=threads,
             reference_cpu_s=reference,
         )
-    run = without_self_hits(run).top(k) if dataset.drop_self_hits else run
+    run = (without_self_hits(run) if dataset.drop_self_hits else run).top(k)
     query_ids, scores = score(run, dataset.qrels, wanted)
     return Measured(run, query_ids, scores, timing, {**warmup.facts, **indexing.facts, **facts})
 
@@ -153,8 +154,8 @@ def cell_key(
 ) -> str:
     """Hash of what makes a cell what it is, 16 hex digits; `dataset` is its fingerprint.
 
-    A config value that names a file or folder on this disk counts with its content, so that weights trained anew under
-    the same path are another cell.
+    A model, path, file or folder that lies on this disk counts with its content, so that weights trained anew under the
+    same path are another cell.
     """
     identity = {
         "retriever": _with_content(retriever),
@@ -173,9 +174,9 @@ def _with_content(value: Any, key: str = "") -> Any:
         return {key: _with_content(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_with_content(inner) for inner in value]
-    if isinstance(value, str) and (key == "model" or "/" in value):
-        path = Path(value).expanduser()
-        if path.is_dir():
+    if isinstance(value, str) and key.rpartition("_")[2] in ("model", "path", "file", "folder", "dir"):
+        path = Path(os.path.expanduser(value))  # noqa: PTH111  # leaves a user whom nobody knows
+        if value and path.is_dir():
             return {"content": tree_hash(path)}
         if path.is_file():
             return {"content": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}

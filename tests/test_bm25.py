@@ -462,3 +462,19 @@ def test_rank_bm25_finds_documents_of_negative_score_before_it_gives_up() -> Non
     run = assert_okapi(["apple pear", "apple pear", "plum"], ["apple"], 1)
     assert list(found(run)) == ["d1"]
     assert found(run)["d1"] < 0
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\b(\w)\w+\b", r"\w*", r"(?:a|b)+", r"\w+(?:[.,]\d\w*)*", r"[a-z]+", r"\b\w\w+\b"]
+)
+def test_few_texts_are_split_as_many_are(pattern: str) -> None:
+    texts = ["Some 1,000 plain words, a.b and abba_c", "", "don't stop-me now 3.5"]
+    few, many = Words(pattern=pattern, stop_words=None), Words(pattern=pattern, stop_words=None)
+    few.fit(Strings(texts * 10))
+    many.fit(Strings(texts * 10))
+    alone = [few.transform(Strings([text])) for text in texts]
+    together = many.transform(Strings(texts * 10))
+    for row, one in enumerate(alone):
+        own = slice(together.starts[row], together.starts[row + 1])
+        assert one.terms.tolist() == together.terms[own].tolist()
+        assert one.weights.tolist() == together.weights[own].tolist()

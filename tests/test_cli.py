@@ -216,9 +216,9 @@ def test_a_part_swapped_by_name_is_what_the_label_says(here, monkeypatch, tmp_pa
     Path("conf/retriever/two.yaml").write_text(parts + rest)
     config = f"--config-dir={Path('conf').resolve()}"
     swapped = "retriever@retriever.retrievers.two=bm25_anserini"
-    assert harness(monkeypatch, config, "retriever=two", swapped, "+retriever.depth=7", *here) == 0
+    assert harness(monkeypatch, config, "retriever=two", swapped, "+retriever.depth=107", *here) == 0
     (record,) = records()
-    assert record.retriever.label == "two [retrievers.two=bm25_anserini, depth=7]"
+    assert record.retriever.label == "two [retrievers.two=bm25_anserini, depth=107]"
 
 
 def test_report_prints_the_table_and_writes_the_same_markdown_each_time(here, monkeypatch, capsys):
@@ -325,3 +325,87 @@ def test_kill_9_loses_nothing_that_was_measured(here):
         if path.is_file()
     } - known
     assert orphans == set(), "no half-written file"
+
+
+def test_a_part_can_be_added_to_a_hybrid(here, monkeypatch):
+    Path("conf/retriever").mkdir(parents=True)
+    parts = "defaults:\n  - /retriever@retrievers.one: bm25\n  - /retriever@retrievers.two: bm25_mteb\n"
+    fusion = "depth: 100\nfusion: {_target_: harness.retrievers.hybrid.rrf, _partial_: true}\n"
+    Path("conf/retriever/two.yaml").write_text(f"{parts}_target_: harness.retrievers.hybrid.Hybrid\n{fusion}")
+    config = f"--config-dir={Path('conf').resolve()}"
+    assert (
+        harness(monkeypatch, config, "retriever=two", "+retriever@retriever.retrievers.three=bm25_anserini", *here) == 0
+    )
+    (record,) = records()
+    assert record.retriever.label == "two [retrievers.three=bm25_anserini]"
+    assert len(record.retriever.config["retrievers"]) == 3
+
+
+OWN = """
+from harness.types import Run
+import numpy as np
+class Own:
+    def __init__(self, api_key, order=1): self.order = order
+    def index(self, corpus): self.ids = corpus.ids
+    def search(self, queries, k):
+        docs = np.tile(np.arange(len(self.ids)), (len(queries), 1))
+        return Run(queries.ids, self.ids, docs, SIGN * docs.astype(float))
+    def nbytes(self): return 1
+"""
+
+
+@pytest.fixture
+def own_retriever(here, monkeypatch):
+    """A retriever of the user's own in `own.py`, whose config takes a key from the environment."""
+    monkeypatch.syspath_prepend(str(Path().resolve()))
+    monkeypatch.setenv("OWN_KEY", "sk-not-to-be-seen")
+    Path("own.py").write_text(OWN.replace("SIGN", "1"))
+    Path("cönf dir/retriever").mkdir(parents=True)
+    Path("cönf dir/retriever/own.yaml").write_text("_target_: own.Own\napi_key: ${oc.env:OWN_KEY}\n")
+    yield [f"--config-dir={Path('cönf dir').resolve()}", "retriever=own", *here]
+    sys.modules.pop("own", None)
+
+
+def test_a_secret_is_in_no_file(own_retriever, monkeypatch, capsys):
+    assert harness(monkeypatch, *own_retriever) == 0
+    assert harness(monkeypatch, *own_retriever, "retriever.api_key=sk-not-to-be-seen-either") == 0
+    out, err = capsys.readouterr()
+    assert len(records()) == 2
+    assert records()[0].retriever.config["api_key"] == "${oc.env:OWN_KEY}"
+    assert "retriever.api_key=***" in records()[1].command
+    files = [path for path in Path("results").rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        assert b"not-to-be-seen" not in path.read_bytes(), path
+    assert "not-to-be-seen" not in out + err
+
+
+def test_a_retriever_whose_code_has_changed_is_measured_again(own_retriever, monkeypatch):
+    assert harness(monkeypatch, *own_retriever) == 0
+    assert harness(monkeypatch, *own_retriever) == 0
+    assert len(records()) == 1
+    Path("own.py").write_text(OWN.replace("SIGN", "-1"))
+    sys.modules.pop("own")
+    assert harness(monkeypatch, *own_retriever) == 0
+    assert len(records()) == 2
+    assert len({record.metrics["ndcg@10"] for record in records()}) == 2
+
+
+def test_the_same_content_under_another_name_is_another_record(here, monkeypatch):
+    assert harness(monkeypatch, "retriever=bm25", *here) == 0
+    assert harness(monkeypatch, "retriever=bm25", *here, "dataset.name=mine") == 0
+    assert [record.dataset.name for record in records()] == ["made", "mine"]
+
+
+def test_validate_checks_settings_too(here, monkeypatch, capsys):
+    assert harness(monkeypatch, "validate", "k=3") == 1
+    assert "looks deeper than k=3" in capsys.readouterr().out
+    assert harness(monkeypatch, "validate", "experiment=beir") == 0
+    assert "k=1000, 5 metrics" in capsys.readouterr().out
+
+
+def test_a_hybrid_is_as_deep_as_what_is_asked_for(here, monkeypatch):
+    from harness.cli import build
+
+    assert build.composed(["retriever=hybrid", "k=1000"])["retriever"]["depth"] == 1000
+    assert build.composed(["retriever=hybrid"])["retriever"]["depth"] == 100

@@ -44,6 +44,7 @@ def record(**changed):
         "timing": timing,
         "environment": "fedcba9876543210",
         "harness": "0",
+        "code": "c0de",
         "command": "harness retriever=bm25",
     }
     return Record(**{**usual, **changed})
@@ -83,15 +84,27 @@ def test_the_latest_of_a_cell_is_the_newest_good_one(tmp_path):
     assert len(list(store.records())) == 4, "nothing is ever removed"
 
 
-def test_a_cell_is_found_again_only_in_its_own_environment(tmp_path):
+def test_a_cell_is_found_again_only_under_its_names_by_its_code_in_its_environment(tmp_path):
     store = Store(tmp_path)
-    store.append(record(), {})
-    assert store.find("0123456789abcdef", "fedcba9876543210", "bm25") is not None
-    assert store.find("0123456789abcdef", "another", "bm25") is None
-    assert store.find("0123456789abcdef", "fedcba9876543210", "bm25 [k1=2]") is None
-    assert store.find("0123456700000000", "fedcba9876543210", "bm25") is None
+    kept = store.append(record(), {})
+    assert store.find(record(started=START + timedelta(days=1))) == kept
+    others = [
+        {"environment": "another"},
+        {"code": "changed"},
+        {"cell": "0123456700000000"},
+        {"retriever": RetrieverInfo(name="bm25", differences={"k1": 2}, config={})},
+        {"dataset": DatasetInfo(name="mine", split="test", fingerprint="f")},
+    ]
+    for other in others:
+        assert store.find(record(**other)) is None
     store.append(record(cell="e" * 16, status="failed"), {})
-    assert store.find("e" * 16, "fedcba9876543210", "bm25") is None
+    assert store.find(record(cell="e" * 16)) is None
+
+
+def test_a_folder_that_cannot_be_written_is_said_by_name(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(StoreError, match=r"results.* cannot be written: (Not a directory|File exists)"):
+        Store(tmp_path / "results").append(record(), {})
 
 
 def test_a_name_cannot_leave_the_results_folder(tmp_path):

@@ -19,6 +19,7 @@ from harness.cli.conf import conf, options_of
 from harness.errors import ConfigError, HarnessError
 
 CONF = conf()
+_SECRET = re.compile(r"(?:^|[._])(?:api_?key|key|token|secret|password)$", re.IGNORECASE)
 
 
 def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
@@ -31,20 +32,22 @@ def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
 
 def composed(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, Any]:
     """The resolved run config for some overrides, apart from any Hydra job that is running; a missing value is ???."""
-    return _by_name(OmegaConf.to_container(_composed(overrides, folders), resolve=True))
+    return _by_name(OmegaConf.to_container(composition(overrides, folders), resolve=True))
 
 
 def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
     """The option chosen in each group, those inside a retriever included, for some overrides."""
-    return dict(_composed(overrides, folders, hydra_too=True).hydra.runtime.choices)
+    return dict(composition(overrides, folders, hydra_too=True).hydra.runtime.choices)
 
 
-def _composed(overrides: Sequence[str], folders: Sequence[str], hydra_too: bool = False) -> DictConfig:
+def composition(overrides: Sequence[str], folders: Sequence[str] = (), hydra_too: bool = False) -> DictConfig:
+    """The run config for some overrides, not resolved, apart from any Hydra job that is running."""
     state = Singleton.get_state()
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
+            quoted = ",".join(f"'file://{folder}'".replace("\\", "\\\\") for folder in folders)
+            search = [f"hydra.searchpath=[{quoted}]"] if folders else []
             return compose("run", [*overrides, *search], return_hydra_config=hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explained(error)) from None
@@ -60,6 +63,41 @@ def plain(config: Any) -> dict[str, Any]:
         raise ConfigError(explained(error)) from None
     required(resolved)
     return resolved
+
+
+def public(config: DictConfig) -> dict[str, Any]:
+    """A config as it may be kept: resolved, but for values from environment variables, and without secrets."""
+    return dict(_public(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)))
+
+
+def _public(raw: Any, resolved: Any, key: str = "") -> Any:
+    if isinstance(resolved, Mapping):
+        parts = raw if isinstance(raw, Mapping) else resolved
+        return {str(name): _public(parts.get(name), inner, str(name)) for name, inner in resolved.items()}
+    if isinstance(resolved, list):
+        return [
+            _public(one, inner) for one, inner in zip(raw if isinstance(raw, list) else resolved, resolved, strict=True)
+        ]
+    if isinstance(raw, str) and "${oc.env:" in raw:
+        return raw
+    return "***" if resolved and _SECRET.search(key) else resolved
+
+
+def without_secret(override: str) -> str:
+    """An override as it may be kept."""
+    key, equals, _ = override.partition("=")
+    return f"{key}=***" if equals and _SECRET.search(key) else override
+
+
+def modules(config: Any) -> set[str]:
+    """The modules outside the harness that a config's targets lie in."""
+    if isinstance(config, list):
+        return {module for inner in config for module in modules(inner)}
+    if not isinstance(config, Mapping):
+        return set()
+    own = str(config.get("_target_", "harness.")).rpartition(".")[0]
+    inside = {module for inner in config.values() for module in modules(inner)}
+    return inside if own.split(".")[0] == "harness" else {own, *inside}
 
 
 def _by_name(config: Any) -> dict[str, Any]:

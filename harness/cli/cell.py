@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -40,7 +41,20 @@ class RunConfig(BaseModel):
 
 
 def validated(config: DictConfig) -> RunConfig:
-    """The config of one cell. Raises `ConfigError` naming key, value and choices."""
+    """The config of one cell, its results folder made. Raises `ConfigError` naming key, value and choices."""
+    checked = checked_config(config)
+    try:
+        checked.results_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=checked.results_dir):
+            pass
+    except OSError as error:
+        where = str(checked.results_dir)
+        raise ConfigError(f"results_dir={where!r}: {error.strerror}; name a folder to write to") from None
+    return checked
+
+
+def checked_config(config: DictConfig) -> RunConfig:
+    """The config of one cell, its keys and values checked."""
     resolved = {key: value for key, value in build.plain(config).items() if key != "experiment"}
     try:
         checked = RunConfig.model_validate(resolved)
@@ -51,20 +65,18 @@ def validated(config: DictConfig) -> RunConfig:
         said = f"no such key; choices: {choices}" if first["type"] == "extra_forbidden" else first["msg"]
         raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: harness --cfg job") from None
     parse_metrics(checked.metrics, checked.k)
-    try:
-        checked.results_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"results_dir={str(checked.results_dir)!r}: {error.strerror}; name a folder to write to"
-        ) from None
     return checked
 
 
 class Cell:
-    """One retriever on one dataset, as a Hydra job names them; `run` is that job's HydraConfig."""
+    """One retriever on one dataset, as a Hydra job names them.
 
-    def __init__(self, config: RunConfig, run: Any) -> None:
+    `public` is the config as it may be kept, without secrets; `run` is the job's HydraConfig.
+    """
+
+    def __init__(self, config: RunConfig, public: Mapping[str, Any], run: Any) -> None:
         self.config = config
+        self._public = public
         self.store = Store(config.results_dir)
         self._choices: Mapping[str, str] = {
             key: option
@@ -94,6 +106,7 @@ class Cell:
         """
         config, started = self.config, datetime.now(UTC)
         retriever = build.construct(config.retriever, "retriever")
+        _ = self._retriever  # what cannot be named is refused before hours are spent on it
         with listening(listener()):
             dataset: Dataset | None = None
             try:
@@ -123,7 +136,7 @@ class Cell:
     def _found(self, dataset: Dataset) -> Record | None:
         if not self.config.resume:
             return None
-        found = self.store.find(self._key(dataset), environment.fingerprint(), self._retriever.label)
+        found = self.store.find(self._record(datetime.now(UTC), dataset))
         if found:
             say(f"{self.title}: measured {found.started:%Y-%m-%d %H:%M} UTC; again with resume=false")
         return found
@@ -150,29 +163,33 @@ class Cell:
             facts=result.facts if result else {},
             environment=environment.fingerprint(),
             harness=harness.__version__,
+            code=environment.code_hash(build.modules(self.config.retriever)),
             revision=environment.revision(),
-            command=shlex.join(["harness", *self.arguments]),
+            command=shlex.join(["harness", *map(build.without_secret, self.arguments)]),
         )
 
     @cached_property
     def _retriever(self) -> RetrieverInfo:
-        """The retriever's name and what differs from the config of that name: parts swapped, values changed."""
-        name, config = self._choices["retriever"], self.config.retriever
-        usual = build.choices([f"retriever={name}"], self._folders)
+        """The retriever's name and what differs from that config: parts swapped or added, values changed."""
+        name, config = self._choices["retriever"], self._public["retriever"]
+        named = [f"retriever={name}", f"k={self.config.k}"]
+        usual = build.choices(named, self._folders)
         swapped = {
             key.removeprefix("retriever@retriever."): option
             for key, option in self._choices.items()
             if key.startswith("retriever@") and usual.get(key) != option
         }
-        chosen = [f"retriever={name}", *(f"retriever@retriever.{key}={option}" for key, option in swapped.items())]
-        default = build.composed(chosen, self._folders)["retriever"]
+        for key, option in swapped.items():
+            place = f"retriever@retriever.{key}"
+            named.append(f"{'' if place in usual else '+'}{place}={option}")
+        default = build.public(build.composition(named, self._folders))["retriever"]
         return RetrieverInfo(name=name, differences={**swapped, **build.differences(config, default)}, config=config)
 
     def _dataset(self, dataset: Dataset | None) -> DatasetInfo:
-        name, config = self._choices["dataset"], self.config.dataset
-        default = build.composed(["retriever=bm25", f"dataset={name}"], self._folders)["dataset"]
+        name, config = self._choices["dataset"], self._public["dataset"]
+        default = build.public(build.composition(["retriever=bm25", f"dataset={name}"], self._folders))["dataset"]
         return DatasetInfo(
-            name=dataset.name if dataset else config.get("name") or name,
+            name=dataset.name if dataset else config.get("name") or Path(config.get("path") or name).name,
             split=dataset.split if dataset else config.get("split"),
             fingerprint=dataset.fingerprint if dataset else None,
             group=dataset.group if dataset else config.get("group"),

@@ -120,7 +120,7 @@ def job(config: DictConfig) -> float:
     # read now: the config of another composition is Hydra's own while the record's differences are found
     sweep = Path(run.sweep.dir) / str(run.job.num) if run.mode == RunMode.MULTIRUN else None
     try:
-        cell = Cell(validated(config), run)
+        cell = Cell(validated(config), build.public(config), run)
         isolated = cell.config.timing.isolate and ISOLATED not in os.environ
         record = _in_own_process(cell) if isolated else cell.measured(whole_process=ISOLATED in os.environ)
     except Exception as error:
@@ -145,7 +145,7 @@ def _in_own_process(cell: Cell) -> Record:
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as scratch:
         said = Path(scratch) / "record"
-        command = [sys.executable, "-m", "harness", "run", *cell.arguments]
+        command = [sys.executable, "-P", "-m", "harness", "run", *cell.arguments]
         done = subprocess.run(command, env={**os.environ, ISOLATED: str(said)}, stdin=subprocess.DEVNULL)
         if said.exists():
             return read_record(Path(said.read_text()))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.cli import build
+from harness.cli.cell import checked_config
 from harness.cli.conf import options_of
 from harness.errors import HarnessError
 from harness.types import Dataset
@@ -19,16 +20,21 @@ def whole() -> list[Finding]:
 
 
 def one(overrides: Sequence[str]) -> list[Finding]:
-    """The retriever and the dataset that some overrides choose; the dataset is read whole."""
-    named = list(overrides)
-    found = []
-    if any(override.startswith("retriever") for override in named):
-        found.append(_tried(" ".join(named), lambda _: _retriever(named)))
-    else:
-        named = ["retriever=bm25", *named]
-    if any(override.startswith("dataset") for override in named):
-        found.append(_tried(" ".join(overrides), lambda _: _read(named)))
-    return found
+    """The settings, and the retriever and the dataset that some overrides choose; the dataset is read whole."""
+    said = " ".join(overrides)
+    chosen = {override.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for override in overrides}
+    named = list(overrides) if chosen & {"retriever", "experiment"} else ["retriever=bm25", *overrides]
+    settings = _tried(said, lambda _: _settings(named))
+    if not settings["ok"]:
+        return [settings]
+    checks = {"retriever": _retriever, "dataset": _read}
+    found = [_tried(said, lambda _, check=check: check(named)) for group, check in checks.items() if group in chosen]
+    return found or [settings]
+
+
+def _settings(overrides: Sequence[str]) -> str:
+    checked = checked_config(build.composition(overrides))
+    return f"k={checked.k}, {len(checked.metrics)} metrics"
 
 
 def _tried(said: str, check: Any) -> Finding:

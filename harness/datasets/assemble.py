@@ -30,6 +30,13 @@ def assemble(
     """
     if not len(corpus):
         raise DataError(f"{name}: the corpus is empty")
+    for texts in (corpus, queries):
+        spaced = pc.index(pc.match_substring_regex(texts.ids.arrow, r"\s"), True).as_py()
+        if spaced >= 0:
+            raise DataError(
+                f"{name}: {texts.noun} id {texts.ids[spaced]!r} has white space, which a TREC run file cannot hold; "
+                "replace it in the data and in the judgements"
+            )
     answerable = judged.qrels.answerable()
     if not answerable:
         raise DataError(f"{judged.path}: no query has a relevant document (a grade above 0)")

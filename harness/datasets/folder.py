@@ -6,6 +6,7 @@ A folder in BEIR's layout needs no more. Otherwise name the files (jsonl, csv, t
         dataset.qrels=judged.csv dataset.columns.id=docno dataset.columns.text=body
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def load(
     drop_self_hits: bool = False,
 ) -> Dataset:
     """A collection from `path`; corpus, queries and qrels are files inside it. Raises `DataError`."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
+    if not path or not folder.is_dir():
         raise ConfigError(f"no folder {path!r}; give one: dataset.path=FOLDER")
     name = name or folder.resolve().name
     files = {"corpus": corpus, "queries": queries, "qrels": qrels}

@@ -51,7 +51,7 @@ def _readable(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str
 
 
 def _triples(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str, int]]:
-    if not path.name.removesuffix(".gz").endswith((".jsonl", ".csv", ".parquet")):
+    if not path.name.lower().removesuffix(".gz").endswith((".jsonl", ".csv", ".parquet")):
         yield from _plain(path, columns)
         return
     for number, row in rows(path):

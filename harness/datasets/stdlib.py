@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness.datasets.assemble import assemble
 from harness.datasets.judgements import Judgements
-from harness.errors import DataError
+from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Qrels, Queries
 
 # Tests, vendored packages, and what distributors leave out or put elsewhere.
@@ -46,6 +46,8 @@ class _Documented:
 
 def load(documents: int = 1600, queries: int = 500, seed: int = 0) -> Dataset:
     """A seeded sample of the library's definitions and of their first lines, the same for one Python version."""
+    if documents < 1 or queries < 1:
+        raise ConfigError(f"dataset.documents={documents} and dataset.queries={queries} must be at least 1")
     path = Path(sysconfig.get_path("stdlib"))
     found = {one.name: one for one in _definitions(path)}
     if not found:

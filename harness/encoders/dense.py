@@ -125,6 +125,8 @@ class DenseEncoder:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         self._found = weights.find(self._name, self._package)
         device = _device(self._device)
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError(f"encoder.device={self._device!r}: torch finds no CUDA GPU here; choose auto or cpu")
         dtype = _DTYPES[
             ("bfloat16" if device.startswith("cuda") else "float32") if self._dtype == "auto" else self._dtype
         ]
@@ -137,6 +139,9 @@ class DenseEncoder:
         )
         model.eval()
         if self._max_length is not None:
+            most = getattr(model.config, "max_position_embeddings", None)
+            if most is not None and self._max_length > most:
+                raise ConfigError(f"encoder.max_length={self._max_length} is more than the model's {most} positions")
             model.max_seq_length = self._max_length
         return model
 

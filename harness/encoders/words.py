@@ -45,7 +45,8 @@ class Words:
         stop_words: str | Sequence[str] | None = "language",
     ) -> None:
         self._pattern = _checked_pattern(pattern)
-        self._plain = re.compile(pattern) if _SIMPLE.fullmatch(pattern) else None
+        plain = re.compile(pattern) if _SIMPLE.fullmatch(pattern) else None
+        self._plain = plain if plain and not plain.match("") else None  # of empty words the engines find different ones
         self._stemmer = _stemmer(language if stemmer == "language" else stemmer)
         self._stop_words = _stop_words(language if stop_words == "language" else stop_words)
         self._terms: dict[str, int] = {}
@@ -82,7 +83,7 @@ class Words:
     def _count_few(self, texts: list[str], pattern: re.Pattern[str]) -> Sparse:
         starts, terms, weights = [0], [], []
         for text in texts:
-            numbers = self._numbers_of(pattern.findall(text.lower()), learn=False)
+            numbers = self._numbers_of([found[0] for found in pattern.finditer(text.lower())], learn=False)
             counts = sorted(Counter(number for number in numbers if number >= 0).items())
             terms += [term for term, _ in counts]
             weights += [times for _, times in counts]

@@ -1,5 +1,6 @@
 """Several retrievers as one: each ranks, a fusion makes one ranking of theirs."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -7,6 +8,8 @@ import numpy as np
 from harness.clock import part, stage
 from harness.errors import ConfigError
 from harness.types import Corpus, Queries, Retriever, Run
+
+log = logging.getLogger(__name__)
 
 Fusion = Callable[[Sequence[Run]], Run]
 
@@ -22,6 +25,7 @@ class Hybrid:
         if depth < 1:
             raise ConfigError(f"retriever.depth={depth} must be at least 1")
         self._retrievers, self._fusion, self._depth = dict(retrievers), fusion, depth
+        self._warned = False
 
     def index(self, corpus: Corpus) -> None:
         """Index with every part."""
@@ -30,7 +34,10 @@ class Hybrid:
                 retriever.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The k best of the fused rankings."""
+        """The k best of the fused rankings; they hold no more than depth documents of each part."""
+        if k > self._depth + 1 and not self._warned:  # one more is searched where a query's own document is dropped
+            self._warned = True
+            log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         runs = []
         for name, retriever in self._retrievers.items():
             with part(name):

@@ -6,6 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, computed_field
 
+# differences that the dataset's own name says, or that change where it lies and not what it is
+_SAID_BY_NAME = {"name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"}
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -44,6 +47,12 @@ class DatasetInfo(_Frozen):
     differences: dict[str, Any] = {}
     """Keys whose values differ from the named config's own, such as `split`."""
     config: dict[str, Any] = {}
+
+    @property
+    def label(self) -> str:
+        """The name with what makes it another collection than its config's own: `nfcorpus [split=dev]`."""
+        said = {key: value for key, value in self.differences.items() if key not in _SAID_BY_NAME}
+        return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
 
 
 class Phase(_Frozen):
@@ -134,6 +143,8 @@ class Record(_Frozen):
     environment: str
     """Fingerprint of the machine and packages; the whole manifest lies in results/environments/."""
     harness: str
+    code: str
+    """Hash of the harness' own sources and of those modules that the retriever's config names."""
     revision: str | None = None
     """Git revision of the harness' own checkout, `+` behind it when files were changed; None when installed."""
     command: str

@@ -1,0 +1,137 @@
+"""The board: what a row and a column stand for, what a mean covers, and that a gap stays a gap."""
+
+from datetime import UTC, datetime, timedelta
+
+from harness.board import build
+from harness.report import markdown, terminal
+from harness.types import DatasetInfo, Phase, Record, RetrieverInfo, Timing
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def cell(retriever, dataset, value, minutes=0, *, status="ok", environment="e", seconds=1.0, **info):
+    """A record of one query and ten documents."""
+    phase = Phase(wall_s=seconds, cpu_s=seconds)
+    timing = Timing(
+        warmup=phase,
+        index=phase,
+        searches=[phase],
+        latencies_s=[],
+        documents=10,
+        queries=1,
+        index_bytes=2_000_000,
+        threads=1,
+    )
+    return Record(
+        cell=f"{retriever} {dataset}",
+        started=START + timedelta(minutes=minutes),
+        status=status,
+        retriever=RetrieverInfo(name=retriever, config={}),
+        dataset=DatasetInfo(name=dataset, **{"split": "test", "fingerprint": "f" * 8, **info}),
+        k=10,
+        seed=0,
+        metric_version=1,
+        metrics={"ndcg@10": value} if status == "ok" else {},
+        timing=timing if status == "ok" else None,
+        environment=environment,
+        harness="0",
+        code="c",
+        command="harness",
+    )
+
+
+def row(board, label):
+    return next(row for row in board.rows if row.label == label)
+
+
+def forums(retriever, n, minutes=0, **info):
+    parts = {"group": "cqadupstack", "parts": 12, **info}
+    return [cell(retriever, f"cqadupstack/f{i}", i / 100, minutes, fingerprint=f"f{i}", **parts) for i in range(n)]
+
+
+def test_rows_are_best_first_by_their_mean_over_the_common_datasets():
+    board = build([cell("a", "x", 0.1), cell("a", "y", 0.5), cell("b", "x", 0.4), cell("b", "y", 0.6)])
+    assert [found.label for found in board.rows] == ["b", "a"]
+    assert board.datasets == board.common == ["x", "y"]
+    assert row(board, "b").mean == 0.5
+
+
+def test_a_dataset_that_one_row_lacks_is_a_gap_and_not_in_the_mean():
+    board = build([cell("a", "x", 0.1), cell("a", "y", 0.9), cell("b", "x", 0.4)])
+    assert board.common == ["x"]
+    assert (row(board, "a").mean, row(board, "b").mean) == (0.1, 0.4)
+    text = markdown.render(board)
+    assert "| b | 0.4000 | - | 0.4000 |" in text
+    assert "Mean and costs over: x." in text
+
+
+def test_the_newest_record_of_a_cell_is_shown():
+    board = build([cell("a", "x", 0.2, minutes=5), cell("a", "x", 0.1)])
+    assert row(board, "a").cells["x"].value == 0.2
+
+
+def test_other_content_under_the_same_name_is_another_column():
+    board = build([cell("a", "x", 0.2), cell("b", "x", 0.9, minutes=1, fingerprint="0123456789"), cell("c", "x", 0.3)])
+    assert board.datasets == ["x", "x (ffffff)"]
+    assert set(row(board, "b").cells) == {"x"}
+    assert set(row(board, "a").cells) == set(row(board, "c").cells) == {"x (ffffff)"}
+    assert board.common == []
+
+
+def test_what_differs_from_a_datasets_own_config_is_in_its_name():
+    board = build([cell("a", "x", 0.2), cell("a", "x", 0.9, fingerprint="g", differences={"split": "dev"})])
+    assert board.datasets == ["x", "x [split=dev]"]
+
+
+def test_a_group_is_the_unweighted_mean_of_its_parts_and_one_dataset():
+    board = build([*forums("a", 12), cell("a", "x", 0.5)])
+    assert board.datasets == ["cqadupstack", "x"]
+    assert abs(row(board, "a").cells["cqadupstack"].value - sum(range(12)) / 1200) < 1e-12
+    assert abs(row(board, "a").mean - (sum(range(12)) / 1200 + 0.5) / 2) < 1e-12
+
+
+def test_a_group_is_a_gap_until_all_its_parts_are_there():
+    board = build([*forums("a", 12), *forums("b", 11)])
+    assert "cqadupstack" not in row(board, "b").cells
+    again = build([*forums("a", 12), *forums("a", 1, differences={"split": "dev"})])
+    assert "cqadupstack" in row(again, "a").cells, "another split is another column"
+
+
+def test_a_failed_part_is_a_failure_of_its_group():
+    failed = cell("b", "cqadupstack/f3", 0, status="failed", group="cqadupstack", parts=12)
+    board = build([*forums("a", 12), failed])
+    assert board.datasets == ["cqadupstack"]
+    assert row(board, "b").failed == {"cqadupstack"}
+    assert "| b | failed | - | - | - |" in markdown.render(board)
+
+
+def test_a_failure_after_a_success_shows_the_success():
+    board = build([cell("a", "x", 0.2), cell("a", "x", 0, 1, status="failed")])
+    assert row(board, "a").cells["x"].value == 0.2
+    assert row(board, "a").failed == frozenset()
+
+
+def test_costs_are_totals_over_the_common_datasets():
+    board = build([cell("a", "x", 0.1, seconds=1.0), cell("a", "y", 0.2, seconds=3.0)])
+    found = row(board, "a")
+    assert found.docs_per_s == 20 / 4
+    assert found.queries_per_s == 2 / 4
+    assert found.index_mb == 4.0
+
+
+def test_figures_of_several_environments_are_said_not_to_compare():
+    board = build([cell("a", "x", 0.1, environment="one"), cell("b", "x", 0.2, environment="two")])
+    assert "Costs come from 2 environments (one, two) and do not compare across them." in terminal.render(board)
+    assert "environments" not in terminal.render(build([cell("a", "x", 0.1)]))
+
+
+def test_the_same_records_in_any_order_give_the_same_bytes():
+    records = [*forums("a", 12), cell("b", "x", 0.25, 1), cell("b", "x", 0.2), cell("c", "y", 0, status="failed")]
+    assert markdown.render(build(records)) == markdown.render(build(records[::-1]))
+    assert terminal.render(build(records)) == terminal.render(build(records[::-1]))
+
+
+def test_a_name_cannot_break_a_table():
+    text = markdown.render(build([cell("a|b", "x", 0.5)]))
+    assert r"| a\|b | 0.5000 |" in text
+    assert "[bold]x[/bold]" in terminal.render(build([cell("[bold]x[/bold]", "x", 0.5)]))
