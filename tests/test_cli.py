@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
+import torch
 from collections_made import JUDGED, write_beir
 
 from harness import __main__
@@ -135,6 +136,14 @@ def test_a_retriever_that_crashes_leaves_a_record_with_its_error(here, monkeypat
     (record,) = records()
     assert record.error == "ZeroDivisionError: division by zero"
     assert "Traceback" in capsys.readouterr().err, "whoever writes a retriever sees where it failed"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU that the test does without")
+def test_a_device_that_is_not_there_is_a_failed_cell_without_a_traceback(here, monkeypatch, capsys):
+    assert harness(monkeypatch, "retriever=minilm", "retriever.encoder.device=cuda", *here) == 1
+    (record,) = records()
+    assert record.error == "ConfigError: encoder.device='cuda': torch finds no CUDA GPU here; choose auto or cpu"
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_the_command_in_a_record_measures_its_cell_again(here, monkeypatch):

@@ -120,10 +120,9 @@ class Cell:
                 record = self._record(started, dataset, result, peak_memory() if whole_process else None)
                 per_query = (result.query_ids, result.scores)
                 return self.store.append(record, environment.manifest(), result.run, per_query)
-            except ConfigError:
-                raise
             except Exception as error:
-                self.failed(started, dataset, error)
+                if dataset is not None or not isinstance(error, ConfigError):  # a mistyped setting is no cell
+                    self.failed(started, dataset, error)
                 raise
 
     def failed(self, started: datetime, dataset: Dataset | None, error: Exception) -> None:
