@@ -24,6 +24,12 @@ def ours():
     return BM25(Words(), k1=1.5, b=0.75)
 
 
+def indexed(corpus):
+    retriever = ours()
+    retriever.index(corpus)
+    return retriever
+
+
 def bm25s_tokens(texts):
     return bm25s.tokenize(list(texts), stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
 
@@ -41,13 +47,7 @@ def part(scifact, measuring):
 @pytest.mark.benchmark(group="bm25 index")
 def test_bm25_index_against_bm25s(versus, scifact, measuring):
     corpus = part(scifact, measuring)
-
-    def index():
-        retriever = ours()
-        retriever.index(corpus)
-        return retriever
-
-    own, peer = versus(index, lambda: bm25s_index(corpus.texts))
+    own, peer = versus(lambda: indexed(corpus), lambda: bm25s_index(corpus.texts))
     assert own.nbytes() > 0
     assert peer.scores["num_docs"] == len(corpus)
 
@@ -55,13 +55,7 @@ def test_bm25_index_against_bm25s(versus, scifact, measuring):
 @pytest.mark.benchmark(group="bm25 index")
 def test_bm25_index_against_rank_bm25(versus, scifact, measuring):
     corpus = part(scifact, measuring)
-
-    def index():
-        retriever = ours()
-        retriever.index(corpus)
-        return retriever
-
-    own, peer = versus(index, lambda: BM25Okapi(Words().split(corpus.texts)))
+    own, peer = versus(lambda: indexed(corpus), lambda: BM25Okapi(Words().split(corpus.texts)))
     assert own.nbytes() > 0
     assert peer.corpus_size == len(corpus)
 
@@ -69,8 +63,7 @@ def test_bm25_index_against_rank_bm25(versus, scifact, measuring):
 @pytest.mark.benchmark(group="bm25 search")
 def test_bm25_search_against_bm25s(versus, scifact, measuring):
     corpus, queries = part(scifact, measuring), scifact.queries
-    own, model = ours(), bm25s_index(corpus.texts)
-    own.index(corpus)
+    own, model = indexed(corpus), bm25s_index(corpus.texts)
 
     def peer():
         return model.retrieve(bm25s_tokens(queries.texts), k=K, show_progress=False, n_threads=cores())
@@ -85,8 +78,7 @@ def test_bm25_search_against_bm25s(versus, scifact, measuring):
 def test_bm25_search_against_rank_bm25(versus, scifact, measuring):
     corpus = part(scifact, measuring)
     queries = scifact.queries[:30] if not measuring else scifact.queries
-    own = ours()
-    own.index(corpus)
+    own = indexed(corpus)
     words = Words()
     model = BM25Okapi(words.split(corpus.texts))
 
@@ -104,8 +96,7 @@ def test_bm25_search_against_rank_bm25(versus, scifact, measuring):
 @pytest.mark.benchmark(group="bm25 search")
 def test_bm25_search_of_one_query_against_bm25s(versus, scifact, measuring):
     corpus, one = part(scifact, measuring), scifact.queries[:1]
-    own, model = ours(), bm25s_index(corpus.texts)
-    own.index(corpus)
+    own, model = indexed(corpus), bm25s_index(corpus.texts)
     runs, _ = versus(
         lambda: [own.search(one, K) for _ in range(20)],
         lambda: [model.retrieve(bm25s_tokens(one.texts), k=K, show_progress=False, n_threads=0) for _ in range(20)],
