@@ -44,6 +44,8 @@ class Board:
     rows: list[Row]
     environments: list[str]
     """Fingerprints of the environments that the shown figures come from."""
+    remarks: dict[str, list[str]]
+    """What a reader must know of some retrievers, and the rows that it is about."""
 
 
 def build(records: Iterable[Record], metric: str = "ndcg@10") -> Board:
@@ -66,7 +68,28 @@ def build(records: Iterable[Record], metric: str = "ndcg@10") -> Board:
     rows = [_row(label, cells[label], failed - set(newest), common) for label in labels]
     rows.sort(key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.label))
     environments = {record.environment for parts in newest.values() for record in parts.values()}
-    return Board(metric, datasets, common, rows, sorted(environments))
+    return Board(metric, datasets, common, rows, sorted(environments), _remarks(rows))
+
+
+def _remarks(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """The remarks among the facts of the records shown, a part's too."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        records = [record for cell in row.cells.values() for record in cell.records]
+        said = {str(value) for record in records for key, value in record.facts.items() if _is_remark(key)}
+        said |= {
+            f"Of what exact search finds, {value:.1%} are found on {record.dataset.name} ({key})"
+            for record in records
+            for key, value in record.facts.items()
+            if key.rpartition("/")[2].startswith("recall@")
+        }
+        for remark in sorted(said):
+            found.setdefault(remark, []).append(row.label)
+    return found
+
+
+def _is_remark(key: str) -> bool:
+    return key.rpartition("/")[2] == "remark"
 
 
 def _collection(record: Record) -> tuple[str, str | None]:
@@ -108,9 +131,10 @@ def _row(label: str, cells: dict[str, Cell], failed: set[tuple[str, str]], commo
     )
 
 
-def _speeds(timings: Sequence[Timing]) -> tuple[float, float, float]:
-    """Queries/s, documents/s and index megabytes (10^6 bytes) over some cells together."""
+def _speeds(timings: Sequence[Timing]) -> tuple[float, float | None, float]:
+    """Queries/s, documents/s (None where a part was encoded elsewhere) and index megabytes (10^6) over some cells."""
     queries, documents = sum(timing.queries for timing in timings), sum(timing.documents for timing in timings)
     searching = sum(timing.queries / timing.queries_per_s for timing in timings)
     indexing = sum(timing.index.wall_s for timing in timings)
-    return queries / searching, documents / indexing, sum(timing.index_bytes for timing in timings) / 1e6
+    docs_per_s = None if any(timing.index.elsewhere for timing in timings) else documents / indexing
+    return queries / searching, docs_per_s, sum(timing.index_bytes for timing in timings) / 1e6

@@ -40,13 +40,22 @@ class Recorder:
         self.stages: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self.facts: dict[str, Any] = {}
-        self.wall_s = self.cpu_s = 0.0
+        self.later: dict[str, Callable[[], Any]] = {}
+        self.wall_s = self.cpu_s = self.earlier_s = 0.0
+        self.elsewhere = False
         self.inner: list[float] = []  # seconds spent in stages inside each open stage
         self.prefix = ""
 
     def phase(self) -> Phase:
         """The figures of the recording, once it has ended."""
-        return Phase(wall_s=self.wall_s, cpu_s=self.cpu_s, stages=dict(self.stages), counts=dict(self.counts))
+        return Phase(
+            wall_s=self.wall_s,
+            cpu_s=self.cpu_s,
+            stages=dict(self.stages),
+            counts=dict(self.counts),
+            earlier_s=self.earlier_s,
+            elsewhere=self.elsewhere,
+        )
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
@@ -62,7 +71,8 @@ def recording() -> Iterator[Recorder]:
     try:
         yield recorder
     finally:
-        recorder.wall_s, recorder.cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+        recorder.wall_s += time.perf_counter() - wall
+        recorder.cpu_s += time.process_time() - cpu
         _recorder.reset(token)
 
 
@@ -124,6 +134,46 @@ def fact(name: str, value: Any) -> None:
     """Say something of the retriever that belongs in its record: device, dtype, weights, ..."""
     if recorder := _recorder.get():
         recorder.facts[recorder.prefix + name] = value
+
+
+@contextmanager
+def unbilled() -> Iterator[None]:
+    """Leave the block out of the phase and of the stage that is open: house-keeping that is no part of the work."""
+    recorder = _recorder.get()
+    wall, cpu = time.perf_counter(), time.process_time()
+    try:
+        yield
+    finally:
+        if recorder:
+            spent = time.perf_counter() - wall
+            recorder.wall_s -= spent
+            recorder.cpu_s -= time.process_time() - cpu
+            if recorder.inner:
+                recorder.inner[-1] += spent
+
+
+def afterwards(name: str, measure: Callable[[], Any]) -> None:
+    """Have a fact found out once the clock has stopped: what a check against an exact search gives, say."""
+    if recorder := _recorder.get():
+        recorder.later[recorder.prefix + name] = measure
+
+
+def bill(phase: Phase, into: str, earlier: bool, elsewhere: bool = False) -> None:
+    """Enter work that was recorded apart: its counts and, where it was done `earlier`, its seconds in stage `into`.
+
+    What was done `elsewhere`, on another machine, has no price here: the phase then has no throughput.
+    """
+    recorder = _recorder.get()
+    if recorder is None:
+        return
+    for name, n in phase.counts.items():
+        recorder.counts[recorder.prefix + name] += n
+    recorder.elsewhere |= elsewhere
+    if earlier and not elsewhere:
+        recorder.stages[recorder.prefix + into] += phase.wall_s
+        recorder.wall_s += phase.wall_s
+        recorder.cpu_s += phase.cpu_s
+        recorder.earlier_s += phase.wall_s
 
 
 def peak_memory() -> int:

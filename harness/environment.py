@@ -35,6 +35,7 @@ _PACKAGES = (
     "PyStemmer",
     "stop-words",
     "rank-bm25",
+    "faiss-cpu",
 )
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 _threads: int | None = None

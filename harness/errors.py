@@ -5,6 +5,7 @@ HarnessError
 ├── DataError        a collection that cannot be used: names the file, the line and the fix
 ├── DownloadError    a file that could not be fetched, or that is not the one that was promised
 ├── WeightsError     model weights that cannot be had: names what was tried
+├── ApiError         a server of embeddings that refused, failed, or gave no answer that can be used
 ├── RunError         a retriever's answer that no metric may score: NaN, infinite, a document twice
 └── StoreError       a record on disk that cannot be read
 """
@@ -28,6 +29,10 @@ class DownloadError(HarnessError):
 
 class WeightsError(HarnessError):
     """Model weights that cannot be had."""
+
+
+class ApiError(HarnessError):
+    """A server of embeddings that refused, failed, or gave no answer that can be used."""
 
 
 class RunError(HarnessError):

@@ -137,7 +137,8 @@ def _from_hub(name: str, revision: str | None) -> Weights:
     except Exception as error:  # the client's own library of errors changes with its release
         said = (str(error).strip().splitlines() or [""])[0]
         raise WeightsError(f"{where}: {type(error).__name__}: {said}") from None
-    return Weights(path, "hub", path.name)
+    # a snapshot without its modules.json is another model than the whole one of the same commit
+    return Weights(path, "hub", path.name if _whole(path) else tree_hash(path))
 
 
 def _has_weights(folder: Path) -> bool:

@@ -144,17 +144,34 @@ def _check_target(config: Mapping[str, Any], where: str) -> None:
         target = get_object(config["_target_"])
     except Exception as error:
         raise ConfigError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
-    parameters = inspect.signature(target).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    parameters = _parameters(target)
+    if parameters is None:
         return
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key, value in config.items():
         if key.startswith("_"):
             continue
         if key not in parameters:
             raise ConfigError(unknown_key(where, key, list(parameters)))
-        if wanted := _wanted(value, hints.get(key)):
+        if wanted := _wanted(value, parameters[key]):
             raise ConfigError(f"{where}.{key}={value!r} must be {wanted}; see: harness --cfg job")
+
+
+def _parameters(target: Any) -> dict[str, Any] | None:
+    """The parameters of a target and their types, with those that a class hands on to its bases; None: any key."""
+    kinds = [vars(kind).get("__init__") for kind in target.__mro__[:-1]] if inspect.isclass(target) else [target]
+    makers = [maker for maker in kinds if maker is not None]
+    found: dict[str, Any] = {}
+    for maker in makers:
+        own = inspect.signature(maker).parameters
+        hints = get_type_hints(maker)
+        found = {**{name: hints.get(name) for name, one in own.items() if one.kind not in _LOOSE}, **found}
+        if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
+            found.pop("self", None)
+            return found
+    return None if makers else {}
+
+
+_LOOSE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from harness import environment
 from harness.cli import build, say
 from harness.cli.progress import listener
 from harness.clock import listening, peak_memory
+from harness.encoders import cache
 from harness.errors import ConfigError
 from harness.metrics import METRIC_VERSION
 from harness.runner import Measured, TimingPlan, cell_key, measure, parse_metrics
@@ -81,7 +82,7 @@ class Cell:
         self._choices: Mapping[str, str] = {
             key: option
             for key, option in run.runtime.choices.items()
-            if key in ("retriever", "dataset") or key.startswith("retriever@retriever.")
+            if key in ("retriever", "dataset") or "@retriever." in key
         }
         sources = [source.path for source in run.runtime.config_sources if source.schema == "file"]
         self._folders = [path for path in sources if path and Path(path) != build.CONF]
@@ -107,7 +108,7 @@ class Cell:
         config, started = self.config, datetime.now(UTC)
         retriever = build.construct(config.retriever, "retriever")
         _ = self._retriever  # what cannot be named is refused before hours are spent on it
-        with listening(listener()):
+        with listening(listener()), cache.using("reuse" if config.resume else "renew"):
             dataset: Dataset | None = None
             try:
                 dataset = build.construct(config.dataset, "dataset")
@@ -117,7 +118,8 @@ class Cell:
                 result = measure(
                     retriever, dataset, k=config.k, metrics=config.metrics, plan=config.timing, seed=config.seed
                 )
-                record = self._record(started, dataset, result, peak_memory() if whole_process else None)
+                whole = whole_process and not result.timing.index.earlier_s  # cached vectors spared memory too
+                record = self._record(started, dataset, result, peak_memory() if whole else None)
                 per_query = (result.query_ids, result.scores)
                 return self.store.append(record, environment.manifest(), result.run, per_query)
             except Exception as error:
@@ -174,15 +176,18 @@ class Cell:
         named = [f"retriever={name}", f"k={self.config.k}"]
         usual = build.choices(named, self._folders)
         swapped = {
-            key.removeprefix("retriever@retriever."): option
-            for key, option in self._choices.items()
-            if key.startswith("retriever@") and usual.get(key) != option
+            place: option
+            for place, option in self._choices.items()
+            if "@retriever." in place and usual.get(place) != option
         }
-        for key, option in swapped.items():
-            place = f"retriever@retriever.{key}"
-            named.append(f"{'' if place in usual else '+'}{place}={option}")
-        default = build.public(build.composition(named, self._folders))["retriever"]
-        return RetrieverInfo(name=name, differences={**swapped, **build.differences(config, default)}, config=config)
+        named += [f"{'' if place in usual else '+'}{place}={option}" for place, option in swapped.items()]
+        default = build.composition(named, self._folders)
+        default["dataset"] = self._public[
+            "dataset"
+        ]  # an instruction that the retriever's prompt takes is no difference
+        differences = build.differences(config, build.public(default)["retriever"])
+        said = {place.partition("@retriever.")[2]: option for place, option in swapped.items()}
+        return RetrieverInfo(name=name, differences={**said, **differences}, config=config)
 
     def _dataset(self, dataset: Dataset | None) -> DatasetInfo:
         name, config = self._choices["dataset"], self._public["dataset"]

@@ -1,4 +1,4 @@
-"""The commands that read: report, list, validate, env. Only `validate`, which builds retrievers, imports torch.
+"""The commands that read: report, explain, list, validate, env. Only those that build retrievers import torch.
 
 Exit codes: 0 fine, 1 a check failed, 2 usage, 3 nothing to decide from.
 """
@@ -18,7 +18,7 @@ from harness.errors import HarnessError
 
 _HELP = """\
 measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
-  harness                                          the quickstart: three families on the embedded collection
+  harness                                          the quickstart: five families on the embedded collection
   harness retriever=bm25 dataset=scifact           one cell (`harness run ...` is the same)
   harness -m retriever=bm25,minilm dataset=scifact,nfcorpus
   harness experiment=beir                          a sweep kept in a file
@@ -60,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--only", choices=["md"], help="write this form to stdout and no file")
     report.set_defaults(command=_report)
 
+    explain = commands.add_parser("explain", help="why a document ranks where it does for a query")
+    explain.add_argument(
+        "words",
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="query=TEXT_OR_ID and doc=ID, or top=N for the N best; retriever=NAME dataset=NAME and any other override",
+    )
+    explain.set_defaults(command=_explain)
+
     listing = commands.add_parser("list", help="what can be measured, what was measured")
     listing.add_argument("what", choices=["retrievers", "datasets", "experiments", "records"])
     listing.set_defaults(command=_list)
@@ -75,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
     for command in (report, listing):
         command.add_argument("--results", type=Path, default=Path("results"), help="results folder; default: results")
-    for command in (report, listing, validate, env):
+    for command in (report, explain, listing, validate, env):
         command.add_argument("--json", action="store_true", help="JSON on stdout")
     return parser
 
@@ -103,6 +112,21 @@ def _report(options: argparse.Namespace) -> int:
         width = shutil.get_terminal_size((120, 24)).columns
         print(terminal.render(board, width, color=sys.stdout.isatty()), end="")
         write(options.results / "leaderboard.md", markdown.render(board).encode())
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from harness.cli.explain import explain
+    from harness.report import explanation
+
+    found = explain(options.words)
+    if options.json:
+        _print(asdict(found))
+    else:
+        width = shutil.get_terminal_size((120, 24)).columns
+        print(explanation.render(found, width, color=sys.stdout.isatty()), end="")
     return 0
 
 

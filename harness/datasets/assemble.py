@@ -22,6 +22,7 @@ def assemble(
     drop_self_hits: bool = False,
     group: str | None = None,
     parts: int = 1,
+    instruction: str | None = None,
 ) -> Dataset:
     """A Dataset of the queries that have a relevant document.
 
@@ -44,7 +45,7 @@ def assemble(
     _check_documents(corpus, judged)
     wanted = pc.is_in(queries.ids.arrow, value_set=pa.array(answerable, pa.large_string()))
     kept = Queries(queries.ids.arrow.filter(wanted), queries.texts.arrow.filter(wanted))
-    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts)
+    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts, instruction)
 
 
 def _check_queries(queries: Queries, judged: Judgements, answerable: list[str]) -> None:

@@ -29,13 +29,16 @@ def load(
     drop_self_hits: bool = False,
     group: str | None = None,
     parts: int = 1,
+    instruction: str | None = None,
 ) -> Dataset:
     """A BEIR set; `documents` and, by split, `queries` are the published counts.
 
     Raises `DataError`, `DownloadError`.
     """
     folder = _folder(name, url, md5, data_dir)
-    dataset = read(folder, name, split, drop_self_hits=drop_self_hits, group=group, parts=parts)
+    dataset = read(
+        folder, name, split, drop_self_hits=drop_self_hits, group=group, parts=parts, instruction=instruction
+    )
     for noun, found, expected in (
         ("documents", len(dataset.corpus), documents),
         ("queries", len(dataset.queries), (queries or {}).get(split)),
@@ -58,6 +61,7 @@ def read(
     drop_self_hits: bool = False,
     group: str | None = None,
     parts: int = 1,
+    instruction: str | None = None,
 ) -> Dataset:
     """Any folder in BEIR's layout. Raises `ConfigError` for a split that is not there, `DataError`."""
     files = sorted((folder / "qrels").glob("*.tsv"))
@@ -67,7 +71,17 @@ def read(
     judged = judgements.read(folder / "qrels" / f"{split}.tsv")
     corpus = texts.read(Corpus, folder / "corpus.jsonl", columns)
     asked = texts.read(Queries, folder / "queries.jsonl", query_columns)
-    return assemble(name, split, corpus, asked, judged, drop_self_hits=drop_self_hits, group=group, parts=parts)
+    return assemble(
+        name,
+        split,
+        corpus,
+        asked,
+        judged,
+        drop_self_hits=drop_self_hits,
+        group=group,
+        parts=parts,
+        instruction=instruction,
+    )
 
 
 def _folder(name: str, url: str, md5: str, data_dir: str | None) -> Path:

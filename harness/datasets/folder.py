@@ -27,6 +27,7 @@ def load(
     queries: str | None = None,
     qrels: str | None = None,
     drop_self_hits: bool = False,
+    instruction: str | None = None,
 ) -> Dataset:
     """A collection from `path`; corpus, queries and qrels are files inside it. Raises `DataError`."""
     folder = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
@@ -42,7 +43,13 @@ def load(
                 "dataset.corpus=FILE dataset.queries=FILE dataset.qrels=FILE"
             )
         return beir.read(
-            folder, name, split, columns=columns, query_columns=query_columns, drop_self_hits=drop_self_hits
+            folder,
+            name,
+            split,
+            columns=columns,
+            query_columns=query_columns,
+            drop_self_hits=drop_self_hits,
+            instruction=instruction,
         )
     if missing := [f"dataset.{role}" for role in files if role not in named]:
         raise ConfigError(f"{folder}: {', '.join(missing)} is not set; name all three files or none")
@@ -53,4 +60,5 @@ def load(
         texts.read(Queries, folder / named["queries"], query_columns),
         judgements.read(folder / named["qrels"], qrels_columns),
         drop_self_hits=drop_self_hits,
+        instruction=instruction,
     )

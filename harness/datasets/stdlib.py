@@ -44,7 +44,7 @@ class _Documented:
     text: str
 
 
-def load(documents: int = 1600, queries: int = 500, seed: int = 0) -> Dataset:
+def load(documents: int = 1600, queries: int = 500, seed: int = 0, instruction: str | None = None) -> Dataset:
     """A seeded sample of the library's definitions and of their first lines, the same for one Python version."""
     if documents < 1 or queries < 1:
         raise ConfigError(f"dataset.documents={documents} and dataset.queries={queries} must be at least 1")
@@ -63,9 +63,8 @@ def load(documents: int = 1600, queries: int = 500, seed: int = 0) -> Dataset:
     ids = {key: f"q{number}" for number, key in enumerate(asked)}
     qrels = Qrels({ids[key]: dict.fromkeys(answers[key], 1) for key in asked})
     corpus = Corpus(chosen, [found[name].text for name in chosen])
-    return assemble(
-        "stdlib", "test", corpus, Queries(ids.values(), [wording[key] for key in asked]), Judgements(qrels, path, {})
-    )
+    asked_for = Queries(ids.values(), [wording[key] for key in asked])
+    return assemble("stdlib", "test", corpus, asked_for, Judgements(qrels, path, {}), instruction=instruction)
 
 
 def _sampled(names: dict[str, object] | dict[str, "_Documented"] | dict[str, str], n: int, seed: int) -> list[str]:

@@ -43,4 +43,4 @@ def notes(board: Board) -> list[str]:
     if len(board.environments) > 1:
         short = ", ".join(name[:8] for name in board.environments)
         said.append(f"Costs come from {len(board.environments)} environments ({short}) and do not compare across them.")
-    return said
+    return said + [f"{remark}: {', '.join(labels)}." for remark, labels in board.remarks.items()]

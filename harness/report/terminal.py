@@ -15,7 +15,7 @@ def render(board: Board, width: int = 120, color: bool = False) -> str:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(board.metric, overflow="fold")
     for heading in figures.headings(board):
-        table.add_column(heading, justify="right", overflow="fold")
+        table.add_column(Text(heading), justify="right", overflow="fold")
     best = {
         name: max((r.cells[name].value for r in board.rows if name in r.cells), default=None) for name in board.datasets
     }

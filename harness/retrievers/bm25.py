@@ -12,7 +12,7 @@ from harness.environment import threads
 from harness.errors import ConfigError
 from harness.search.postings import Postings, Sparse
 from harness.search.topk import no_hits
-from harness.types import Corpus, Queries, Run
+from harness.types import Corpus, Explanation, Queries, Run
 
 
 class BM25:
@@ -50,6 +50,28 @@ class BM25:
         with stage("search"):
             docs, scores = self._postings.search(encoded, min(k, len(self._doc_ids)), self._ranks, threads())
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
+
+    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
+        """What each term of the query adds."""
+        encoded, names, n = self._tokenizer.transform(query.texts), self._tokenizer.vocabulary, len(self._doc_ids)
+        terms = list(zip(encoded.terms.tolist(), encoded.weights.tolist(), strict=True))
+        found = []
+        for doc in docs:
+            rows = [
+                (
+                    names[term],
+                    int(times),
+                    f"{self._postings.df(term):,} of {n:,}",
+                    times * self._postings.weight(term, doc),
+                )
+                for term, times in terms
+            ]
+            rows.sort(key=lambda row: -row[3])
+            total = sum(row[3] for row in rows)
+            held = sum(row[3] > 0 for row in rows)
+            said = f"{held} of the {len(rows)} query terms that the corpus knows add up to {total:.4f}"
+            found.append(Explanation(said, ("term", "in query", "documents with it", "adds"), list(rows)))
+        return found
 
     def nbytes(self) -> int:
         """Bytes of the postings."""
@@ -89,6 +111,19 @@ class RankBM25:
                 best = hit[np.lexsort((self._ranks[hit], -found[hit]))][: docs.shape[1]]
                 docs[row, : len(best)], scores[row, : len(best)] = best, found[best]
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
+
+    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
+        """What the package gives for each term of the query alone."""
+        terms = self._tokenizer.split(query.texts)[0]
+        alone = {term: self._model.get_scores([term]) * terms.count(term) if self._model else None for term in terms}
+        found = []
+        for doc in docs:
+            rows = [(term, float(scores[doc]) if scores is not None else 0.0) for term, scores in alone.items()]
+            rows.sort(key=lambda row: -row[1])
+            found.append(
+                Explanation(f"the terms add up to {sum(value for _, value in rows):.4f}", ("term", "adds"), list(rows))
+            )
+        return found
 
     def nbytes(self) -> int:
         """Bytes of the package's dicts of counts, without the words, which they share."""

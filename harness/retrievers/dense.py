@@ -1,34 +1,119 @@
-"""Dense retrieval: one vector a text, exact inner-product search. Cosine where the model normalises its vectors."""
+"""Dense retrieval: one vector a text, inner-product search, exact or with a smaller or faster index."""
 
+from typing import Protocol
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from harness.clock import stage
-from harness.encoders.dense import DenseEncoder
+from harness.clock import afterwards, stage
+from harness.encoders.transformer import Side
 from harness.environment import threads
+from harness.errors import ConfigError
 from harness.search import dense
-from harness.types import Corpus, Queries, Run
+from harness.search.topk import Hits, recall
+from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types.explanation import Cell
+
+
+class Encoder(Protocol):
+    """What turns texts into one vector each."""
+
+    def encode(self, texts: Strings, side: Side) -> torch.Tensor:
+        """Vectors [texts, dimensions] as float32."""
+        ...
+
+
+class Index(Protocol):
+    """A way to search vectors that may miss some of the best."""
+
+    def build(self, vectors: torch.Tensor) -> None:
+        """Make ready to search vectors [documents, dimensions]."""
+        ...
+
+    def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
+        """About the k best documents of each query."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held to be searched."""
+        ...
 
 
 class Dense:
-    """Any encoder with `encode(texts, side)`; vectors are float32 and held where the encoder left them."""
+    """Any encoder, and an `index`; None searches the float32 vectors exactly, where the encoder left them.
 
-    def __init__(self, encoder: DenseEncoder) -> None:
-        self._encoder = encoder
+    An index's recall against the exact search is measured on the first `checked` queries after the clock has stopped;
+    the float32 vectors are kept for that and do not count as index; with 0 they are let go.
+    """
+
+    def __init__(self, encoder: Encoder, index: Index | None = None, checked: int = 50) -> None:
+        if checked < 0:
+            raise ConfigError(f"retriever.checked={checked} must be 0 or more")
+        self._encoder, self._index, self._checked = encoder, index, checked
         self._vectors = torch.empty((0, 0))
+        self._scored = False
 
     def index(self, corpus: Corpus) -> None:
         """Encode every document."""
-        self._vectors = self._encoder.encode(corpus.texts, "document")
+        vectors = self._encoder.encode(corpus.texts, "document")
         with stage("build"):
             self._doc_ids, self._ranks = corpus.ids, corpus.ranks
+            if self._index is not None:
+                self._index.build(vectors)
+            self._vectors = vectors if self._index is None or self._checked else torch.empty_like(vectors[:0])
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k documents of highest inner product with each query."""
         vectors = self._encoder.encode(queries.texts, "query")
+        k = min(k, len(self._doc_ids))
         with stage("search"):
-            docs, scores = dense.search(self._vectors, vectors, min(k, len(self._doc_ids)), self._ranks, threads())
-            return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
+            found = self._exact if self._index is None else self._index.search
+            run = Run(queries.ids, self._doc_ids, *found(vectors, k, self._ranks, threads()), self._ranks)
+        if self._index is not None and self._checked:
+            sample = vectors[: self._checked]
+            afterwards(
+                f"recall@{k}_of_exact",
+                lambda: recall(run.docs[: len(sample)], self._exact(sample, k, self._ranks, threads())[0]),
+            )
+        return run
+
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Exact inner products [queries, candidates] of the documents `docs`; -inf where there is none (-1)."""
+        self._needs_vectors("scoring")
+        self._scored = True
+        vectors = self._encoder.encode(queries.texts, "query")
+        with stage("score"):
+            return dense.score(self._vectors, vectors, docs)
+
+    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
+        """The similarity beside those of the whole corpus."""
+        self._needs_vectors("explaining")
+        vector = self._encoder.encode(query.texts, "query")[0]
+        values = (self._vectors @ vector).cpu().numpy()
+        places = (0, 5, 25, 50, 75, 95, 99, 100)
+        spread = list(zip(places, np.percentile(values, places).tolist(), strict=True))
+        found = []
+        for doc in docs:
+            own = float(values[doc])
+            above = int((values > own).sum())
+            deviations = (own - values.mean()) / max(float(values.std()), 1e-12)
+            rows: list[tuple[Cell, ...]] = [("this document", own), *((f"corpus, {p} % below", v) for p, v in spread)]
+            said = f"similarity {own:.4f}, {deviations:+.1f} deviations from the mean; {above:,} documents are nearer"
+            found.append(Explanation(said, ("", "similarity"), rows))
+        return found
+
+    def _needs_vectors(self, what: str) -> None:
+        if len(self._vectors) < len(self._doc_ids):
+            raise ConfigError(
+                f"{what} takes the float32 vectors, which retriever.checked=0 lets go; set it to 1 or more"
+            )
+
+    def _exact(self, vectors: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
+        return dense.search(self._vectors, vectors, k, ranks, threads)
 
     def nbytes(self) -> int:
-        """Bytes of the vectors."""
-        return self._vectors.nbytes
+        """Bytes of the vectors, or of the index in their place; of both once given documents were scored exactly."""
+        vectors = self._vectors.nbytes if self._index is None or self._scored else 0
+        return vectors + (self._index.nbytes if self._index is not None else 0)

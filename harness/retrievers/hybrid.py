@@ -4,10 +4,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.clock import part, stage
 from harness.errors import ConfigError
-from harness.types import Corpus, Queries, Retriever, Run
+from harness.retrievers.explained import explained, standing
+from harness.types import Corpus, Explanation, Queries, Retriever, Run
+from harness.types.explanation import Cell
 
 log = logging.getLogger(__name__)
 
@@ -38,26 +41,150 @@ class Hybrid:
         if k > self._depth + 1 and not self._warned:  # one more is searched where a query's own document is dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
+        depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
         runs = []
         for name, retriever in self._retrievers.items():
             with part(name):
-                runs.append(retriever.search(queries, self._depth))
+                runs.append(retriever.search(queries, depth))
         with stage("fuse"):
             return self._fusion(runs).top(k)
+
+    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
+        """Each part's rank and score of the document, and what the fusion makes of it."""
+        runs = {name: retriever.search(query, self._depth) for name, retriever in self._retrievers.items()}
+        whole = self._fusion(list(runs.values()))
+        without = {
+            name: self._fusion([_emptied(run) if own == name else run for own, run in runs.items()]) for name in runs
+        }
+        inner = explained(self._retrievers, query, docs)
+        found = []
+        for place, doc in enumerate(docs):
+            total = standing(whole, doc)[1]
+            shares = _shares(total or 0.0, {name: standing(run, doc)[1] for name, run in without.items()})
+            rows: list[tuple[Cell, ...]] = [(name, *standing(run, doc), shares[name]) for name, run in runs.items()]
+            said = (
+                f"no part has it among its {self._depth} best"
+                if total is None
+                else f"fused score {total:.4f}; a part adds what the score is without it less"
+            )
+            columns = ("part", "rank there", "score there", "adds")
+            found.append(Explanation(said, columns, rows, {name: own[place] for name, own in inner.items()}))
+        return found
 
     def nbytes(self) -> int:
         """Bytes of all parts together."""
         return sum(retriever.nbytes() for retriever in self._retrievers.values())
 
 
-def rrf(runs: Sequence[Run], constant: float = 60) -> Run:
-    """Reciprocal rank fusion: the sum over runs of 1 / (constant + rank), rank from 1 (Cormack et al., SIGIR 2009).
+def _emptied(run: Run) -> Run:
+    return Run(run.query_ids, run.doc_ids, np.full_like(run.docs, -1), run.scores)
 
-    The runs must be over the same queries and documents, in the same order.
+
+def _shares(total: float, without: Mapping[str, float | None]) -> dict[str, float]:
+    """What each part adds: the total less the score without it; a part that alone has the document adds the rest."""
+    found = {name: total - score for name, score in without.items() if score is not None}
+    return {name: found.get(name, total - sum(found.values())) for name in without}
+
+
+def rrf(runs: Sequence[Run], constant: float = 60, weights: Sequence[float] | None = None) -> Run:
+    """Reciprocal rank fusion (Cormack et al., SIGIR 2009): the sum of weight / (constant + rank), rank from 1.
+
+    The runs must be over the same queries and documents, in the same order; `weights`, one a run, are 1 where None.
     """
     if constant < 0:
         raise ConfigError(f"retriever.fusion.constant={constant} is below 0; 60 is usual")
-    shares = [np.broadcast_to(1.0 / (constant + np.arange(1, run.depth + 1)), run.docs.shape) for run in runs]
+    factors = [1.0] * len(runs) if weights is None else _weights(weights, len(runs))
+    return _summed(
+        runs,
+        [
+            np.broadcast_to(factor / (constant + np.arange(1, run.depth + 1)), run.docs.shape)
+            for factor, run in zip(factors, runs, strict=True)
+        ],
+    )
+
+
+def convex(runs: Sequence[Run], normalize: str = "min_max", weights: Sequence[float] | None = None) -> Run:
+    """The weighted mean of normalised scores (Bruch et al., TOIS 2023); weights are scaled to sum to 1.
+
+    Each query's list is normalised for itself; a document that a list does not hold counts as that list's floor:
+    min_max    (s - min) / (max - min); floor 0; a list of equal scores is all 1
+    z_score    (s - mean) / deviation; floor the lowest of the list; equal scores are all 0
+    dbsf       (s - (mean - 3 deviations)) / 6 deviations, held to 0..1 (distribution-based fusion, Mazzeschi);
+               floor 0; equal scores are all 0.5
+    """
+    if normalize not in _NORMALIZE:
+        raise ConfigError(f"retriever.fusion.normalize={normalize!r}; choices: {', '.join(_NORMALIZE)}")
+    factors = np.array(_weights([1.0] * len(runs) if weights is None else weights, len(runs)))
+    shares = []
+    floor = np.zeros((len(runs[0]), 1))
+    for factor, run in zip(factors / factors.sum(), runs, strict=True):
+        values, lowest = _NORMALIZE[normalize](run)
+        shares.append(factor * (values - lowest))
+        floor = floor + factor * lowest
+    return _summed(runs, shares, floor)
+
+
+def _weights(weights: Sequence[float], n: int) -> list[float]:
+    said = f"retriever.fusion.weights={list(weights)}"
+    if len(weights) != n:
+        raise ConfigError(f"{said} are {len(weights)} numbers for {n} retrievers; give one each, in their order")
+    numbers = all(isinstance(weight, int | float) and np.isfinite(weight) and weight >= 0 for weight in weights)
+    if not numbers or not sum(weights):
+        raise ConfigError(f"{said} must be numbers of 0 or more, and not all 0")
+    return [float(weight) for weight in weights]
+
+
+Normalized = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Values [queries, depth] and each query's floor [queries, 1]."""
+
+
+def _moments(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores with 0 in empty places, the filled places, and each query's mean and deviation [queries, 1]."""
+    hit = run.docs >= 0
+    scores = np.where(hit, run.scores, 0.0).astype(np.float64)
+    n = np.maximum(hit.sum(axis=1, keepdims=True), 1)
+    mean = scores.sum(axis=1, keepdims=True) / n
+    spread = np.sqrt((np.where(hit, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
+    return scores, hit, mean, np.where(_constant(run), 0.0, spread)
+
+
+def _constant(run: Run) -> NDArray[np.bool_]:
+    """Whether a query's scores are all equal [queries, 1]."""
+    hit = run.docs >= 0
+    highest = np.where(hit, run.scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    lowest = np.where(hit, run.scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    return np.asarray(highest <= lowest)
+
+
+def _min_max(run: Run) -> Normalized:
+    scores, hit, _, _ = _moments(run)
+    low = np.where(hit, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    high = np.where(hit, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(_constant(run), 1.0, (scores - low) / (high - low))
+    return values, np.zeros((len(run), 1))
+
+
+def _z_score(run: Run) -> Normalized:
+    scores, hit, mean, spread = _moments(run)
+    values = np.divide(scores - mean, spread, out=np.zeros_like(scores), where=spread > 0)
+    lowest = np.where(hit, values, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    return values, np.where(np.isinf(lowest), 0.0, lowest)
+
+
+def _dbsf(run: Run) -> Normalized:
+    scores, _, mean, spread = _moments(run)
+    values = np.divide(scores - mean + 3 * spread, 6 * spread, out=np.full_like(scores, 0.5), where=spread > 0)
+    return np.clip(values, 0.0, 1.0), np.zeros((len(run), 1))
+
+
+_NORMALIZE: dict[str, Callable[[Run], Normalized]] = {"min_max": _min_max, "z_score": _z_score, "dbsf": _dbsf}
+
+
+def _summed(
+    runs: Sequence[Run], shares: Sequence[NDArray[np.float64]], floor: NDArray[np.float64] | float = 0.0
+) -> Run:
+    """The run of every document's floor and shares together."""
     docs, scores = np.concatenate([run.docs for run in runs], axis=1), np.concatenate(shares, axis=1)
     order = np.argsort(docs, axis=1, kind="stable")
     docs, scores = np.take_along_axis(docs, order, axis=1), np.take_along_axis(scores, order, axis=1)
@@ -67,4 +194,4 @@ def rrf(runs: Sequence[Run], constant: float = 60) -> Run:
         total = np.add.reduceat(scores.ravel(), np.flatnonzero(first))
         docs, scores = np.where(first, docs, -1), np.zeros(docs.shape)
         scores[first] = total
-    return Run(runs[0].query_ids, runs[0].doc_ids, docs, scores)
+    return Run(runs[0].query_ids, runs[0].doc_ids, docs, scores + floor)

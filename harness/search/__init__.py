@@ -1,1 +1,1 @@
-"""Vectors to top-k: exact dense search and impact-scored postings. Arrays only: no models, no text, no disks."""
+"""Arrays to top-k: exact dense, quantised and approximate search, sparse postings, MaxSim. No models, no text."""

@@ -3,14 +3,11 @@
 Memory beyond the vectors does not grow with queries x documents: one block's scores and the k best are held.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
-from harness.search.topk import Hits, best_first, in_blocks, key_of, no_hits, no_keys, offer, score_of, scores_of
+from harness.search.topk import Best, Hits, no_hits
 
 _DOCS = 8192
 _QUERIES = 512
@@ -19,7 +16,8 @@ _QUERIES = 512
 def search(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
     """The k documents [queries, k] of highest inner product with each query, and those products as float32.
 
-    documents [n, dimensions] and queries [m, dimensions]: float32, on one device. Fewer than k documents leave -1.
+    documents [n, dimensions], float32 or what converts to it block by block, and queries [m, dimensions] float32, on
+    one device. Fewer than k documents leave -1.
     """
     if k < 1 or not len(queries) or not len(documents):
         return no_hits(len(queries), k)
@@ -28,41 +26,27 @@ def search(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArra
     return _on_accelerator(documents, queries, k)
 
 
+def score(documents: torch.Tensor, queries: torch.Tensor, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Inner products [queries, candidates] of each query with its candidates `docs`; -inf where there is none (-1)."""
+    found = np.full(docs.shape, -np.inf, np.float32)
+    for row in range(len(docs)):
+        hit = docs[row] >= 0
+        own = documents[torch.from_numpy(docs[row, hit]).to(documents.device).long()].float()
+        found[row, hit] = (own @ queries[row]).cpu().numpy()
+    return found
+
+
 def _on_cpu(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-    keys, docs = no_keys(len(queries), k)
+    best = Best(len(queries), k)
     buffer = torch.empty((min(_QUERIES, len(queries)) * min(_DOCS, len(documents)),), dtype=torch.float32)
     for first in range(0, len(queries), _QUERIES):
         block = queries[first : first + _QUERIES]
-        best = keys[first : first + len(block)], docs[first : first + len(block)]
-        sizes = np.zeros(len(block), np.int64)
         for offset in range(0, len(documents), _DOCS):
-            part = documents[offset : offset + _DOCS]
+            part = documents[offset : offset + _DOCS].float()
             product = buffer[: len(block) * len(part)].view(len(block), len(part))
             torch.mm(block, part.T, out=product)
-            in_blocks(partial(_offer_rows, product.numpy(), offset, *best, sizes, ranks), len(block), threads)
-        _sort(*best, sizes)
-    return docs, scores_of(keys)
-
-
-@njit(nogil=True, cache=True)
-def _offer_rows(product, offset, keys, docs, sizes, ranks, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    k = keys.shape[1]
-    for row in range(first, last):
-        size = sizes[row]
-        least = score_of(keys[row, 0]) if size == k else np.float32(-np.inf)
-        for column in range(product.shape[1]):
-            score = product[row, column]
-            if not score < least:  # a NaN goes through too, so that Run can refuse it
-                size = offer(keys[row], docs[row], size, key_of(score, ranks[offset + column]), offset + column)
-                if size == k:
-                    least = score_of(keys[row, 0])
-        sizes[row] = size
-
-
-@njit(nogil=True, cache=True)
-def _sort(keys, docs, sizes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    for row in range(len(docs)):
-        best_first(keys[row], docs[row], sizes[row])
+            best.offer(product.numpy(), first, offset, ranks, threads)
+    return best.hits()
 
 
 def _on_accelerator(documents: torch.Tensor, queries: torch.Tensor, k: int) -> Hits:

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from harness.errors import RunError
 from harness.search.topk import Hits, best_first, in_blocks, key_of, no_keys, offer, score_of, scores_of
 
 _STRIDE = 16
@@ -45,8 +46,23 @@ class Postings:
         """Bytes held to be searched."""
         return self.starts.nbytes + self.docs.nbytes + self.weights.nbytes
 
+    def weight(self, term: int, doc: int) -> float:
+        """The weight of a term in a document; 0 where it is not there."""
+        own = self.docs[self.starts[term] : self.starts[term + 1]]
+        place = int(np.searchsorted(own, doc))
+        return float(self.weights[self.starts[term] + place]) if place < len(own) and own[place] == doc else 0.0
+
+    def df(self, term: int) -> int:
+        """How many documents have a term."""
+        return int(self.starts[term + 1] - self.starts[term])
+
     def search(self, queries: Sparse, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
         """Documents [queries, k] (-1: no hit) and their scores, the sum of weight products, best first."""
+        if len(queries.terms) and queries.terms.max() >= len(self.starts) - 1:
+            raise RunError(
+                f"a query has term {queries.terms.max()}, and the documents' vocabulary has {len(self.starts) - 1}: "
+                "queries and documents must be encoded over one vocabulary"
+            )
         keys, docs = no_keys(len(queries), k)
 
         def block(start: int, stop: int) -> None:

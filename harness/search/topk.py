@@ -95,6 +95,60 @@ def best_first(keys, docs, size):  # type: ignore[no-untyped-def]  # noqa: ANN00
         _sink(keys, docs, 0, last)
 
 
+def recall(found: NDArray[np.int32], exact: NDArray[np.int32]) -> float:
+    """The mean share of `exact` [rows, k] that is in `found` [rows, k], over rows with any; 1 where there is none."""
+    shares = [
+        np.isin(right[right >= 0], got).mean() for got, right in zip(found, exact, strict=True) if (right >= 0).any()
+    ]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+class Best:
+    """The k best of each row [rows, k] while scores come block by block."""
+
+    def __init__(self, rows: int, k: int) -> None:
+        self._keys, self._docs = no_keys(rows, k)
+        self._sizes = np.zeros(rows, np.int64)
+
+    def offer(
+        self, scores: NDArray[np.float32], first: int, offset: int, ranks: NDArray[np.int32], threads: int
+    ) -> None:
+        """Scores [n, documents] of rows first..first+n for documents offset, offset + 1, ...; -inf is no hit."""
+        rows = slice(first, first + len(scores))
+        keys, docs, sizes = self._keys[rows], self._docs[rows], self._sizes[rows]
+
+        def work(start: int, stop: int) -> None:
+            _offer_rows(scores, offset, keys, docs, sizes, ranks, start, stop)
+
+        in_blocks(work, len(scores), threads)
+
+    def hits(self) -> Hits:
+        """Documents (-1: no hit) and scores, both [rows, k], best first."""
+        _sort(self._keys, self._docs, self._sizes)
+        return self._docs, scores_of(self._keys)
+
+
+@njit(nogil=True, cache=True)
+def _offer_rows(scores, offset, keys, docs, sizes, ranks, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    k = keys.shape[1]
+    for row in range(first, last):
+        size = sizes[row]
+        least = score_of(keys[row, 0]) if size == k else np.float32(-3.4028235e38)
+        for column in range(scores.shape[1]):
+            score = scores[row, column]
+            if not score < least:  # a NaN goes through too, so that Run can refuse it
+                size = offer(keys[row], docs[row], size, key_of(score, ranks[offset + column]), offset + column)
+                if size == k:
+                    least = score_of(keys[row, 0])
+        sizes[row] = size
+
+
+@njit(nogil=True, cache=True)
+def _sort(keys, docs, sizes):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for row in range(len(docs)):
+        best_first(keys[row], docs[row], sizes[row])
+
+
 def in_blocks(work: Callable[[int, int], None], rows: int, threads: int) -> None:
     """Call `work(start, stop)` over all rows on `threads` threads, a few blocks each so that none waits long."""
     if threads <= 1 or rows <= 1:

@@ -1,6 +1,7 @@
 """The nouns of the harness; imports nothing else of ours but its errors."""
 
 from harness.types.dataset import Dataset, Retriever
+from harness.types.explanation import Explains, Explanation
 from harness.types.qrels import Qrels
 from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
 from harness.types.run import Run
@@ -10,6 +11,8 @@ __all__ = [
     "Corpus",
     "Dataset",
     "DatasetInfo",
+    "Explains",
+    "Explanation",
     "Fingerprint",
     "Phase",
     "Qrels",

@@ -17,6 +17,7 @@ class Dataset:
 
     `drop_self_hits`: the queries' own documents are in the corpus and do not count (ArguAna, Quora).
     `group`: the dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
+    `instruction`: the task in words, for prompts that a config makes of it; retrievers see it no other way.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Dataset:
     drop_self_hits: bool = False
     group: str | None = None
     parts: int = 1
+    instruction: str | None = None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -64,13 +64,17 @@ class Phase(_Frozen):
     """Wall seconds by stage (load, encode, build, search), each without the stages inside it."""
     counts: dict[str, int] = {}
     """What was worked on: texts, tokens, truncated; those of a hybrid's parts with the part's name before."""
+    earlier_s: float = 0.0
+    """Of wall_s, seconds that were spent when the cached vectors were first encoded, on this machine."""
+    elsewhere: bool = False
+    """Some vectors were encoded on another machine: the seconds do not hold their cost."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def truncated_share(self) -> float | None:
         """Share of the texts that were longer than the encoder reads; None where none counts them."""
         encoded = [key.removesuffix("truncated") for key in self.counts if key.rpartition("/")[2] == "truncated"]
-        texts = sum(self.counts[f"{part}texts"] for part in encoded)
+        texts = sum(self.counts.get(f"{part}texts", 0) for part in encoded)
         return sum(self.counts[f"{part}truncated"] for part in encoded) / texts if texts else None
 
 
@@ -94,16 +98,16 @@ class Timing(_Frozen):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def docs_per_s(self) -> float:
-        """Documents indexed per second of wall time, encoding included."""
-        return self.documents / self.index.wall_s
+    def docs_per_s(self) -> float | None:
+        """Documents indexed per second of wall time, encoding included; None where it was done on another machine."""
+        return None if self.index.elsewhere else self.documents / self.index.wall_s
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def tokens_per_s(self) -> float | None:
         """Document tokens indexed per second of wall time; None where the retriever counts none."""
         tokens = self.index.counts.get("tokens")
-        return tokens / self.index.wall_s if tokens else None
+        return tokens / self.index.wall_s if tokens and not self.index.elsewhere else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property

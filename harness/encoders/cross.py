@@ -1,0 +1,71 @@
+"""Cross-encoders: a query and a document read together, one score a pair, through sentence-transformers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness import clock
+from harness.encoders.model import Model, moved, wait_for
+from harness.encoders.transformer import batches, token_counts
+from harness.errors import RunError, WeightsError
+from harness.types import Strings
+
+
+class CrossEncoder(Model):
+    """A sentence-transformers CrossEncoder of one label; the settings of `Model`.
+
+    Scores are the logits, without the model's own activation: a sigmoid keeps their order until it makes ties of them.
+    """
+
+    def score(self, queries: Strings, documents: Strings, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores [queries, candidates] of the candidates `docs` of each query; -inf where there is none (-1)."""
+        model = self._loaded()
+        rows, columns = np.nonzero(docs >= 0)
+        wanted, own = np.unique(docs[rows, columns], return_inverse=True)
+        texts, asked = documents.take(wanted), list(queries)
+        found = np.full(docs.shape, -np.inf, np.float32)
+        with clock.stage("score", total=len(rows)) as step:
+            lengths = self._lengths(model, asked, texts, rows, own)
+            for batch in batches(lengths, self._budget(model)):
+                pairs = [(asked[row], texts[doc]) for row, doc in zip(rows[batch], own[batch], strict=True)]
+                found[rows[batch], columns[batch]] = self._run(model, pairs)
+                step(len(batch))
+            wait_for(model.device)
+        clock.count("pairs", len(rows))
+        if not np.isfinite(found[rows, columns]).all():
+            raise RunError(f"the cross-encoder {self._name!r} gave a score that is not a number, or infinite")
+        return found
+
+    def _lengths(
+        self, model: Any, queries: list[str], texts: list[str], rows: NDArray[np.int64], own: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Tokens of each pair as the model reads it; the special tokens of both texts are counted, one too many."""
+        lengths = token_counts(model, queries)[rows] + token_counts(model, texts)[own] - 1
+        limit = self._limit(model)
+        if limit is not None:
+            clock.count("truncated", int((lengths > limit).sum()))
+            lengths = np.minimum(lengths, limit)
+        clock.count("texts", len(rows))
+        clock.count("tokens", int(lengths.sum()))
+        return lengths
+
+    def _run(self, model: Any, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            out: torch.Tensor = model(moved(model.preprocess(pairs), model.device))["scores"]
+        scores: NDArray[np.float32] = out.float().reshape(len(pairs)).cpu().numpy()
+        return scores
+
+    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+        from sentence_transformers import CrossEncoder as Peer
+
+        model = Peer(str(folder), **settings)
+        if model.num_labels != 1:
+            raise WeightsError(
+                f"{self._name!r} has {model.num_labels} labels; a reranker gives one score a pair, such as "
+                "retriever.scorer.encoder.model=cross-encoder/ms-marco-MiniLM-L6-v2"
+            )
+        return model

@@ -1,0 +1,161 @@
+"""Text to one vector a token, for late interaction: ColBERT and its kin through sentence-transformers.
+
+Stanford's checkpoints (`artifact.metadata`) and those of PyLate or sentence-transformers bring their own prefixes,
+lengths, query expansion, skipped punctuation and projection; all of them are used as they are.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness import clock
+from harness.encoders.cache import Arrays
+from harness.encoders.transformer import Side, TransformerEncoder
+from harness.errors import ConfigError, RunError, WeightsError
+from harness.search.maxsim import Tokens
+from harness.types import Strings
+
+_STORED = {"float16": np.float16, "float32": np.float32}
+_PYLATE = {"query_prefix", "document_prefix", "query_length", "document_length", "skiplist_words"}
+
+Batch = tuple[NDArray[np.int64], NDArray[Any]]
+
+
+class MultiVectorEncoder(TransformerEncoder):
+    """A late-interaction model; the settings of `TransformerEncoder`, `max_length` being that of documents, and more.
+
+    `projection` own takes the checkpoint's and refuses a model that has none; none uses the encoder's token vectors as
+    they are. `stored` is the precision of the documents' vectors; queries are float32.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        projection: str = "own",
+        stored: str = "float16",
+        **settings: Any,
+    ) -> None:
+        super().__init__(model, **settings)
+        if projection not in ("own", "none"):
+            raise ConfigError(f"encoder.projection={projection!r}; choices: own, none")
+        if stored not in _STORED:
+            raise ConfigError(f"encoder.stored={stored!r}; choices: {', '.join(_STORED)}")
+        self._projection, self._stored = projection, stored
+
+    def encode(self, texts: Strings, side: Side) -> Tokens:
+        """Unit vectors of every token that is scored, packed, on the device."""
+        counts: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
+        vectors: NDArray[Any] | None = None
+        for arrays in self._shards(texts, side):
+            counts.append(arrays["counts"])
+            vectors = arrays["vectors"] if vectors is None else _extended(vectors, arrays["vectors"])
+        model = self._loaded()
+        if vectors is None:
+            vectors = np.empty((0, int(model.get_embedding_dimension() or 0)), np.float32)
+        starts = np.cumsum(np.concatenate(counts))
+        clock.count("vectors", int(starts[-1]))
+        return Tokens(starts, torch.from_numpy(vectors).to(model.device))
+
+    def token_names(self, text: str, side: Side) -> list[str]:
+        """The tokens that the vectors of one text belong to, as the vocabulary writes them."""
+        model = self._loaded()
+        features = self._features(model, [text], side)
+        with torch.inference_mode():
+            mask = model(dict(features), task=side)["attention_mask"].bool()
+        names: list[str] = model.tokenizer.convert_ids_to_tokens(features["input_ids"][mask].tolist())
+        return names
+
+    def _say(self, model: Any) -> None:
+        super()._say(model)
+        if self._projection == "none":
+            clock.fact("remark", "Token vectors without a projection, not trained for late interaction")
+
+    def _settings(self) -> dict[str, Any]:
+        return {"projection": self._projection, "stored": self._stored}
+
+    def _side_limit(self, model: Any, side: Side) -> int | None:
+        if side == "query":
+            expansion = model[0].query_expansion or {}
+            own = expansion["length"] if expansion.get("strategy") == "fixed" else model[0].query_length
+        else:
+            own = model[0].document_length
+        limit: int | None = own or super()._side_limit(model, side)
+        return limit
+
+    def _least(self, model: Any, side: Side) -> int:
+        return int((model[0].query_expansion or {}).get("length", 0)) if side == "query" else 0
+
+    def _cut(self, model: Any, length: int) -> None:
+        model[0].document_length = length
+
+    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+        from sentence_transformers import MultiVectorEncoder as Model
+
+        if self._projection == "own":
+            if not _late_interaction(folder):
+                raise WeightsError(
+                    f"{self._name!r} is no late-interaction checkpoint: it has no projection, and a random one would "
+                    "give random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; or "
+                    "use its token vectors as they are: retriever.encoder.projection=none"
+                )
+            return Model(str(folder), **settings)
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.base.modules import Normalize
+        from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+        bare = SentenceTransformer(str(folder), **settings)
+        modules = [bare[0], MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+        return Model(modules=modules, device=settings["device"])
+
+    def _run(self, model: Any, features: dict[str, Any], side: Side) -> Batch:
+        out = model(features, task=side)
+        mask = out["attention_mask"].bool()
+        counts = mask.sum(dim=1).cpu().numpy()
+        vectors = out["token_embeddings"][mask]
+        if not torch.isfinite(vectors).all():
+            raise RunError(f"the late-interaction encoder {self._name!r} gave a vector that is not finite")
+        kept = np.float32 if side == "query" else _STORED[self._stored]
+        return counts, vectors.float().cpu().numpy().astype(kept)
+
+    def _join(self, found: list[tuple[NDArray[np.int64], Batch]], n: int) -> Arrays:
+        counts = np.zeros(n, np.int64)
+        for rows, (sizes, _) in found:
+            counts[rows] = sizes
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        first = found[0][1][1]
+        vectors = np.empty((starts[-1], first.shape[1]), first.dtype)
+        for rows, (sizes, part) in found:
+            ends = np.cumsum(sizes)
+            for row, size, end in zip(rows.tolist(), sizes.tolist(), ends.tolist(), strict=True):
+                vectors[starts[row] : starts[row] + size] = part[end - size : end]
+        return {"counts": counts, "vectors": vectors}
+
+
+def _late_interaction(folder: Path) -> bool:
+    """Whether a checkpoint says that it was made for late interaction."""
+    config = _json(folder / "config.json")
+    architectures = config.get("architectures") or []
+    if "HF_ColBERT" in architectures or any(str(name).endswith("ForRetrieval") for name in architectures):
+        return True
+    said = _json(folder / "config_sentence_transformers.json")
+    return said.get("model_type") in ("ColBERT", "MultiVectorEncoder") or bool(_PYLATE & set(said))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _extended(held: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
+    """Both arrays as one; the first grows in place where the system can, so that they are not held twice."""
+    n = len(held)
+    if not held.flags.owndata:
+        held = held.copy()
+    held.resize((n + len(more), held.shape[1]), refcheck=False)
+    held[n:] = more
+    return held

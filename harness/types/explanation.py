@@ -1,0 +1,26 @@
+"""Explanation: why a document has the score that a retriever gives it for a query."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.types.texts import Queries
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A sentence, a small table, and those of the parts for a retriever that is made of others."""
+
+    said: str
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    parts: dict[str, "Explanation"] = field(default_factory=dict)
+
+
+class Explains(Protocol):
+    """A retriever that can say why; asked only after `index`."""
+
+    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
+        """One explanation for each of the documents `docs` (numbers in the corpus); `query` holds one query."""
+        ...
