@@ -8,7 +8,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, which reads it once
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import pytest
 from harness import weights
 from harness.cli import build
 from harness.datasets import beir
+from harness.environment import cache_dir
 from harness.retrievers.dense import Dense
 from harness.types import Dataset
 
@@ -30,6 +31,18 @@ def _folder(variable: str) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(said)
     pytest.skip(said)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One embedding cache for the whole run, empty at its start; downloads and conversions are the user's own."""
+    own = tmp_path_factory.mktemp("cache")
+    for kept in ("weights", "datasets", "texts"):
+        (cache_dir() / kept).mkdir(parents=True, exist_ok=True)
+        (own / kept).symlink_to(cache_dir() / kept, target_is_directory=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_CACHE", str(own))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ TINY = ("dataset=folder", "dataset.path=tiny")
 BM25 = ("retriever=bm25", *TINY)
 MINILM = ("retriever=minilm", *TINY)
 FUSED = ("retriever=hybrid", "retriever@retriever.retrievers.dense=bm25_mteb", *TINY)
+COLBERT = ("retriever=colbert_minilm", *TINY)
 
 
 class Said(NamedTuple):
@@ -159,6 +160,58 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("retriever.fusion.constant=-1", "60 is usual"),
     ),
     "hybrid of depth zero": ((*FUSED, "retriever.depth=0"), 1, ("retriever.depth=0", "at least 1")),
+    "unknown fusion": ((*FUSED, "fusion@retriever.fusion=borda"), 1, ("borda", "dbsf, min_max, rrf, z_score")),
+    "unknown normalisation": (
+        (*FUSED, "fusion@retriever.fusion=min_max", "retriever.fusion.normalize=softmax"),
+        1,
+        ("retriever.fusion.normalize='softmax'", "min_max, z_score, dbsf"),
+    ),
+    "weights for another number of parts": (
+        (*FUSED, "retriever.fusion.weights=[1,2,3]"),
+        1,
+        ("retriever.fusion.weights=[1, 2, 3]", "3 numbers for 2 retrievers", "one each"),
+    ),
+    "a weight below zero": ((*FUSED, "retriever.fusion.weights=[1,-1]"), 1, ("weights=[1, -1]", "0 or more")),
+    "a weight that is a word": ((*FUSED, "retriever.fusion.weights=[a,1]"), 1, ("weights=['a', 1]", "numbers")),
+    "no candidates": ((*COLBERT, "retriever.candidates=0"), 1, ("candidates=0", "at least 1", "null for all")),
+    "unknown precision of token vectors": (
+        (*COLBERT, "retriever.encoder.stored=float8"),
+        1,
+        ("encoder.stored='float8'", "float16, float32"),
+    ),
+    "unknown projection": ((*COLBERT, "retriever.encoder.projection=random"), 1, ("'random'", "own, none")),
+    "reranker of depth zero": (
+        ("retriever=rerank_colbert_minilm", "retriever.depth=0", *TINY),
+        1,
+        ("retriever.depth=0", "at least 1"),
+    ),
+    "unknown pooling": (
+        (*MINILM, "retriever.encoder.pooling=average"),
+        1,
+        ("encoder.pooling='average'", "mean, cls, last_token, weighted_mean, max"),
+    ),
+    "no dimensions": ((*MINILM, "retriever.encoder.dimensions=0"), 1, ("encoder.dimensions=0", "at least 1")),
+    "unknown rescoring": (
+        ("retriever=minilm_binary", "retriever.index.rescore=int4", *TINY),
+        1,
+        ("index.rescore='int4'", "null, int8, float32"),
+    ),
+    "no oversampling": (
+        ("retriever=minilm_binary", "retriever.index.oversample=0", *TINY),
+        1,
+        ("index.oversample=0", "at least 1"),
+    ),
+    "fewer than no queries checked": (
+        ("retriever=minilm_int8", "retriever.checked=-1", *TINY),
+        1,
+        ("retriever.checked=-1", "0 or more"),
+    ),
+    "unknown kind of index": (
+        ("retriever=minilm_hnsw", "retriever.index.kind=flat", *TINY),
+        1,
+        ("index.kind='flat'", "hnsw, ivf"),
+    ),
+    "an instruction that the collection has not": (("retriever=e5_instruct", *TINY), 1, ("dataset.instruction",)),
     # keys that are not there
     "unknown key of the retriever": ((*BM25, "retriever.k2=1"), 1, ("retriever", "'k2'", "k1, b, tokenizer")),
     "unknown key added to the retriever": (
@@ -239,6 +292,15 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("nothing", "config.json", "retriever.encoder.model="),
     ),
     # the commands that read
+    "explain without a query": (("explain", *BM25), 2, ("no query is given", 'query="some words"')),
+    "explain the best none": (("explain", *BM25, "query=green", "top=0"), 2, ("top='0'", "at least 1")),
+    "explain the best two squared": (("explain", *BM25, "query=green", "top=²"), 2, ("top='²'", "whole number")),
+    "explain an unknown document": (
+        ("explain", *BM25, "query=green", "doc=d9"),
+        2,
+        ("doc='d9'", "2 documents of tiny", "'d1'", "top=10"),
+    ),
+    "explain with no retriever": (("explain", *TINY, "query=green"), 2, ("'retriever'", "bm25", "minilm")),
     "list of something unknown": (("list", "retriever"), 2, ("'retriever'", "'retrievers'", "'datasets'", "'records'")),
     "list of nothing": (("list",), 2, ("what", "retrievers", "harness list")),
     "report without records": (("report",), 3, ("nothing in results/", "ndcg@10", "harness retriever=bm25")),

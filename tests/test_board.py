@@ -135,3 +135,14 @@ def test_a_name_cannot_break_a_table():
     text = markdown.render(build([cell("a|b", "x", 0.5)]))
     assert r"| a\|b | 0.5000 |" in text
     assert "[bold]x[/bold]" in terminal.render(build([cell("[bold]x[/bold]", "x", 0.5)]))
+
+
+def test_what_a_retriever_or_its_part_remarks_stands_under_the_table_with_the_rows_it_is_about():
+    plain = cell("a", "x", 0.1)
+    alone = cell("b", "x", 0.2).model_copy(update={"facts": {"remark": "Not trained for it"}})
+    part = cell("c", "x", 0.3).model_copy(update={"facts": {"scorer/remark": "Not trained for it", "device": "cpu"}})
+    board = build([plain, alone, part])
+    assert board.remarks == {"Not trained for it": ["c", "b"]}
+    for shown in (markdown.render(board), terminal.render(board)):
+        assert "Not trained for it: c, b." in shown
+    assert "Not trained" not in markdown.render(build([plain]))

@@ -1,7 +1,11 @@
-"""Every conf/retriever/*.yaml whose weights can be had offline keeps the contract of a Retriever."""
+"""Every conf/retriever/*.yaml whose weights can be had offline keeps the contract of a Retriever.
+
+Those that ask a provider ask one on the loopback, which answers with MiniLM's vectors.
+"""
 
 import numpy as np
 import pytest
+from api_server import KEY, Provider, serving, vectors_of
 
 from harness.cli import build
 from harness.cli.conf import options_of
@@ -30,6 +34,20 @@ NAMES = [name for name, _ in options_of("retriever")]
 _built: dict[str, Retriever] = {}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def provider(minilm):
+    """The provider that embedders by API ask here, with the keys that they want."""
+    with pytest.MonkeyPatch.context() as patch, serving(vectors_of(minilm)) as server:
+        for name in ("OPENAI_API_KEY", "CO_API_KEY"):
+            patch.setenv(name, KEY)
+        _providers.append(server)
+        yield
+        _providers.clear()
+
+
+_providers: list[Provider] = []
+
+
 def corpus() -> Corpus:
     return Corpus(TEXTS.keys(), TEXTS.values())
 
@@ -42,6 +60,10 @@ def built(name: str) -> Retriever:
     """The retriever over TEXTS, made once; a skip where its weights are out of reach."""
     if name not in _built:
         config = build.composed([f"retriever={name}"])["retriever"]
+        encoder = config.get("encoder", {})
+        if "base_url" in encoder:
+            version = "" if encoder["_target_"].endswith("CohereEncoder") else "/v1"
+            encoder.update(base_url=_providers[0].address + version, model=encoder["model"] or "minilm")
         _built[name] = build.construct(config, "retriever")
     try:
         _built[name].index(corpus())

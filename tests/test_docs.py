@@ -12,7 +12,6 @@ from harness.cli import build
 from harness.cli.conf import conf, options_of
 from harness.datasets import stdlib
 from harness.metrics import parse, score
-from harness.retrievers.hybrid import rrf
 
 PUBLISHED = README.parent / "tests" / "test_published.py"
 TEXT = README.read_text(encoding="utf-8")
@@ -23,26 +22,27 @@ def test_a_generated_block_is_what_its_command_prints(name):
     assert block(name, TEXT) == generated()[name], "write it anew: python tests/readme_blocks.py"
 
 
-def test_the_quickstarts_table_has_the_scores_of_this_collection(minilm):
+def test_the_quickstarts_table_has_the_scores_of_this_collection(models):
     """The scores depend on Python's own version, which the block names by the collection's fingerprint."""
     dataset = stdlib.load()
     shown = block("quickstart", TEXT)
     if dataset.fingerprint not in shown:
         pytest.skip(f"the README's table was made with another Python than {sysconfig.get_python_version()}")
-    bm25 = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
-    runs = {}
-    for name, retriever in (("bm25", bm25), ("minilm", minilm)):
+    for name in quickstarts_retrievers():
+        retriever = build.construct(build.composed([f"retriever={name}"])["retriever"], "retriever")
         retriever.index(dataset.corpus)
-        runs[name] = retriever.search(dataset.queries, 100)
-    runs["hybrid"] = rrf([runs["bm25"], runs["minilm"]])
-    for name, run in runs.items():
+        run = retriever.search(dataset.queries, 100)
         value = score(run, dataset.qrels, [parse("ndcg@10")])[1]["ndcg@10"].mean()
         assert re.search(rf"^{name} +{value:.4f} ", shown, re.MULTILINE), f"{name}: {value:.4f}"
 
 
-def test_the_quickstarts_table_has_every_row_of_its_experiment():
+def quickstarts_retrievers():
     text = (conf() / "experiment" / "quickstart.yaml").read_text(encoding="utf-8")
-    swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]["retriever"].split(",")
+    return yaml.safe_load(text)["hydra"]["sweeper"]["params"]["retriever"].split(",")
+
+
+def test_the_quickstarts_table_has_every_row_of_its_experiment():
+    swept = quickstarts_retrievers()
     rows = [line.split()[0] for line in block("quickstart", TEXT).splitlines() if re.match(r"\w+ +0\.\d{4} ", line)]
     assert sorted(rows) == sorted(swept)
 
@@ -57,14 +57,17 @@ def commands():
 @pytest.mark.parametrize("line", commands())
 def test_every_command_of_the_readme_composes(line):
     words = [word for word in shlex.split(line)[1:] if not word.startswith("-") and word not in ("job", "report")]
-    if words[:1] == ["validate"]:
-        words = words[1:]
+    if words[:1] in (["validate"], ["explain"]):
+        words = [word for word in words[1:] if not word.startswith(("query=", "doc=", "top="))]
     if "retriever=mine" in words:  # the reader's own
         words.remove("retriever=mine")
     sweeps = [word for word in words if "," in word]
     singles = [word for word in words if word not in sweeps]
     for word in sweeps:
         group, _, values = word.partition("=")
+        if values.startswith("["):  # lists, of which each is one value
+            singles.append(f"{group}={values.split('],')[0].removesuffix(']')}]")
+            continue
         assert set(values.split(",")) <= {name for name, _ in options_of(group)}
     if not any(word.startswith(("retriever=", "experiment=")) for word in singles):
         singles = ["retriever=bm25", *singles]

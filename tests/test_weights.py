@@ -147,9 +147,14 @@ def test_an_empty_name_is_not_the_folder_that_the_command_runs_in(tmp_path: Path
 
 @pytest.mark.parametrize("model", [MODEL, "org/tiny", "org/tiny@main"])
 def test_a_snapshot_in_the_hubs_cache_is_taken_by_commit_and_by_branch(away_from_the_hub: Path, model: str):
-    snapshot = in_hub_cache(away_from_the_hub, FILES)
+    snapshot = in_hub_cache(away_from_the_hub, {**FILES, "modules.json": b"[]"})
     found = find(model)
     assert (found.path.resolve(), found.source, found.identity) == (snapshot.resolve(), "hub", REVISION)
+
+
+def test_a_snapshot_without_its_modules_is_another_model_than_the_whole_commit(away_from_the_hub: Path):
+    snapshot = in_hub_cache(away_from_the_hub, FILES)
+    assert find(MODEL).identity == weights.tree_hash(snapshot) != REVISION
 
 
 def test_a_snapshot_of_another_commit_does_not_stand_in(away_from_the_hub: Path):

@@ -1,0 +1,29 @@
+"""Reranking against CrossEncoder.predict on the same pairs and weights."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.encoders.cross import CrossEncoder
+
+
+@pytest.mark.benchmark(group="rerank")
+def test_reranking_against_predict(versus, measuring, models, collection, tmp_path):
+    """MiniLM with a new head: what it says is of no use, what it costs is what it always costs."""
+    from sentence_transformers import CrossEncoder as Peer
+
+    torch.manual_seed(0)
+    made = Peer(str(models / "all-MiniLM-L6-v2"), num_labels=1, device="cpu")
+    made.save_pretrained(str(tmp_path / "cross"))
+    peer, ours = Peer(str(tmp_path / "cross"), device="cpu"), CrossEncoder(str(tmp_path / "cross"), device="cpu")
+    dataset = collection("scifact")
+    n, depth = (8, 32) if measuring else (2, 3)
+    queries, documents = dataset.queries.texts[:n], dataset.corpus.texts
+    docs = np.random.default_rng(0).permutation(len(documents))[: n * depth].astype(np.int32).reshape(n, depth)
+    pairs = [(queries[row], documents[int(doc)]) for row in range(n) for doc in docs[row]]
+    found, theirs = versus(
+        lambda: ours.score(queries, documents, docs),
+        lambda: peer.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False),
+        rounds=3,
+    )
+    np.testing.assert_allclose(found.ravel(), theirs, atol=1e-4)

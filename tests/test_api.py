@@ -1,0 +1,882 @@
+"""Encoders that ask a server, against a real one on the loopback that answers with MiniLM's vectors, or misbehaves."""
+
+import gc
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from api_server import (
+    KEY,
+    breaking_off,
+    narrow,
+    not_finite,
+    ragged,
+    refusing,
+    repeating_the_key,
+    saying,
+    serving,
+    short,
+    shuffled,
+    together,
+    tokens_of,
+    too_late,
+    vectors_of,
+    well,
+    with_null,
+    without_usage,
+)
+from collections_made import write_beir
+from safetensors import safe_open
+
+from harness import __main__, clock
+from harness.cli import build
+from harness.cli.conf import options_of
+from harness.datasets import beir
+from harness.encoders import api, cache, hosted, requests
+from harness.encoders.server import _is_local
+from harness.errors import ApiError, ConfigError
+from harness.retrievers.dense import Dense
+from harness.runner import TimingPlan, measure
+from harness.store import Store
+from harness.types import Corpus, Queries, Strings
+
+TEXTS = [
+    "Cats purr.",
+    "",
+    "Dogs bark at the moon.",
+    "日本語の文書です。",
+    "Bread is baked from flour, water and salt.",
+    " ",
+]
+PATHS = {"openai": "/v1", "cohere": ""}
+VARIABLES = {"openai": "OPENAI_API_KEY", "cohere": "CO_API_KEY"}
+KINDS = {"openai": api.OpenAIEncoder, "cohere": api.CohereEncoder}
+CONFIGS = ["openai_small", "openai_large", "openai_ada", "openai_compatible", "cohere_v3", "cohere_v4"]
+
+
+@pytest.fixture(scope="module")
+def behind(minilm):
+    """What the server has behind it, its weights loaded before a test changes the environment."""
+    wanted(minilm, ["a"])
+    return vectors_of(minilm)
+
+
+@pytest.fixture
+def server(behind, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):  # nobody is there: no request may go that way
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+        monkeypatch.setenv(name.upper(), "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with serving(behind) as provider:
+        yield provider
+
+
+@pytest.fixture(params=list(KINDS))
+def protocol(request):
+    return request.param
+
+
+@pytest.fixture
+def encoder(server, waits, monkeypatch, own_cache):
+    """Makes an encoder that asks the server."""
+    for name in VARIABLES.values():
+        monkeypatch.setenv(name, KEY)
+
+    def made(protocol, model="minilm", **settings):
+        settings = {"base_url": server.address + PATHS[protocol], "timeout_s": 20, **settings}
+        return KINDS[protocol](model, **settings)
+
+    return made
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits between requests, which are not waited for."""
+    asked = []
+    monkeypatch.setattr(requests, "_sleep", lambda seconds, stop: asked.append(seconds))
+    return asked
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(hosted, "_SHARD", 4)
+    monkeypatch.setattr(hosted, "_LEAST", 1)
+    monkeypatch.setattr(cache, "_LEAST", 2)
+
+
+def numbered(n):
+    return [f"text number {number} of many" for number in range(n)]
+
+
+def wanted(minilm, texts):
+    return minilm._encoder.encode(Strings(texts), "query").numpy()
+
+
+def same(found, minilm, texts=TEXTS):
+    assert isinstance(found, torch.Tensor)
+    assert found.dtype == torch.float32
+    assert found.device.type == "cpu"
+    np.testing.assert_allclose(found.numpy(), wanted(minilm, texts), atol=1e-6)
+
+
+def counted(work):
+    with clock.recording() as seen:
+        work()
+    return seen.phase().counts, seen.facts
+
+
+# ---- what is asked and what comes back
+
+
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_vectors_are_those_of_the_server_in_the_order_of_the_texts(encoder, protocol, side, minilm, server):
+    same(encoder(protocol, batch_texts=2).encode(Strings(TEXTS), side), minilm)
+    assert len(server.asked) == 3
+    assert server.paths == {{"openai": "/v1/embeddings", "cohere": "/v2/embed"}[protocol]}
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+def test_openai_is_asked_for_nothing_that_other_servers_do_not_have(encoder, server):
+    encoder("openai").encode(Strings(["a text"]), "query")
+    assert server.asked == [{"model": "minilm", "input": ["a text"], "encoding_format": "float"}]
+
+
+def test_cohere_is_told_which_side_a_text_is_of(encoder, server):
+    for side in ("query", "document"):
+        encoder("cohere").encode(Strings(["a text"]), side)
+        asked = {"model": "minilm", "texts": ["a text"], "embedding_types": ["float"], "truncate": "END"}
+        assert server.asked.pop() == {**asked, "input_type": f"search_{side}"}
+
+
+def test_dimensions_length_and_a_servers_own_fields_are_sent_where_they_are_set(encoder, server):
+    text = Strings(["a text"])
+    encoder("openai", dimensions=384, extra_body={"truncate_prompt_tokens": -1}).encode(text, "query")
+    encoder("cohere", dimensions=384, max_tokens=100).encode(text, "query")
+    assert server.asked[0]["dimensions"] == 384
+    assert server.asked[0]["truncate_prompt_tokens"] == -1
+    assert (server.asked[1]["output_dimension"], server.asked[1]["max_tokens"]) == (384, 100)
+
+
+def test_prompts_go_before_the_texts_of_their_side(encoder, protocol, server):
+    made = encoder(protocol, query_prompt="ask: ", document_prompt="say: ")
+    made.encode(Strings(["cats", ""]), "query")
+    made.encode(Strings(["cats", ""]), "document")
+    assert server.texts == ["ask: cats", "ask: ", "say: cats", "say: "]
+
+
+def test_an_empty_text_is_sent_as_a_blank(encoder, protocol, server, minilm):
+    same(encoder(protocol).encode(Strings(["", "a"]), "document"), minilm, ["", "a"])
+    assert server.texts == [" ", "a"]
+
+
+def test_no_texts_ask_nothing(encoder, protocol, server):
+    made = encoder(protocol)
+    assert made.encode(Strings([]), "query").shape == (0, 0)
+    made.encode(Strings(["a"]), "document")
+    assert made.encode(Strings([]), "query").shape == (0, 384)
+    assert len(server.asked) == 1
+
+
+def test_an_answer_in_another_order_is_put_right_by_its_index(encoder, server, minilm):
+    server.after = shuffled
+    same(encoder("openai").encode(Strings(TEXTS), "document"), minilm)
+
+
+@pytest.mark.parametrize(("normalize", "length"), [(True, 1.0), (False, 3.0)])
+def test_vectors_are_normalised_only_where_that_is_asked_for(encoder, protocol, server, normalize, length):
+    inner = server.vectors
+    server.vectors = lambda texts: [[3 * value for value in vector] for vector in inner(texts)]
+    found = encoder(protocol, normalize=normalize).encode(Strings(["a", "b"]), "document")
+    np.testing.assert_allclose(found.norm(dim=1).numpy(), length, rtol=1e-5)
+
+
+def test_a_request_keeps_both_limits(encoder, protocol, server, minilm):
+    texts = [*numbered(20), "long " * 400]
+    same(encoder(protocol, batch_texts=8, batch_tokens=60).encode(Strings(texts), "query"), minilm, texts)
+    batches = [body.get("input") or body["texts"] for body in server.asked]
+    sizes = [(len(batch), sum(map(requests.estimated, batch))) for batch in batches]
+    assert sorted(server.texts) == sorted(texts)
+    assert all(n == 1 or (n <= 8 and tokens <= 60) for n, tokens in sizes)
+    assert max(n for n, _ in sizes) > 1
+
+
+def test_spans_cover_every_text_once_within_the_limits():
+    rng = np.random.default_rng(0)
+    texts = ["x" * int(n) for n in rng.integers(0, 400, 300)]
+    found = list(requests.spans(texts, 16, 500))
+    assert [row for span in found for row in range(span.start, span.stop)] == list(range(300))
+    for span in found:
+        part = texts[span]
+        assert len(part) == 1 or (len(part) <= 16 and sum(map(requests.estimated, part)) <= 500)
+    assert list(requests.spans([], 16, 500)) == []
+
+
+@pytest.mark.parametrize("text", ["plain words " * 50, "日本語の文書です。" * 20, "🦊" * 60])
+def test_a_cut_text_is_the_beginning_of_the_whole_one_and_within_the_limit(text):
+    for limit in (1, 2, 7, 50):
+        found = requests.cut(text, limit)
+        assert text.startswith(found)
+        assert requests.estimated(found) <= limit
+        assert requests.estimated(text[: len(found) + 1]) > limit
+
+
+def test_texts_over_the_length_are_cut_and_counted_for_openai_and_left_to_cohere(encoder, server):
+    texts = Strings(["short", "long " * 100])
+    counts, _ = counted(lambda: encoder("openai", max_tokens=10).encode(texts, "document"))
+    assert counts["truncated"] == 1
+    assert server.asked.pop()["input"] == ["short", ("long " * 100)[:29]]
+    counts, _ = counted(lambda: encoder("cohere", max_tokens=10).encode(texts, "document"))
+    assert "truncated" not in counts
+    assert server.asked.pop()["texts"] == list(texts)
+
+
+# ---- requests in flight
+
+
+def test_as_many_requests_as_allowed_are_in_flight_and_never_more(encoder, protocol, server, minilm, monkeypatch):
+    monkeypatch.setattr(hosted, "_LEAST", 1)
+    server.after = together(3)
+    texts = numbered(24)
+    same(encoder(protocol, batch_texts=2, concurrency=3).encode(Strings(texts), "document"), minilm, texts)
+    assert len(server.asked) == 12
+    assert server.most_in_flight == 3
+
+
+def test_texts_that_fit_one_request_are_spread_over_those_that_may_be_in_flight(encoder, server, monkeypatch):
+    encoder("openai", concurrency=3).encode(Strings(numbered(60)), "query")
+    assert sorted(len(body["input"]) for body in server.asked) == [20, 20, 20]
+    server.asked.clear()
+    encoder("openai", concurrency=3).encode(Strings(numbered(20)), "query")
+    assert sorted(len(body["input"]) for body in server.asked) == [4, 16], "so few are not worth three requests"
+
+
+def test_a_request_that_fails_for_good_ends_the_others(encoder, protocol, server):
+    server.script, server.after = [refusing(400)], too_late
+    made = encoder(protocol, batch_texts=1, concurrency=2, timeout_s=2, retries=1000)
+    with pytest.raises(ApiError, match="HTTP 400"):
+        made.encode(Strings(numbered(64)), "document")
+    assert [thread for thread in threading.enumerate() if thread.name.startswith(protocol)] == []
+    assert len(server.asked) < 10
+
+
+def test_connections_stay_open_between_questions_and_end_with_the_encoder(encoder, protocol, server):
+    made = encoder(protocol, concurrency=1)
+    for number in range(3):
+        made.encode(Strings([f"query {number}"]), "query")
+    assert server.connections_made == server.open_connections == 1
+    del made
+    gc.collect()
+    for _ in range(500):
+        if not server.open_connections:
+            break
+        time.sleep(0.01)
+    assert server.open_connections == 0
+
+
+# ---- what fails and is tried again
+
+PASSING = {
+    "rate limit": refusing(429, "slow down"),
+    "server error": refusing(500),
+    "overload": refusing(503),
+    "bad gateway in HTML": lambda handler: handler.send(502, b"<html>Bad Gateway</html>"),
+    "broken off": breaking_off,
+    "too few": short,
+    "ragged": ragged,
+    "not finite": not_finite,
+    "null": with_null,
+    "no list": saying("hello"),
+    "other JSON": saying({"data": None, "embeddings": None}),
+    "no JSON": lambda handler: handler.send(200, b'{"data": [{"embed'),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+def test_a_fault_that_passes_is_got_over(encoder, protocol, server, minilm, waits, fault):
+    server.script = [PASSING[fault]]
+    made = encoder(protocol)
+    counts, _ = counted(lambda: same(made.encode(Strings(TEXTS), "document"), minilm))
+    assert len(server.asked) == 2
+    assert server.asked[0] == server.asked[1]
+    assert (counts["requests"], counts["retries"]) == (2, 1)
+    (wait,) = waits
+    assert 0.5 <= wait <= 1.0
+
+
+def test_a_server_that_does_not_answer_in_time_is_asked_again(encoder, protocol, server, minilm, waits):
+    server.script = [too_late]
+    same(encoder(protocol, timeout_s=2).encode(Strings(["a"]), "document"), minilm, ["a"])
+    assert len(server.asked) == 2
+    assert len(waits) == 1
+
+
+def test_tokens_of_an_answer_that_cannot_be_used_are_counted(encoder, protocol, server, waits):
+    server.script = [short]
+    counts, _ = counted(lambda: encoder(protocol).encode(Strings(["one two", "three"]), "document"))
+    assert counts["tokens"] == 2 * tokens_of(["one two", "three"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait"),
+    [
+        ({"Retry_After": "7"}, 7),
+        ({"Retry_After": "2.5"}, 2.5),
+        ({"Retry_After": formatdate(1_800_000_030, usegmt=True), "Date": formatdate(1_800_000_000, usegmt=True)}, 30),
+    ],
+)
+def test_the_servers_own_wait_is_kept(encoder, protocol, server, waits, headers, wait):
+    server.script = [refusing(429, **headers)]
+    encoder(protocol).encode(Strings(["a"]), "document")
+    assert waits == [wait]
+
+
+@pytest.mark.parametrize("said", ["0", "-5", "soon", "nan", "inf", "", formatdate(1_000_000_000, usegmt=True)])
+def test_a_wait_that_is_none_is_our_own(encoder, protocol, server, waits, said):
+    server.script = [refusing(503, Retry_After=said)]
+    encoder(protocol).encode(Strings(["a"]), "document")
+    assert 0.5 <= waits[0] <= 1.0
+
+
+def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for(encoder, protocol, server, waits):
+    server.script = [refusing(429, "come back later", Retry_After="3600")]
+    with pytest.raises(ApiError, match=r"HTTP 429: come back later \(it asks to wait 3600 s\); give the command again"):
+        encoder(protocol).encode(Strings(["a"]), "document")
+    assert waits == []
+
+
+def test_waits_double_with_jitter_until_the_retries_are_used_up(encoder, protocol, server, waits):
+    server.after = refusing(500, "out of order")
+    with pytest.raises(ApiError) as error:
+        encoder(protocol, retries=8).encode(Strings(["a"]), "document")
+    assert str(error.value) == (
+        f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: HTTP 500: out of order (tried 9 times); "
+        "give the command again later: it goes on; fewer requests at once: retriever.encoder.concurrency=1"
+    )
+    assert len(server.asked) == 9
+    longest = [1, 2, 4, 8, 16, 32, 60, 60]
+    assert all(most / 2 <= wait <= most for wait, most in zip(waits, longest, strict=True))
+    assert len({wait / most for wait, most in zip(waits, longest, strict=True)}) == 8
+    first = list(waits)
+    waits.clear()
+    with pytest.raises(ApiError):
+        encoder(protocol, retries=8).encode(Strings(["a"]), "document")
+    assert waits == first, "the jitter has a seed"
+
+
+def test_a_retry_is_told_on_the_log(encoder, protocol, server, waits, caplog):
+    server.script = [refusing(429, "slow down", Retry_After="7")]
+    encoder(protocol).encode(Strings(["a"]), "document")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == requests.__name__]
+    assert said.endswith(": HTTP 429: slow down; again in 7.0 s (1 of 6)")
+
+
+def test_a_wait_ends_when_others_have_failed():
+    stop = threading.Event()
+    stop.set()
+    began = time.monotonic()
+    requests._sleep(60, stop)
+    assert time.monotonic() - began < 30
+
+
+# ---- what fails for good
+
+ADVICE = {
+    400: "see retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens",
+    401: "see the key in the environment variable {variable}",
+    403: "see the key in the environment variable {variable}",
+    404: "is this the server, and is it running? see retriever.encoder.base_url and retriever.encoder.model",
+    422: "see retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens",
+}
+
+
+@pytest.mark.parametrize("status", ADVICE)
+def test_a_refusal_is_an_error_at_once_that_says_who_why_and_what_to_do(encoder, protocol, server, waits, status):
+    server.after = refusing(status, "that will not do")
+    with pytest.raises(ApiError) as error:
+        encoder(protocol).encode(Strings(["a"]), "document")
+    advice = ADVICE[status].format(variable=VARIABLES[protocol])
+    assert str(error.value) == (
+        f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: HTTP {status}: that will not do; {advice}"
+    )
+    assert len(server.asked) == 1
+    assert waits == []
+
+
+def test_an_account_without_money_is_not_asked_again(encoder, server, waits):
+    server.after = refusing(429, "You exceeded your current quota.", code="insufficient_quota")
+    with pytest.raises(ApiError, match="HTTP 429: You exceeded your current quota"):
+        encoder("openai").encode(Strings(["a"]), "document")
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (short, "1 vectors for 2 texts"),
+        (ragged, "vectors of 383 and 384 dimensions"),
+        (not_finite, "a vector with a value that is not finite"),
+        (with_null, "a vector with a value that is not finite"),
+        (saying({"data": 5, "embeddings": {"float": 5}}), "no vectors in it"),
+        (saying({"data": [], "embeddings": {"float": []}}), "0 vectors for 2 texts"),
+        (narrow, "vectors of 383 dimensions, not 384"),
+    ],
+)
+def test_answers_that_stay_wrong_are_paid_for_a_few_times_and_then_named(encoder, protocol, server, waits, fault, said):
+    server.after = fault
+    with pytest.raises(ApiError) as error:
+        encoder(protocol, dimensions=384).encode(Strings(["a", "b"]), "document")
+    assert f": an answer that cannot be used: {said}" in str(error.value)
+    assert " (tried 4 times); see retriever.encoder.base_url" in str(error.value)
+    assert len(server.asked) == 4
+
+
+def test_an_index_that_does_not_count_up_is_refused(encoder, server, waits):
+    vector = [0.0] * 384
+    data = [{"object": "embedding", "index": 0, "embedding": vector} for _ in range(2)]
+    server.after = saying({"object": "list", "data": data, "model": "minilm"})
+    with pytest.raises(ApiError, match="vectors whose index does not count from 0 on"):
+        encoder("openai").encode(Strings(["a", "b"]), "document")
+
+
+def test_one_dimension_holds_from_the_first_answer_on(encoder, protocol, server, waits, minilm):
+    made = encoder(protocol)
+    made.encode(Strings(["a"]), "document")
+    server.script = [narrow]
+    same(made.encode(Strings(["b"]), "query"), minilm, ["b"])
+    server.after = narrow
+    with pytest.raises(ApiError, match="vectors of 383 dimensions, not 384"):
+        made.encode(Strings(["c"]), "query")
+
+
+def test_a_server_that_is_not_there_is_named_with_what_to_do(encoder, protocol, server, waits):
+    server.close()
+    with pytest.raises(ApiError) as error:
+        encoder(protocol, retries=2).encode(Strings(["a"]), "document")
+    said = str(error.value)
+    assert said.startswith(f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: no answer: ConnectError: ")
+    assert said.endswith(
+        "(tried 3 times); is this the server, and is it running? see retriever.encoder.base_url and "
+        "retriever.encoder.model"
+    )
+    assert len(waits) == 2
+
+
+def test_a_page_instead_of_a_message_is_shown_short(encoder, protocol, server):
+    server.after = lambda handler: handler.send(404, b"<html>" + b"nothing here " * 1000)
+    with pytest.raises(ApiError) as error:
+        encoder(protocol).encode(Strings(["a"]), "document")
+    assert "HTTP 404: <html>nothing here nothing" in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+# ---- the key
+
+
+@pytest.mark.parametrize("status", [400, 401, 429])
+def test_the_key_is_in_no_error_log_or_cache_even_where_the_server_repeats_it(
+    encoder, protocol, server, waits, caplog, own_cache, small_shards, status
+):
+    caplog.set_level(logging.DEBUG)
+    server.script = [repeating_the_key(500)]
+    made = encoder(protocol)
+    made.encode(Strings(numbered(8)), "document")
+    server.after = repeating_the_key(status)
+    with pytest.raises(ApiError) as error:
+        made.encode(Strings(["other"]), "document")
+    assert "Incorrect API key provided: ***. Bearer ***" in str(error.value)
+    assert error.value.__context__ is None
+    assert KEY not in str(error.value) + repr(error.value) + repr(made)
+    assert KEY not in caplog.text
+    assert [record for record in caplog.records if KEY in str(vars(record))] == []
+    files = [path for path in own_cache.rglob("*") if path.is_file()]
+    assert len(files) == 2
+    assert not any(KEY.encode() in path.read_bytes() for path in files)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("wrong: sk-proj-ab12****wxyz.", "wrong: ***"),
+        ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
+        (f"key {'a1B2' * 10}!", "key ***!"),
+        ("request 5a1e3c9e-1b7a-4b6e-9d59-1d2f0c3b4a5d failed", "request 5a1e3c9e-1b7a-4b6e-9d59-1d2f0c3b4a5d failed"),
+        ("my secret word", "my *** word"),
+    ],
+)
+def test_what_looks_like_a_key_is_masked(said, shown):
+    assert requests.masked(said, "secret") == shown
+
+
+def test_the_key_is_in_no_record(server, waits, monkeypatch, tmp_path, own_cache, capsys):
+    """The command as a user types it; the record has what it cost."""
+    write_beir(tmp_path / "made")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_DATA", raising=False)
+    monkeypatch.setenv("EMBEDDINGS_API_KEY", KEY)
+    arguments = ["retriever=openai_compatible", f"retriever.encoder.base_url={server.address}/v1"]
+    arguments += ["retriever.encoder.model=minilm", "retriever.encoder.price_per_million_tokens=250"]
+    arguments += ["dataset=folder", "dataset.path=made", "timing.latency_queries=1", "timing.repeats=1"]
+    monkeypatch.setattr(sys, "argv", ["harness", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        __main__.main()
+    assert stop.value.code == 0
+    (record,) = Store(Path("results")).records()
+    tokens = tokens_of(server.texts[7:11])
+    assert record.timing.index.counts == {
+        "texts": 4,
+        "requests": 1,
+        "retries": 0,
+        "tokens": tokens,
+        "micro_usd": tokens * 250,
+    }
+    assert record.timing.searches[0].counts["micro_usd"] > 0
+    assert record.facts["provider"] == "openai"
+    assert record.facts["base_url"] == f"{server.address}/v1"
+    assert record.facts["price_per_million_tokens"] == 250
+    assert server.keys == {f"Bearer {KEY}"}
+    out, err = capsys.readouterr()
+    assert KEY not in out + err
+    assert not any(KEY.encode() in path.read_bytes() for path in Path("results").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_the_providers_own_server_wants_a_key_and_says_which_variable_to_set(monkeypatch, protocol, value):
+    monkeypatch.delenv(VARIABLES[protocol], raising=False)
+    if value is not None:
+        monkeypatch.setenv(VARIABLES[protocol], value)
+    with pytest.raises(ConfigError) as error:
+        KINDS[protocol]("model").encode(Strings(["a"]), "query")
+    assert str(error.value) == (
+        f"{protocol} wants a key and the environment variable {VARIABLES[protocol]} is not set; set it: "
+        f"export {VARIABLES[protocol]}=...; or name another: retriever.encoder.api_key_env=NAME"
+    )
+
+
+def test_another_server_is_asked_without_a_key_where_none_is_set(encoder, protocol, server, monkeypatch):
+    monkeypatch.delenv(VARIABLES[protocol])
+    encoder(protocol).encode(Strings(["a"]), "query")
+    assert server.keys == {"Bearer none"}
+
+
+def test_a_key_from_a_file_may_have_a_line_break_behind_it(encoder, protocol, server, monkeypatch):
+    monkeypatch.setenv("MY_KEY", f" {KEY}\n")
+    encoder(protocol, api_key_env="MY_KEY").encode(Strings(["a"]), "query")
+    assert server.keys == {f"Bearer {KEY}"}
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel", "null\x7f"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(encoder, protocol, monkeypatch, key):
+    monkeypatch.setenv(VARIABLES[protocol], key)
+    with pytest.raises(ConfigError) as error:
+        encoder(protocol).encode(Strings(["a"]), "query")
+    assert str(error.value) == f"{VARIABLES[protocol]} holds no key: there is a blank or a special character in it"
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_shown(protocol):
+    for key in (KEY, "aB3dE5gH7jK9mN1pQ3sT5vW7xY9zA1cD3eF5gH7"):
+        with pytest.raises(ConfigError, match="must be the NAME of an environment variable") as error:
+            KINDS[protocol]("model", api_key_env=key)
+        assert key not in str(error.value)
+
+
+# ---- the server's address
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@host/v1", "https://host/v1?key=secret", "http://secret@host", "https://host/v1#secret"]
+)
+def test_an_address_with_a_secret_in_it_is_refused_and_not_shown(protocol, url):
+    with pytest.raises(ConfigError, match=r"encoder\.base_url has a user, a password or a query in it") as error:
+        KINDS[protocol]("model", base_url=url)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://host/v1", "http://", "http://[::1", "http://host:port"])
+def test_an_address_that_is_none_is_refused(protocol, url):
+    with pytest.raises(ConfigError) as error:
+        KINDS[protocol]("model", base_url=url)
+    assert str(error.value) == f"encoder.base_url={url!r} is no address of a server, such as http://127.0.0.1:8000/v1"
+
+
+def test_the_providers_own_address_is_asked_whatever_the_packages_variables_say(server, protocol, monkeypatch):
+    """`base_url: null` is in the record and in the cache's key, and means one server."""
+    for name in ("OPENAI_BASE_URL", "CO_API_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv(VARIABLES[protocol], KEY)
+    monkeypatch.setattr(KINDS[protocol], "official", server.address + PATHS[protocol])
+    KINDS[protocol]("minilm").encode(Strings(["a"]), "query")
+    assert len(server.asked) == 1
+
+
+def test_only_a_server_on_this_machine_is_asked_past_the_proxy(protocol, monkeypatch):
+    for url in ("http://127.0.0.1:1/v1", "http://localhost/v1", "http://[::1]:80", "http://127.1.2.3"):
+        assert _is_local(url)
+    for url in (
+        "http://10.0.0.1/v1",
+        "https://api.openai.com/v1",
+        "http://localhost.example.org",
+        "http://[2001:db8::1]",
+    ):
+        assert not _is_local(url)
+
+
+# ---- what is kept, and what it costs
+
+
+def test_a_killed_run_goes_on_where_it_stopped(encoder, protocol, server, minilm, small_shards):
+    texts = numbered(20)
+    server.script = [well, well, refusing(400, "killed")]
+    made = encoder(protocol, concurrency=1)
+    with pytest.raises(ApiError, match="killed"):
+        made.encode(Strings(texts), "document")
+    assert server.texts == texts[:12]
+    server.asked.clear()
+    same(encoder(protocol, concurrency=1).encode(Strings(texts), "document"), minilm, texts)
+    assert server.texts == texts[8:], "two shards of four were kept"
+
+
+KILLED = """
+import sys
+from harness.encoders import api, cache, hosted
+from harness.types import Strings
+hosted._SHARD, hosted._LEAST, cache._LEAST = 4, 1, 2
+encoder = api.OpenAIEncoder("minilm", base_url=sys.argv[1], timeout_s=20)
+encoder.encode(Strings([f"text number {number} of many" for number in range(20)]), "document")
+"""
+
+
+def test_what_a_killed_process_has_paid_for_is_not_paid_again(encoder, server, minilm, small_shards):
+    server.script, server.after = [well] * 8, too_late
+    process = subprocess.Popen([sys.executable, "-c", KILLED, f"{server.address}/v1"])
+    while len(server.asked) <= 8 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    assert sorted(server.texts[:8]) == numbered(20)[:8]
+    server.asked.clear()
+    server.after = well
+    same(encoder("openai", concurrency=1).encode(Strings(numbered(20)), "document"), minilm, numbered(20))
+    assert server.texts == numbered(20)[8:]
+
+
+def test_kept_vectors_are_not_asked_for_again_and_their_price_stays(encoder, protocol, server, small_shards):
+    texts = Strings(numbered(10))
+    made = encoder(protocol, price_per_million_tokens=100)
+    first, facts = counted(lambda: made.encode(texts, "document"))
+    asked = len(server.asked)
+    again, _ = counted(lambda: encoder(protocol, price_per_million_tokens=100).encode(texts, "document"))
+    assert len(server.asked) == asked
+    assert first == again
+    assert first["texts"] == 10
+    assert first["tokens"] == tokens_of(list(texts))
+    assert first["micro_usd"] == 100 * first["tokens"]
+    assert facts["price_per_million_tokens"] == 100
+    assert facts["dimensions"] == 384
+
+
+def test_queries_are_never_kept(encoder, protocol, server, small_shards, own_cache):
+    for _ in range(2):
+        encoder(protocol).encode(Strings(numbered(8)), "query")
+    assert len(server.texts) == 16
+    assert not list(own_cache.rglob("*.safetensors"))
+
+
+def test_nothing_is_kept_without_the_cache(encoder, protocol, server, small_shards, own_cache):
+    encoder(protocol, cache=False).encode(Strings(numbered(8)), "document")
+    assert not list(own_cache.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"model": "other"},
+        {"dimensions": 384},
+        {"document_prompt": "say: "},
+        {"max_tokens": 5},
+        {"extra_body": {"truncate_prompt_tokens": -1}},
+        {"base_url": "/other"},
+    ],
+)
+def test_vectors_are_kept_apart_by_all_that_they_depend_on(encoder, server, small_shards, other):
+    encoder("openai").encode(Strings(numbered(4)), "document")
+    asked = len(server.asked)
+    if "base_url" in other:  # the same server by another name
+        other = {"base_url": server.address.replace("127.0.0.1", "localhost") + "/v1"}
+    encoder("openai", **other).encode(Strings(numbered(4)), "document")
+    assert len(server.asked) > asked
+
+
+def test_a_slash_or_capitals_make_no_other_server(encoder, server, small_shards):
+    encoder("openai").encode(Strings(numbered(4)), "document")
+    asked = len(server.asked)
+    encoder("openai", base_url=f"{server.address.replace('http', 'HTTP')}/v1/").encode(Strings(numbered(4)), "document")
+    assert len(server.asked) == asked
+
+
+def test_the_normalisation_the_key_and_the_price_do_not_make_them_other_vectors(encoder, server, small_shards):
+    texts = Strings(numbered(4))
+    encoder("openai").encode(texts, "document")
+    asked = len(server.asked)
+    made = encoder("openai", normalize=False, api_key_env="ANOTHER", price_per_million_tokens=1, concurrency=2)
+    made.encode(texts, "document")
+    assert len(server.asked) == asked
+
+
+def test_a_model_that_changed_behind_its_name_is_noticed_by_its_dimensions(encoder, protocol, server, small_shards):
+    encoder(protocol).encode(Strings(numbered(4)), "document")
+    made = encoder(protocol)
+    server.after = narrow
+    made.encode(Strings(["a"]), "query")
+    with pytest.raises(ApiError, match=r"the cache holds vectors of 384 dimensions, not 383.*resume=false"):
+        made.encode(Strings(numbered(4)), "document")
+
+
+def test_tokens_are_estimated_where_the_server_counts_none(encoder, protocol, server):
+    server.after = without_usage
+    texts = ["one two three", "four"]
+    counts, _ = counted(lambda: encoder(protocol).encode(Strings(texts), "document"))
+    assert counts["tokens"] == sum(map(requests.estimated, texts)) == 7
+    assert "micro_usd" not in counts, "without a price there is no cost"
+
+
+def test_a_small_price_is_rounded_once_for_many_requests(encoder, protocol, server, monkeypatch):
+    monkeypatch.setattr(hosted, "_LEAST", 1)
+    made = encoder(protocol, batch_texts=1, price_per_million_tokens=0.02)
+    counts, _ = counted(lambda: made.encode(Strings(numbered(50)), "query"))
+    assert counts["requests"] == 50
+    assert counts["micro_usd"] == round(0.02 * counts["tokens"]) > 0
+
+
+def test_progress_counts_every_text(encoder, protocol, server, small_shards):
+    told = []
+
+    class Listener:
+        def begin(self, name, total):
+            told.append((name, total))
+            return lambda n: told.append(n) if name == "encode" else None
+
+        def end(self, name, wall_s):
+            pass
+
+    with clock.listening(Listener()):
+        encoder(protocol).encode(Strings(numbered(10)), "document")
+    assert ("encode", 10) in told
+    assert sum(step for step in told if isinstance(step, int)) == 10
+
+
+# ---- a whole cell, and the configs
+
+
+def test_a_measured_cell_ranks_as_the_model_behind_the_server(encoder, protocol, server, minilm, tmp_path):
+    dataset = beir.read(write_beir(tmp_path / "made"), "made", "test")
+    plan = TimingPlan(warmup_documents=2, repeats=2, latency_queries=2)
+    retriever = Dense(encoder(protocol, batch_texts=2))
+    hosted_, local = (measure(one, dataset, k=10, metrics=["ndcg@10"], plan=plan) for one in (retriever, minilm))
+    np.testing.assert_array_equal(hosted_.run.docs, local.run.docs)
+    np.testing.assert_allclose(hosted_.run.scores, local.run.scores, atol=1e-6)
+    assert hosted_.means == local.means
+    assert hosted_.timing.index.counts["texts"] == 4
+    assert hosted_.timing.index.counts["tokens"] == tokens_of(list(dataset.corpus.texts))
+    assert hosted_.timing.tokens_per_s > 0
+    assert hosted_.facts["model"] == "minilm"
+
+
+def test_a_batch_of_queries_ranks_as_its_queries_alone(encoder, protocol, server):
+    retriever = Dense(encoder(protocol))
+    retriever.index(Corpus(["a", "b", "c"], ["cats purr", "", "dogs bark"]))
+    queries = Queries(["q1", "q2"], ["a cat", ""])
+    batch = retriever.search(queries, 3)
+    for row in range(2):
+        assert batch.hits(row)[0] == retriever.search(queries[row : row + 1], 3).hits(0)[0]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_names_every_key_and_is_built_without_key_package_or_network(name, monkeypatch):
+    for variable in (*VARIABLES.values(), "EMBEDDINGS_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    for package in KINDS:
+        monkeypatch.setitem(sys.modules, package, None)
+    config = build.composed([f"retriever={name}"])["retriever"]
+    assert isinstance(build.construct(config, "retriever"), Dense)
+    target = config["encoder"].pop("_target_")
+    assert set(config["encoder"]) == set(build._parameters(build.get_object(target)))
+    assert dict(options_of("retriever"))[name]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_encodes_at_the_server_that_it_is_pointed_to(name, server, minilm, own_cache, monkeypatch):
+    config = build.composed([f"retriever={name}"])["retriever"]
+    config["encoder"] |= {"model": "minilm", "base_url": server.address + ("" if "cohere" in name else "/v1")}
+    same(build.construct(config, "retriever")._encoder.encode(Strings(TEXTS), "document"), minilm)
+
+
+def test_a_missing_package_is_named_with_its_extra(protocol, monkeypatch):
+    monkeypatch.setitem(sys.modules, protocol, None)
+    monkeypatch.setenv(VARIABLES[protocol], KEY)
+    with pytest.raises(ConfigError) as error:
+        KINDS[protocol]("model").encode(Strings(["a"]), "query")
+    said = str(error.value)
+    assert said.startswith(f"the package {protocol} is needed (")
+    assert said.endswith(f"): pip install 'retrieval-harness[{protocol}]'")
+
+
+def test_the_module_itself_imports_neither_package():
+    code = "import sys, harness.encoders.api; print([name for name in ('openai', 'cohere') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_model_must_be_named_before_a_server_is_asked(server, own_cache):
+    made = api.OpenAIEncoder(None, base_url=f"{server.address}/v1")
+    with pytest.raises(ConfigError) as error:
+        made.encode(Strings(["a"]), "query")
+    assert str(error.value) == (
+        f"encoder.model is not set; retriever.encoder.model=NAME, one of {server.address}/v1/models"
+    )
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"batch_texts": 0}, "encoder.batch_texts=0 must be at least 1"),
+        ({"batch_texts": 2049}, "encoder.batch_texts=2049: openai takes 2048 at most"),
+        ({"batch_tokens": 0}, "encoder.batch_tokens=0 must be at least 1"),
+        ({"max_tokens": 0}, "encoder.max_tokens=0 must be at least 1"),
+        ({"dimensions": 0}, "encoder.dimensions=0 must be at least 1"),
+        ({"concurrency": 0}, "encoder.concurrency=0 must be at least 1"),
+        ({"retries": -1}, "encoder.retries=-1 must be at least 0"),
+        ({"price_per_million_tokens": -0.1}, "encoder.price_per_million_tokens=-0.1 must be at least 0"),
+        ({"timeout_s": 0}, "encoder.timeout_s=0 must be more than 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_anything_is_asked(settings, said):
+    with pytest.raises(ConfigError) as error:
+        api.OpenAIEncoder("model", **settings)
+    assert str(error.value) == said
+
+
+def test_a_record_of_vectors_says_what_they_are_of(encoder, server, small_shards, own_cache):
+    """The identity beside cached vectors, as far as a reader of the cache sees it."""
+    encoder("cohere").encode(Strings(numbered(4)), "document")
+    (path,) = own_cache.rglob("*.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        identity = json.loads(file.metadata()["identity"])
+    assert identity == {
+        "encoder": "cohere",
+        "base_url": server.address,
+        "model": "minilm",
+        "dimensions": None,
+        "prompt": "",
+        "max_tokens": None,
+        "side": "document",
+    }

@@ -1,0 +1,483 @@
+"""The embedding cache gives back what was encoded, never another's, and its price with it."""
+
+import errno
+import logging
+import os
+import shutil
+import time
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
+
+from harness import clock
+from harness.board import build
+from harness.clock import recording, stage
+from harness.encoders import cache
+from harness.encoders.dense import DenseEncoder
+from harness.encoders.multi_vector import MultiVectorEncoder
+from harness.encoders.sparse import SparseEncoder
+from harness.environment import limited_threads
+from harness.report import markdown
+from harness.retrievers.dense import Dense
+from harness.runner import TimingPlan, measure
+from harness.types import Corpus, Dataset, DatasetInfo, Qrels, Queries, Record, RetrieverInfo, Strings
+
+N = 300
+TEXTS = Strings([f"text {number} of many" for number in range(N)])
+PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
+CONFIG = BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+@pytest.fixture(scope="module")
+def model(models, tmp_path_factory):
+    """A folder with a tiny dense model of random weights."""
+    return _made(models, tmp_path_factory.mktemp("model"), seed=0)
+
+
+def _made(models, folder, seed):
+    torch.manual_seed(seed)
+    BertModel(CONFIG).save_pretrained(folder / "bert")
+    AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(folder / "bert")
+    SentenceTransformer(modules=[Transformer(str(folder / "bert")), Pooling(16)]).save(str(folder / "saved"))
+    return folder / "saved"
+
+
+def encoder(model, **settings) -> DenseEncoder:
+    return DenseEncoder(str(model), **{"device": "cpu", **settings})
+
+
+def files(folder):
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def calls(monkeypatch, kind=DenseEncoder):
+    """The number of texts of each block that is encoded from now on."""
+    seen, join = [], kind._join
+
+    def counted(self, found, n):
+        seen.append(n)
+        return join(self, found, n)
+
+    monkeypatch.setattr(kind, "_join", counted)
+    return seen
+
+
+def dataset(n=N, texts=None):
+    texts = texts or [f"text {number} of many" for number in range(n)]
+    corpus = Corpus([f"d{number}" for number in range(n)], texts)
+    return Dataset("made", "test", corpus, Queries(["q"], ["text 7"]), Qrels({"q": {"d7": 1}}))
+
+
+def measured(model, plan=PLAN, data=None):
+    return measure(Dense(encoder(model)), data or dataset(), k=1, metrics=["ndcg@1"], plan=plan)
+
+
+# -------------------------------------------------------------------------------------------------------- round trip
+
+ARRAYS = {
+    "dense": {"vectors": np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)},
+    "sparse": {
+        "counts": np.full(N, 2, np.int32),
+        "terms": np.arange(2 * N, dtype=np.int32),
+        "weights": np.linspace(0, 1, 2 * N, dtype=np.float32),
+        "width": np.array([30522], np.int32),
+    },
+    "multi-vector": {"counts": np.ones(N, np.int64), "vectors": np.ones((N, 4), np.float16).T.copy().T},
+    "empty": {"counts": np.zeros(N, np.int64), "vectors": np.empty((0, 4), np.float16)},
+    "odd values": {"vectors": np.array([[np.nan, np.inf, -0.0, 1e-45]], np.float32)},
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_arrays_come_back_bit_for_bit(name):
+    (first,) = cache.encoded(TEXTS, {}, lambda block: ARRAYS[name], keep=True)
+    (again,) = cache.encoded(TEXTS, {}, pytest.fail, keep=True)
+    assert first is ARRAYS[name]
+    assert set(again) == set(first)
+    for key, array in again.items():
+        assert (array.dtype, array.shape) == (first[key].dtype, first[key].shape)
+        assert array.tobytes() == first[key].tobytes()
+        assert array.flags.writeable, "torch warns of an array that it may not write"
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "multi-vector"])
+def test_each_family_reads_back_what_it_encoded(kind, model, models, tmp_path, own_cache, monkeypatch):
+    monkeypatch.setattr(cache, "_LEAST", 10)
+    monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 20)
+    texts = Strings([f"text {number}" for number in range(40)])
+    if kind == "sparse":
+        BertForMaskedLM(CONFIG).save_pretrained(tmp_path / "mlm")
+        AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(tmp_path / "mlm")
+    make = {
+        "dense": lambda: encoder(model),
+        "sparse": lambda: SparseEncoder(str(tmp_path / "mlm"), device="cpu", document_terms=5),
+        "multi-vector": lambda: MultiVectorEncoder(str(model), projection="none", device="cpu"),
+    }[kind]
+    first = make().encode(texts, "document")
+    assert len(files(own_cache)) == 2
+    seen = calls(monkeypatch, type(make()))
+    again = make().encode(texts, "document")
+    assert not seen
+    if kind == "dense":
+        assert torch.equal(first, again)
+    elif kind == "sparse":
+        for part in ("starts", "terms", "weights"):
+            np.testing.assert_array_equal(getattr(first, part), getattr(again, part))
+    else:
+        np.testing.assert_array_equal(first.starts, again.starts)
+        assert torch.equal(first.vectors, again.vectors)
+        assert again.vectors.dtype == torch.float16
+
+
+# ---------------------------------------------------------------------------------------------------------- identity
+
+
+def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, own_cache, monkeypatch):
+    other = _made(models, tmp_path, seed=1)
+    seen = calls(monkeypatch)
+    variants = [
+        {},
+        {"dtype": "bfloat16"},
+        {"document_prompt": "say: "},
+        {"max_length": 4},
+        {"pooling": "cls"},
+        {"normalize": True},
+        {"normalize": False},
+        {"dimensions": 5},
+    ]
+    for done, settings in enumerate(variants):
+        encoder(model, **settings).encode(TEXTS, "document")
+        assert (len(seen), len(files(own_cache))) == (done + 1, done + 1), settings
+    more = [(other, TEXTS), (model, Strings(list(TEXTS)[::-1])), (model, Strings([*list(TEXTS)[:-1], "text"]))]
+    for done, (weights, texts) in enumerate(more, start=len(variants)):
+        encoder(weights).encode(texts, "document")
+        assert (len(seen), len(files(own_cache))) == (done + 1, done + 1)
+    for projected in ({"stored": "float16"}, {"stored": "float32"}):
+        MultiVectorEncoder(str(model), projection="none", device="cpu", **projected).encode(TEXTS, "document")
+    assert len(files(own_cache)) == done + 3
+    for settings in variants:
+        encoder(model, **settings).encode(TEXTS, "document")
+    assert len(seen) == done + 1, "each has kept its own"
+
+
+def test_the_side_is_part_of_the_key(model):
+    own = encoder(model)
+    paths = {cache._path(own._identity(own._loaded(), side), list(TEXTS)) for side in ("query", "document")}
+    assert len(paths) == 2
+
+
+def test_texts_are_told_apart_by_where_they_end():
+    assert cache._path({}, ["ab", "c"]) != cache._path({}, ["a", "bc"])
+    assert cache._path({}, ["\udcff"]) != cache._path({}, ["?"])
+
+
+def test_the_place_of_the_weights_changes_nothing(model, tmp_path, monkeypatch):
+    encoder(model).encode(TEXTS, "document")
+    seen = calls(monkeypatch)
+    shutil.copytree(model, tmp_path / "elsewhere")
+    encoder(tmp_path / "elsewhere").encode(TEXTS, "document")
+    assert not seen
+
+
+def test_another_size_of_batch_has_another_price_and_is_encoded_anew(model, monkeypatch):
+    first = encoder(model).encode(TEXTS, "document")
+    seen = calls(monkeypatch)
+    with recording() as recorder:
+        second = encoder(model, batch_tokens=100).encode(TEXTS, "document")
+    assert seen
+    assert recorder.phase().earlier_s == 0
+    np.testing.assert_allclose(first.numpy(), second.numpy(), atol=1e-5)
+
+
+def test_reading_and_writing_shards_is_no_part_of_the_price(own_cache, monkeypatch):
+    """A second of house-keeping, on a clock of the test's own, is in no figure."""
+    now = [0.0]
+    monkeypatch.setattr("harness.clock.time.perf_counter", lambda: now[0])
+    whole = cache._write
+
+    def slow(*arguments):
+        now[0] += 1.0
+        whole(*arguments)
+
+    def compute(block):
+        now[0] += 0.25
+        return {"vectors": np.ones((len(block), 2), np.float32)}
+
+    monkeypatch.setattr(cache, "_write", slow)
+    with recording() as recorder, stage("encode"):
+        list(cache.encoded(Strings(["a"] * 300), {"model": "m"}, compute, True))
+    assert recorder.phase().wall_s == recorder.phase().stages["encode"] == 0.25
+
+
+# ------------------------------------------------------------------------------------------------------------- damage
+
+
+def damaged(data: bytes, how: str) -> bytes:
+    if how == "cut short":
+        return data[:-5]
+    if how == "empty":
+        return b""
+    place = {"first byte": 0, "price": data.index(b"wall_s") + 12, "vector": len(data) - 9}[how]
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("how", ["cut short", "empty", "first byte", "price", "vector"])
+def test_a_damaged_file_is_named_and_encoded_again(model, own_cache, monkeypatch, caplog, how):
+    first = encoder(model).encode(TEXTS, "document")
+    (path,) = files(own_cache)
+    path.write_bytes(damaged(path.read_bytes(), how))
+    seen = calls(monkeypatch)
+    with caplog.at_level(logging.WARNING, "harness"):
+        again = encoder(model).encode(TEXTS, "document")
+    assert seen == [N]
+    assert torch.equal(first, again)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("harness")]
+    assert warning.startswith(f"cached vectors {path} are damaged and are encoded again: ")
+    encoder(model).encode(TEXTS, "document")
+    assert seen == [N], "the file is whole again"
+
+
+# --------------------------------------------------------------------------------------------------------------- cost
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Encoding a block takes a while longer; gives the blocks that were encoded."""
+    seen = calls(monkeypatch)
+    join = DenseEncoder._join
+
+    def slowed(self, found, n):
+        if n >= 256:
+            time.sleep(0.3)
+        return join(self, found, n)
+
+    monkeypatch.setattr(DenseEncoder, "_join", slowed)
+    return seen
+
+
+def test_the_price_of_the_first_encode_is_paid_again_on_the_clock(model, slow):
+    first, second = measured(model), measured(model)
+    assert slow.count(N) == 1
+    assert first.timing.index.earlier_s == 0
+    index = second.timing.index
+    assert 0.3 < index.earlier_s <= first.timing.index.stages["encode"]
+    assert index.wall_s >= index.stages["encode"] >= index.earlier_s
+    assert index.cpu_s > 0
+    assert index.counts == first.timing.index.counts
+    assert index.counts["texts"] == N
+    assert second.timing.docs_per_s == N / index.wall_s <= N / index.earlier_s
+    assert second.timing.tokens_per_s is not None
+    assert not index.elsewhere
+    assert second.means == first.means
+
+
+def test_the_price_is_that_of_the_encoding_however_often_it_was_read(model, slow):
+    prices = []
+    for _ in range(3):
+        with clock.recording() as seen:
+            encoder(model).encode(TEXTS, "document")
+        prices.append(seen.earlier_s)
+    assert prices[0] == 0
+    assert prices[1] == prices[2] > 0.3
+
+
+def test_the_price_is_in_the_stage_of_the_part_of_a_hybrid(model):
+    encoder(model).encode(TEXTS, "document")
+    with clock.recording() as seen, clock.part("dense"):
+        encoder(model).encode(TEXTS, "document")
+    assert seen.stages["dense/encode"] >= seen.earlier_s > 0
+    assert seen.counts["dense/tokens"] > N
+
+
+def record(timing) -> Record:
+    return Record(
+        cell="c",
+        started=datetime(2026, 1, 1, tzinfo=UTC),
+        status="ok",
+        retriever=RetrieverInfo(name="dense", config={}),
+        dataset=DatasetInfo(name="made", fingerprint="f"),
+        k=1,
+        seed=0,
+        metric_version=1,
+        metrics={"ndcg@10": 0.5},
+        timing=timing,
+        environment="e",
+        harness="0",
+        code="c",
+        command="harness",
+    )
+
+
+def shown_docs_per_s(timing) -> str:
+    lines = markdown.render(build([record(timing)])).splitlines()
+    headings, cells = ([cell.strip() for cell in lines[place].split("|")] for place in (0, 2))
+    return cells[headings.index("docs/s")]
+
+
+def test_vectors_from_another_machine_have_no_throughput_and_the_board_shows_a_gap(model, slow, monkeypatch):
+    first = measured(model)
+    monkeypatch.setattr(cache, "fingerprint", lambda: "another machine")
+    second = measured(model)
+    assert slow.count(N) == 1, "they are used all the same"
+    assert second.means == first.means
+    assert second.timing.index.elsewhere
+    assert second.timing.docs_per_s is None
+    assert second.timing.tokens_per_s is None
+    assert second.timing.index.earlier_s == 0
+    assert shown_docs_per_s(second.timing) == "-"
+    assert shown_docs_per_s(first.timing) not in ("-", "")
+
+
+def test_another_number_of_threads_is_encoded_again_at_its_own_price(model, slow):
+    measured(model, PLAN.model_copy(update={"threads": 1}))
+    second = measured(model, PLAN.model_copy(update={"threads": 2}))
+    assert slow.count(N) == 2
+    assert second.timing.index.earlier_s == 0
+    third = measured(model, PLAN.model_copy(update={"threads": 2}))
+    assert slow.count(N) == 2
+    assert third.timing.index.earlier_s > 0
+
+
+# ---------------------------------------------------------------------------------------------------------------- use
+
+
+def test_renew_encodes_anew_and_keeps_that(model, own_cache, monkeypatch):
+    encoder(model).encode(TEXTS, "document")
+    (path,) = files(own_cache)
+    before = path.stat().st_ino
+    seen = calls(monkeypatch)
+    with cache.using("renew"), clock.recording() as renewed:
+        encoder(model).encode(TEXTS, "document")
+    assert seen == [N]
+    assert renewed.earlier_s == 0
+    assert files(own_cache) == [path]
+    assert path.stat().st_ino != before, "written anew"
+    encoder(model).encode(TEXTS, "document")
+    assert seen == [N], "the block has ended"
+
+
+def test_off_neither_reads_nor_writes(model, own_cache, monkeypatch):
+    seen = calls(monkeypatch)
+    with cache.using("off"):
+        encoder(model).encode(TEXTS, "document")
+    assert not files(own_cache)
+    encoder(model).encode(TEXTS, "document")
+    with cache.using("off"):
+        encoder(model).encode(TEXTS, "document")
+    encoder(model, cache=False).encode(TEXTS, "document")
+    assert seen == [N] * 4
+    assert len(files(own_cache)) == 1
+
+
+def test_the_warm_up_does_not_fill_the_cache(model, own_cache):
+    measured(model, PLAN.model_copy(update={"warmup_documents": N - 20}))
+    (path,) = files(own_cache)
+    assert path.stem == cache._path({}, list(TEXTS)).stem, "the whole corpus, not its beginning"
+
+
+def test_queries_and_a_handful_of_documents_are_never_cached(model, own_cache):
+    encoder(model).encode(TEXTS, "query")
+    encoder(model).encode(TEXTS[:255], "document")
+    assert not own_cache.exists()
+    encoder(model).encode(TEXTS[:256], "document")
+    assert len(files(own_cache)) == 1
+
+
+def test_what_was_paid_for_is_kept_however_little_and_for_any_number_of_threads(own_cache):
+    def encoded(threads, compute, paid=True):
+        with limited_threads(threads):
+            return next(cache.encoded(TEXTS[:3], {}, compute, keep=True, paid=paid))["vectors"].tolist()
+
+    assert encoded(1, lambda block: {"vectors": np.arange(3.0)}) == [0.0, 1.0, 2.0]
+    assert len(files(own_cache)) == 1
+    assert encoded(2, pytest.fail) == [0.0, 1.0, 2.0]
+    assert encoded(2, lambda block: {"vectors": np.zeros(3)}, paid=False) == [0.0, 0.0, 0.0]
+    with cache.using("off"):
+        assert encoded(1, lambda block: {"vectors": np.zeros(3)}) == [0.0, 0.0, 0.0]
+
+
+# ----------------------------------------------------------------------------------------------------------- accidents
+
+
+def test_an_encode_that_was_killed_goes_on_after_its_last_whole_shard(model, own_cache, monkeypatch):
+    monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 256)
+    texts = Strings([f"text {number}" for number in range(600)])  # 256, 256 and 88, which are not worth a file
+    whole = encoder(model, cache=False).encode(texts, "document")
+    join = DenseEncoder._join
+
+    def killed(self, found, n):
+        if len(files(own_cache)) == 1:
+            raise KeyboardInterrupt
+        return join(self, found, n)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DenseEncoder, "_join", killed)
+        with pytest.raises(KeyboardInterrupt):
+            encoder(model).encode(texts, "document")
+    assert len(files(own_cache)) == 1
+    seen = calls(monkeypatch)
+    with clock.recording() as again:
+        found = encoder(model).encode(texts, "document")
+    assert seen == [256, 88]
+    assert torch.equal(found, whole)
+    assert 0 < again.earlier_s < again.stages["encode"]
+    assert again.counts["texts"] == 600
+    assert len(files(own_cache)) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_a_warning_and_no_failure(model, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
+    with caplog.at_level(logging.WARNING, "harness"):
+        found = encoder(model).encode(TEXTS, "document")
+    assert torch.equal(found, encoder(model, cache=False).encode(TEXTS, "document"))
+    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
+    assert warning.startswith(f"vectors cannot be cached in {tmp_path}/file/embeddings/")
+    assert warning.endswith(": Not a directory")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_no_file_behind(model, own_cache, monkeypatch, caplog, error):
+    def full(_):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        if isinstance(error, OSError):
+            with caplog.at_level(logging.WARNING, "harness"):
+                encoder(model).encode(TEXTS, "document")
+            assert [one.getMessage().rpartition(": ")[2] for one in caplog.records] == ["No space left on device"]
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                encoder(model).encode(TEXTS, "document")
+    assert [path for path in own_cache.rglob("*") if path.is_file()] == []
+
+
+def test_no_temporary_files_remain(model, own_cache):
+    encoder(model).encode(TEXTS, "document")
+    assert [path.name for path in own_cache.rglob("*") if path.is_file()] == [path.name for path in files(own_cache)]
+
+
+def test_what_was_paid_for_is_kept_however_little_and_whatever_the_threads(own_cache, monkeypatch):
+    calls = []
+
+    def compute(block):
+        calls.append(len(block))
+        return {"vectors": np.ones((len(block), 2), np.float32)}
+
+    for threads in (1, 2):
+        monkeypatch.setattr(cache, "threads", lambda n=threads: n)
+        assert len(next(cache.encoded(Strings(["a", "b"]), {"model": "m"}, compute, True, paid=True))["vectors"]) == 2
+    assert calls == [2]
+    for threads in (1, 2):
+        monkeypatch.setattr(cache, "threads", lambda n=threads: n)
+        next(cache.encoded(Strings(["a", "b"]), {"model": "m"}, compute, True))
+    assert calls == [2, 2, 2], "what this machine computes in a moment is not kept"

@@ -1,0 +1,84 @@
+"""mteb's own wrappers find the same nDCG@10 with the same sparse and late-interaction models."""
+
+import pytest
+from datasets import Dataset as HFDataset
+from sentence_transformers import MultiVectorEncoder as LateInteraction
+from sentence_transformers import SparseEncoder as Sparse
+from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+from harness import weights
+from harness.cli import build
+from harness.encoders.multi_vector import MultiVectorEncoder
+from harness.encoders.sparse import SparseEncoder
+from harness.errors import WeightsError
+from harness.retrievers.colbert import ColBERT
+from harness.retrievers.splade import Splade
+from harness.runner import TimingPlan, measure
+from harness.types import Corpus, Dataset, Qrels, Queries
+
+PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
+K = 100
+
+
+@pytest.fixture(scope="module")
+def small(collection):
+    """English XQuAD's first documents, cut to 30 words each, and as many queries that they answer."""
+    whole, n = collection("xquad/en"), 60
+    ids, texts = list(whole.corpus.ids)[:n], [" ".join(text.split()[:30]) for text in whole.corpus.texts[:n]]
+    judged = {query: docs for query, docs in whole.qrels.items() if set(docs) <= set(ids)}
+    asked = dict(zip(whole.queries.ids, whole.queries.texts, strict=True))
+    some = list(judged)[::4][:n]
+    qrels = Qrels({query: judged[query] for query in some})
+    return Dataset("small", "test", Corpus(ids, texts), Queries(some, [asked[query] for query in some]), qrels)
+
+
+@pytest.fixture(scope="module")
+def splade_folder():
+    encoder = build.composed(["retriever=splade_tiny"])["retriever"]["encoder"]
+    try:
+        return str(weights.find(encoder["model"], build.construct(encoder["package"], "package")).path)
+    except WeightsError as error:
+        pytest.skip(str(error).splitlines()[0])
+
+
+def mtebs(model, dataset) -> float:
+    """mteb's nDCG@10 of a model in one of its wrappers, over our collection."""
+    mteb = pytest.importorskip("mteb")
+    task = mteb.get_task("SciFact")  # any retrieval task's machinery
+    corpus = {"id": list(dataset.corpus.ids), "text": list(dataset.corpus.texts), "title": [""] * len(dataset.corpus)}
+    split = {
+        "corpus": HFDataset.from_dict(corpus),
+        "queries": HFDataset.from_dict({"id": list(dataset.queries.ids), "text": list(dataset.queries.texts)}),
+        "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items()},
+        "top_ranked": None,
+    }
+    task.dataset, task.data_loaded = {"default": {"test": split}}, True
+    settings = {"cache": None, "show_progress_bar": False, "overwrite_strategy": "always"}
+    result = mteb.evaluate(model, task, encode_kwargs={"batch_size": 8}, **settings)
+    score: float = result.task_results[0].get_score()
+    return score
+
+
+def ours(retriever, dataset) -> float:
+    return measure(retriever, dataset, k=K, metrics=["ndcg@10"], plan=PLAN).means["ndcg@10"]
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")  # of the product that mteb takes
+def test_splade_scores_what_mtebs_sparse_wrapper_scores(splade_folder, small):
+    wrapper = pytest.importorskip("mteb.models.sentence_transformer_wrapper").SparseEncoderWrapper
+    theirs = mtebs(wrapper(Sparse(splade_folder, device="cpu")), small)
+    own = ours(Splade(SparseEncoder(splade_folder, device="cpu", cache=False)), small)
+    assert 0.3 < own < 1
+    assert abs(own - theirs) < 0.0005
+
+
+def test_late_interaction_scores_what_mtebs_multi_vector_wrapper_scores(models, small, tmp_path):
+    wrapper = pytest.importorskip("mteb.models.sentence_transformer_wrapper").MultiVectorWrapper
+    minilm = str(models / "all-MiniLM-L6-v2")
+    modules = [Transformer(minilm), MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
+    LateInteraction(modules=modules, device="cpu").save(str(tmp_path / "saved"))
+    theirs = mtebs(wrapper(LateInteraction(str(tmp_path / "saved"), device="cpu")), small)
+    own = ours(ColBERT(MultiVectorEncoder(minilm, projection="none", device="cpu", cache=False)), small)
+    assert 0.3 < own < 1
+    assert abs(own - theirs) < 0.0005
