@@ -1,4 +1,4 @@
-# make quickstart: set up and compare three families on the embedded collection.   make test: set up and run every test.
+# make quickstart: set up and compare five families on the embedded collection.   make test: set up and run every test.
 # Needs Python 3.11 or newer and make; PYTHON=python3.12 chooses another one.
 PYTHON ?= python3
 VENV := .venv
