@@ -7,7 +7,8 @@ HarnessError
 ├── WeightsError     model weights that cannot be had: names what was tried
 ├── ApiError         a server of embeddings that refused, failed, or gave no answer that can be used
 ├── RunError         a retriever's answer that no metric may score: NaN, infinite, a document twice
-└── StoreError       a record on disk that cannot be read
+├── StoreError       a record on disk that cannot be read
+└── UndecidedError   nothing to decide from: no records, nothing in common, nothing within the limits (exit code 3)
 """
 
 
@@ -41,3 +42,7 @@ class RunError(HarnessError):
 
 class StoreError(HarnessError):
     """A record on disk that cannot be read."""
+
+
+class UndecidedError(HarnessError):
+    """Nothing to decide from."""

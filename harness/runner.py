@@ -26,6 +26,9 @@ from harness.metrics import METRIC_VERSION, Metric, parse, score
 from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
 from harness.weights import tree_hash
 
+_MOST = 50
+"""Repeats of a search, however short it is."""
+
 
 class TimingPlan(BaseModel):
     """How a cell is timed: the `timing` group of the config."""
@@ -36,6 +39,8 @@ class TimingPlan(BaseModel):
     """Documents indexed before the clock counts; 0 leaves loading and compiling inside the figures."""
     repeats: int = Field(3, ge=1)
     """How often all queries are searched."""
+    least_s: float = Field(0.0, ge=0)
+    """Seconds of searching before which repeats go on, up to fifty: what is over in milliseconds is timed often."""
     enough_s: float = Field(30.0, gt=0)
     """Seconds of searching after which no further repeat begins."""
     latency_queries: int = Field(100, ge=0)
@@ -80,11 +85,12 @@ def measure(
         with clock.recording() as warmup:
             _warm_up(retriever, dataset, depth, plan.warmup_documents)
         gc.collect()
+        references = [clock.reference_kernels()]
         with clock.recording() as indexing:
             retriever.index(dataset.corpus)
-        run, searches, facts = _search_all(retriever, dataset.queries, depth, plan)
+        references.append(clock.reference_kernels())
+        run, searches, facts = _search_all(retriever, dataset.queries, depth, plan, references)
         latencies = _one_by_one(retriever, dataset.queries, depth, plan.latency_queries, seed)
-        reference = clock.reference_kernels()
         timing = Timing(
             warmup=warmup.phase(),
             index=indexing.phase(),
@@ -94,7 +100,7 @@ def measure(
             queries=len(dataset.queries),
             index_bytes=retriever.nbytes(),
             threads=threads,
-            reference_cpu_s=reference,
+            references=references,
         )
     run = (without_self_hits(run) if dataset.drop_self_hits else run).top(k)
     query_ids, scores = score(run, dataset.qrels, wanted)
@@ -120,16 +126,25 @@ def _warm_up(retriever: Retriever, dataset: Dataset, depth: int, documents: int)
 
 
 def _search_all(
-    retriever: Retriever, queries: Queries, depth: int, plan: TimingPlan
+    retriever: Retriever, queries: Queries, depth: int, plan: TimingPlan, references: list[dict[str, float]]
 ) -> tuple[Run, list[Phase], dict[str, Any]]:
+    """The run, what each repeat cost and the facts; the reference kernels' seconds are added after each."""
     searches: list[Phase] = []
-    while len(searches) < plan.repeats and sum(search.wall_s for search in searches) < plan.enough_s:
+    while _goes_on(searches, plan):
         with clock.recording() as searching:
             run = retriever.search(queries, depth)
         searches.append(searching.phase())
+        references.append(clock.reference_kernels())
     with clock.listening(None):
         found = {name: find() for name, find in searching.later.items()}
     return run, searches, {**searching.facts, **found}
+
+
+def _goes_on(searches: Sequence[Phase], plan: TimingPlan) -> bool:
+    spent = sum(search.wall_s for search in searches)
+    if len(searches) < plan.repeats:
+        return spent < plan.enough_s
+    return spent < plan.least_s and len(searches) < _MOST
 
 
 def _one_by_one(retriever: Retriever, queries: Queries, depth: int, n: int, seed: int) -> list[float]:

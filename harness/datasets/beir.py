@@ -21,8 +21,8 @@ COLUMNS = {**QUERY_COLUMNS, "title": "title"}
 def load(
     name: str,
     split: str,
-    url: str,
-    md5: str,
+    url: str | None,
+    md5: str | None,
     documents: int | None = None,
     queries: Mapping[str, int] | None = None,
     data_dir: str | None = None,
@@ -31,7 +31,7 @@ def load(
     parts: int = 1,
     instruction: str | None = None,
 ) -> Dataset:
-    """A BEIR set; `documents` and, by split, `queries` are the published counts.
+    """A BEIR set; `documents` and, by split, `queries` are the published counts. Without `url` it is only looked for.
 
     Raises `DataError`, `DownloadError`.
     """
@@ -84,7 +84,7 @@ def read(
     )
 
 
-def _folder(name: str, url: str, md5: str, data_dir: str | None) -> Path:
+def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -> Path:
     roots = [Path(data_dir).expanduser()] if data_dir else []
     if roots and not roots[0].is_dir():
         raise ConfigError(f"data_dir={data_dir!r} is no folder; name one that holds collections, or data_dir=null")
@@ -92,6 +92,12 @@ def _folder(name: str, url: str, md5: str, data_dir: str | None) -> Path:
     for root in roots:
         if (root / name / "corpus.jsonl").is_file():
             return root / name
+    if url is None or md5 is None:
+        where = " or ".join(str(root / name) for root in roots)
+        raise DataError(
+            f"{name} is not downloaded: put it in BEIR's layout in {where}, or name another folder: "
+            "HARNESS_DATA=FOLDER, or data_dir=FOLDER"
+        )
     archive = roots[-1] / url.rsplit("/", 1)[-1]
     fetch(url, archive, md5)
     try:

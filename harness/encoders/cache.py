@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 SHARD = 4096
-_LEAST = 256  # fewer texts, a warm-up's or a batch of queries, are not worth a file
+_LEAST = 128  # fewer texts, a warm-up's or a batch of queries, are not worth a file
 Use = Literal["reuse", "renew", "off"]
 _use: ContextVar[Use] = ContextVar("use", default="reuse")
 

@@ -104,7 +104,10 @@ class MultiVectorEncoder(TransformerEncoder):
                     "give random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; or "
                     "use its token vectors as they are: retriever.encoder.projection=none"
                 )
-            return Model(str(folder), **settings)
+            try:
+                return Model(str(folder), **settings)
+            except KeyError as error:  # how the library says that a Stanford checkpoint's tensor is not there
+                raise WeightsError(f"{self._name!r} has no tensor {error}: its projection is missing") from None
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Normalize
         from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask

@@ -171,7 +171,8 @@ class TokenWeights:
     def _read(self, path: Path) -> NDArray[np.float32]:
         try:
             said = json.loads(path.read_text(encoding="utf-8"))
-            held = {self._tokenizer.convert_tokens_to_ids(token): float(weight) for token, weight in said.items()}
+            known = self._tokenizer.get_vocab()
+            held = {known[token]: float(weight) for token, weight in said.items() if token in known}
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise WeightsError(
                 f"no token weights in {str(path)!r} ({error}); give the file's name: query_encoder.file=NAME, or null"

@@ -1,1 +1,1 @@
-"""A Board in its forms: terminal and markdown."""
+"""A Board in its forms: terminal, markdown, CSV, LaTeX, JSON, page, picture; and what compare and recommend say."""

@@ -28,6 +28,8 @@ class Hybrid:
         if depth < 1:
             raise ConfigError(f"retriever.depth={depth} must be at least 1")
         self._retrievers, self._fusion, self._depth = dict(retrievers), fusion, depth
+        nothing = Run([], [], np.empty((0, depth), np.int32), np.empty((0, depth), np.float32))
+        fusion([nothing] * len(retrievers))  # settings that cannot be are refused before hours are spent
         self._warned = False
 
     def index(self, corpus: Corpus) -> None:

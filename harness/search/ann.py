@@ -39,6 +39,7 @@ class Faiss:
     def build(self, vectors: torch.Tensor) -> None:
         """Index vectors [documents, dimensions]."""
         faiss = _faiss()
+        faiss.omp_set_num_threads(torch.get_num_threads())
         rows = np.ascontiguousarray(vectors.cpu().numpy())
         self._n, dimensions = rows.shape
         if self._kind == "hnsw":
@@ -52,6 +53,7 @@ class Faiss:
             self._index.cp.min_points_per_centroid = 1  # few documents are no warning
             if self._n:
                 self._index.train(rows)
+        self._vectors_nbytes = rows.nbytes
         if self._n:
             self._index.add(rows)
 
@@ -68,8 +70,13 @@ class Faiss:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the index as faiss would write it."""
-        return int(_faiss().serialize_index(self._index).nbytes)
+        """Bytes of the vectors, and of the graph's links or the lists' numbers and centroids."""
+        if self._kind == "hnsw":
+            graph = self._index.hnsw
+            links = 4 * (graph.neighbors.size() + graph.levels.size()) + 8 * graph.offsets.size()
+        else:
+            links = 8 * self._n + 4 * self._index.nlist * self._index.d
+        return self._vectors_nbytes + int(links)
 
 
 def _faiss() -> Any:

@@ -2,6 +2,7 @@
 
 from harness.types.dataset import Dataset, Retriever
 from harness.types.explanation import Explains, Explanation
+from harness.types.per_query import PerQuery
 from harness.types.qrels import Qrels
 from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
 from harness.types.run import Run
@@ -14,6 +15,7 @@ __all__ = [
     "Explains",
     "Explanation",
     "Fingerprint",
+    "PerQuery",
     "Phase",
     "Qrels",
     "Queries",

@@ -1,10 +1,11 @@
 """Record: one measured cell. Versioned, written once, never edited; tables, board and gate read only this."""
 
 from datetime import datetime
+from pathlib import PurePath
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, computed_field, field_validator
 
 # differences that the dataset's own name says, or that change where it lies and not what it is
 _SAID_BY_NAME = {"name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"}
@@ -93,8 +94,8 @@ class Timing(_Frozen):
     peak_memory_bytes: int | None = None
     """Of the whole process; only measured with `timing.isolate=true`, where the process did nothing else."""
     threads: int
-    reference_cpu_s: dict[str, float] = {}
-    """CPU seconds of the reference kernels in the same process."""
+    references: list[dict[str, float]] = []
+    """CPU seconds of the reference kernels in the same process: before and after the index, after each search."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -155,3 +156,10 @@ class Record(_Frozen):
     """The command that measures this cell again."""
     files: dict[str, str] = {}
     """Paths of the record, the run, the per-query scores and the environment, relative to the results folder."""
+
+    @field_validator("files")
+    @classmethod
+    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
+        if any(PurePath(path).is_absolute() or ".." in PurePath(path).parts for path in files.values()):
+            raise ValueError("a file's path leads out of the results folder")
+        return files

@@ -1,32 +1,30 @@
 """Records on disk: appended, read, and the latest of each cell found; nothing is ever changed.
 
 results/records/<dataset>/<retriever>/<UTC>-<cell8>.json    last to be written: a cell is there when this is
-results/runs/...trec.gz   results/per_query/...parquet   results/environments/<env8>.json
+results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
+results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
 """
 
-import errno
 import gzip
-import io
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from harness.errors import StoreError
-from harness.types import Record, Run
+from harness.store.files import write
+from harness.store.scores import as_table, parquet, read_scores, read_table
+from harness.types import PerQuery, Record, Run
 from harness.types.trec import dump
 
-# what file systems without unnamed files, or without /proc, answer
-_NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV, errno.EPERM, errno.EEXIST}
+_TOLD = ("torch", "sentence-transformers", "numba", "numpy")
+_TOGETHER = 1000
+"""Files read in one call."""
 
 
 class Store:
@@ -40,7 +38,9 @@ class Store:
         record: Record,
         manifest: Mapping[str, Any],
         run: Run | None = None,
-        per_query: tuple[Sequence[str], Mapping[str, NDArray[np.float64]]] | None = None,
+        per_query: PerQuery | None = None,
+        ranked: pa.Table | None = None,
+        asked: pa.Table | None = None,
     ) -> Record:
         """Write a cell's files, the record last; gives the record with their paths."""
         stamp = record.started.strftime("%Y%m%dT%H%M%S.%fZ")
@@ -53,7 +53,14 @@ class Store:
             write(self.root / files["run"], gzip.compress(dump(run, record.retriever.label).encode(), mtime=0))
         if per_query is not None:
             files["per_query"] = f"per_query/{place}.parquet"
-            write(self.root / files["per_query"], _parquet(*per_query))
+            write(self.root / files["per_query"], parquet(as_table(per_query)))
+        if ranked is not None:
+            files["ranked"] = f"rankings/{place}.parquet"
+            write(self.root / files["ranked"], parquet(ranked))
+        if asked is not None:
+            files["asked"] = f"queries/{_safe(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
+            if not (self.root / files["asked"]).exists():
+                write(self.root / files["asked"], parquet(asked))
         files["record"] = f"records/{place}.json"
         record = record.model_copy(update={"files": files})
         write(self.root / files["record"], record.model_dump_json(indent=2).encode() + b"\n")
@@ -65,6 +72,34 @@ class Store:
         for path in sorted(folder.rglob("*.json"), key=lambda path: path.name):
             if not path.name.startswith("."):
                 yield read_record(path)
+
+    def scores(self, records: Iterable[Record], metrics: Sequence[str] | None = None) -> dict[str, PerQuery]:
+        """Per-query scores by the path that a record names; a record whose file is not there has none."""
+        paths = [record.files["per_query"] for record in records if "per_query" in record.files]
+        there = [path for path in dict.fromkeys(paths) if (self.root / path).exists()]
+        found: dict[str, PerQuery] = {}
+        for begin in range(0, len(there), _TOGETHER):
+            found |= read_scores(self.root, there[begin : begin + _TOGETHER], metrics)
+        return found
+
+    def table(self, record: Record, kind: str) -> pa.Table | None:
+        """The record's `ranked` or `asked` table; None where it is not kept."""
+        path = self.root / record.files[kind] if kind in record.files else None
+        return read_table(path) if path is not None and path.exists() else None
+
+    def machines(self, records: Iterable[Record]) -> dict[str, str]:
+        """The records' environments in a line each, by fingerprint, where their manifests are kept."""
+        paths = {record.environment: record.files.get("environment") for record in records}
+        found = {}
+        for name, path in sorted(paths.items()):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                found[name] = _machine(json.loads((self.root / str(path)).read_bytes()))
+        return found
+
+    def anchored(self, record: Record) -> Record:
+        """The record with its files' whole paths, so that any store finds them."""
+        files = {kind: str(self.root.resolve() / path) for kind, path in record.files.items()}
+        return record.model_copy(update={"files": files})
 
     def latest(self) -> list[Record]:
         """The newest record of each cell; one that failed does not hide an older one that did not."""
@@ -85,6 +120,14 @@ class Store:
         return max(good, key=lambda record: record.started, default=None)
 
 
+def _machine(manifest: Mapping[str, Any]) -> str:
+    """`Intel Xeon, 2 cores, 24 GiB, Python 3.11.7, torch 2.13.0`."""
+    gpus = [f"{manifest['gpus'].count(name)} x {name}" for name in dict.fromkeys(manifest["gpus"])]
+    packages = [f"{name} {manifest['packages'][name]}" for name in _TOLD if name in manifest["packages"]]
+    hardware = [manifest["cpu"], f"{manifest['cores']} cores", *gpus, f"{manifest['memory_gib']} GiB"]
+    return ", ".join([*hardware, f"Python {manifest['python']}", *packages])
+
+
 def _answers(record: Record, like: Record) -> bool:
     return (record.cell, record.environment, record.code, record.retriever.label, record.dataset.label) == (
         *(like.cell, like.environment, like.code),
@@ -103,71 +146,6 @@ def read_record(path: Path) -> Record:
         ) from None
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, whenever the process is killed. Raises `StoreError`."""
-    try:
-        _write(path, content)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not _write_unnamed(path, content):
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with beside.open("wb") as file:
-            _fill(file.fileno(), content)
-        beside.replace(path)
-    if os.name == "posix":
-        with _opened(path.parent, os.O_RDONLY) as folder:
-            os.fsync(folder)
-
-
-def _write_unnamed(path: Path, content: bytes) -> bool:
-    """On Linux the file gets its name when it is complete, so that a kill leaves nothing behind."""
-    if not hasattr(os, "O_TMPFILE") or path.exists():
-        return False
-    try:
-        with _opened(path.parent, os.O_TMPFILE | os.O_WRONLY) as handle, _opened(path.parent, os.O_RDONLY) as folder:
-            _fill(handle, content)
-            # with a folder's handle given, Python calls linkat, which can follow /proc's link to the open file
-            os.link(f"/proc/self/fd/{handle}", path.name, dst_dir_fd=folder, follow_symlinks=True)
-    except OSError as error:
-        if error.errno in _NO_UNNAMED:
-            return False
-        raise
-    return True
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    handle = os.open(path, flags, 0o644)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _fill(handle: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(handle, view) :]
-    os.fsync(handle)
-
-
 def _safe(name: str) -> str:
     """A name as a path inside the results folder."""
     return "/".join(re.sub(r"[^\w.@+=,-]", "_", part).strip(".")[:100] or "_" for part in name.split("/"))
-
-
-def _parquet(query_ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> bytes:
-    table = pa.table(
-        {
-            "query_id": pa.array([query for _ in scores for query in query_ids], pa.string()),
-            "metric": pa.array([name for name in scores for _ in query_ids], pa.string()).dictionary_encode(),
-            "value": pa.array(np.concatenate([*scores.values()]) if scores else [], pa.float64()),
-        }
-    )
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()
