@@ -1,28 +1,37 @@
-# make quickstart: set up and compare five families on the embedded collection.   make test: set up and run every test.
+# make quickstart: set up and compare the families on the embedded collection.   make test: set up and run every test.
 # Needs Python 3.11 or newer and make; PYTHON=python3.12 chooses another one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test lint bench board clean
+.PHONY: quickstart test lint gate bench board clean
 
 quickstart: $(STAMP)
 	$(BIN)/harness
 
+# several tests at a time, each with one thread
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict harness
 
+# two cells at a time, each with one thread; needs the collections of conf/experiment/ci.yaml in HARNESS_DATA
+gate: $(STAMP)
+	$(BIN)/harness experiment=ci hydra/launcher=joblib hydra.launcher.n_jobs=2
+	$(BIN)/harness gate --junit gate.xml
+
 bench: $(STAMP)
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
+# what was measured on this machine already is not measured again
 board: $(STAMP)
-	$(BIN)/harness report
+	$(BIN)/harness experiment=board
+	$(BIN)/harness report --results results/board --baseline bm25 --readme README.md
+	$(BIN)/harness report --results results/board --only svg
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -1,5 +1,6 @@
 """Configs composed and turned into objects, with errors that a user can act on."""
 
+import contextlib
 import difflib
 import inspect
 import re
@@ -10,15 +11,18 @@ from typing import Any, get_args, get_type_hints
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli.conf import conf, options_of
+from harness.cli import COMMANDS
+from harness.cli.conf import conf
+from harness.cli.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError
 
 CONF = conf()
+_NONE = "You must specify 'retriever'"  # as Hydra says it
 _SECRET = re.compile(r"(?:^|[._])(?:api_?key|key|token|secret|password)$", re.IGNORECASE)
 
 
@@ -50,7 +54,7 @@ def composition(overrides: Sequence[str], folders: Sequence[str] = (), hydra_too
             search = [f"hydra.searchpath=[{quoted}]"] if folders else []
             return compose("run", [*overrides, *search], return_hydra_config=hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explained(error)) from None
+        raise ConfigError(refused(error, overrides)) from None
     finally:
         Singleton.set_state(state)
 
@@ -174,13 +178,6 @@ def _parameters(target: Any) -> dict[str, Any] | None:
 _LOOSE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
-    """What to say of a key that is not among those that are known."""
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {f'{where}.' if where else ''}{near[0]}?" if near else ""
-    return f"{where or 'the config'} has no key {key!r}; choices: {', '.join(known)}{hint}; see: harness --cfg job"
-
-
 _KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
 
 
@@ -200,27 +197,25 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def explained(error: BaseException) -> str:
-    """An error's own words without the frames and file names around them."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.partition("/")
-        return _unknown_option(group, name, error.options or [])
-    if match := re.search(r"You must specify '([^']+)'", str(error)):
-        group = match[1].partition("@")[0]
-        return f"no {group!r} is chosen; add {match[1]}=NAME; {_choices(group)}"
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-    kept = [line for line in lines if not line.lstrip().startswith(("full_key:", "object_type=", "reference_type="))]
-    cause = error.__cause__
-    said = "\n".join(kept) or type(error).__name__
-    return f"{said}\n{explained(cause)}" if cause is not None and str(cause) and str(cause) not in said else said
-
-
-def _unknown_option(group: str, name: str, found: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, [*found, *(known for known, _ in options_of(group))], n=1)
-    return f"no {group} {name!r}; {_choices(group, found)}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _choices(group: str, found: Sequence[str] = ()) -> str:
-    names = sorted({*found, *(name for name, _ in options_of(group))})
-    see = f"; see: harness list {group}s" if group in ("retriever", "dataset", "experiment") else ""
-    return f"choices: {', '.join(names)}{see}"
+def refused(error: BaseException, arguments: Sequence[str]) -> str:
+    """What to say of an error in the command line itself."""
+    if isinstance(error, OverrideParseException):
+        word = error.override
+        key, _, value = word.partition("=")
+        if value:
+            return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
+        near = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
+        hint = f"did you mean the command {near[0]!r}?" if near else "write KEY=VALUE, such as retriever=bm25"
+        return f"{word!r} is neither a command nor a setting; {hint}; see: harness --help"
+    if "Config group override must be a string" in str(error):
+        return f"a group was set to null: {explained(ValueError(_NONE))}"
+    if match := re.search(r"Could not override '([^']+)'", str(error)):
+        where, _, key = match[1].rpartition(".")
+        others = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
+        with contextlib.suppress(HarnessError, AttributeError, KeyError, TypeError):
+            config: Any = composed([argument for argument in others if "," not in argument])
+            for part in where.split(".") if where else []:
+                config = config[part]
+            return unknown_key(where, key, [name for name in config if not name.startswith("_")])
+        return f"the config has no key {match[1]!r}; see: harness --cfg job"
+    return explained(error)

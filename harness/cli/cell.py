@@ -21,8 +21,8 @@ from harness.encoders import cache
 from harness.errors import ConfigError
 from harness.metrics import METRIC_VERSION
 from harness.runner import Measured, TimingPlan, cell_key, measure, parse_metrics
-from harness.store import Store
-from harness.types import Dataset, DatasetInfo, Record, RetrieverInfo
+from harness.store import Store, asked, ranked
+from harness.types import Dataset, DatasetInfo, PerQuery, Record, RetrieverInfo
 
 
 class RunConfig(BaseModel):
@@ -120,8 +120,9 @@ class Cell:
                 )
                 whole = whole_process and not result.timing.index.earlier_s  # cached vectors spared memory too
                 record = self._record(started, dataset, result, peak_memory() if whole else None)
-                per_query = (result.query_ids, result.scores)
-                return self.store.append(record, environment.manifest(), result.run, per_query)
+                per_query = PerQuery(result.query_ids, result.scores)
+                kept = (ranked(result.run, dataset), asked(dataset))
+                return self.store.append(record, environment.manifest(), result.run, per_query, *kept)
             except Exception as error:
                 if dataset is not None or not isinstance(error, ConfigError):  # a mistyped setting is no cell
                     self.failed(started, dataset, error)

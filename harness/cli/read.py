@@ -1,4 +1,6 @@
-"""The commands that read: report, explain, list, validate, env. Only those that build retrievers import torch.
+"""The commands that read: report, compare, recommend, gate, accept, explain, list, validate, env.
+
+Only those that build retrievers import torch.
 
 Exit codes: 0 fine, 1 a check failed, 2 usage, 3 nothing to decide from.
 """
@@ -12,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.cli import say
+from harness.cli import decide, gate, report, say
 from harness.cli.conf import conf, options_of
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UndecidedError
 
 _HELP = """\
 measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
@@ -31,19 +33,19 @@ completion: eval "$(harness -sc install=bash)"
 
 def main(arguments: Sequence[str]) -> int:
     """Parse and obey; the result is the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.command(options))
     except HarnessError as error:
         say(f"error: {error}")
-        return 2
+        return 3 if isinstance(error, UndecidedError) else 2
     except BrokenPipeError:
         sys.stderr.close()
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Every reading command and its options."""
     parser = argparse.ArgumentParser(
         prog="harness",
         description="Measures how well and how fast text retrievers work on test collections.",
@@ -53,12 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"harness {harness.__version__}")
     commands = parser.add_subparsers(title="read", metavar="COMMAND", required=True)
 
-    report = commands.add_parser(
-        "report", help="print the table of what was measured, and write results/leaderboard.md"
-    )
-    report.add_argument("--metric", default="ndcg@10", help="default: ndcg@10")
-    report.add_argument("--only", choices=["md"], help="write this form to stdout and no file")
-    report.set_defaults(command=_report)
+    deciding = [report.add(commands), *decide.add(commands), *gate.add(commands)]
 
     explain = commands.add_parser("explain", help="why a document ranks where it does for a query")
     explain.add_argument(
@@ -82,37 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     env = commands.add_parser("env", help="the machine, packages and folders that a record would name")
     env.set_defaults(command=_env)
 
-    for command in (report, listing):
+    for command in (*deciding, listing):
         command.add_argument("--results", type=Path, default=Path("results"), help="results folder; default: results")
-    for command in (report, explain, listing, validate, env):
+    for command in (*deciding, explain, listing, validate, env):
         command.add_argument("--json", action="store_true", help="JSON on stdout")
     return parser
 
 
 def _print(value: Any) -> None:
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
-
-
-def _report(options: argparse.Namespace) -> int:
-    from harness.board import build
-    from harness.metrics import parse
-    from harness.report import markdown, terminal
-    from harness.store import Store, write
-
-    records = Store(options.results).latest()
-    board = build(records, str(parse(options.metric)))
-    if not board.rows:
-        say(f"nothing in {options.results}/ has {options.metric}; measure first: harness retriever=bm25 dataset=stdlib")
-        return 3
-    if options.json:
-        _print([_cell(record) for record in records])
-    elif options.only == "md":
-        print(markdown.render(board), end="")
-    else:
-        width = shutil.get_terminal_size((120, 24)).columns
-        print(terminal.render(board, width, color=sys.stdout.isatty()), end="")
-        write(options.results / "leaderboard.md", markdown.render(board).encode())
-    return 0
 
 
 def _explain(options: argparse.Namespace) -> int:

@@ -4,9 +4,7 @@ A failed cell leaves a record with its error and the sweep goes on; a cell that 
 """
 
 import contextlib
-import difflib
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -18,12 +16,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import COMMANDS, build, say, table
+from harness.cli import build, say, table
 from harness.cli.cell import Cell, validated
 from harness.errors import HarnessError
 from harness.store import read_record
@@ -32,7 +30,6 @@ from harness.types import Record
 ISOLATED = "HARNESS_ISOLATED"
 """Set for a process that measures one cell and nothing else: the file where it says which record it wrote."""
 _CHOOSES = {"retriever", "dataset", "experiment"}
-_NONE = "You must specify 'retriever'"  # as Hydra says it
 _HYDRAS_OWN = {"--shell-completion", "-sc", "--hydra-help", "--version"}
 
 
@@ -53,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     except (HarnessError, HydraException, OmegaConfBaseException, ValueError) as error:
         if not getattr(error, "said", False):
-            say(f"error: {_explained(error, arguments)}")
+            say(f"error: {build.refused(error, arguments)}")
     except Exception as error:  # a retriever's own failure: its traceback helps who writes it
         if not getattr(error, "said", False):
             traceback.print_exc()
@@ -80,30 +77,6 @@ class _WithoutHydrasLine:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
-
-
-def _explained(error: BaseException, arguments: Sequence[str]) -> str:
-    """What to say of an error in the command line itself."""
-    if isinstance(error, OverrideParseException):
-        word = error.override
-        key, _, value = word.partition("=")
-        if value:
-            return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
-        near = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
-        hint = f"did you mean the command {near[0]!r}?" if near else "write KEY=VALUE, such as retriever=bm25"
-        return f"{word!r} is neither a command nor a setting; {hint}; see: harness --help"
-    if "Config group override must be a string" in str(error):
-        return f"a group was set to null: {build.explained(ValueError(_NONE))}"
-    if match := re.search(r"Could not override '([^']+)'", str(error)):
-        where, _, key = match[1].rpartition(".")
-        others = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
-        with contextlib.suppress(HarnessError, AttributeError, KeyError, TypeError):
-            config: Any = build.composed([argument for argument in others if "," not in argument])
-            for part in where.split(".") if where else []:
-                config = config[part]
-            return build.unknown_key(where, key, [name for name in config if not name.startswith("_")])
-        return f"the config has no key {match[1]!r}; see: harness --cfg job"
-    return build.explained(error)
 
 
 def _with_quickstart(arguments: Sequence[str]) -> list[str]:
@@ -140,13 +113,19 @@ def job(config: DictConfig) -> float:
     return next(iter(record.metrics.values()))
 
 
+def _surroundings(cell: Cell) -> dict[str, str]:
+    """This process' variables; where the plan says how many threads, no launcher says otherwise."""
+    theirs = () if cell.config.timing.threads is None else ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {name: value for name, value in os.environ.items() if name not in theirs}
+
+
 def _in_own_process(cell: Cell) -> Record:
     """Measure in a new process, so that its peak memory is the cell's alone and its death is only the cell's."""
     started = datetime.now(UTC)
     with tempfile.TemporaryDirectory() as scratch:
         said = Path(scratch) / "record"
         command = [sys.executable, "-P", "-m", "harness", "run", *cell.arguments]
-        done = subprocess.run(command, env={**os.environ, ISOLATED: str(said)}, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, env={**_surroundings(cell), ISOLATED: str(said)}, stdin=subprocess.DEVNULL)
         if said.exists():
             return read_record(Path(said.read_text()))
     if done.returncode < 0:

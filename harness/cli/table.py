@@ -8,9 +8,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from harness.board import build
+from harness.board import Scores, build
 from harness.report import terminal
-from harness.store import read_record
+from harness.store import Store, read_record
 from harness.types import Record
 
 _SUFFIX = ".cell"
@@ -23,19 +23,22 @@ def leave_for_table(job: Path, record: Path) -> None:
     job.with_suffix(_SUFFIX).write_text(str(record.resolve()))
 
 
-def show(records: list[Record]) -> None:
-    """Print the board of some records on stdout."""
+def show(records: list[Record], scores: Scores | None = None) -> None:
+    """Print the board of some records on stdout, tested where their per-query scores are given."""
     metric = next((name for record in records for name in record.metrics), "ndcg@10")
     width = shutil.get_terminal_size((120, 24)).columns
-    print(terminal.render(build(records, metric), width, color=sys.stdout.isatty()), end="", flush=True)
+    print(terminal.render(build(records, metric, scores), width, color=sys.stdout.isatty()), end="", flush=True)
 
 
 def show_sweep() -> None:
     """Print the board of the sweep that began last, if it was not printed yet."""
     while _begun:
         noted = sorted(_begun.pop().glob(f"*{_SUFFIX}"), key=lambda path: int(path.stem))
-        if records := [read_record(Path(path.read_text())) for path in noted]:
-            show(records)
+        paths = [Path(path.read_text()) for path in noted]
+        if paths:
+            records = [read_record(path) for path in paths]
+            root = next(folder.parent for folder in paths[0].parents if folder.name == "records")
+            show(records, Store(root).scores(records) if len(records) > 1 else None)
 
 
 class SweepTable(Callback):

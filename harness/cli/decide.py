@@ -1,0 +1,144 @@
+"""`harness compare` and `harness recommend`: answers from records."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.cli import chosen
+from harness.cli.chosen import BASELINE
+from harness.errors import ConfigError, UndecidedError
+
+if TYPE_CHECKING:
+    from harness.store import Store
+    from harness.types import Record
+
+_LIMITS = {
+    "max_latency_ms": "latency_ms",
+    "max_index_mb": "index_mb",
+    "min_docs_per_s": "docs_per_s",
+    "min_queries_per_s": "queries_per_s",
+}
+
+_SAID = {
+    "max_latency_ms": "95th percentile of a query searched alone",
+    "max_index_mb": "the largest index among the datasets, 1 MB = 1,000,000 bytes",
+    "min_docs_per_s": "documents indexed per second, encoding included",
+    "min_queries_per_s": "queries answered per second in one batch",
+}
+
+
+def add(commands: Any) -> list[argparse.ArgumentParser]:
+    """Add both commands' parsers."""
+    compare = commands.add_parser("compare", help="two retrievers or records, query by query")
+    for side in ("a", "b"):
+        compare.add_argument(side, help=f"a retriever on the board, a record's file, its cell's hash, or {BASELINE}")
+    compare.add_argument("--md", action="store_true", help="markdown on stdout")
+    compare.set_defaults(command=_compare)
+
+    recommend = commands.add_parser("recommend", help="the best retriever within limits, and the runner-up")
+    for name, said in _SAID.items():
+        recommend.add_argument(f"--{name.replace('_', '-')}", type=_limit, metavar="N", dest=name, help=said)
+    recommend.set_defaults(command=_recommend)
+    chosen.add(compare, retrievers=False)
+    chosen.add(recommend)
+    return [compare, recommend]
+
+
+def _limit(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no limit; give a number of 0 or more")
+    return value
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from harness.board.compare import compare
+    from harness.metrics import parse
+    from harness.report import comparison
+    from harness.store import Store
+
+    options.metric = str(parse(options.metric))
+    store = Store(options.results)
+    a, b = _sides(options, store)
+    scores = store.scores([*a, *b], [options.metric])
+    names = tuple(BASELINE if name == BASELINE else None for name in (options.a, options.b))
+    found = compare(a, b, options.metric, scores, store.table, names)
+    if options.json:
+        print(json.dumps(comparison.as_plain(found), indent=2, sort_keys=True, allow_nan=False))
+    elif options.md:
+        print(comparison.render_markdown(found), end="")
+    else:
+        chosen.show(comparison.render_terminal(found, *chosen.terminal()))
+    return 0
+
+
+def _sides(options: argparse.Namespace, store: "Store") -> "tuple[list[Record], list[Record]]":
+    """The records of both sides, their files as paths that need no folder."""
+    if options.a == BASELINE and options.b == BASELINE:
+        raise ConfigError("both sides are the baseline; name a retriever or a record: harness compare baseline NAME")
+    found = {name: _side(name, store, options) for name in (options.a, options.b) if name != BASELINE}
+    if BASELINE in (options.a, options.b):
+        found[BASELINE] = _accepted(next(iter(found.values())), options)
+    return found[options.a], found[options.b]
+
+
+def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Record]":
+    """The records that a name stands for: a file, a cell's hash, a retriever's label or name."""
+    from harness.store import Store, read_record
+
+    path = Path(name)
+    if path.suffix == ".json" and path.is_file():
+        root = next((folder.parent for folder in path.resolve().parents if folder.name == "records"), store.root)
+        return [Store(root).anchored(read_record(path))]
+    latest = [record for record in store.latest() if record.status == "ok"]
+    chosen.check_names(options, latest)
+    good = [record for record in latest if chosen.is_chosen(record, options)]
+    found = (
+        [record for record in good if record.retriever.label == name]
+        or [record for record in good if len(name) >= 6 and record.cell.startswith(name)]
+        or _by_name(name, good)
+    )
+    if not found:
+        choices = ", ".join(sorted({record.retriever.label for record in good})) or "nothing was measured"
+        raise ConfigError(f"{name!r} is no retriever in {options.results}/, no record and no cell; choices: {choices}")
+    return [store.anchored(record) for record in found]
+
+
+def _accepted(other: "Sequence[Record]", options: argparse.Namespace) -> "list[Record]":
+    """The baseline's records of the retriever on the other side."""
+    from harness.gate import baseline
+
+    held = baseline.read(options.results / BASELINE)
+    found = [record for record in held.records if record.retriever.label == other[0].retriever.label]
+    found = [record for record in found if chosen.is_chosen(record, options)]
+    if not found:
+        raise UndecidedError(f"the baseline has no {other[0].retriever.label!r}; it has {', '.join(held.names)}")
+    return found
+
+
+def _by_name(name: str, records: "Sequence[Record]") -> "list[Record]":
+    found = [record for record in records if record.retriever.name == name]
+    if len(labels := sorted({record.retriever.label for record in found})) > 1:
+        raise ConfigError(f"several retrievers are called {name!r}; choices: {', '.join(map(repr, labels))}")
+    return found
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from harness.board import build
+    from harness.board.recommend import recommend
+    from harness.report import recommendation
+    from harness.store import Store
+
+    store = Store(options.results)
+    records = chosen.latest(options, store)
+    scores = store.scores(records, [options.metric])
+    board = build(records, options.metric, scores)
+    limits = {axis: value for name, axis in _LIMITS.items() if (value := getattr(options, name)) is not None}
+    found = recommend(board, limits, scores)
+    if options.json:
+        print(json.dumps(recommendation.as_plain(board, found), indent=2, sort_keys=True, allow_nan=False))
+    else:
+        chosen.show(recommendation.render(board, found))
+    return 0
