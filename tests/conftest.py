@@ -4,8 +4,10 @@ HARNESS_DATA, HARNESS_REFERENCE and HARNESS_MODELS name the folders. In CI a mis
 tests that need it are skipped.
 """
 
+import contextlib
 import os
 
+os.environ["COLUMNS"] = "120"  # of the terminal, whoever runs the tests
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client, which reads it once
 
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from harness import weights
 from harness.cli import build
@@ -20,6 +23,13 @@ from harness.datasets import beir
 from harness.environment import cache_dir
 from harness.retrievers.dense import Dense
 from harness.types import Dataset
+
+_LONG = ("test_published.py", "test_wheel.py", "test_rerank.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
 
 
 def _folder(variable: str) -> Path:
@@ -36,13 +46,21 @@ def _folder(variable: str) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One embedding cache for the whole run, empty at its start; downloads and conversions are the user's own."""
-    own = tmp_path_factory.mktemp("cache")
+    own = _whole_runs_folder(tmp_path_factory) / "cache"
     for kept in ("weights", "datasets", "texts"):
         (cache_dir() / kept).mkdir(parents=True, exist_ok=True)
-        (own / kept).symlink_to(cache_dir() / kept, target_is_directory=True)
+        own.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # another worker was first
+            (own / kept).symlink_to(cache_dir() / kept, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_CACHE", str(own))
         yield
+
+
+def _whole_runs_folder(factory: pytest.TempPathFactory) -> Path:
+    """The temporary folder that all workers of a run share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")
@@ -95,13 +113,17 @@ def _minilm() -> Dense:
 
 
 @pytest.fixture(scope="session")
-def minilm_index(collection: Callable[[str], Dataset]) -> Callable[[str], Dense]:
-    """MiniLM with a real collection indexed; each is encoded once in a test run."""
+def minilm_index(
+    collection: Callable[[str], Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Dense]:
+    """MiniLM with a real collection indexed; each is encoded once in a test run, by the worker that asks first."""
+    folder = _whole_runs_folder(tmp_path_factory)
 
     @cache
     def index(name: str) -> Dense:
         retriever = _minilm()
-        retriever.index(collection(name).corpus)
+        with FileLock(folder / f"{name.replace('/', '-')}.lock"):
+            retriever.index(collection(name).corpus)
         return retriever
 
     return index

@@ -121,7 +121,7 @@ def wanted(minilm, texts):
     return minilm._encoder.encode(Strings(texts), "query").numpy()
 
 
-def same(found, minilm, texts=TEXTS):
+def assert_same(found, minilm, texts=TEXTS):
     assert isinstance(found, torch.Tensor)
     assert found.dtype == torch.float32
     assert found.device.type == "cpu"
@@ -139,7 +139,7 @@ def counted(work):
 
 @pytest.mark.parametrize("side", ["query", "document"])
 def test_vectors_are_those_of_the_server_in_the_order_of_the_texts(encoder, protocol, side, minilm, server):
-    same(encoder(protocol, batch_texts=2).encode(Strings(TEXTS), side), minilm)
+    assert_same(encoder(protocol, batch_texts=2).encode(Strings(TEXTS), side), minilm)
     assert len(server.asked) == 3
     assert server.paths == {{"openai": "/v1/embeddings", "cohere": "/v2/embed"}[protocol]}
     assert server.keys == {f"Bearer {KEY}"}
@@ -174,7 +174,7 @@ def test_prompts_go_before_the_texts_of_their_side(encoder, protocol, server):
 
 
 def test_an_empty_text_is_sent_as_a_blank(encoder, protocol, server, minilm):
-    same(encoder(protocol).encode(Strings(["", "a"]), "document"), minilm, ["", "a"])
+    assert_same(encoder(protocol).encode(Strings(["", "a"]), "document"), minilm, ["", "a"])
     assert server.texts == [" ", "a"]
 
 
@@ -188,7 +188,7 @@ def test_no_texts_ask_nothing(encoder, protocol, server):
 
 def test_an_answer_in_another_order_is_put_right_by_its_index(encoder, server, minilm):
     server.after = shuffled
-    same(encoder("openai").encode(Strings(TEXTS), "document"), minilm)
+    assert_same(encoder("openai").encode(Strings(TEXTS), "document"), minilm)
 
 
 @pytest.mark.parametrize(("normalize", "length"), [(True, 1.0), (False, 3.0)])
@@ -201,7 +201,7 @@ def test_vectors_are_normalised_only_where_that_is_asked_for(encoder, protocol, 
 
 def test_a_request_keeps_both_limits(encoder, protocol, server, minilm):
     texts = [*numbered(20), "long " * 400]
-    same(encoder(protocol, batch_texts=8, batch_tokens=60).encode(Strings(texts), "query"), minilm, texts)
+    assert_same(encoder(protocol, batch_texts=8, batch_tokens=60).encode(Strings(texts), "query"), minilm, texts)
     batches = [body.get("input") or body["texts"] for body in server.asked]
     sizes = [(len(batch), sum(map(requests.estimated, batch))) for batch in batches]
     assert sorted(server.texts) == sorted(texts)
@@ -246,7 +246,7 @@ def test_as_many_requests_as_allowed_are_in_flight_and_never_more(encoder, proto
     monkeypatch.setattr(hosted, "_LEAST", 1)
     server.after = together(3)
     texts = numbered(24)
-    same(encoder(protocol, batch_texts=2, concurrency=3).encode(Strings(texts), "document"), minilm, texts)
+    assert_same(encoder(protocol, batch_texts=2, concurrency=3).encode(Strings(texts), "document"), minilm, texts)
     assert len(server.asked) == 12
     assert server.most_in_flight == 3
 
@@ -304,7 +304,7 @@ PASSING = {
 def test_a_fault_that_passes_is_got_over(encoder, protocol, server, minilm, waits, fault):
     server.script = [PASSING[fault]]
     made = encoder(protocol)
-    counts, _ = counted(lambda: same(made.encode(Strings(TEXTS), "document"), minilm))
+    counts, _ = counted(lambda: assert_same(made.encode(Strings(TEXTS), "document"), minilm))
     assert len(server.asked) == 2
     assert server.asked[0] == server.asked[1]
     assert (counts["requests"], counts["retries"]) == (2, 1)
@@ -314,7 +314,7 @@ def test_a_fault_that_passes_is_got_over(encoder, protocol, server, minilm, wait
 
 def test_a_server_that_does_not_answer_in_time_is_asked_again(encoder, protocol, server, minilm, waits):
     server.script = [too_late]
-    same(encoder(protocol, timeout_s=2).encode(Strings(["a"]), "document"), minilm, ["a"])
+    assert_same(encoder(protocol, timeout_s=2).encode(Strings(["a"]), "document"), minilm, ["a"])
     assert len(server.asked) == 2
     assert len(waits) == 1
 
@@ -451,7 +451,7 @@ def test_one_dimension_holds_from_the_first_answer_on(encoder, protocol, server,
     made = encoder(protocol)
     made.encode(Strings(["a"]), "document")
     server.script = [narrow]
-    same(made.encode(Strings(["b"]), "query"), minilm, ["b"])
+    assert_same(made.encode(Strings(["b"]), "query"), minilm, ["b"])
     server.after = narrow
     with pytest.raises(ApiError, match="vectors of 383 dimensions, not 384"):
         made.encode(Strings(["c"]), "query")
@@ -640,7 +640,7 @@ def test_a_killed_run_goes_on_where_it_stopped(encoder, protocol, server, minilm
         made.encode(Strings(texts), "document")
     assert server.texts == texts[:12]
     server.asked.clear()
-    same(encoder(protocol, concurrency=1).encode(Strings(texts), "document"), minilm, texts)
+    assert_same(encoder(protocol, concurrency=1).encode(Strings(texts), "document"), minilm, texts)
     assert server.texts == texts[8:], "two shards of four were kept"
 
 
@@ -664,7 +664,7 @@ def test_what_a_killed_process_has_paid_for_is_not_paid_again(encoder, server, m
     assert sorted(server.texts[:8]) == numbered(20)[:8]
     server.asked.clear()
     server.after = well
-    same(encoder("openai", concurrency=1).encode(Strings(numbered(20)), "document"), minilm, numbered(20))
+    assert_same(encoder("openai", concurrency=1).encode(Strings(numbered(20)), "document"), minilm, numbered(20))
     assert server.texts == numbered(20)[8:]
 
 
@@ -816,7 +816,7 @@ def test_a_config_names_every_key_and_is_built_without_key_package_or_network(na
 def test_a_config_encodes_at_the_server_that_it_is_pointed_to(name, server, minilm, own_cache, monkeypatch):
     config = build.composed([f"retriever={name}"])["retriever"]
     config["encoder"] |= {"model": "minilm", "base_url": server.address + ("" if "cohere" in name else "/v1")}
-    same(build.construct(config, "retriever")._encoder.encode(Strings(TEXTS), "document"), minilm)
+    assert_same(build.construct(config, "retriever")._encoder.encode(Strings(TEXTS), "document"), minilm)
 
 
 def test_a_missing_package_is_named_with_its_extra(protocol, monkeypatch):

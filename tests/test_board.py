@@ -61,8 +61,8 @@ def test_a_dataset_that_one_row_lacks_is_a_gap_and_not_in_the_mean():
     assert board.common == ["x"]
     assert (row(board, "a").mean, row(board, "b").mean) == (0.1, 0.4)
     text = markdown.render(board)
-    assert "| b | 0.4000 | - | 0.4000 |" in text
-    assert "Mean and costs over: x." in text
+    assert "| b | **0.4000** | - | **0.4000** |" in text
+    assert "Mean and costs over: x; index MB is the largest of them." in text
 
 
 def test_the_newest_record_of_a_cell_is_shown():
@@ -98,7 +98,7 @@ def test_a_group_is_a_gap_until_all_its_parts_are_there():
 
 
 def test_a_failed_part_is_a_failure_of_its_group():
-    failed = cell("b", "cqadupstack/f3", 0, status="failed", group="cqadupstack", parts=12)
+    failed = cell("b", "cqadupstack/f3", 0, status="failed", fingerprint=None, group="cqadupstack", parts=12)
     board = build([*forums("a", 12), failed])
     assert board.datasets == ["cqadupstack"]
     assert row(board, "b").failed == {"cqadupstack"}
@@ -111,12 +111,58 @@ def test_a_failure_after_a_success_shows_the_success():
     assert row(board, "a").failed == frozenset()
 
 
+def test_parts_of_other_content_are_another_column():
+    moved = cell("b", "cqadupstack/f3", 0.5, 1, fingerprint="9" * 8, group="cqadupstack", parts=12)
+    board = build([*forums("a", 12), *forums("b", 12), moved])
+    assert board.datasets == ["cqadupstack", "cqadupstack (f3)"]
+    assert row(board, "a").cells == {}, "a has not all parts of the newest content"
+
+
+def test_a_dataset_called_mean_is_not_the_mean():
+    board = build([cell("a", "mean", 0.9), cell("a", "x", 0.1)])
+    assert "| a | 0.9000 | 0.1000 | 0.5000 |" in markdown.render(board)
+
+
+def test_records_of_older_metrics_are_left_out_and_it_is_said():
+    old = cell("a", "x", 0.9).model_copy(update={"metric_version": 0})
+    board = build([old, cell("b", "x", 0.5)])
+    assert [own.label for own in board.rows] == ["b"]
+    assert "1 records of older definitions of the metrics are left out." in terminal.render(board)
+
+
+def test_what_the_rows_were_not_asked_alike_is_said():
+    deep = cell("b", "x", 0.5).model_copy(update={"k": 100})
+    assert "K differs (10: a; 100: b)." in terminal.render(build([cell("a", "x", 0.4), deep]))
+    assert "differs" not in terminal.render(build([cell("a", "x", 0.4)]))
+
+
+def test_rows_with_other_threads_are_on_fronts_of_their_own():
+    two = cell("b", "x", 0.4, seconds=5.0)
+    two = two.model_copy(update={"timing": two.timing.model_copy(update={"threads": 2})})
+    board = build([cell("a", "x", 0.5), cell("c", "x", 0.6, seconds=9.0), two])
+    assert row(board, "b").front == frozenset()
+    assert "Threads differs (1: a, c; 2: b)." in terminal.render(board)
+
+
+def test_the_latency_is_the_95th_percentile_of_all_queries_timed_alone():
+    made = cell("a", "x", 0.5)
+    timing = made.timing.model_copy(update={"latencies_s": [n / 1000 for n in range(101)]})
+    board = build([made.model_copy(update={"timing": timing})])
+    assert row(board, "a").latency_ms == 95.0
+
+
+def test_a_row_with_a_cell_that_was_not_timed_has_no_costs():
+    untimed = cell("a", "y", 0.5).model_copy(update={"timing": None})
+    found = row(build([cell("a", "x", 0.5), untimed]), "a")
+    assert (found.queries_per_s, found.docs_per_s, found.index_mb, found.environment) == (None, None, None, None)
+
+
 def test_costs_are_totals_over_the_common_datasets():
     board = build([cell("a", "x", 0.1, seconds=1.0), cell("a", "y", 0.2, seconds=3.0)])
     found = row(board, "a")
     assert found.docs_per_s == 20 / 4
     assert found.queries_per_s == 2 / 4
-    assert found.index_mb == 4.0
+    assert found.index_mb == 2.0, "the largest"
 
 
 def test_figures_of_several_environments_are_said_not_to_compare():
@@ -129,6 +175,20 @@ def test_the_same_records_in_any_order_give_the_same_bytes():
     records = [*forums("a", 12), cell("b", "x", 0.25, 1), cell("b", "x", 0.2), cell("c", "y", 0, status="failed")]
     assert markdown.render(build(records)) == markdown.render(build(records[::-1]))
     assert terminal.render(build(records)) == terminal.render(build(records[::-1]))
+
+
+def test_a_wide_board_is_several_tables_and_no_figure_is_broken():
+    text = terminal.render(build([cell("a", f"dataset{n:02}", n / 100) for n in range(15)]), 60)
+    for n in range(15):
+        assert f"{n / 100:.4f}" in text
+    assert text.count("ndcg@10") > 2
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_markup_in_a_name_is_shown_as_it_is_written():
+    text = markdown.render(build([cell("**x|y <b>**", "x", 0.5), cell("[a](http://e) _u_ ~b~ $c$ a_b", "x", 0.4)]))
+    assert r"| \*\*x\|y &lt;b>\*\* |" in text
+    assert r"| \[a\](http://e) \_u\_ \~b\~ \$c\$ a_b |" in text
 
 
 def test_a_name_cannot_break_a_table():

@@ -424,3 +424,13 @@ def test_a_corpus_without_documents_can_be_indexed_and_searched(checkpoint, cand
     retriever = ColBERT(encoder(checkpoint.path), candidates=candidates)
     retriever.index(Corpus([], []))
     assert retriever.search(QUERIES[:2], 3).docs.shape == (2, 0)
+
+
+def test_a_stanford_checkpoint_without_its_projection_is_refused(checkpoint, tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(checkpoint.path, bare)
+    held = load_file(bare / "model.safetensors")
+    del held["linear.weight"]
+    save_file(held, bare / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=r"has no tensor 'linear.weight': its projection is missing"):
+        encoder(bare).encode(Strings(["x"]), "document")

@@ -104,6 +104,8 @@ def test_every_retriever_of_the_configs_can_explain_itself(name):
         (["retriever=bm25", "query=x", "doc=nine"], "doc='nine' is not among the 4 documents of made (such as 'd1')"),
         (["retriever=bm52", "query=x"], "did you mean bm25?"),
         (["query=x"], "retriever"),
+        (["retriever=bm25", "retriever.k2=1", "query=x"], "retriever has no key 'k2'; choices: k1, b, tokenizer"),
+        (["retriever=bm25,minilm", "query=x"], "'retriever=bm25,minilm' gives several values"),
     ],
 )
 def test_a_mistake_is_named(words, said, made):

@@ -339,6 +339,12 @@ def test_weights_that_cannot_be_are_an_error(fusion: Callable[..., Run], weights
     assert str(error.value) == f"retriever.fusion.weights={said}"
 
 
+@pytest.mark.parametrize("fusion", [rrf, convex])
+def test_weights_that_cannot_be_are_refused_when_the_hybrid_is_made(fusion: Callable[..., Run]) -> None:
+    with pytest.raises(ConfigError, match=r"weights=\[1\] are 1 numbers for 2 retrievers"):
+        Hybrid({"one": Stub(["a"]), "two": Stub(["b"])}, partial(fusion, weights=[1]))
+
+
 # ------------------------------------------------------------------------------------------------------ against ranx
 
 
@@ -361,7 +367,7 @@ def random_scored(rng: np.random.Generator, queries: int, ids: list[str], n: int
     ]
 
 
-def same_as_ranx(ours: Run, theirs: Scored) -> None:
+def assert_same_as_ranx(ours: Run, theirs: Scored) -> None:
     for query, expected in enumerate(theirs):
         found = fused(ours, query)
         assert dict(found) == pytest.approx(expected, abs=1e-6)
@@ -375,7 +381,7 @@ def test_rrf_is_ranxs(parts: int) -> None:
     ids = [f"d{n}" for n in range(60)]
     runs = [random_scored(rng, 25, ids, n) for n in (40, 25, 30)[:parts]]
     theirs = ranx_fuse(runs, norm=None, method="rrf", params={"k": 60})
-    same_as_ranx(rrf([scored_run(run, ids) for run in runs]), theirs)
+    assert_same_as_ranx(rrf([scored_run(run, ids) for run in runs]), theirs)
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.2, 0.8)])
@@ -384,7 +390,7 @@ def test_convex_over_min_max_is_ranxs_weighted_sum(weights: tuple[float, float])
     ids = [f"d{n}" for n in range(60)]
     runs = [random_scored(rng, 25, ids, 40), random_scored(rng, 25, ids, 25)]
     theirs = ranx_fuse(runs, norm="min-max", method="wsum", params={"weights": weights})
-    same_as_ranx(convex([scored_run(run, ids) for run in runs], "min_max", weights), theirs)
+    assert_same_as_ranx(convex([scored_run(run, ids) for run in runs], "min_max", weights), theirs)
 
 
 # ------------------------------------------------------------------------------------------------------------ Hybrid
@@ -477,7 +483,7 @@ def test_a_hybrid_uses_the_fusion_it_is_given() -> None:
         hybrid = Hybrid({"one": Stub(["a", "b"]), "two": Stub(["d", "a"])}, fusion)
         hybrid.index(CORPUS)
         assert fused(hybrid.search(QUERIES, 2))[0][0] == best
-    assert seen == [2]
+    assert seen == [2, 2]  # tried once on empty runs when the hybrid is made
 
 
 def test_a_hybrid_of_one_ranks_as_that_one() -> None:

@@ -367,6 +367,11 @@ def test_weighted_tokens_are_the_librarys_static_embedding_for_long_queries_too(
     np.testing.assert_array_equal(encoded(TokenWeights(str(weighted)), texts, "query"), expected)
 
 
+def test_a_weight_of_a_token_that_the_vocabulary_has_not_is_no_weight_of_the_unknown(weighted):
+    (weighted / "idf.json").write_text(json.dumps({**IDF, "nosuchtoken": 9.0}))
+    assert named(TokenWeights(str(weighted)), ["\u4e2d\ufffd cat"]) == [{"cat": 4.0}]
+
+
 def test_weights_that_are_not_there_or_not_weights_are_refused(weighted):
     with pytest.raises(WeightsError) as error:
         TokenWeights(str(weighted), file="other.json").encode(Strings(["x"]), "query")

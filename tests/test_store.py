@@ -12,10 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness import store as store_module
 from harness.errors import StoreError
-from harness.store import Store, read_record, write
-from harness.types import DatasetInfo, Phase, Record, RetrieverInfo, Run, Timing
+from harness.store import Store, files, read_record, write
+from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Run, Timing
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 
@@ -53,7 +52,7 @@ def record(**changed):
 def test_a_record_comes_back_as_it_was_appended(tmp_path):
     run = Run(["q"], ["a", "b"], np.array([[0, 1]]), np.array([[2.0, 1.0]]))
     scores = {"ndcg@10": np.array([0.5]), "map@10": np.array([0.25])}
-    written = Store(tmp_path).append(record(), {"cpu": "x"}, run, (["q"], scores))
+    written = Store(tmp_path).append(record(), {"cpu": "x"}, run, PerQuery(["q"], scores))
     assert list(Store(tmp_path).records()) == [written]
     assert written.files["record"] == "records/cqadupstack/tex/bm25/20260102T030405.678901Z-01234567.json"
     assert gzip.decompress((tmp_path / written.files["run"]).read_bytes()) == b"q Q0 a 1 2.0 bm25\nq Q0 b 2 1.0 bm25\n"
@@ -127,7 +126,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
 
 
 def test_writing_works_where_unnamed_files_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_write_unnamed", lambda *_: False)
+    monkeypatch.setattr(files, "_write_unnamed", lambda *_: False)
     write(tmp_path / "a" / "b", b"content")
     assert (tmp_path / "a" / "b").read_bytes() == b"content"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]

@@ -1,0 +1,92 @@
+"""Ten thousand records become a board: seconds and peak memory of a process of its own, and how both grow.
+
+Retrievers on fifteen collections of 300 queries each, seven metrics kept; the board of one metric with every test.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from harness.store import Store
+from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
+
+METRICS = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10", "hit@10", "judged@10")
+CHILD = """
+import json, resource, sys, time
+from pathlib import Path
+begin = time.perf_counter()
+from harness.board import build
+from harness.report import markdown
+from harness.store import Store
+store = Store(Path(sys.argv[1]))
+records = store.latest()
+read = time.perf_counter()
+scores = store.scores(records, ["ndcg@10"])
+scored = time.perf_counter()
+board = build(records, "ndcg@10", scores)
+size = len(markdown.render(board))
+end = time.perf_counter()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+parts = {"records_s": read - begin, "scores_s": scored - read, "board_s": end - scored}
+found = {"rows": len(board.rows), "tests": board.tests, "wall_s": end - begin, "peak_mb": peak / 1e6}
+print(json.dumps(found | parts))
+"""
+
+
+def fill(root, count, queries):
+    """Records as a sweep would leave them."""
+    rng, store = np.random.default_rng(0), Store(root)
+    ids = [f"q{number}" for number in range(queries)]
+    phase = Phase(wall_s=2.0, cpu_s=2.0, stages={"encode": 1.5, "build": 0.1}, counts={"texts": 10, "tokens": 100})
+    for number in range(count):
+        row, column = divmod(number, 15)
+        values = {name: np.clip(rng.normal(0.4 + 0.01 * (row % 9), 0.3, queries), 0, 1) for name in METRICS}
+        record = Record(
+            cell=f"{number:016x}",
+            started=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number),
+            status="ok",
+            retriever=RetrieverInfo(name=f"r{row}", config={"_target_": "harness.retrievers.dense.Dense"}),
+            dataset=DatasetInfo(name=f"d{column}", split="test", fingerprint=f"{column:032x}", queries=queries),
+            k=100,
+            seed=0,
+            metric_version=1,
+            metrics={name: float(own.mean()) for name, own in values.items()},
+            timing=Timing(
+                warmup=phase,
+                index=phase,
+                searches=[phase] * 3,
+                latencies_s=rng.random(100).tolist(),
+                documents=1000,
+                queries=queries,
+                index_bytes=10**6,
+                threads=2,
+            ),
+            environment="e" * 32,
+            harness="0",
+            code="c",
+            command="harness",
+        )
+        store.append(record, {}, per_query=PerQuery(ids, values))
+
+
+@pytest.mark.parametrize("count", [2_500, 5_000, 10_000])
+def test_a_board_of_many_records(count, tmp_path, monkeypatch, benchmark, measuring, capsys):
+    count, queries = (count, 300) if measuring else (count // 100, 20)
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    fill(tmp_path, count, queries)
+
+    def child():
+        done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    found = benchmark.pedantic(child, rounds=3 if measuring else 1)
+    assert found["rows"] == -(-count // 15)
+    benchmark.extra_info.update(found)
+    if measuring:
+        with capsys.disabled():
+            print(f"\n{count} records: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))

@@ -1,0 +1,260 @@
+"""Break each thing in turn and see the gate's exit code: code and configs are edited in a copy and run from there."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from readme_blocks import README, block
+
+from harness.cli import read
+from harness.datasets import stdlib
+from harness.gate.baseline import read as read_baseline
+from harness.testing import assert_no_regression
+
+TOP = Path(__file__).resolve().parent.parent
+QUICK = ["timing.repeats=1", "timing.latency_queries=0", "timing.warmup_documents=8"]
+RRF = ["retriever=hybrid", "dataset=xquad/de"]
+MIN_MAX = ["retriever=hybrid", "fusion@retriever.fusion=min_max", "dataset=xquad/en"]
+BM25 = ["-m", "retriever=bm25", "dataset=xquad/de,xquad/en"]
+
+
+class Tree:
+    """A copy of the code and the configs, and results that are measured by it."""
+
+    def __init__(self, top, results):
+        self.top, self.results = top, results
+        for name in ("harness", "conf"):
+            shutil.copytree(TOP / name, top / name)  # with the kernels that are compiled already
+
+    def edit(self, path, before, after):
+        text = (self.top / path).read_text()
+        assert text.count(before) == 1, f"{path} has {before!r} {text.count(before)} times"
+        (self.top / path).write_text(text.replace(before, after))
+
+    def measure(self, *overrides):
+        command = [sys.executable, "-m", "harness", "run", *overrides, *QUICK, f"results_dir={self.results}"]
+        environment = {**os.environ, "PYTHONPATH": str(self.top)}
+        done = subprocess.run(command, cwd=self.top, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def gate(results, *options):
+    """The gate's exit code, without CPU seconds, which one repeat of a search does not tell."""
+    policy = results / "policy.yaml"
+    results.mkdir(exist_ok=True)
+    policy.write_text("cpu: null\nmemory: null\n")
+    return read.main(["gate", "--results", str(results), "--policy", str(policy), *options])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, data):
+    """Measured by the code as it is, and accepted."""
+    folder = tmp_path_factory.mktemp("base")
+    tree = Tree(folder / "tree", folder / "results")
+    for cells in (RRF, MIN_MAX, BM25):
+        tree.measure(*cells)
+    assert read.main(["accept", "--results", str(tree.results), "--reason", "as it is"]) == 0
+    return tree.results / "baseline"
+
+
+@pytest.fixture
+def changed(tmp_path, base):
+    tree = Tree(tmp_path / "tree", tmp_path / "results")
+    tree.results.mkdir()
+    shutil.copytree(base, tree.results / "baseline")
+    return tree
+
+
+def failing(out):
+    return {line.split(" ", 2)[1] for line in out.splitlines() if line.startswith("FAIL ")}
+
+
+def test_the_code_as_it_is_gives_identical_scores(changed, capsys):
+    changed.measure(*BM25)
+    assert gate(changed.results, "--retriever", "bm25") == 0
+    out = capsys.readouterr().out
+    assert out.count("IDENTICAL bm25/") == 3
+    assert out.splitlines()[-1].startswith("Nothing got worse: 3 identical, ")
+
+
+def test_stemming_off(changed, capsys):
+    changed.edit("conf/retriever/bm25.yaml", "stemmer: language ", "stemmer: null ")
+    changed.measure(*BM25)
+    assert gate(changed.results, "--retriever", "bm25") == 1
+    assert "bm25/xquad/de" in failing(capsys.readouterr().out)
+
+
+def test_a_fusion_constant_of_a_thousand(changed, capsys):
+    changed.edit("conf/fusion/rrf.yaml", "constant: 60 ", "constant: 1000 ")
+    changed.measure(*RRF)
+    assert gate(changed.results, "--retriever", "hybrid", "--dataset", "xquad/de") == 1
+    assert "hybrid/xquad/de" in failing(capsys.readouterr().out)
+
+
+def test_a_normalisation_dropped(changed, capsys):
+    changed.edit("harness/retrievers/hybrid.py", "1.0, (scores - low) / (high - low))", "1.0, scores)")
+    changed.measure(*MIN_MAX)
+    assert gate(changed.results, "--dataset", "xquad/en", "--retriever", "hybrid") == 1
+    assert re.search(r"^FAIL hybrid \[fusion=min_max\]/xquad/en", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_half_the_queries_unanswered(changed, capsys):
+    whole = "encoded = self._tokenizer.transform(queries.texts)"
+    changed.edit("harness/retrievers/bm25.py", whole, f"queries = queries[: len(queries) // 2 or 1]; {whole}")
+    changed.measure(*BM25)
+    assert gate(changed.results, "--retriever", "bm25") == 1
+    assert failing(capsys.readouterr().out) >= {"bm25/xquad/de", "bm25/xquad/en", "bm25/macro"}
+
+
+def test_a_changed_collection_half_the_judged_queries_and_a_missing_cell_cannot_be_decided(changed, data, capsys):
+    own = changed.top / "mine"
+    shutil.copytree(data / "xquad" / "de", own)
+    for path in own.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    folder = ["retriever=bm25", "dataset=folder", f"dataset.path={own}"]
+    changed.measure(*folder)
+    only = ("--retriever", "bm25", "--dataset", "mine")
+    results = str(changed.results)
+    assert read.main(["accept", "--results", results, "--reason", "a collection of my own", "--dataset", "mine"]) == 0
+    assert gate(changed.results, *only) == 0
+    qrels = own / "qrels" / "test.tsv"
+    lines = qrels.read_text().splitlines(keepends=True)
+    qrels.write_text("".join(lines[: len(lines) // 2]))
+    changed.measure(*folder)
+    assert gate(changed.results, *only) == 3
+    qrels.write_text("".join(lines))
+    corpus = own / "corpus.jsonl"
+    first, *rest = corpus.read_text().splitlines(keepends=True)
+    corpus.write_text("".join([json.dumps({**json.loads(first), "text": "something else"}) + "\n", *rest]))
+    changed.measure(*folder)
+    assert gate(changed.results, *only) == 3
+    assert gate(changed.results, *only, "--lenient") == 0
+    capsys.readouterr()
+    assert gate(changed.results, "--retriever", "bm25") == 3
+    assert "UNDECIDED bm25/xquad/de - it was not measured" in capsys.readouterr().out
+
+
+def test_assert_no_regression_measures_and_raises_with_the_gates_lines(changed, monkeypatch):
+    cells = ["retriever=bm25", "dataset=xquad/de", *QUICK]
+    rules = changed.results / "policy.yaml"
+    rules.write_text("cpu: null\nmemory: null\n")
+    assert_no_regression(*cells, results=changed.results, policy=rules)
+    changed.edit("conf/retriever/bm25.yaml", "stemmer: language ", "stemmer: null ")
+    monkeypatch.syspath_prepend(changed.top)
+    with pytest.raises(AssertionError, match=r"Worse than the baseline: bm25/xquad/de ndcg@10\.\nFAIL bm25/xquad/de"):
+        assert_no_regression(*cells, results=changed.results, policy=rules)
+    with pytest.raises(AssertionError, match=r"harness -m retriever=nobody failed:"):
+        assert_no_regression("retriever=nobody", results=changed.results)
+
+
+def test_assert_no_regression_gates_the_cells_that_it_measured_and_no_others(changed, data):
+    rules = changed.results / "policy.yaml"
+    rules.write_text("cpu: null\nmemory: null\n")
+    folder = ["dataset=folder", f"dataset.path={data / 'xquad' / 'en'}", "dataset.name=mine", *QUICK]
+    changed.measure("retriever=bm25", *folder)
+    results = str(changed.results)
+    assert read.main(["accept", "--results", results, "--reason", "mine", "--dataset", "mine"]) == 0
+    stays = changed.results / "records" / "mine"
+    shutil.move(stays, changed.top / "away")
+    with pytest.raises(AssertionError, match=r"Cannot be decided"):
+        assert_no_regression(results=changed.results, policy=rules)
+    assert_no_regression("retriever=choice(bm25)", *folder, results=changed.results, policy=rules)
+
+
+def readmes_example(tree, baseline):
+    """What the gate says of BM25 without stemming, against the committed baseline."""
+    tree.edit("conf/retriever/bm25.yaml", "stemmer: language ", "stemmer: null ")
+    tree.measure("-m", "retriever=bm25", "dataset=stdlib,xquad/en,xquad/de")
+    return gate(tree.results, "--retriever", "bm25", "--baseline", str(baseline))
+
+
+def test_the_readme_shows_what_the_gate_says(tmp_path, data, capsys):
+    shown = block("gate", README.read_text(encoding="utf-8"))
+    baseline = TOP / "results" / "baseline"
+    held = {record.dataset.fingerprint for record in read_baseline(baseline).records}
+    if stdlib.load().fingerprint not in held:
+        pytest.skip("the committed baseline was made with another Python, whose library is another collection")
+    assert readmes_example(Tree(tmp_path / "tree", tmp_path / "results"), baseline) == 1
+    said = capsys.readouterr().out
+    assert shown == f"```\n$ harness gate --retriever bm25\n{said}```\n", f"write it anew:\n{said}"
+
+
+# a retriever of the user's own that becomes slower
+
+SEARCHES = """
+from harness.retrievers.bm25 import BM25
+
+TIMES = {times}
+
+
+class Mine(BM25):
+    def search(self, queries, k):
+        for _ in range(TIMES):
+            found = super().search(queries, k)
+        return found
+"""
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A user's project whose retriever searches twenty times over."""
+    top = tmp_path / "project"
+    (top / "conf" / "retriever").mkdir(parents=True)
+    preset = (TOP / "conf" / "retriever" / "bm25.yaml").read_text()
+    preset = preset.replace("harness.retrievers.bm25.BM25", "mine.Mine")
+    (top / "conf" / "retriever" / "mine.yaml").write_text(preset)
+    (top / "mine.py").write_text(SEARCHES.format(times=20))
+    monkeypatch.setenv("PYTHONPATH", str(top))
+    monkeypatch.chdir(top)
+    return top
+
+
+def harness(*arguments):
+    return subprocess.run([sys.executable, "-m", "harness", *arguments], capture_output=True, text=True)
+
+
+SMALL = ["dataset=stdlib", "dataset.documents=300", "dataset.queries=100"]
+
+
+def test_a_retriever_made_one_and_a_half_times_slower_fails_after_two_more_measurements(project):
+    cell = [f"--config-dir={project / 'conf'}", "retriever=mine", *SMALL, "timing=cpu1", "timing.latency_queries=0"]
+    assert harness(*cell).returncode == 0
+    assert harness("accept", "--reason", "as it is").returncode == 0
+    (project / "mine.py").write_text(SEARCHES.format(times=30))
+    assert harness(*cell).returncode == 0
+    done = harness("gate")
+    assert done.returncode == 1, done.stdout
+    assert "IDENTICAL mine/stdlib" in done.stdout
+    line = done.stdout.splitlines()[0]
+    assert re.fullmatch(
+        r"FAIL mine/stdlib.* cpu/query \S+ -> \S+ \(x1\.\d\d, limit x1\.20, least of 3 measurements\)", line
+    ), done.stdout + done.stderr
+    assert done.stderr.count("too slow, measured again to be sure") == 2
+
+
+def test_two_revisions_are_timed_in_turn(project):
+    cell = [f"--config-dir={project / 'conf'}", "retriever=mine", *SMALL, *QUICK, "timing.repeats=3"]
+    for words in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "base"],
+    ):
+        subprocess.run(["git", *words], check=True)
+    (project / "mine.py").write_text(SEARCHES.format(times=60))
+    assert harness(*cell).returncode == 0
+    done = harness("gate", "--ab", "HEAD")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"^FAIL mine/stdlib.* wall/query .* \(x[23]\.\d\d, limit x1\.25\)$", done.stdout, re.MULTILINE)
+    assert [line.split()[0] for line in done.stderr.splitlines() if re.match(r"(before|after) \d/2:", line)] == [
+        *("before", "after"),
+        *("before", "after"),
+    ]
+    assert not list(Path(".git/worktrees").glob("*")), "the worktree is gone"
+    refused = harness("gate", "--ab", "nowhere")
+    assert refused.returncode == 2
+    assert "'nowhere' cannot be checked out" in refused.stderr

@@ -1,0 +1,129 @@
+"""Published figures: each as its source has it, and set beside the right rows."""
+
+import csv
+import json
+
+import pytest
+from test_board import cell
+
+from harness.board import build
+from harness.board.published import beside, figures
+from harness.cli.conf import options_of
+from harness.errors import ConfigError
+from harness.report import csv as csv_form
+from harness.report import html, latex, published
+from harness.report import json as json_form
+
+TASKS = {
+    "arguana": "ArguAna",
+    "fiqa": "FiQA2018",
+    "nfcorpus": "NFCorpus",
+    "quora": "QuoraRetrieval",
+    "scidocs": "SCIDOCS",
+    "scifact": "SciFact",
+    "trec-covid": "TRECCOVID",
+    "webis-touche2020": "Touche2020",
+}
+
+
+def in_mteb(figure, rows):
+    model = figure.source.removeprefix("MTEB results, ")
+    task, subset, split = TASKS.get(figure.dataset), "default", "test"
+    if figure.dataset.startswith("xquad/"):
+        task, subset, split = "XQuADRetrieval", figure.dataset.removeprefix("xquad/"), "validation"
+    return [
+        float(row["ndcg_at_10"])
+        for row in rows
+        if f"{row['model']} at {row['revision']}" == model
+        and (row["task"], row["subset"], row["split"]) == (task, subset, split)
+    ]
+
+
+def in_pyserini(figure, rows):
+    condition = figure.source.removeprefix("Pyserini two-click reproductions, ").partition(";")[0]
+    name = figure.dataset
+    own = [
+        float(row["nDCG@10"])
+        for row in rows
+        if row["condition"] == condition and (row["dataset"] == name or row["dataset"].startswith(f"{name}-"))
+    ]
+    assert len(own) == (12 if name == "cqadupstack" else 1)
+    return [sum(own) / len(own)]
+
+
+def test_every_figure_is_its_sources(reference):
+    with (reference / "mteb_results_summary.csv").open(encoding="utf-8", newline="") as file:
+        mteb = list(csv.DictReader(file))
+    with (reference / "reference_beir_scores.tsv").open(encoding="utf-8", newline="") as file:
+        pyserini = list(csv.DictReader(file, delimiter="\t"))
+    assert len(figures()) > 90
+    for figure in figures():
+        held = in_mteb(figure, mteb) if figure.source.startswith("MTEB") else in_pyserini(figure, pyserini)
+        assert held == pytest.approx([figure.value], abs=6e-5), figure
+
+
+def test_names_are_those_of_the_configs():
+    datasets = {name for name, _ in options_of("dataset")} | {"cqadupstack"}
+    retrievers = {name for name, _ in options_of("retriever")} | {""}
+    assert {figure.dataset for figure in figures()} <= datasets
+    assert {figure.ours for figure in figures()} <= retrievers
+    assert len({(figure.retriever, figure.dataset) for figure in figures()}) == len(figures())
+
+
+def test_the_difference_is_ours_minus_theirs_and_only_to_the_config_as_it_stands():
+    changed = cell("minilm", "nfcorpus", 0.9)
+    changed = changed.model_copy(
+        update={"retriever": changed.retriever.model_copy(update={"differences": {"encoder.dtype": "bfloat16"}})}
+    )
+    board = build([cell("minilm", "scifact", 0.64), cell("bm25", "nfcorpus", 0.3), changed])
+    found = {one.retriever: one for one in beside(board)}
+    assert found["all-MiniLM-L6-v2"].values == {"scifact": 0.64508, "nfcorpus": 0.31594}
+    assert found["all-MiniLM-L6-v2"].differences == {"scifact": pytest.approx(-0.00508)}
+    assert found["Contriever"].ours is None
+
+
+def test_another_collection_of_the_same_name_has_no_published_figure():
+    split = cell("minilm", "scifact", 0.6, differences={"split": "train"})
+    old = cell("minilm", "nfcorpus", 0.6)
+    new = cell("bm25", "nfcorpus", 0.6, 1, fingerprint="0123456789")
+    board = build([split, old, new])
+    assert set(board.datasets) == {"nfcorpus", "nfcorpus (ffffff)", "scifact [split=train]"}
+    assert all(set(one.values) == {"nfcorpus"} and not one.differences for one in beside(board))
+
+
+def test_both_forms_say_what_was_not_measured_here_and_where_it_is_from():
+    board = build([cell("minilm", "scifact", 0.65), cell("minilm", "x|y", 0.5)])
+    text, table = published.render_terminal(board, 200), published.render_markdown(board)
+    for shown in (text, table):
+        assert "not measured here" in shown
+        assert "0.6451 (+0.0049)" in shown
+        assert (
+            "MTEB results, sentence-transformers/all-MiniLM-L6-v2 at 8b3219a92973c328a8e22fadcfa821b5dc75636a" in shown
+        )
+    assert r"x\|y" in table
+    assert "No figure for these datasets" in published.render_terminal(build([cell("minilm", "own", 0.5)]))
+
+
+def test_every_other_form_has_them_too_and_says_that_they_are_published():
+    board = build([cell("minilm", "scifact", 0.65), cell("bm25", "scifact", 0.5)])
+    found = beside(board)
+    rows = list(csv.DictReader(csv_form.render({"ndcg@10": board}, found).splitlines()))
+    minilm = next(row for row in rows if row["retriever"] == "all-MiniLM-L6-v2")
+    assert (minilm["value"], minilm["status"], minilm["record"]) == ("0.64508", "published", "")
+    assert "MTEB results" in minilm["source"]
+    assert float(minilm["ours_minus_published"]) == pytest.approx(0.00492)
+    told = json.loads(json_form.render({"ndcg@10": board}, found))["ndcg@10"]["published"]
+    assert {one["retriever"]: one["values"] for one in told}["all-MiniLM-L6-v2"] == {"scifact": 0.64508}
+    table = latex.render(board, found)
+    assert r"\textit{Published, not measured here; in brackets: ours minus it}" in table
+    assert r"all-MiniLM-L6-v2 & \textit{0.6451} (+0.0049) & -- & -- & -- & -- \\" in table
+    assert "MTEB results, sentence-transformers/all-MiniLM-L6-v2" in table
+    page = html.render({"ndcg@10": board}, {}, lambda record, kind: None, found)
+    assert "Published, not measured here" in page
+    assert '<span class="figure">0.6451</span><small>+0.0049</small>' in page
+    assert "Published" not in html.render({"ndcg@10": board}, {}, lambda record, kind: None)
+
+
+def test_another_metric_is_refused():
+    with pytest.raises(ConfigError, match=r"published figures are ndcg@10, this board is map@100: harness"):
+        beside(build([cell("minilm", "scifact", 0.5)], "map@100"))
