@@ -37,7 +37,9 @@ _PACKAGES = (
     "rank-bm25",
     "faiss-cpu",
 )
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""What a launcher sets; a timing plan that says how many threads overrules it."""
+_VARIABLES = (*THREAD_VARIABLES, "CUDA_VISIBLE_DEVICES")
 _threads: int | None = None
 
 
@@ -101,9 +103,15 @@ def manifest() -> dict[str, Any]:
 
 
 @cache
-def fingerprint() -> str:
-    """Hash of the manifest, 16 hex digits: figures of one fingerprint may be compared."""
-    return hashlib.blake2b(json.dumps(manifest(), sort_keys=True).encode(), digest_size=8).hexdigest()
+def fingerprint(without: tuple[str, ...] = ()) -> str:
+    """Hash of the manifest, 16 hex digits: figures of one fingerprint may be compared.
+
+    `without`: variables of this process that are not in the one that is asked about.
+    """
+    whole = manifest()
+    variables = {name: value for name, value in whole["variables"].items() if name not in without}
+    said = json.dumps({**whole, "variables": variables}, sort_keys=True)
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 @cache

@@ -1,10 +1,15 @@
-"""The wheel carries all that the command needs: installed in an empty environment, it lists and measures."""
+"""The wheel carries all that the command needs: installed where nothing else of ours is, it lists and measures."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
+from email.parser import HeaderParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -29,11 +34,14 @@ def test_the_wheel_has_every_config_the_types_marker_and_the_licence(wheel):
     assert not [name for name in names if name.startswith(("tests", "results")) or name.endswith(".pyc")]
 
 
-def test_the_wheel_runs_in_an_empty_environment(wheel, tmp_path):
-    venv.create(tmp_path / "venv", with_pip=True)
+def test_the_wheel_runs_in_an_environment_without_the_checkout(wheel, tmp_path):
+    """Other packages are those of this environment, which `make` filled from the same declarations."""
     binaries = tmp_path / "venv" / "bin"
-    install = [binaries / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "-c", str(TOP / "constraints.txt"), str(wheel)], check=True)
+    venv.create(tmp_path / "venv", with_pip=False)
+    install = [sys.executable, "-m", "pip", "--python", binaries / "python", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, check=True)
+    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
     def harness(*arguments):
@@ -43,9 +51,46 @@ def test_the_wheel_runs_in_an_empty_environment(wheel, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    assert str(packages) in subprocess.check_output(
+        [binaries / "python", "-c", "import harness; print(harness.__file__)"], cwd=tmp_path, env=clean, text=True
+    )
     assert "minilm" in harness("list", "retrievers")
     small = ["dataset.documents=100", "dataset.queries=20"]
     assert "bm25" in harness("retriever=bm25", "dataset=stdlib", *small).splitlines()[1]
     assert "FAIL" not in harness("validate")
     assert "100 documents, 20 queries" in harness("validate", "dataset=stdlib", *small)
     assert (tmp_path / "results" / "records").is_dir()
+
+
+def declared(wheel, extras):
+    """Names of the packages that the wheel asks for, always or, with `extras`, for one of a user's extras."""
+    whole = zipfile.ZipFile(wheel)
+    (path,) = (name for name in whole.namelist() if name.endswith(".dist-info/METADATA"))
+    asked = HeaderParser().parsestr(whole.read(path).decode()).get_all("Requires-Dist")
+    kept = [line for line in asked if "extra ==" not in line or (extras and "'dev'" not in line)]
+    return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in kept}
+
+
+def imported(path):
+    """Top names that a file imports: each, and whether that is inside a function."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {id(node) for own in ast.walk(tree) if isinstance(own, ast.FunctionDef) for node in ast.walk(own)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.partition(".")[0], id(node) in inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.partition(".")[0], id(node) in inside
+
+
+def test_what_is_imported_is_declared_and_what_an_extra_brings_is_imported_where_it_is_used(wheel):
+    packages = packages_distributions()
+    always, with_extras = declared(wheel, extras=False), declared(wheel, extras=True)
+    lacking = {
+        (path.relative_to(TOP).as_posix(), name)
+        for path in (TOP / "harness").rglob("*.py")
+        for name, lazily in imported(path)
+        if name not in sys.stdlib_module_names and name != "harness"
+        if not {re.sub(r"[-_.]+", "-", own).lower() for own in packages.get(name, [name])}
+        & (with_extras if lazily else always)
+    }
+    assert not lacking

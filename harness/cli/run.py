@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli import build, say, table
 from harness.cli.cell import Cell, validated
+from harness.environment import THREAD_VARIABLES
 from harness.errors import HarnessError
 from harness.store import read_record
 from harness.types import Record
@@ -115,7 +116,7 @@ def job(config: DictConfig) -> float:
 
 def _surroundings(cell: Cell) -> dict[str, str]:
     """This process' variables; where the plan says how many threads, no launcher says otherwise."""
-    theirs = () if cell.config.timing.threads is None else ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    theirs = () if cell.config.timing.threads is None else THREAD_VARIABLES
     return {name: value for name, value in os.environ.items() if name not in theirs}
 
 

@@ -102,7 +102,8 @@ def _tested(several: Sequence[stats.Strata], draws: int) -> list[_Told]:
         parts = zip(*(several[place] for place in places), strict=True)
         stacked = [(own[0][0], np.hstack([values for _, values in own])) for own in parts]
         low, high = stats.intervals(stacked)
-        sides = [stats.p_values(stacked, draws, side) for side in ("less", "greater")]
+        mirrored = [(weight, np.hstack([values, -values])) for weight, values in stacked]  # both sides of one drawing
+        sides = np.split(stats.p_values(mirrored, draws, "less"), 2)
         for place, *figures in zip(places, stats.mean(stacked), low, high, *sides, strict=True):
             told[place] = _Told(*map(float, figures))
     return [told[place] for place in range(len(several))]
