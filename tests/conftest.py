@@ -81,7 +81,9 @@ def models() -> Path:
     folder = _folder("HARNESS_MODELS")
     minilm = folder / "all-MiniLM-L6-v2"
     if not minilm.is_dir():
-        minilm.symlink_to(_minilm_weights().path, target_is_directory=True)
+        with FileLock(folder / ".lock"):
+            minilm.unlink(missing_ok=True)  # a link to what is gone
+            minilm.symlink_to(_minilm_weights().path.resolve(), target_is_directory=True)
     return folder
 
 
