@@ -82,8 +82,9 @@ def models() -> Path:
     minilm = folder / "all-MiniLM-L6-v2"
     if not minilm.is_dir():
         with FileLock(folder / ".lock"):
-            minilm.unlink(missing_ok=True)  # a link to what is gone
-            minilm.symlink_to(_minilm_weights().path.resolve(), target_is_directory=True)
+            if not minilm.is_dir():  # another worker was not first
+                minilm.unlink(missing_ok=True)  # a link to what is gone
+                minilm.symlink_to(_minilm_weights().path.resolve(), target_is_directory=True)
     return folder
 
 
