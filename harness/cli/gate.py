@@ -55,11 +55,12 @@ def decided(
 ) -> "Verdict":
     """The verdict over the newest of the wanted records in a results folder.
 
-    Cells whose CPU seconds are above the limit are measured again first, where this machine and code measured them.
-    Raises `UndecidedError` when there is nothing to decide from.
+    Cells whose CPU seconds or memory are above the limit are measured again first, where this machine and code
+    measured them. Raises `UndecidedError` when there is nothing to decide from.
     """
     from harness.gate import baseline as accepted
     from harness.gate import gate, matched
+    from harness.gate.cost import VARYING
     from harness.store import Store
 
     whole = accepted.read(baseline)
@@ -75,9 +76,9 @@ def decided(
     again: list[Record] = []
     found = gate(held, cells, scores, rules, lenient)
     for _ in range(rules.remeasure):
-        slow = {own.command for own in found.of("fail") if own.check.startswith("cpu/")}
-        cheap = [record for pair in cells.pairs for record in pair.costs if record.command in slow]
-        more = [one for record in cheap if (one := remeasure.measured(record)) is not None]
+        dear = {own.command for own in found.of("fail") if own.check in VARYING}
+        shown = [record for pair in cells.pairs for record in pair.costs if record.command in dear]
+        more = [one for record in shown if (one := remeasure.measured(record)) is not None]
         if not more:
             break
         again += more

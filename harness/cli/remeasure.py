@@ -24,9 +24,9 @@ def measured(record: "Record") -> "Record | None":
     # a process of its own may have been without this one's variables
     here = {environment.fingerprint(without) for without in ((), environment.THREAD_VARIABLES)}
     if record.environment not in here:
-        say(f"too slow, and not measured again: that was another machine or other packages: {record.command}")
+        say(f"above its limit, and not measured again: that was another machine or other packages: {record.command}")
         return None
-    say(f"too slow, measured again to be sure: {record.command}")
+    say(f"above its limit, measured again to be sure: {record.command}")
     found = run(shlex.split(record.command)[1:], Path.cwd(), os.pathsep.join(path for path in sys.path if path))
     if found is None or found.code != record.code:
         why = "it could not be measured again" if found is None else "the code is another by now"

@@ -15,6 +15,8 @@ from harness.gate.policy import Policy
 from harness.types import Record, Timing
 
 QUERY, DOCUMENT, MEMORY, INDEX = "cpu/query", "cpu/document", "memory", "index bytes"
+VARYING = {QUERY, DOCUMENT, MEMORY}
+"""What differs from one measurement of the same code to the next."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Policy(Limits):
     cpu: float | None = Field(0.2, gt=0)
     """CPU seconds per query, and per document, over the reference kernels' may rise by this share; None: not gated."""
     remeasure: int = Field(2, ge=0)
-    """How often a cell that is too slow is measured again before it fails."""
+    """How often a cell that costs too much is measured again before it fails."""
     memory: float | None = Field(0.2, gt=0)
     """Peak memory may rise by this share; None: not gated."""
     index_bytes: float | None = Field(0.05, gt=0)
