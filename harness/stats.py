@@ -7,6 +7,7 @@ share their draws.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -28,6 +29,8 @@ _BLOCK = 2_000_000
 """Numbers drawn at a time: 16 MB."""
 _KEPT = 12_000_000
 """Weights of up to so many numbers, 24 MB, are kept: draws times queries."""
+_COLUMNS = 64
+"""Columns whose quantiles one thread finds at a time."""
 _BOOTSTRAP, _SIGNS = 1, 2
 
 
@@ -40,7 +43,12 @@ def intervals(strata: Strata, draws: int = DRAWS, level: float = LEVEL) -> tuple
     """Lower and upper ends [columns] of each mean's bootstrap percentile interval (Efron & Tibshirani 1993, ch. 13)."""
     means = _sums(strata, draws, "resampled")
     tail = (1 - level) / 2
-    low, high = np.quantile(np.ascontiguousarray(means.T), [tail, 1 - tail], axis=1, overwrite_input=True)
+    with ThreadPoolExecutor() as pool:  # NumPy selects without Python's lock
+        parts = pool.map(
+            lambda part: np.quantile(part, [tail, 1 - tail], axis=1, overwrite_input=True),
+            [means[begin : begin + _COLUMNS] for begin in range(0, len(means), _COLUMNS)],
+        )
+        low, high = np.hstack(list(parts))
     return np.round(low, _DIGITS), np.round(high, _DIGITS)
 
 
@@ -56,11 +64,11 @@ def p_values(differences: Strata, draws: int = DRAWS, side: str = "two") -> Arra
     few = np.flatnonzero((differing <= EXACT) & (differing > 0))
     for column in few:
         weighted = np.concatenate([w * values[:, column] / len(values) for w, values in differences])
-        p[column] = np.mean(_extreme(_every_sign(weighted[weighted != 0])[:, None], observed[[column]], side))
+        p[column] = np.mean(_extreme(_every_sign(weighted[weighted != 0])[None], observed[[column]], side))
     many = np.flatnonzero(differing > EXACT)
     if len(many):
         sums = _sums([(w, values[:, many]) for w, values in differences], draws, "signs")
-        p[many] = (np.count_nonzero(_extreme(sums, observed[many], side), axis=0) + 1) / (draws + 1)
+        p[many] = (np.count_nonzero(_extreme(sums, observed[many], side), axis=1) + 1) / (draws + 1)
     return p
 
 
@@ -103,15 +111,17 @@ def wins(differences: Array) -> tuple[int, int, int]:
 
 
 def _sums(strata: Strata, draws: int, kind: str) -> Array:
-    """[draws, columns] The stratified mean under each draw of weights over the queries."""
-    totals: Array = np.zeros((draws, strata[0][1].shape[1]))
+    """[columns, draws] The stratified mean under each draw of weights over the queries."""
+    totals: Array = np.empty((strata[0][1].shape[1], draws))
     for place, (weight, values) in enumerate(strata):
-        if not values.any():
-            continue
-        begin, scaled = 0, values * (weight / len(values))
+        begin, scaled = 0, np.ascontiguousarray(values.T) * (weight / len(values))
         for block in _blocks(kind, draws, len(values), place):
-            totals[begin : begin + len(block)] += block.astype(np.float64) @ scaled
-            begin += len(block)
+            drawn, end = block.T.astype(np.float64), begin + len(block)
+            if place:
+                totals[:, begin:end] += scaled @ drawn
+            else:
+                np.matmul(scaled, drawn, out=totals[:, begin:end])
+            begin = end
     return totals
 
 
@@ -161,7 +171,8 @@ def _every_sign(values: Array) -> Array:
 
 
 def _extreme(sums: Array, observed: Array, side: str) -> NDArray[np.bool_]:
-    """Which sums are at least as extreme as the observed one; sums that differ by rounding alone count as equal."""
+    """Which sums [columns, draws] are at least as extreme as the observed; those equal but for rounding count."""
+    observed = observed[:, None]
     slack = 1e-12 + 1e-9 * np.abs(observed)
     if side == "greater":
         return np.asarray(sums >= observed - slack)

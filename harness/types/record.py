@@ -11,6 +11,12 @@ from pydantic import BaseModel, ConfigDict, computed_field, field_validator
 _SAID_BY_NAME = {"name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"}
 
 
+def _leads_out(path: str) -> bool:
+    """Whether a path leaves the folder that it is in."""
+    plain = ".." not in path and ":" not in path and not path.startswith(("/", "\\"))
+    return not plain and (PurePath(path).is_absolute() or ".." in PurePath(path).parts)
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -160,6 +166,6 @@ class Record(_Frozen):
     @field_validator("files")
     @classmethod
     def _inside(cls, files: dict[str, str]) -> dict[str, str]:
-        if any(PurePath(path).is_absolute() or ".." in PurePath(path).parts for path in files.values()):
+        if any(_leads_out(path) for path in files.values()):
             raise ValueError("a file's path leads out of the results folder")
         return files
