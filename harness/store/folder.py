@@ -5,11 +5,12 @@ results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...par
 results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
 """
 
+import gc
 import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,11 @@ class Store:
     def latest(self) -> list[Record]:
         """The newest record of each cell; one that failed does not hide an older one that did not."""
         newest: dict[tuple[str, ...], Record] = {}
-        for record in self.records():
-            key = (record.cell, record.environment, record.retriever.label)
-            if record.status == "ok" or key not in newest or newest[key].status != "ok":
-                newest[key] = record
+        with _without_collector():
+            for record in self.records():
+                key = (record.cell, record.environment, record.retriever.label)
+                if record.status == "ok" or key not in newest or newest[key].status != "ok":
+                    newest[key] = record
         return list(newest.values())
 
     def find(self, like: Record) -> Record | None:
@@ -118,6 +120,18 @@ class Store:
             if (record := read_record(path)).status == "ok" and _answers(record, like)
         ]
         return max(good, key=lambda record: record.started, default=None)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Thousands of records are made that all stay; looking for cycles among them takes half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _machine(manifest: Mapping[str, Any]) -> str:
