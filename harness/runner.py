@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def measure(
             retriever.index(dataset.corpus)
         references.append(clock.reference_kernels())
         run, searches, facts = _search_all(retriever, dataset.queries, depth, plan, references)
-        latencies = _one_by_one(retriever, dataset.queries, depth, plan.latency_queries, seed)
+        latencies, paid = _one_by_one(retriever, dataset.queries, depth, plan.latency_queries, seed)
         timing = Timing(
             warmup=warmup.phase(),
             index=indexing.phase(),
@@ -104,7 +105,7 @@ def measure(
         )
     run = (without_self_hits(run) if dataset.drop_self_hits else run).top(k)
     query_ids, scores = score(run, dataset.qrels, wanted)
-    return Measured(run, query_ids, scores, timing, {**warmup.facts, **indexing.facts, **facts})
+    return Measured(run, query_ids, scores, timing, {**warmup.facts, **indexing.facts, **facts, **paid})
 
 
 def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
@@ -147,16 +148,21 @@ def _goes_on(searches: Sequence[Phase], plan: TimingPlan) -> bool:
     return spent < plan.least_s and len(searches) < _MOST
 
 
-def _one_by_one(retriever: Retriever, queries: Queries, depth: int, n: int, seed: int) -> list[float]:
+def _one_by_one(
+    retriever: Retriever, queries: Queries, depth: int, n: int, seed: int
+) -> tuple[list[float], dict[str, int]]:
+    """Seconds of each of n queries alone, and what they cost where a provider was paid."""
     chosen = np.random.default_rng(seed).permutation(len(queries))[:n]
-    latencies = []
+    latencies: list[float] = []
+    paid: Counter[str] = Counter()
     with clock.listening(None):
         for row in chosen.tolist():
             query = queries[row : row + 1]
             with clock.recording() as searching:
                 retriever.search(query, depth)
             latencies.append(searching.wall_s)
-    return latencies
+            paid.update({name: n for name, n in searching.counts.items() if name.rpartition(".")[2] == "micro_usd"})
+    return latencies, {f"latency.{name}": total for name, total in paid.items()}
 
 
 def without_self_hits(run: Run) -> Run:

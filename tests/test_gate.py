@@ -239,6 +239,16 @@ def test_a_missing_cell_cannot_be_decided_and_a_new_one_is_a_note():
     assert judged({("a", "x"): BASE}, {("a", "x"): BASE, ("b", "x"): BASE}).exit_code == 0
 
 
+def test_a_new_cell_that_failed_is_a_warning():
+    (held, scores), (records, now) = side({("a", "x"): BASE}), side({("a", "x"): BASE}, 1)
+    failed = record("b", "x", 1).model_copy(update={"status": "failed", "error": "WeightsError: gone\nmore"})
+    found = told(held, scores, [*records, failed], now)
+    assert (
+        text.line(found.findings[0]) == "WARN b/x - not in the baseline, and its newest try failed: WeightsError: gone"
+    )
+    assert found.exit_code == 0
+
+
 def test_a_regression_weighs_more_than_what_cannot_be_decided():
     found = judged({("a", "x"): BASE, ("b", "x"): BASE}, {("a", "x"): moved(-0.05)})
     assert found.exit_code == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from readme_blocks import README, block
 
-from harness.cli import read, remeasure
+from harness.cli import ab, read, remeasure
 from harness.datasets import stdlib
 from harness.gate.baseline import read as read_baseline
 from harness.testing import assert_no_regression
@@ -181,7 +181,9 @@ def test_the_readme_shows_what_the_gate_says(tmp_path, data, capsys):
         pytest.skip("the committed baseline was made with another Python, whose library is another collection")
     assert readmes_example(Tree(tmp_path / "tree", tmp_path / "results"), baseline) == 1
     said = capsys.readouterr().out
-    assert shown == f"```\n$ harness gate --retriever bm25\n{said}```\n", f"write it anew:\n{said}"
+    assert shown == f"```\n$ harness gate --retriever bm25 --policy quality.yaml\n{said}```\n", (
+        f"write it anew:\n{said}"
+    )
 
 
 # a retriever of the user's own that becomes slower
@@ -259,6 +261,17 @@ def test_a_retriever_made_one_and_a_half_times_slower_fails_after_two_more_measu
         r"FAIL mine/stdlib.* cpu/query \S+ -> \S+ \(x1\.\d\d, limit x1\.20, least of 3 measurements\)", line
     ), done.stdout + done.stderr
     assert done.stderr.count("above its limit, measured again to be sure") == 2
+
+
+def test_a_configs_name_stays_what_it_is_in_the_other_tree_and_a_path_does_not(tmp_path, monkeypatch):
+    top, other = tmp_path / "top", tmp_path / "other"
+    for tree in (top, other):
+        for name in ("scifact", "bm25", "models"):
+            (tree / name).mkdir(parents=True)
+    monkeypatch.chdir(top)
+    for word in ("dataset=scifact", "retriever=bm25", "+retriever@retriever.retrievers.three=bm25", "timing.repeats=1"):
+        assert ab._word(word, top, other) == word
+    assert ab._word("retriever.encoder.model=models", top, other) == f"retriever.encoder.model={other / 'models'}"
 
 
 def test_two_revisions_are_timed_in_turn(project):

@@ -178,6 +178,13 @@ def test_a_model_of_several_labels_is_refused_before_anything_is_searched(models
         found.index(Corpus(["d"], ["text"]))
 
 
+def test_an_encoder_without_a_head_is_refused(models, slice_of_scifact):
+    """transformers would give it random weights, and it would rank at random."""
+    encoder = CrossEncoder(str(models / "all-MiniLM-L6-v2"), device="cpu")
+    with pytest.raises(WeightsError, match="no head that scores pairs, so its scores would be random; give one, such"):
+        Rerank(retriever("bm25"), Cross(encoder), depth=3).index(slice_of_scifact.corpus)
+
+
 def test_a_score_that_is_no_number_is_an_error(trained, monkeypatch):
     encoder = CrossEncoder(str(trained), device="cpu")
     monkeypatch.setattr(encoder, "_run", lambda model, pairs: np.full(len(pairs), np.nan, np.float32))

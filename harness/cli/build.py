@@ -23,7 +23,9 @@ from harness.errors import ConfigError, HarnessError
 
 CONF = conf()
 _NONE = "You must specify 'retriever'"  # as Hydra says it
-_SECRET = re.compile(r"(?:^|[._])(?:api_?key|key|token|secret|password)$", re.IGNORECASE)
+_NAMES = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
+_SECRET = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
+_SECRET_INSIDE = re.compile(rf"(?:^|[\W_]){_NAMES}['\"]?\s*:", re.IGNORECASE)
 
 
 def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
@@ -89,8 +91,8 @@ def _public(raw: Any, resolved: Any, key: str = "") -> Any:
 
 def without_secret(override: str) -> str:
     """An override as it may be kept."""
-    key, equals, _ = override.partition("=")
-    return f"{key}=***" if equals and _SECRET.search(key) else override
+    key, equals, value = override.partition("=")
+    return f"{key}=***" if equals and (_SECRET.search(key) or _SECRET_INSIDE.search(value)) else override
 
 
 def modules(config: Any) -> set[str]:

@@ -38,14 +38,17 @@ class Answer:
     documents: list[Explained]
 
 
-def explain(words: Sequence[str]) -> Answer:
-    """`query=TEXT_OR_ID`, `doc=ID` or `top=N` (3), and overrides of the config. Raises `ConfigError`."""
+def explain(words: Sequence[str], folders: Sequence[str] = ()) -> Answer:
+    """`query=TEXT_OR_ID`, `doc=ID` or `top=N` (3), and overrides of the config. Raises `ConfigError`.
+
+    `folders` have configs of the user's own.
+    """
     asked = {key: value for key, _, value in (word.partition("=") for word in words) if key in _KEYS}
     overrides = [word for word in words if word.partition("=")[0] not in _KEYS]
     if not asked.get("query"):
         raise ConfigError('no query is given; add: query="some words", or a query\'s id')
     top = _number(asked.get("top", "3"))
-    config = checked_config(build.composition(overrides))
+    config = checked_config(build.composition(overrides, folders))
     retriever = build.construct(config.retriever, "retriever")
     if not hasattr(retriever, "explain"):
         raise ConfigError(f"{type(retriever).__name__} cannot explain itself: it has no method explain(query, docs)")
@@ -55,7 +58,7 @@ def explain(words: Sequence[str]) -> Answer:
     with listening(listener()):
         say(f"indexing {len(dataset.corpus):,} documents of {dataset.name}")
         retriever.index(dataset.corpus)
-    return _answer(build.choices(overrides), retriever, dataset, query, wanted, top, max(config.k, top))
+    return _answer(build.choices(overrides, folders), retriever, dataset, query, wanted, top, max(config.k, top))
 
 
 def _answer(

@@ -73,6 +73,7 @@ def decided(
         scores = store.scores(cells.candidates)
     except StoreError as error:
         raise UndecidedError(str(error)) from None
+    _say_stale(cells.candidates)
     again: list[Record] = []
     found = gate(held, cells, scores, rules, lenient)
     for _ in range(rules.remeasure):
@@ -84,6 +85,16 @@ def decided(
         again += more
         found = gate(held, cells, scores, rules, lenient, again)
     return found
+
+
+def _say_stale(candidates: "Sequence[Record]") -> None:
+    """Records of other code than this checkout's; of a retriever of the user's own that cannot be told from here."""
+    from harness.cli.build import modules
+    from harness.environment import code_hash
+
+    ours = [record for record in candidates if not modules(record.retriever.config)]
+    if stale := sum(record.code != code_hash() for record in ours):
+        say(f"{stale} of {len(candidates)} records were measured by other code than is here now; measure again first")
 
 
 def _check_rules(rules: "Policy", baseline: "Baseline") -> None:

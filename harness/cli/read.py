@@ -16,7 +16,7 @@ from typing import Any
 import harness
 from harness.cli import decide, gate, report, say
 from harness.cli.conf import conf, options_of
-from harness.errors import HarnessError, UndecidedError
+from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\
 measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
@@ -79,6 +79,10 @@ def parser() -> argparse.ArgumentParser:
     env = commands.add_parser("env", help="the machine, packages and folders that a record would name")
     env.set_defaults(command=_env)
 
+    for command in (explain, validate):
+        command.add_argument(
+            "--config-dir", action="append", default=[], metavar="DIR", help="a folder with configs of your own"
+        )
     for command in (*deciding, listing):
         command.add_argument("--results", type=Path, default=Path("results"), help="results folder; default: results")
     for command in (*deciding, explain, listing, validate, env):
@@ -90,13 +94,21 @@ def _print(value: Any) -> None:
     print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
+def _folders(options: argparse.Namespace) -> list[str]:
+    """The folders of --config-dir, whole. Raises `ConfigError` for one that is not there."""
+    folders = [Path(name) for name in options.config_dir]
+    if lacking := [folder for folder in folders if not folder.is_dir()]:
+        raise ConfigError(f"--config-dir={str(lacking[0])!r} is no folder; name the one that has your retriever/")
+    return [str(folder.resolve()) for folder in folders]
+
+
 def _explain(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from harness.cli.explain import explain
     from harness.report import explanation
 
-    found = explain(options.words)
+    found = explain(options.words, _folders(options))
     if options.json:
         _print(asdict(found))
     else:
@@ -159,7 +171,7 @@ def _list_records(options: argparse.Namespace) -> int:
 def _validate(options: argparse.Namespace) -> int:
     from harness.cli.validate import one, whole
 
-    findings = one(options.overrides) if options.overrides else whole()
+    findings = one(options.overrides, _folders(options)) if options.overrides else whole()
     if options.json:
         _print(findings)
     else:

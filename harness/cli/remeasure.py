@@ -14,6 +14,7 @@ from harness.cli import say
 if TYPE_CHECKING:
     from harness.types import Record
 
+_FOLDERS = ("HARNESS_DATA", "HARNESS_CACHE")
 _OURS = ("resume=", "results_dir=", "hydra.mode=")
 
 
@@ -43,6 +44,8 @@ def run(words: Sequence[str], folder: Path, python_path: str) -> "Record | None"
     with tempfile.TemporaryDirectory() as results:
         ours = ["resume=false", "hydra.mode=RUN", f"results_dir={results}"]
         command = [sys.executable, "-P", "-m", "harness", "run", *kept, *ours]
-        done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": python_path}, stdout=2)
+        whole = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDERS if os.environ.get(name)}
+        surroundings = {**os.environ, **whole, "PYTHONPATH": python_path}
+        done = subprocess.run(command, cwd=folder, env=surroundings, stdout=2)
         found = [own for own in Store(Path(results)).records() if own.status == "ok"]
         return found[0] if done.returncode == 0 and found else None

@@ -19,21 +19,26 @@ def whole() -> list[Finding]:
     return found + [_tried(f"experiment={name}", _experiment) for name, _ in options_of("experiment")]
 
 
-def one(overrides: Sequence[str]) -> list[Finding]:
-    """The settings, and the retriever and the dataset that some overrides choose; the dataset is read whole."""
+def one(overrides: Sequence[str], folders: Sequence[str] = ()) -> list[Finding]:
+    """The settings, and the retriever and the dataset that some overrides choose; the dataset is read whole.
+
+    `folders` have configs of the user's own.
+    """
     said = " ".join(overrides)
     chosen = {override.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for override in overrides}
     named = list(overrides) if chosen & {"retriever", "experiment"} else ["retriever=bm25", *overrides]
-    settings = _tried(said, lambda _: _settings(named))
+    settings = _tried(said, lambda _: _settings(named, folders))
     if not settings["ok"]:
         return [settings]
     checks = {"retriever": _retriever, "dataset": _read}
-    found = [_tried(said, lambda _, check=check: check(named)) for group, check in checks.items() if group in chosen]
+    found = [
+        _tried(said, lambda _, check=check: check(named, folders)) for group, check in checks.items() if group in chosen
+    ]
     return found or [settings]
 
 
-def _settings(overrides: Sequence[str]) -> str:
-    checked = checked_config(build.composition(overrides))
+def _settings(overrides: Sequence[str], folders: Sequence[str]) -> str:
+    checked = checked_config(build.composition(overrides, folders))
     return f"k={checked.k}, {len(checked.metrics)} metrics"
 
 
@@ -44,8 +49,8 @@ def _tried(said: str, check: Any) -> Finding:
         return {"config": said, "ok": False, "said": str(error)}
 
 
-def _retriever(overrides: Sequence[str]) -> str:
-    config = build.composed(overrides)["retriever"]
+def _retriever(overrides: Sequence[str], folders: Sequence[str] = ()) -> str:
+    config = build.composed(overrides, folders)["retriever"]
     return type(build.construct(config, "retriever")).__name__
 
 
@@ -60,8 +65,9 @@ def _experiment(overrides: Sequence[str]) -> str:
     return ""
 
 
-def _read(overrides: Sequence[str]) -> str:
-    dataset: Dataset = build.construct(build.required(build.composed(overrides)["dataset"], "dataset"), "dataset")
+def _read(overrides: Sequence[str], folders: Sequence[str]) -> str:
+    config = build.required(build.composed(overrides, folders)["dataset"], "dataset")
+    dataset: Dataset = build.construct(config, "dataset")
     return (
         f"{dataset.name}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries, "
         f"{dataset.qrels.judgements():,} judgements, fingerprint {dataset.fingerprint}"

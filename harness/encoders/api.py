@@ -3,7 +3,9 @@
 OPENAI_API_KEY=... harness retriever=openai_small dataset=scifact
 """
 
+import hashlib
 import importlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +38,8 @@ class OpenAIEncoder(HostedEncoder):
         self._extra = dict(extra_body or {})
 
     def _identity(self, side: Side) -> dict[str, Any]:
-        return {**super()._identity(side), "extra_body": self._extra}
+        extra = json.dumps(self._extra, sort_keys=True, default=str)  # hashed: it may hold a key
+        return {**super()._identity(side), "extra_body": hashlib.blake2b(extra.encode(), digest_size=8).hexdigest()}
 
     def _open(self, package: Any, own: bool) -> tuple[Any, Callable[[], None]]:
         http = package.DefaultHttpxClient(timeout=self._timeout_s, trust_env=not own)

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import clock
-from harness.environment import cache_dir, fingerprint, threads
+from harness.environment import cache_dir, code_hash, fingerprint, threads
 from harness.types import Phase, Strings
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,13 @@ def _path(identity: Mapping[str, Any], texts: Sequence[str]) -> Path:
         digest.update(data)
     folder = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
     return cache_dir() / "embeddings" / folder / f"{digest.hexdigest()}.safetensors"
+
+
+def foreign(encoder: type) -> dict[str, str]:
+    """What a user's own class adds to an identity: its name and the hash of its sources; nothing for one of ours."""
+    known = {"harness", *sys.stdlib_module_names}
+    modules = {base.__module__ for base in encoder.__mro__ if base.__module__.partition(".")[0] not in known}
+    return {"class": f"{encoder.__module__}.{encoder.__qualname__}", "source": code_hash(modules)} if modules else {}
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Cross-encoders: a query and a document read together, one score a pair, through sentence-transformers."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from harness.encoders.model import Model, moved, wait_for
 from harness.encoders.transformer import batches, token_counts
 from harness.errors import RunError, WeightsError
 from harness.types import Strings
+
+_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 
 
 class CrossEncoder(Model):
@@ -63,9 +66,23 @@ class CrossEncoder(Model):
         from sentence_transformers import CrossEncoder as Peer
 
         model = Peer(str(folder), **settings)
+        if _lacks_head(folder):
+            raise WeightsError(
+                f"{self._name!r} has no head that scores pairs, so its scores would be random; give one, such as "
+                "retriever.scorer.encoder.model=cross-encoder/ms-marco-MiniLM-L6-v2"
+            )
         if model.num_labels != 1:
             raise WeightsError(
                 f"{self._name!r} has {model.num_labels} labels; a reranker gives one score a pair, such as "
                 "retriever.scorer.encoder.model=cross-encoder/ms-marco-MiniLM-L6-v2"
             )
         return model
+
+
+def _lacks_head(folder: Path) -> bool:
+    """Whether the weights are a bare encoder's: transformers gives it a head of random numbers."""
+    said = [json.loads(path.read_text(encoding="utf-8")) for path in folder.rglob("config*.json")]
+    if any(own.get("model_type") == "CrossEncoder" for own in said):
+        return False
+    names = [name for own in said for name in own.get("architectures") or ()]
+    return bool(names) and all(name.endswith(_HEADLESS) and not name.endswith("LMHeadModel") for name in names)

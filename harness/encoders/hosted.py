@@ -112,6 +112,7 @@ class HostedEncoder(Server):
     def _identity(self, side: Side) -> dict[str, Any]:
         return {
             "encoder": self.provider,
+            **cache.foreign(type(self)),
             "base_url": self._url,
             "model": self._model,
             "dimensions": self._dimensions,

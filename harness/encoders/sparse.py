@@ -88,9 +88,10 @@ class SparseEncoder(TransformerEncoder):
             )
         expected = self._probed(model)
         fuse(model)
+        slack = 1e-4 if model.dtype == torch.float32 else 1e-2
         try:
             same = all(
-                torch.allclose(one, other, atol=1e-2) for one, other in zip(expected, self._probed(model), strict=True)
+                torch.allclose(one, other, atol=slack) for one, other in zip(expected, self._probed(model), strict=True)
             )
         except (AttributeError, RuntimeError):  # an architecture that uses its output layer in a way of its own
             same = False

@@ -35,6 +35,12 @@ def gate(
         for one in cells.undecided
     ]
     found += [Finding("new", *key, "cell", said="not in the baseline") for key in cells.new]
+    found += [
+        Finding(
+            "warn", one.retriever, one.dataset, "cell", said=f"not in the baseline, and {one.why}", command=one.command
+        )
+        for one in cells.failed
+    ]
     found += quality(cells, baseline.scores, scores, policy)
     costs, notes = cost(cells.pairs, again, policy)
     return verdict([*found, *costs], notes, lenient)

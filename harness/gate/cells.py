@@ -55,11 +55,15 @@ class Undecided:
 
 @dataclass(frozen=True)
 class Matched:
-    """The baseline's cells: those that can be compared and those that cannot; and cells that it lacks."""
+    """The baseline's cells: those that can be compared and those that cannot; and cells that it lacks.
+
+    Of the latter `failed` are those that were tried and gave nothing.
+    """
 
     pairs: list[Pair] = field(default_factory=list)
     undecided: list[Undecided] = field(default_factory=list)
     new: list[Key] = field(default_factory=list)
+    failed: list[Undecided] = field(default_factory=list)
 
     @property
     def candidates(self) -> list[Record]:
@@ -116,9 +120,17 @@ def matched(baseline: Sequence[Record], candidates: Sequence[Record]) -> Matched
         else:
             command = " && ".join(record.command for record in before)
             told.undecided.append(Undecided(*key, why, command))
-    good = {key for key, parts in found.items() if any(own[0].status == "ok" for own in parts.values())}
-    told.new.extend(sorted(good - held.keys()))
+    for key in sorted(found.keys() - held.keys()):
+        newest = [own[0] for own in found[key].values()]
+        if any(own.status == "ok" for own in newest):
+            told.new.append(key)
+        else:
+            told.failed.append(Undecided(*key, _failure(newest[0]), newest[0].command))
     return told
+
+
+def _failure(record: Record) -> str:
+    return f"its newest try failed: {(record.error or '').partition(chr(10))[0]}"
 
 
 def _why_not(before: Sequence[Record], after: Sequence[Record]) -> str | None:
@@ -130,7 +142,7 @@ def _why_not(before: Sequence[Record], after: Sequence[Record]) -> str | None:
         return f"{', '.join(lacking)} was not measured"
     for old, new in zip(before, after, strict=True):
         if new.status != "ok":
-            return f"its newest try failed: {(new.error or '').partition(chr(10))[0]}"
+            return _failure(new)
         for what, was, now in (
             ("the collection", old.dataset.fingerprint, new.dataset.fingerprint),
             ("k", old.k, new.k),
