@@ -515,7 +515,7 @@ def test_json_has_every_finding(here, monkeypatch, capsys):
     assert harness(monkeypatch, "gate", "--json", "--annotations") == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["said"] == "Worse than the baseline: b/x ndcg@10."
-    assert err.startswith("::error title=")
+    assert "\n::error title=" in f"\n{err}"
 
 
 def test_a_policy_file_changes_only_its_own_rules(here, monkeypatch, capsys):
