@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from harness.ci import text
 from harness.cli import gate
 from harness.cli.chosen import BASELINE
+from harness.cli.remeasure import importable
 from harness.gate.cells import Key, key_of
 from harness.store import read_record
 
@@ -49,7 +50,7 @@ def assert_no_regression(
 
 def _measured(overrides: Sequence[str], root: Path) -> set[Key]:
     """The cells that the overrides name, measured in a process of its own, which imports what this one can."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    environment = {**os.environ, "PYTHONPATH": importable()}
     with tempfile.TemporaryDirectory() as sweep:
         ours = [f"results_dir={root}", f"hydra.sweep.dir={sweep}"]
         command = [sys.executable, "-P", "-m", "harness", "run", "-m", *overrides, *ours]

@@ -78,8 +78,8 @@ def decided(
     found = gate(held, cells, scores, rules, lenient)
     for _ in range(rules.remeasure):
         dear = {own.command for own in found.of("fail") if own.check in VARYING}
-        shown = [record for pair in cells.pairs for record in pair.costs if record.command in dear]
-        more = [one for record in shown if (one := remeasure.measured(record)) is not None]
+        over = [record for pair in cells.pairs for record in pair.costs if record.command in dear]
+        more = [one for record in over if (one := remeasure.measured(record)) is not None]
         if not more:
             break
         again += more

@@ -28,12 +28,17 @@ def measured(record: "Record") -> "Record | None":
         say(f"above its limit, and not measured again: that was another machine or other packages: {record.command}")
         return None
     say(f"above its limit, measured again to be sure: {record.command}")
-    found = run(shlex.split(record.command)[1:], Path.cwd(), os.pathsep.join(path for path in sys.path if path))
+    found = run(shlex.split(record.command)[1:], Path.cwd(), importable())
     if found is None or found.code != record.code:
         why = "it could not be measured again" if found is None else "the code is another by now"
         say(f"{why}: {record.command}")
         return None
     return found
+
+
+def importable() -> str:
+    """PYTHONPATH of a process that is to import what this one can."""
+    return os.pathsep.join(path for path in sys.path if path)
 
 
 def run(words: Sequence[str], folder: Path, python_path: str) -> "Record | None":
