@@ -24,8 +24,13 @@ gate: $(STAMP)
 	$(BIN)/harness experiment=ci hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(BIN)/harness gate --junit gate.xml
 
+# ours and the peers in turn, growth to a million documents; then the README's tables (without the long loads and kills)
 bench: $(STAMP)
-	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-json .benchmarks/bench.json \
+	  --ignore tests/benchmarks/test_gate_load.py --ignore tests/benchmarks/test_kill_many.py
+	$(BIN)/python tests/bench_blocks.py .benchmarks/bench.json
+	$(BIN)/python tests/bench_blocks.py
 
 # what was measured on this machine already is not measured again
 board: $(STAMP)

@@ -91,7 +91,7 @@ def listening(listener: Listener | None) -> Iterator[None]:
 def stage(name: str, total: int | None = None) -> Iterator[Advance]:
     """Add the block's wall time, less that of stages inside it, to `name`; yields a function that counts progress."""
     recorder, listener = _recorder.get(), _listener.get()
-    advance = listener.begin(name, total) if listener else _ignore
+    advance = listener.begin(name, total) if listener else ignore
     if recorder:
         recorder.inner.append(0.0)
     start = time.perf_counter()
@@ -121,14 +121,20 @@ def part(name: str) -> Iterator[None]:
         recorder.prefix = before
 
 
-def _ignore(_: int) -> None:
-    pass
+def ignore(_: int) -> None:
+    """Show no progress."""
 
 
 def count(name: str, n: int) -> None:
     """Add n to a count of the phase being recorded: tokens, truncated, ..."""
     if recorder := _recorder.get():
         recorder.counts[recorder.prefix + name] += n
+
+
+def other_process(cpu_s: float) -> None:
+    """Add CPU seconds that another process spent for the phase being recorded."""
+    if recorder := _recorder.get():
+        recorder.cpu_s += cpu_s
 
 
 def fact(name: str, value: Any) -> None:

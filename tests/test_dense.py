@@ -19,8 +19,8 @@ from harness import __main__
 from harness.board import build as build_board
 from harness.cli import build
 from harness.clock import recording
+from harness.encoders.batching import batches
 from harness.encoders.dense import DenseEncoder
-from harness.encoders.transformer import batches
 from harness.errors import ConfigError
 from harness.retrievers.dense import Dense
 from harness.store import Store
@@ -114,7 +114,7 @@ def test_no_texts_give_no_vectors_of_the_right_width(folder):
     ("settings", "said"),
     [
         ({"dtype": "int3"}, "encoder.dtype='int3'; choices: auto, float32, bfloat16, float16"),
-        ({"device": "gpu"}, "encoder.device='gpu'; choices: auto, cpu, cuda, cuda:0, mps"),
+        ({"device": "gpu"}, "encoder.device='gpu'; choices: auto, all, cpu, cuda, cuda:1, mps, or a list of them"),
         ({"max_length": 0}, "encoder.max_length=0 must be at least 1"),
         ({"batch_tokens": -1}, "encoder.batch_tokens=-1 must be at least 1"),
         (

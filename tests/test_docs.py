@@ -4,6 +4,8 @@ import re
 import shlex
 from operator import attrgetter
 
+import bench_blocks
+import growth_report
 import pytest
 import yaml
 from readme_blocks import README, block, generated
@@ -125,3 +127,27 @@ def test_the_readme_counts_the_tests_that_there_are(request):
     if request.config.args != request.config.getini("testpaths"):
         pytest.skip("only a whole run knows how many tests there are")
     assert sum(counts) == pytest.approx(request.session.testscollected, rel=0.05), "update the block in the README"
+
+
+@pytest.mark.parametrize("name", ["bench", "growth"])
+def test_the_tables_of_speed_are_what_the_committed_measurements_give(name):
+    assert block(name, TEXT) == bench_blocks.blocks()[name], "write it anew: python tests/bench_blocks.py"
+
+
+def test_every_row_of_speed_is_a_benchmark_that_there_is():
+    rows = bench_blocks.read(bench_blocks.RATIOS)["rows"]
+    assert len(rows) >= 10
+    for row in rows:
+        path, _, name = row["test"].partition("::")
+        assert path.startswith("tests/benchmarks/")
+        assert f"def {name}(" in (README.parent / path).read_text(encoding="utf-8"), row["test"]
+        assert row["ratio"] == pytest.approx(row["peer_s"] / row["ours_s"])
+
+
+def test_the_plot_of_growth_has_a_line_for_each_term():
+    drawn = bench_blocks.PLOT.read_text(encoding="utf-8")
+    held = bench_blocks.read(bench_blocks.GROWTH)
+    for term in growth_report.TERMS:
+        assert f"{term} ({growth_report.series(held, term)[2]:.2f})" in drawn, (
+            "draw it anew: python tests/bench_blocks.py"
+        )

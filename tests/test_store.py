@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from harness import files
 from harness.errors import StoreError
-from harness.store import Store, files, read_record, write
+from harness.store import Store, read_record, write
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Run, Timing
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -126,7 +127,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
 
 
 def test_writing_works_where_unnamed_files_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_write_unnamed", lambda *_: False)
+    monkeypatch.setattr(files, "_put_unnamed", lambda *_: False)
     write(tmp_path / "a" / "b", b"content")
     assert (tmp_path / "a" / "b").read_bytes() == b"content"
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]

@@ -3,7 +3,7 @@
 import sys
 from contextlib import suppress
 
-COMMANDS = ("run", "report", "compare", "recommend", "gate", "accept", "explain", "list", "validate", "env")
+COMMANDS = ("run", "report", "compare", "recommend", "gate", "accept", "explain", "list", "cache", "validate", "env")
 
 
 def say(line: str) -> None:

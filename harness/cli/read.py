@@ -1,4 +1,4 @@
-"""The commands that read: report, compare, recommend, gate, accept, explain, list, validate, env.
+"""The commands that read: report, compare, recommend, gate, accept, explain, list, cache, validate, env.
 
 Only those that build retrievers import torch.
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.cli import decide, gate, report, say
+from harness.cli import cache, decide, gate, report, say
 from harness.cli.conf import conf, options_of
 from harness.errors import ConfigError, HarnessError, UndecidedError
 
@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("what", choices=["retrievers", "datasets", "experiments", "records"])
     listing.set_defaults(command=_list)
 
+    caching = cache.add(commands)
+
     validate = commands.add_parser(
         "validate", help="build every config without loading weights, or check one choice with its collection"
     )
@@ -85,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         )
     for command in (*deciding, listing):
         command.add_argument("--results", type=Path, default=Path("results"), help="results folder; default: results")
-    for command in (*deciding, explain, listing, validate, env):
+    for command in (*deciding, explain, listing, *caching, validate, env):
         command.add_argument("--json", action="store_true", help="JSON on stdout")
     return parser
 

@@ -25,6 +25,7 @@ from harness.cli import build, say, table
 from harness.cli.cell import Cell, validated
 from harness.environment import THREAD_VARIABLES
 from harness.errors import HarnessError
+from harness.signals import STARTED_BY, Terminated, end_with_parent, terminable
 from harness.store import read_record
 from harness.types import Record
 
@@ -39,16 +40,17 @@ class CellError(HarnessError):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run Hydra over the arguments; 0 when every cell is measured, 1 otherwise."""
+    """Run Hydra over the arguments; 0 when every cell is measured, 1 otherwise, 130 and 143 when interrupted."""
+    end_with_parent()
     sys.argv = ["harness", *_with_quickstart(arguments)]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
-        with contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
+        with terminable(), contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
             hydra.main(version_base="1.3", config_path=str(build.CONF), config_name="run")(job)()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say("interrupted; what was measured is kept, the same command goes on")
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     except (HarnessError, HydraException, OmegaConfBaseException, ValueError) as error:
         if not getattr(error, "said", False):
             say(f"error: {build.refused(error, arguments)}")
@@ -126,7 +128,8 @@ def _in_own_process(cell: Cell) -> Record:
     with tempfile.TemporaryDirectory() as scratch:
         said = Path(scratch) / "record"
         command = [sys.executable, "-P", "-m", "harness", "run", *cell.arguments]
-        done = subprocess.run(command, env={**_surroundings(cell), ISOLATED: str(said)}, stdin=subprocess.DEVNULL)
+        surroundings = {**_surroundings(cell), ISOLATED: str(said), STARTED_BY: str(os.getpid())}
+        done = subprocess.run(command, env=surroundings, stdin=subprocess.DEVNULL)
         if said.exists():
             return read_record(Path(said.read_text()))
     if done.returncode < 0:

@@ -8,6 +8,9 @@ from hydra.errors import MissingConfigException
 
 from harness.cli.conf import options_of
 
+_LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray-launcher"}
+"""Launchers that other packages bring, and the extras that install them."""
+
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
     """What to say of a key that is not among those that are known."""
@@ -20,6 +23,11 @@ def explained(error: BaseException) -> str:
     """An error's own words without the frames and file names around them."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
+        if group == "hydra":  # its groups have two parts
+            (kind, _, name), group = name.partition("/"), error.missing_cfg_file.rpartition("/")[0]
+            if kind == "launcher" and name in _LAUNCHERS:
+                extra = _LAUNCHERS[name]
+                return f"the launcher {name!r} needs a package: pip install 'retrieval-harness[{extra}]'"
         return _unknown_option(group, name, error.options or [])
     if match := re.search(r"You must specify '([^']+)'", str(error)):
         group = match[1].partition("@")[0]

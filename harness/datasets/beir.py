@@ -4,7 +4,7 @@ A folder holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv. It is looked f
 a download goes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.datasets import judgements, texts
@@ -12,6 +12,7 @@ from harness.datasets.assemble import assemble
 from harness.datasets.download import fetch, unpack
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
+from harness.files import alone
 from harness.types import Corpus, Dataset, Queries
 
 QUERY_COLUMNS = {"id": "_id", "text": "text"}
@@ -89,9 +90,8 @@ def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -
     if roots and not roots[0].is_dir():
         raise ConfigError(f"data_dir={data_dir!r} is no folder; name one that holds collections, or data_dir=null")
     roots.append(cache_dir() / "datasets")
-    for root in roots:
-        if (root / name / "corpus.jsonl").is_file():
-            return root / name
+    if found := _there(roots, name):
+        return found
     if url is None or md5 is None:
         where = " or ".join(str(root / name) for root in roots)
         raise DataError(
@@ -99,11 +99,18 @@ def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -
             "HARNESS_DATA=FOLDER, or data_dir=FOLDER"
         )
     archive = roots[-1] / url.rsplit("/", 1)[-1]
-    fetch(url, archive, md5)
-    try:
-        unpack(archive, roots[-1])
-    finally:
-        archive.unlink()
-    if not (roots[-1] / name / "corpus.jsonl").is_file():
+    with alone(cache_dir() / "locks" / f"{archive.name}.lock", f"downloading {url}"):
+        if not _there(roots, name):  # another process was not first
+            fetch(url, archive, md5)
+            try:
+                unpack(archive, roots[-1])
+            finally:
+                archive.unlink()
+    found = _there(roots, name)
+    if found is None:
         raise DataError(f"{url}: no {name}/corpus.jsonl in it")
-    return roots[-1] / name
+    return found
+
+
+def _there(roots: Iterable[Path], name: str) -> Path | None:
+    return next((root / name for root in roots if (root / name / "corpus.jsonl").is_file()), None)

@@ -1,20 +1,19 @@
 """The embedding cache: what an encoder made of texts, on disk under everything that it depends on.
 
-A shard holds the vectors of a few thousand texts as safetensors with a checksum, and what they cost and where. Whoever
-reads it pays that price again on the clock. `$HARNESS_CACHE/embeddings/<identity>/<texts>.safetensors`
+A shard holds the vectors of a few thousand texts, and what they cost and where (`shards`). Whoever reads it pays that
+price again on the clock.
 """
 
 import functools
 import hashlib
 import importlib.metadata
 import json
-import logging
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,75 +21,99 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import clock
-from harness.environment import cache_dir, code_hash, fingerprint, threads
+from harness.encoders import shards
+from harness.encoders.shards import Arrays
+from harness.environment import code_hash, threads
 from harness.types import Phase, Strings
 
-log = logging.getLogger(__name__)
-
-Arrays = dict[str, NDArray[Any]]
 SHARD = 4096
 _LEAST = 128  # fewer texts, a warm-up's or a batch of queries, are not worth a file
 Use = Literal["reuse", "renew", "off"]
+Finish = Callable[[], Arrays]
 _use: ContextVar[Use] = ContextVar("use", default="reuse")
 
 
 @contextmanager
-def using(use: Use) -> Iterator[None]:
+def using(chosen: Use) -> Iterator[None]:
     """Reuse shards that are there, renew them all, or leave the cache alone meanwhile."""
-    token = _use.set(use)
+    token = _use.set(chosen)
     try:
         yield
     finally:
         _use.reset(token)
 
 
+def use() -> Use:
+    """What is done with the cache now."""
+    return _use.get()
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A shard that was found, or whose encoding has begun."""
+
+    rows: NDArray[np.int64]
+    path: Path | None
+    found: tuple[Arrays, Phase, bool] | None
+    finish: Finish | None
+
+
 def encoded(
     texts: Strings,
     identity: Mapping[str, Any],
-    compute: Callable[[list[str]], Arrays],
+    begin: Callable[[list[str]], Finish],
     keep: bool,
     *,
     shard: int = SHARD,
     paid: bool = False,
     conditions: Mapping[str, Any] | None = None,
-) -> Iterator[Arrays]:
-    """The arrays of every `shard` of `texts`, in order: read where `keep` and they are there, else computed.
+    about: Mapping[str, str] | None = None,
+    order: NDArray[np.int64] | None = None,
+    ahead: int = 0,
+) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
+    """The numbers of `shard` texts and their arrays, in `order`: read where `keep` and they are there, else computed.
 
-    `identity` says all that the arrays depend on beside the texts. A shard that is damaged is named and made anew.
-    `conditions` change the price alone: device, batch size; with others, or another number of threads, this machine
-    encodes anew. What is `paid` for is kept however little it is, and whatever the conditions.
+    `begin` starts on a shard's texts and gives what waits for their arrays; `ahead` shards are begun before they are
+    waited for. `identity` says all that the arrays depend on beside the texts; `about` names it for people. A shard
+    that is damaged is named and made anew. `conditions` change the price alone: device, batch size; with others, or
+    another number of threads, this machine encodes anew. What is `paid` for is kept however little it is, and whatever
+    the conditions.
     """
-    keep = keep and _use.get() != "off"
+    keep = keep and use() != "off"
+    whole = {"code": _code(), **identity}
     said = "" if paid else json.dumps({"threads": threads(), **(conditions or {})}, sort_keys=True)
-    for start in range(0, len(texts), shard):
-        block = texts[start : start + shard].arrow.to_pylist()
-        path = _path(identity, block) if keep and (paid or len(block) >= _LEAST) else None
-        found = None
-        if path and _use.get() == "reuse":
-            with clock.unbilled():
-                found = _read(path, said)
-        if found:
-            arrays, cost, elsewhere = found
-            clock.bill(cost, "encode", earlier=True, elsewhere=elsewhere)
-        else:
-            with clock.recording() as seen:
-                arrays = compute(block)
-            clock.bill(seen.phase(), "encode", earlier=False)
-            if path:
-                with clock.unbilled():
-                    _write(path, identity, arrays, seen.phase(), said)
-        yield arrays
+    order = np.arange(len(texts)) if order is None else order
+    begun: deque[_Begun] = deque()
+    for start in range(0, len(order), shard):
+        rows = order[start : start + shard]
+        with clock.unbilled():
+            block = texts.take(rows)
+            path = shards.path_of(whole, block) if keep and (paid or len(block) >= _LEAST) else None
+            found = shards.read(path, said) if path and use() == "reuse" else None
+        begun.append(_Begun(rows, path, found, None if found else begin(block)))
+        if len(begun) > ahead:
+            yield _finished(begun.popleft(), whole, said, about)
+    while begun:
+        yield _finished(begun.popleft(), whole, said, about)
 
 
-def _path(identity: Mapping[str, Any], texts: Sequence[str]) -> Path:
-    said = json.dumps({"code": _code(), **identity}, sort_keys=True, default=str)
-    digest = hashlib.blake2b(digest_size=16)
-    for text in texts:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    folder = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-    return cache_dir() / "embeddings" / folder / f"{digest.hexdigest()}.safetensors"
+def _finished(
+    begun: _Begun, identity: Mapping[str, Any], said: str, about: Mapping[str, str] | None
+) -> tuple[NDArray[np.int64], Arrays]:
+    if begun.found:
+        arrays, cost, elsewhere = begun.found
+        clock.bill(cost, "encode", earlier=True, elsewhere=elsewhere)
+        return begun.rows, arrays
+    assert begun.finish is not None  # noqa: S101
+    with clock.recording() as seen:
+        arrays = begun.finish()
+    clock.bill(seen.phase(), "encode", earlier=False)
+    if begun.path:
+        with clock.unbilled():
+            shards.write(begun.path, identity, arrays, seen.phase(), said, about)
+            if kept := shards.read(begun.path, said):  # mapped: a corpus' vectors need not all lie in memory
+                arrays = kept[0]
+    return begun.rows, arrays
 
 
 def foreign(encoder: type) -> dict[str, str]:
@@ -108,60 +131,4 @@ def _code() -> str:
         digest.update(source.read_bytes())
     for package in ("transformers", "sentence-transformers"):
         digest.update(importlib.metadata.version(package).encode())
-    return digest.hexdigest()
-
-
-def _read(path: Path, conditions: str) -> tuple[Arrays, Phase, bool] | None:
-    """Arrays, their price and whether it was paid elsewhere; None where this machine must encode."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            said = dict(file.metadata())
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-        if said.pop("checksum") != _checksum(arrays, said):
-            raise ValueError("its checksum is wrong")
-        here = said["environment"] == fingerprint()
-        if here and said["conditions"] != conditions:
-            return None  # the price of other threads, batches or another device: measured anew
-        return arrays, Phase.model_validate_json(said["cost"]), not here
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("cached vectors %s are damaged and are encoded again: %s", path, error)
-        return None
-
-
-def _write(path: Path, identity: Mapping[str, Any], arrays: Arrays, cost: Phase, conditions: str) -> None:
-    from safetensors.numpy import save
-
-    said = {
-        "identity": json.dumps(identity, sort_keys=True, default=str),
-        "environment": fingerprint(),
-        "conditions": conditions,
-        "cost": cost.model_dump_json(),
-    }
-    said["checksum"] = _checksum(arrays, said)
-    scratch: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".writing-", delete=False) as file:
-            scratch = Path(file.name)
-            file.write(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, said))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
-        log.warning("vectors cannot be cached in %s: %s", path.parent, error.strerror)
-    finally:
-        if scratch is not None:
-            scratch.unlink(missing_ok=True)
-
-
-def _checksum(arrays: Arrays, said: Mapping[str, str]) -> str:
-    digest = hashlib.blake2b(json.dumps(sorted(said.items())).encode(), digest_size=16)
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -1,7 +1,8 @@
 """Cross-encoders: a query and a document read together, one score a pair, through sentence-transformers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,25 @@ import torch
 from numpy.typing import NDArray
 
 from harness import clock
+from harness.encoders.ahead import Ahead
+from harness.encoders.batching import batches, token_counts, tokenizing
 from harness.encoders.model import Model, moved, wait_for
-from harness.encoders.transformer import batches, token_counts
-from harness.errors import RunError, WeightsError
+from harness.errors import ConfigError, RunError, WeightsError
 from harness.types import Strings
 
 _HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 
 
 class CrossEncoder(Model):
-    """A sentence-transformers CrossEncoder of one label; the settings of `Model`.
+    """A sentence-transformers CrossEncoder of one label, on one device; the settings of `Model`.
 
     Scores are the logits, without the model's own activation: a sigmoid keeps their order until it makes ties of them.
     """
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        if not isinstance(device := settings.get("device", "auto"), str) or device == "all":
+            raise ConfigError(f"encoder.device={device!r}: a cross-encoder runs on one device; choose auto or cuda:1")
 
     def score(self, queries: Strings, documents: Strings, docs: NDArray[np.int32]) -> NDArray[np.float32]:
         """Scores [queries, candidates] of the candidates `docs` of each query; -inf where there is none (-1)."""
@@ -33,10 +40,22 @@ class CrossEncoder(Model):
         found = np.full(docs.shape, -np.inf, np.float32)
         with clock.stage("score", total=len(rows)) as step:
             lengths = self._lengths(model, asked, texts, rows, own)
-            for batch in batches(lengths, self._budget(model)):
-                pairs = [(asked[row], texts[doc]) for row, doc in zip(rows[batch], own[batch], strict=True)]
-                found[rows[batch], columns[batch]] = self._run(model, pairs)
-                step(len(batch))
+
+            def make(batch: NDArray[np.int64]) -> dict[str, Any]:
+                pairs = zip(rows[batch], own[batch], strict=True)
+                return dict(model.preprocess([(asked[row], texts[doc]) for row, doc in pairs]))
+
+            def made() -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
+                for batch in batches(lengths, self._budget(model)):
+                    with tokenizing:
+                        features = make(batch)
+                    yield batch, features
+
+            with closing(Ahead(made())) as ahead:
+                for batch, features in ahead:
+                    for part, scores in self._room.fitted(lambda own: self._run(model, own), make, batch, features):
+                        found[rows[part], columns[part]] = scores
+                    step(len(batch))
             wait_for(model.device)
         clock.count("pairs", len(rows))
         if not np.isfinite(found[rows, columns]).all():
@@ -56,10 +75,10 @@ class CrossEncoder(Model):
         clock.count("tokens", int(lengths.sum()))
         return lengths
 
-    def _run(self, model: Any, pairs: list[tuple[str, str]]) -> NDArray[np.float32]:
+    def _run(self, model: Any, features: dict[str, Any]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            out: torch.Tensor = model(moved(model.preprocess(pairs), model.device))["scores"]
-        scores: NDArray[np.float32] = out.float().reshape(len(pairs)).cpu().numpy()
+            out: torch.Tensor = model(moved(features, model.device))["scores"]
+        scores: NDArray[np.float32] = out.float().reshape(-1).cpu().numpy()
         return scores
 
     def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:

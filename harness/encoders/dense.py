@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from harness.encoders.cache import Arrays
+from harness.encoders import room
+from harness.encoders.batching import Rows
+from harness.encoders.shards import Arrays
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError
 from harness.types import Strings
@@ -40,16 +41,14 @@ class DenseEncoder(TransformerEncoder):
         self._pooling, self._dimensions, self._normalize = pooling, dimensions, normalize
 
     def encode(self, texts: Strings, side: Side) -> torch.Tensor:
-        """Vectors [texts, dimensions] as float32, on the device."""
+        """Vectors [texts, dimensions] as float32, on the device; a large corpus' in host memory where they fill it."""
         model = self._loaded()
         vectors: torch.Tensor | None = None
-        done = 0
-        for arrays in self._shards(texts, side):
+        for rows, arrays in self._shards(texts, side):
             found = torch.from_numpy(arrays["vectors"])
             if vectors is None:
-                vectors = torch.empty((len(texts), found.shape[1]), device=model.device)
-            vectors[done : done + len(found)] = found.to(model.device)
-            done += len(found)
+                vectors = room.empty((len(texts), found.shape[1]), model.device)
+            vectors[torch.from_numpy(rows).to(vectors.device)] = found.to(vectors.device)
         if vectors is None:
             return torch.empty((0, self._dimensions or model.get_embedding_dimension() or 0), device=model.device)
         return vectors
@@ -78,7 +77,7 @@ class DenseEncoder(TransformerEncoder):
         cosine = model.similarity_fn_name == "cosine" if self._normalize is None else self._normalize
         return torch.nn.functional.normalize(found, dim=1) if cosine else found
 
-    def _join(self, found: list[tuple[NDArray[np.int64], torch.Tensor]], n: int) -> Arrays:
+    def _join(self, found: list[tuple[Rows, torch.Tensor]], n: int) -> Arrays:
         vectors = np.empty((n, found[0][1].shape[1]), np.float32)
         for rows, part in found:
             vectors[rows] = part.cpu().numpy()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness import clock
-from harness.encoders import cache
+from harness.encoders import cache, room
 from harness.encoders.requests import Answer, Failure, Outcome, checked, cut, estimated, masked, repeated, spans
 from harness.encoders.server import Server, at_least
 from harness.encoders.transformer import Side
@@ -84,22 +84,22 @@ class HostedEncoder(Server):
         if not self._model:
             raise ConfigError(f"encoder.model is not set; retriever.encoder.model=NAME, one of {self._url}/models")
         clock.count("texts", len(texts))
-        vectors, done = torch.empty((0, self._width or 0)), 0
+        vectors: torch.Tensor | None = None
         with clock.stage("encode", total=len(texts)) as step:
 
-            def compute(block: list[str]) -> cache.Arrays:
-                return {"vectors": self._block(block, side, step)}
+            def begin(block: list[str]) -> cache.Finish:
+                return lambda: {"vectors": self._block(block, side, step)}
 
-            keep = self._cache and side == "document"
-            for arrays in cache.encoded(texts, self._identity(side), compute, keep, shard=_SHARD, paid=True):
-                found = torch.from_numpy(arrays["vectors"])
-                self._agree_with_cached(found.shape[1])
-                if not done:
-                    vectors = torch.empty((len(texts), found.shape[1]))
-                vectors[done : done + len(found)] = torch.nn.functional.normalize(found) if self._normalize else found
-                done += len(found)
+            keep, about = self._cache and side == "document", {"model": self._model}
+            found = cache.encoded(texts, self._identity(side), begin, keep, shard=_SHARD, paid=True, about=about)
+            for rows, arrays in found:
+                own = torch.from_numpy(arrays["vectors"])
+                self._agree_with_cached(own.shape[1])
+                if vectors is None:
+                    vectors = room.empty((len(texts), own.shape[1]), torch.device("cpu"))
+                vectors[torch.from_numpy(rows)] = torch.nn.functional.normalize(own) if self._normalize else own
         self._say()
-        return vectors
+        return torch.empty((0, self._width or 0)) if vectors is None else vectors
 
     def _say(self) -> None:
         clock.fact("provider", self.provider)

@@ -9,39 +9,60 @@ from typing import Any
 import torch
 
 from harness import clock, weights
+from harness.encoders import backends
+from harness.encoders.batching import Room
 from harness.errors import ConfigError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BUDGET = {"cpu": 2048, "mps": 16384, "cuda": 65536}
+_ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
 class Model:
     """A local folder, or `org/name@revision` on the hub, or the package that ships it.
 
-    `device` auto takes a GPU where there is one; `dtype` auto is bfloat16 on CUDA and float32 elsewhere; `max_length`
-    (tokens) is the model's own where it is None. `batch_tokens` bounds a batch with its padding; None: by device.
+    `device` auto takes a GPU where there is one, all takes every GPU; a list names several. `dtype` auto is bfloat16 on
+    CUDA and float32 elsewhere; `max_length` (tokens) is the model's own where it is None. `batch_tokens` bounds a batch
+    with its padding; None: by device. `backend` torch, compile, onnx or openvino runs the network; `attention` auto is
+    the fastest that the device, the precision and the model have.
     """
 
     def __init__(
         self,
         model: str,
         package: weights.Package | None = None,
-        device: str = "auto",
+        device: str | list[str] = "auto",
         dtype: str = "auto",
         max_length: int | None = None,
         batch_tokens: int | None = None,
         trust_remote_code: bool = False,
+        backend: str = "torch",
+        attention: str = "auto",
     ) -> None:
         if dtype != "auto" and dtype not in _DTYPES:
             raise ConfigError(f"encoder.dtype={dtype!r}; choices: auto, {', '.join(_DTYPES)}")
         for name, value in (("max_length", max_length), ("batch_tokens", batch_tokens)):
             if value is not None and value < 1:
                 raise ConfigError(f"encoder.{name}={value} must be at least 1")
-        _device(device)
+        for name, chosen, choices in (("backend", backend, backends.CHOICES), ("attention", attention, _ATTENTION)):
+            if chosen not in choices:
+                raise ConfigError(f"encoder.{name}={chosen!r}; choices: {', '.join(choices)}")
+        devices(device)
+        self._backend, self._attention = backend, attention
         self._name, self._package, self._trusted = model, package, trust_remote_code
         self._device, self._dtype = device, dtype
         self._max_length, self._batch_tokens = max_length, batch_tokens
         self._model: Any = None
+        self._devices: list[str] = []
+        self._room = Room()
+
+    def settle(self, device: str) -> None:
+        """Take another device than the config's, before the weights are loaded."""
+        self._device = device
+
+    def forget(self) -> None:
+        """Let the loaded weights go."""
+        self._model = None
 
     @abstractmethod
     def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -81,6 +102,8 @@ class Model:
         clock.fact("dtype", str(model.dtype).removeprefix("torch."))
         clock.fact("max_length", self._limit(model))
         clock.fact("batch_tokens", self._budget(model))
+        clock.fact("backend", self._backend)
+        clock.fact("attention", attention_of(model))
         clock.fact("weights", {"model": self._name, "source": self._found.source, "identity": self._found.identity})
 
     def _load(self) -> Any:
@@ -88,29 +111,64 @@ class Model:
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
         self._found = weights.find(self._name, self._package)
-        device = _device(self._device)
-        if device.startswith("cuda") and not torch.cuda.is_available():
+        self._devices = devices(self._device)
+        if any(device.startswith("cuda") for device in self._devices) and not torch.cuda.is_available():
             raise ConfigError(f"encoder.device={self._device!r}: torch finds no CUDA GPU here; choose auto or cpu")
-        usual = "bfloat16" if device.startswith("cuda") else "float32"
-        settings = {
-            "device": device,
-            "trust_remote_code": self._trusted,
-            "local_files_only": not self._trusted,
-            "model_kwargs": {"dtype": _DTYPES[usual if self._dtype == "auto" else self._dtype]},
-        }
-        model = self._open(self._found.path, settings)
+        model = self._opened(self._devices[0])
         model.eval()
         if self._max_length is not None:
             most = getattr(model.config, "max_position_embeddings", None)
             if most is not None and self._max_length > most:
                 raise ConfigError(f"encoder.max_length={self._max_length} is more than the model's {most} positions")
             self._cut(model, self._max_length)
+        backends.swap(model, self._backend, self._name)
         return model
+
+    def _opened(self, device: str) -> Any:
+        """The model on a device, with flash attention where that is chosen or can be had."""
+        usual = "bfloat16" if device.startswith("cuda") else "float32"
+        dtype = _DTYPES[usual if self._dtype == "auto" else self._dtype]
+        settings: dict[str, Any] = {
+            "device": device,
+            "trust_remote_code": self._trusted,
+            "local_files_only": not self._trusted,
+            "model_kwargs": {"dtype": dtype},
+        }
+        chosen = self._attention
+        if chosen == "auto" and device.startswith("cuda") and dtype != torch.float32 and _has_flash_attention():
+            chosen = "flash_attention_2"
+        if chosen == "auto":
+            return self._open(self._found.path, settings)
+        own = {**settings, "model_kwargs": {"dtype": dtype, "attn_implementation": chosen}}
+        try:
+            return self._open(self._found.path, own)
+        except (ValueError, ImportError) as error:  # how transformers says that a model or machine has it not
+            if self._attention != "auto":
+                raise ConfigError(f"encoder.attention={chosen!r}: {error}; auto takes what there is") from None
+            return self._open(self._found.path, settings)
 
 
 def moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Features with their tensors on the device."""
-    return {key: value.to(device) if hasattr(value, "to") else value for key, value in features.items()}
+    """Features with their tensors on the device; a copy to a GPU goes on while the next is made ready."""
+    return {
+        key: (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+        if torch.is_tensor(value)
+        else value
+        for key, value in features.items()
+    }
+
+
+def _has_flash_attention() -> bool:
+    from transformers.utils.import_utils import is_flash_attn_2_available
+
+    return bool(is_flash_attn_2_available())
+
+
+def attention_of(model: Any) -> str | None:
+    """What the network's attention is computed by; None where it has none."""
+    network = getattr(model[0], "model", None)
+    chosen: str | None = getattr(getattr(network, "config", None), "_attn_implementation", None)
+    return chosen
 
 
 def wait_for(device: torch.device) -> None:
@@ -121,12 +179,23 @@ def wait_for(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def _device(chosen: str) -> str:
-    if chosen != "auto":
+def devices(chosen: str | list[str]) -> list[str]:
+    """The devices that a config names, the first one also for queries. Raises `ConfigError`."""
+    if not isinstance(chosen, str):
+        if not chosen:
+            raise ConfigError(
+                "encoder.device=[] names no device; choices: auto, all, cpu, cuda, cuda:1, mps, or a list"
+            )
+        return [device for one in chosen for device in devices(one)]
+    if chosen == "all" and torch.cuda.is_available():
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if chosen not in ("auto", "all"):
         try:
-            return str(torch.device(chosen))
+            return [str(torch.device(chosen))]
         except RuntimeError:
-            raise ConfigError(f"encoder.device={chosen!r}; choices: auto, cpu, cuda, cuda:0, mps") from None
+            raise ConfigError(
+                f"encoder.device={chosen!r}; choices: auto, all, cpu, cuda, cuda:1, mps, or a list of them"
+            ) from None
     if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+        return ["cuda"]
+    return ["mps" if torch.backends.mps.is_available() else "cpu"]

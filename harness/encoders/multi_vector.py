@@ -14,7 +14,11 @@ import torch
 from numpy.typing import NDArray
 
 from harness import clock
-from harness.encoders.cache import Arrays
+from harness.encoders import room
+from harness.encoders.batching import Rows
+from harness.encoders.model import moved
+from harness.encoders.room import spans
+from harness.encoders.shards import Arrays
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.maxsim import Tokens
@@ -50,22 +54,26 @@ class MultiVectorEncoder(TransformerEncoder):
 
     def encode(self, texts: Strings, side: Side) -> Tokens:
         """Unit vectors of every token that is scored, packed, on the device."""
-        counts: list[NDArray[np.int64]] = [np.zeros(1, np.int64)]
-        vectors: NDArray[Any] | None = None
-        for arrays in self._shards(texts, side):
-            counts.append(arrays["counts"])
-            vectors = arrays["vectors"] if vectors is None else _extended(vectors, arrays["vectors"])
         model = self._loaded()
-        if vectors is None:
-            vectors = np.empty((0, int(model.get_embedding_dimension() or 0)), np.float32)
-        starts = np.cumsum(np.concatenate(counts))
+        counts, parts = np.zeros(len(texts), np.int64), []
+        for rows, arrays in self._shards(texts, side):
+            counts[rows] = arrays["counts"]
+            parts.append((rows, arrays["vectors"]))
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        width = parts[0][1].shape[1] if parts else int(model.get_embedding_dimension() or 0)
+        dtype = torch.from_numpy(parts[0][1][:0]).dtype if parts else torch.float32
+        vectors = room.empty((int(starts[-1]), width), model.device, dtype)
+        while parts:  # each is let go before the next is laid in its place
+            rows, found = parts.pop()
+            places = torch.from_numpy(spans(starts[rows], counts[rows])).to(vectors.device)
+            vectors[places] = torch.from_numpy(found).to(vectors.device)
         clock.count("vectors", int(starts[-1]))
-        return Tokens(starts, torch.from_numpy(vectors).to(model.device))
+        return Tokens(starts, vectors)
 
     def token_names(self, text: str, side: Side) -> list[str]:
         """The tokens that the vectors of one text belong to, as the vocabulary writes them."""
         model = self._loaded()
-        features = self._features(model, [text], side)
+        features = moved(self._features(model, [text], side), model.device)
         with torch.inference_mode():
             mask = model(dict(features), task=side)["attention_mask"].bool()
         names: list[str] = model.tokenizer.convert_ids_to_tokens(features["input_ids"][mask].tolist())
@@ -126,7 +134,7 @@ class MultiVectorEncoder(TransformerEncoder):
         kept = np.float32 if side == "query" else _STORED[self._stored]
         return counts, vectors.float().cpu().numpy().astype(kept)
 
-    def _join(self, found: list[tuple[NDArray[np.int64], Batch]], n: int) -> Arrays:
+    def _join(self, found: list[tuple[Rows, Batch]], n: int) -> Arrays:
         counts = np.zeros(n, np.int64)
         for rows, (sizes, _) in found:
             counts[rows] = sizes
@@ -152,13 +160,3 @@ def _late_interaction(folder: Path) -> bool:
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-
-
-def _extended(held: NDArray[Any], more: NDArray[Any]) -> NDArray[Any]:
-    """Both arrays as one; the first grows in place where the system can, so that they are not held twice."""
-    n = len(held)
-    if not held.flags.owndata:
-        held = held.copy()
-    held.resize((n + len(more), held.shape[1]), refcheck=False)
-    held[n:] = more
-    return held

@@ -13,7 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from harness import clock, weights
-from harness.encoders.cache import Arrays
+from harness.encoders.batching import Rows
+from harness.encoders.model import moved
+from harness.encoders.room import spans
+from harness.encoders.shards import Arrays
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
@@ -44,17 +47,20 @@ class SparseEncoder(TransformerEncoder):
 
     def encode(self, texts: Strings, side: Side) -> Sparse:
         """One row of terms and weights for each text."""
-        parts = []
-        for arrays in self._shards(texts, side):
-            parts.append((arrays["counts"], arrays["terms"], arrays["weights"]))
+        counts, parts = np.zeros(len(texts), np.int32), []
+        for rows, arrays in self._shards(texts, side):
+            counts[rows] = arrays["counts"]
+            parts.append((rows, arrays["terms"], arrays["weights"]))
             self.n_terms = int(arrays["width"][0])
-        if not parts:
-            parts = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))]
-        counts, terms, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+        starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        terms, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+        for rows, *found in reversed(parts):
+            places = spans(starts[rows], counts[rows])
+            terms[places], values[places] = found
         if not np.isfinite(values).all():
             raise RunError(f"the sparse encoder {self._name!r} gave a weight that is not finite")
         clock.count("terms", len(terms))
-        return Sparse(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), terms, values)
+        return Sparse(starts, terms, values)
 
     def decode(self, vectors: Sparse, row: int, n: int | None = None) -> list[tuple[str, float]]:
         """The n heaviest terms of a row as the vocabulary writes them, with their weights, heaviest first."""
@@ -102,9 +108,9 @@ class SparseEncoder(TransformerEncoder):
         sides: tuple[Side, Side] = ("query", "document")
         model.eval()
         with torch.inference_mode():
+            features = [moved(self._features(model, ["a short text", "two"], side), model.device) for side in sides]
             return [
-                model(self._features(model, ["a short text", "two"], side), task=side)["sentence_embedding"].float()
-                for side in sides
+                model(own, task=side)["sentence_embedding"].float() for own, side in zip(features, sides, strict=True)
             ]
 
     def _run(self, model: Any, features: dict[str, Any], side: Side) -> Batch:
@@ -118,11 +124,11 @@ class SparseEncoder(TransformerEncoder):
         terms = hits.nonzero()[:, 1].to(torch.int32).cpu().numpy()
         return counts, terms, found[hits].cpu().numpy(), found.shape[1]
 
-    def _join(self, found: list[tuple[NDArray[np.int64], Batch]], n: int) -> Arrays:
+    def _join(self, found: list[tuple[Rows, Batch]], n: int) -> Arrays:
         order = np.argsort(np.concatenate([rows for rows, _ in found]), kind="stable")
         counts, terms, values = (np.concatenate([batch[part] for _, batch in found]) for part in range(3))
         starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        taken = _spans(starts[:-1][order], counts[order])
+        taken = spans(starts[:-1][order], counts[order])
         width = np.array([found[0][1][3]], np.int32)
         return {"counts": counts[order], "terms": terms[taken], "weights": values[taken], "width": width}
 
@@ -189,9 +195,3 @@ def heaviest(vectors: Sparse, row: int, n: int | None) -> tuple[NDArray[np.int32
     terms, values = vectors.terms[span], vectors.weights[span]
     order = np.lexsort((terms, -values))[:n]
     return terms[order], values[order].tolist()
-
-
-def _spans(starts: NDArray[np.int64], counts: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The places of several runs of numbers, one after another: starts[0], starts[0] + 1, ... starts[1], ..."""
-    ends = np.cumsum(counts, dtype=np.int64)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + counts, counts)

@@ -1,23 +1,24 @@
-"""What the encoders of texts share: prompts, the cache, and batches of texts of like length.
-
-Texts are sorted by length in tokens over a large block and put together under a token budget, so that little is padded.
-"""
+"""What the encoders of texts share: prompts, the cache, and shards of texts that are tokenised ahead of the model."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from harness import clock
-from harness.encoders import cache
-from harness.encoders.cache import Arrays
-from harness.encoders.model import Model, moved, wait_for
+from harness import clock, environment
+from harness.encoders import batching, cache, effort
+from harness.encoders.ahead import Ahead
+from harness.encoders.batching import Batch, Rows
+from harness.encoders.model import Model, attention_of, moved, wait_for
+from harness.encoders.shards import Arrays
+from harness.encoders.workers import Workers
 from harness.types import Strings
 
 Side = Literal["query", "document"]
+_WEIGHED = 128  # texts from which on a thread tokenises ahead and the work is set against what the device can do
 
 
 class TransformerEncoder(Model):
@@ -37,31 +38,58 @@ class TransformerEncoder(Model):
     ) -> None:
         super().__init__(model, **settings)
         self._prompts, self._cache = {"query": query_prompt, "document": document_prompt}, cache
+        self._workers: Workers | None = None
+
+    def forget(self) -> None:
+        """Let the loaded weights go, and the processes on other devices."""
+        super().forget()
+        self._workers = None
+
+    def _load(self) -> Any:
+        model = super()._load()
+        if (n := len(self._devices)) > 1:
+            self._workers = Workers(self, self._devices, max(1, environment.threads() // n))
+        return model
 
     @abstractmethod
     def _run(self, model: Any, features: dict[str, Any], side: Side) -> Any:
         """What the model makes of one batch."""
 
     @abstractmethod
-    def _join(self, found: list[tuple[NDArray[np.int64], Any]], n: int) -> Arrays:
-        """One block's arrays in the order of its n texts, from what the batches gave: (rows, result) each."""
+    def _join(self, found: list[tuple[Rows, Any]], n: int) -> Arrays:
+        """One shard's arrays in the order of its n texts, from what the batches gave: (rows, result) each."""
 
     def _settings(self) -> dict[str, Any]:
         """What else than the weights, lengths and prompts the vectors depend on."""
         return {}
 
-    def _shards(self, texts: Strings, side: Side) -> Iterator[Arrays]:
-        """The arrays of the texts, block by block in their order."""
+    def _shards(self, texts: Strings, side: Side) -> Iterator[tuple[Rows, Arrays]]:
+        """The numbers of some texts and their arrays, shard by shard, the longest texts first."""
         model = self._loaded()
         clock.count("texts", len(texts))
-        with clock.stage("encode", total=len(texts)) as step:
+        with clock.stage("encode", total=len(texts)) as step, ExitStack() as opened:
 
-            def compute(block: list[str]) -> Arrays:
-                return self._join(list(self._batches(block, side, step)), len(block))
+            def begin(block: list[str]) -> cache.Finish:
+                if self._workers and len(texts) > cache.SHARD:
+                    return partial(self._workers.begin(block, side), step)
+                if len(block) < _WEIGHED:
+                    return partial(self.shard, block, side, step=step)
+                ahead = Ahead(self._prepared(model, block, side))
+                opened.callback(ahead.close)
+                return lambda: self.shard(block, side, ahead, step)
 
-            keep = self._cache and side == "document"
-            conditions = {"device": str(model.device), "batch_tokens": self._budget(model)}
-            yield from cache.encoded(texts, self._identity(model, side), compute, keep, conditions=conditions)
+            yield from cache.encoded(
+                texts,
+                self._identity(model, side),
+                begin,
+                self._cache and side == "document",
+                conditions={"device": self._devices, "batch_tokens": self._budget(model)},
+                about={"model": self._name},
+                order=batching.by_length(texts),
+                ahead=2 * len(self._devices) if self._workers else 1,
+            )
+        if self._room.tokens is not None:
+            clock.fact("batch_tokens_that_fit", self._room.tokens)
 
     def _identity(self, model: Any, side: Side) -> dict[str, Any]:
         return {
@@ -69,31 +97,63 @@ class TransformerEncoder(Model):
             **cache.foreign(type(self)),
             "weights": self._found.identity,
             "dtype": str(model.dtype),
+            "backend": self._backend,
+            "attention": attention_of(model),
             "prompt": self._prompt(model, side),
             "max_length": self._side_limit(model, side),
             "side": side,
             **self._settings(),
         }
 
-    def _batches(self, texts: list[str], side: Side, step: clock.Advance) -> Iterator[tuple[NDArray[np.int64], Any]]:
+    def shard(
+        self, texts: list[str], side: Side, ahead: Iterator[Batch] | None = None, step: clock.Advance = clock.ignore
+    ) -> Arrays:
+        """The arrays of one shard's texts; `ahead` gives its batches where they are being made already."""
         model = self._loaded()
-        prompt, limit = self._prompt(model, side), self._side_limit(model, side)
-        lengths = token_counts(model, [prompt + text for text in texts])
-        if limit is not None:
-            clock.count("truncated", int((lengths > limit).sum()))
-            lengths = np.minimum(lengths, limit)
-        clock.count("tokens", int(lengths.sum()))
-        for rows in batches(np.maximum(lengths, self._least(model, side)), self._budget(model)):
-            features = self._features(model, [texts[row] for row in rows], side)
+        per_token = effort.weights_per_token(model) if len(texts) >= _WEIGHED else (0, 0)
+        found: list[tuple[Rows, Any]] = []
+        flops = 0
+        with clock.recording() as seen:
+            for batch in self._prepared(model, texts, side) if ahead is None else ahead:
+                found += self._run_batch(model, texts, batch, side)
+                clock.count("tokens", int(batch.lengths.sum()))
+                clock.count("padding", batch.padding)
+                clock.count("truncated", batch.truncated)
+                flops += effort.flops(per_token, batch.lengths)
+                step(len(batch.rows))
+            wait_for(model.device)
+        clock.bill(seen.phase(), "encode", earlier=False)
+        if flops:
+            with clock.unbilled():
+                clock.count("flops", flops)
+                clock.count("gemm_flops", int(seen.wall_s * effort.peak(str(model.device), model.dtype)))
+        return self._join(found, len(texts))
+
+    def _prepared(self, model: Any, texts: list[str], side: Side) -> Iterator[Batch]:
+        prompt = self._prompt(model, side)
+        return batching.prepared(
+            texts,
+            partial(self._features, model, side=side),
+            lambda some: batching.token_counts(model, [prompt + text for text in some]),
+            budget=self._budget(model),
+            limit=self._side_limit(model, side),
+            least=self._least(model, side),
+        )
+
+    def _run_batch(self, model: Any, texts: list[str], batch: Batch, side: Side) -> list[tuple[Rows, Any]]:
+        def run(features: dict[str, Any]) -> Any:
             with torch.inference_mode():
-                result = self._run(model, features, side)
-            step(len(rows))
-            yield rows, result
-        wait_for(model.device)
+                return self._run(model, moved(features, model.device), side)
+
+        def again(rows: Rows) -> dict[str, Any]:
+            return self._features(model, [texts[row] for row in rows], side)
+
+        return self._room.fitted(run, again, batch.rows, batch.features)
 
     def _features(self, model: Any, texts: list[str], side: Side) -> dict[str, Any]:
-        """What the model takes of some texts, on its device."""
-        return moved(model.preprocess(texts, prompt=self._prompt(model, side) or None, task=side), model.device)
+        """What the model takes of some texts, on the CPU."""
+        features: dict[str, Any] = dict(model.preprocess(texts, prompt=self._prompt(model, side) or None, task=side))
+        return features
 
     def _side_limit(self, model: Any, side: Side) -> int | None:
         """Tokens that the model reads of a text on this side; None: all."""
@@ -117,31 +177,3 @@ class TransformerEncoder(Model):
         lengths = {side: self._side_limit(model, side) for side in ("query", "document")}
         clock.fact("max_length", lengths["query"] if len(set(lengths.values())) == 1 else lengths)
         clock.fact("prompts", {side: self._prompt(model, side) for side in ("query", "document")})
-
-
-def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[np.int64]]:
-    """Rows put together by length, longest first, so that rows x longest stays within `budget` tokens."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        stop = start + max(1, budget // longest)
-        yield order[start:stop]
-        start = stop
-
-
-def token_counts(model: Any, texts: Sequence[str]) -> NDArray[np.int64]:
-    """How many tokens each text has with the special ones and without truncation."""
-    fast = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
-    if not hasattr(fast, "encode_batch_fast"):
-        return np.array([len(text) // 4 + 2 for text in texts], np.int64)
-    truncation, padding = fast.truncation, fast.padding
-    fast.no_truncation()
-    fast.no_padding()
-    try:
-        return np.array([len(encoding) for encoding in fast.encode_batch_fast(list(texts))], np.int64)
-    finally:  # a static model reads its texts with the same tokenizer as it stands
-        if truncation:
-            fast.enable_truncation(**truncation)
-        if padding:
-            fast.enable_padding(**padding)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -47,10 +48,17 @@ class Words:
         self._pattern = _checked_pattern(pattern)
         plain = re.compile(pattern) if _SIMPLE.fullmatch(pattern) else None
         self._plain = plain if plain and not plain.match("") else None  # of empty words the engines find different ones
-        self._stemmer = _stemmer(language if stemmer == "language" else stemmer)
+        self._stemmer_name = language if stemmer == "language" else stemmer
+        self._stemmer = _stemmer(self._stemmer_name)
         self._stop_words = _stop_words(language if stop_words == "language" else stop_words)
         self._terms: dict[str, int] = {}
         self._numbers: dict[str, int] = {}  # word of the fitted texts -> term, -1 for a stop word
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_stemmer"}  # it is sent by its name
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = {**state, "_stemmer": _stemmer(state["_stemmer_name"])}
 
     @property
     def vocabulary(self) -> list[str]:

@@ -4,7 +4,14 @@ score(q, d) = sum over terms of idf(t) * tf / (tf + k1 * (1 - b + b * |d| / avgd
 query has it; idf(t) = log(1 + (N - df + .5) / (df + .5)) (Lucene's BM25Similarity, without its lossy lengths).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from harness.clock import stage
 from harness.encoders.words import Words
@@ -15,41 +22,107 @@ from harness.search.topk import no_hits
 from harness.types import Corpus, Explanation, Queries, Run
 
 
+@dataclass(frozen=True)
+class Statistics:
+    """What scores take from a whole collection: its documents, its words, and the documents `df` [terms] of each term.
+
+    The terms are in the order in which the collection first has them.
+    """
+
+    documents: int
+    words: float
+    terms: pa.Array
+    df: NDArray[np.int64]
+
+    def merged(self, others: Sequence[Self]) -> "Statistics":
+        """Those of this part of a collection and of the parts that follow it."""
+        parts = [self, *others]
+        numbered = pa.concat_arrays([part.terms for part in parts]).dictionary_encode()
+        df = np.zeros(len(numbered.dictionary), np.int64)
+        np.add.at(df, numbered.indices.to_numpy(), np.concatenate([part.df for part in parts]))
+        documents, words = sum(part.documents for part in parts), sum(part.words for part in parts)
+        return Statistics(documents, words, numbered.dictionary, df)
+
+
 class BM25:
     """k1 >= 0 bounds what a repeated term adds, b in 0..1 is how much a long document pays."""
+
+    comparable = True
+    """Scores compare across parts of a collection, once each part is given the statistics of the whole."""
 
     def __init__(self, tokenizer: Words, k1: float = 1.2, b: float = 0.75) -> None:
         _check(k1, b)
         self._tokenizer, self._k1, self._b = tokenizer, k1, b
+        self._whole: Statistics | None = None
+        self._counted: tuple[Corpus, Sparse] | None = None
+        self._places: NDArray[np.int64] | None = None  # of this part's terms among those of the whole
+
+    def statistics(self, corpus: Corpus) -> Statistics:
+        """What the corpus adds to those of a larger one; its words stay counted for `index`."""
+        counts = self._count(corpus)
+        self._counted = corpus, counts
+        words, terms = float(counts.weights.sum(dtype=np.float64)), self._terms()
+        return Statistics(len(corpus), words, terms, np.bincount(counts.terms, minlength=len(terms)))
+
+    def use(self, whole: Statistics) -> None:
+        """Score what is indexed from now on as a part of the collection that these are the statistics of."""
+        self._whole = whole
 
     def index(self, corpus: Corpus) -> None:
         """Count the words and give every posting its score."""
-        with stage("encode", total=len(corpus)) as step:
-            counts = self._tokenizer.fit(corpus.texts)
-            step(len(corpus))
+        counted, self._counted = self._counted, None
+        counts = counted[1] if counted and counted[0] is corpus else self._count(corpus)
         with stage("build"):
             self._doc_ids, self._ranks = corpus.ids, corpus.ranks
             self._postings = Postings(self._impacts(counts), len(self._tokenizer.vocabulary))
 
+    def _count(self, corpus: Corpus) -> Sparse:
+        with stage("encode", total=len(corpus)) as step:
+            counts = self._tokenizer.fit(corpus.texts)
+            step(len(corpus))
+        return counts
+
+    def _terms(self) -> pa.Array:
+        return pa.array(self._tokenizer.vocabulary, pa.large_string())
+
     def _impacts(self, counts: Sparse) -> Sparse:
-        n_terms = len(self._tokenizer.vocabulary)
-        df = np.bincount(counts.terms, minlength=n_terms)
-        idf = np.log1p((len(counts) - df + 0.5) / (df + 0.5))
-        per_doc = np.diff(counts.starts)
-        ends = np.concatenate([[0.0], np.cumsum(counts.weights, dtype=np.float64)])
-        lengths = ends[counts.starts[1:]] - ends[counts.starts[:-1]]
-        average = lengths.mean() if lengths.any() else 1.0
-        penalty = np.repeat(self._k1 * (1 - self._b + self._b * lengths / average), per_doc)
-        weights = idf[counts.terms] * counts.weights / (counts.weights + penalty)
-        return Sparse(counts.starts, counts.terms, weights.astype(np.float32))
+        df, lengths = np.zeros(len(self._tokenizer.vocabulary), np.int64), np.empty(len(counts))
+        blocks = [slice(first, first + 65_536) for first in range(0, len(counts), 65_536)]  # float64 for some
+        for block in blocks:
+            starts = counts.starts[block.start : block.stop + 1]
+            own = slice(starts[0], starts[-1])
+            df += np.bincount(counts.terms[own], minlength=len(df))
+            lengths[block] = np.diff(np.cumsum(np.append(0.0, counts.weights[own]))[starts - starts[0]])
+        documents, words = len(counts), lengths.sum()
+        if self._whole:
+            self._places = pc.index_in(self._terms(), value_set=self._whole.terms).to_numpy().astype(np.int64)
+            df, documents, words = self._whole.df[self._places], self._whole.documents, self._whole.words
+        idf = np.log1p((documents - df + 0.5) / (df + 0.5))
+        average = words / documents if words else 1.0
+        penalty = self._k1 * (1 - self._b + self._b * lengths / average)
+        weights = np.empty_like(counts.weights)
+        for block in blocks:
+            starts = counts.starts[block.start : block.stop + 1]
+            own = slice(starts[0], starts[-1])
+            times = counts.weights[own]
+            weights[own] = idf[counts.terms[own]] * times / (times + np.repeat(penalty[block], np.diff(starts)))
+        return Sparse(counts.starts, counts.terms, weights)
 
     def search(self, queries: Queries, k: int) -> Run:
         """Documents that share a term with the query, best first."""
         with stage("encode"):
-            encoded = self._tokenizer.transform(queries.texts)
+            encoded = self._ordered(self._tokenizer.transform(queries.texts))
         with stage("search"):
             docs, scores = self._postings.search(encoded, min(k, len(self._doc_ids)), self._ranks, threads())
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
+
+    def _ordered(self, encoded: Sparse) -> Sparse:
+        """The terms in the order of the whole collection, so that every part adds a score up in the same order."""
+        if self._places is None or not len(encoded.terms):
+            return encoded
+        rows = np.repeat(np.arange(len(encoded)), np.diff(encoded.starts))
+        order = np.lexsort((self._places[encoded.terms], rows))
+        return Sparse(encoded.starts, encoded.terms[order], encoded.weights[order])
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """What each term of the query adds."""

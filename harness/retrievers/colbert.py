@@ -28,6 +28,11 @@ class ColBERT:
         self._encoder, self._candidates, self._seed = encoder, candidates, seed
         self._centroids: Centroids | None = None
 
+    @property
+    def comparable(self) -> bool:
+        """Whether rankings of parts of a collection make that of the whole: not where candidates are chosen first."""
+        return self._candidates is None
+
     def index(self, corpus: Corpus) -> None:
         """Encode every document, token by token."""
         self._tokens = self._encoder.encode(corpus.texts, "document")

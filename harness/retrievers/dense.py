@@ -55,6 +55,11 @@ class Dense:
         self._vectors = torch.empty((0, 0))
         self._scored = False
 
+    @property
+    def comparable(self) -> bool:
+        """Whether scores compare across parts of a collection: exact ones do, an index' depend on what is in it."""
+        return self._index is None
+
     def index(self, corpus: Corpus) -> None:
         """Encode every document."""
         vectors = self._encoder.encode(corpus.texts, "document")

@@ -28,6 +28,9 @@ class Encodes(Protocol):
 class Splade:
     """`encoder` for documents and, where no `query_encoder` is given, for queries too."""
 
+    comparable = True
+    """Scores compare across parts of a collection."""
+
     def __init__(self, encoder: SparseEncoder, query_encoder: Encodes | None = None) -> None:
         self._encoder = encoder
         self._query_encoder: Encodes = encoder if query_encoder is None else query_encoder

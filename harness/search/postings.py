@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from harness.errors import RunError
 from harness.search.topk import Hits, best_first, in_blocks, key_of, no_keys, offer, score_of, scores_of
 
+_BLOCK = 1 << 16  # documents whose totals stay in the cache: 256 kB
+_FEW = 8  # with fewer postings than one for so many documents, these are looked up and not all totals scanned
 _STRIDE = 16
 
 
@@ -34,7 +36,8 @@ class Postings:
     def __init__(self, documents: Sparse, n_terms: int) -> None:
         self.n_docs = len(documents)
         self.starts = np.zeros(n_terms + 1, np.int64)
-        np.cumsum(np.bincount(documents.terms, minlength=n_terms), out=self.starts[1:])
+        _count(documents.terms, self.starts[1:])
+        np.cumsum(self.starts, out=self.starts)
         self.docs = np.empty(len(documents.terms), np.int32)
         self.weights = np.empty(len(documents.terms), np.float32)
         _transpose(
@@ -76,6 +79,12 @@ class Postings:
 
 
 @njit(nogil=True, cache=True)
+def _count(terms, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for entry in range(len(terms)):
+        out[terms[entry]] += 1
+
+
+@njit(nogil=True, cache=True)
 def _transpose(starts, terms, weights, free, docs, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     for doc in range(len(starts) - 1):
         for entry in range(starts[doc], starts[doc + 1]):
@@ -87,21 +96,80 @@ def _transpose(starts, terms, weights, free, docs, out):  # type: ignore[no-unty
 
 @njit(nogil=True, cache=True)
 def _search(q_starts, q_terms, q_weights, starts, docs, weights, n_docs, ranks, first, last, out_keys, out_docs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    total = np.zeros(n_docs, np.float32)
+    total = np.zeros(min(n_docs, _BLOCK), np.float32)
+    longest = np.max(q_starts[first + 1 : last + 1] - q_starts[first:last])
+    places, stops = np.empty(longest, np.int64), np.empty(longest, np.int64)
     for query in range(first, last):
-        for entry in range(q_starts[query], q_starts[query + 1]):
-            term, weight = q_terms[entry], q_weights[entry]
-            for place in range(starts[term], starts[term + 1]):
-                total[np.uint32(docs[place])] += weight * weights[place]  # unsigned: no check for a negative index
-        best_first(out_keys[query], out_docs[query], _select(total, ranks, out_keys[query], out_docs[query]))
-        total[:] = 0.0
+        terms, own = q_terms[q_starts[query] : q_starts[query + 1]], q_weights[q_starts[query] : q_starts[query + 1]]
+        keys, best = out_keys[query], out_docs[query]
+        for entry in range(len(terms)):
+            stops[entry] = starts[terms[entry]]
+        size = 0
+        for offset in range(0, n_docs, _BLOCK):
+            after, added = min(offset + _BLOCK, n_docs), 0
+            for entry in range(len(terms)):
+                place, stop = stops[entry], starts[terms[entry] + 1]
+                if after < n_docs:
+                    stop = _first_from(docs, place, stop, after)
+                _add(total, docs[place:stop], weights[place:stop], own[entry], offset)
+                places[entry], stops[entry] = place, stop
+                added += stop - place
+            if added * _FEW < after - offset:
+                for entry in range(len(terms)):
+                    size = _take(total, docs[places[entry] : stops[entry]], ranks, offset, keys, best, size)
+                continue
+            size = _select(total[: after - offset], ranks[offset:after], offset, keys, best, size)
+            total[:] = 0.0
+        best_first(keys, best, size)
 
 
 @njit(nogil=True, cache=True)
-def _select(total, ranks, keys, docs):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Keep the best positive totals, stepping over blocks without one; returns how many are kept."""
-    size = 0
-    least = np.float32(1e-45)  # the smallest above 0
+def _first_from(docs, place, stop, doc):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """The first place of an ascending list at which a document is `doc` or later: steps double, then halve."""
+    step = 1
+    while place + step < stop and docs[place + step] < doc:
+        place += step
+        step *= 2
+    stop = min(stop, place + step)
+    while place < stop:
+        middle = (place + stop) // 2
+        if docs[middle] < doc:
+            place = middle + 1
+        else:
+            stop = middle
+    return place
+
+
+@njit(nogil=True, cache=True)
+def _add(total, docs, weights, weight, offset):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for place in range(len(docs)):
+        total[np.uint32(docs[place] - offset)] += weight * weights[place]  # unsigned: no check for a negative index
+
+
+@njit(nogil=True, cache=True)
+def _take(total, listed, ranks, offset, keys, docs, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Keep the best of the documents that a term lists, and clear their totals, so that each counts once."""
+    least = _least(keys, size)
+    for place in range(len(listed)):
+        doc = np.uint32(listed[place])
+        score = total[doc - np.uint32(offset)]
+        total[doc - np.uint32(offset)] = 0.0
+        if score >= least:
+            size = offer(keys, docs, size, key_of(score, ranks[doc]), doc)
+            least = _least(keys, size)
+    return size
+
+
+@njit(nogil=True, cache=True)
+def _least(keys, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """What a total must reach to be kept: the smallest number above 0 while there is room."""
+    return score_of(keys[0]) if size == len(keys) else np.float32(1e-45)
+
+
+@njit(nogil=True, cache=True)
+def _select(total, ranks, offset, keys, docs, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Keep the best positive totals, stepping over strides without one; returns how many are kept."""
+    least = _least(keys, size)
     whole = len(total) - len(total) % _STRIDE
     for start in range(0, len(total), _STRIDE):
         stop = len(total)
@@ -112,9 +180,8 @@ def _select(total, ranks, keys, docs):  # type: ignore[no-untyped-def]  # noqa: 
                 highest = max(highest, total[start + step])
             if highest < least:
                 continue
-        for doc in range(start, stop):
-            if total[doc] >= least:
-                size = offer(keys, docs, size, key_of(total[doc], ranks[doc]), doc)
-                if size == len(keys):
-                    least = score_of(keys[0])
+        for place in range(start, stop):
+            if total[place] >= least:
+                size = offer(keys, docs, size, key_of(total[place], ranks[place]), offset + place)
+                least = _least(keys, size)
     return size

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from harness.errors import StoreError
-from harness.store.files import write
+from harness.files import write_together
 from harness.store.scores import as_table, parquet, read_scores, read_table
 from harness.types import PerQuery, Record, Run
 from harness.types.trec import dump
@@ -46,25 +46,26 @@ class Store:
         """Write a cell's files, the record last; gives the record with their paths."""
         stamp = record.started.strftime("%Y%m%dT%H%M%S.%fZ")
         place = f"{_safe(record.dataset.name)}/{_safe(record.retriever.name)}/{stamp}-{record.cell[:8]}"
-        files = {"environment": f"environments/{record.environment[:8]}.json"}
+        files, contents = {"environment": f"environments/{record.environment[:8]}.json"}, {}
         if not (self.root / files["environment"]).exists():
-            write(self.root / files["environment"], json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n")
+            contents[files["environment"]] = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
         if run is not None:
             files["run"] = f"runs/{place}.trec.gz"
-            write(self.root / files["run"], gzip.compress(dump(run, record.retriever.label).encode(), mtime=0))
+            contents[files["run"]] = gzip.compress(dump(run, record.retriever.label).encode(), mtime=0)
         if per_query is not None:
             files["per_query"] = f"per_query/{place}.parquet"
-            write(self.root / files["per_query"], parquet(as_table(per_query)))
+            contents[files["per_query"]] = parquet(as_table(per_query))
         if ranked is not None:
             files["ranked"] = f"rankings/{place}.parquet"
-            write(self.root / files["ranked"], parquet(ranked))
+            contents[files["ranked"]] = parquet(ranked)
         if asked is not None:
             files["asked"] = f"queries/{_safe(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
             if not (self.root / files["asked"]).exists():
-                write(self.root / files["asked"], parquet(asked))
+                contents[files["asked"]] = parquet(asked)
         files["record"] = f"records/{place}.json"
         record = record.model_copy(update={"files": files})
-        write(self.root / files["record"], record.model_dump_json(indent=2).encode() + b"\n")
+        contents[files["record"]] = record.model_dump_json(indent=2).encode() + b"\n"
+        write_together({self.root / path: content for path, content in contents.items()})
         return record
 
     def records(self) -> Iterator[Record]:

@@ -84,6 +84,28 @@ class Phase(_Frozen):
         texts = sum(self.counts.get(f"{part}texts", 0) for part in encoded)
         return sum(self.counts[f"{part}truncated"] for part in encoded) / texts if texts else None
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def padding_share(self) -> float | None:
+        """Share of the tokens that a model computed which only filled rows up; None where none counts them."""
+        padded = [key.removesuffix("padding") for key in self.counts if key.rpartition("/")[2] == "padding"]
+        padding = sum(self.counts[f"{part}padding"] for part in padded)
+        whole = padding + sum(self.counts.get(f"{part}tokens", 0) for part in padded)
+        return padding / whole if whole else None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def gemm_share(self) -> float | None:
+        """Floating-point operations of the model for each one that a large matrix product took in the same seconds.
+
+        Padding is no work; the product is timed beside every shard, in the model's precision. None where none was.
+        """
+        made, possible = (
+            sum(n for key, n in self.counts.items() if key.rpartition("/")[2] == name)
+            for name in ("flops", "gemm_flops")
+        )
+        return made / possible if possible else None
+
 
 class Timing(_Frozen):
     """Every sample of what the cell cost, and the figures that tables show."""

@@ -70,8 +70,23 @@ class Strings(Sequence[str]):
 
     def take(self, indices: NDArray[np.integer]) -> list[str]:
         """The strings at `indices` ([n] integers), as a list of n."""
-        taken: list[str] = self.arrow.take(pa.array(indices, type=pa.int64())).to_pylist()
+        ends = self._ends
+        order = np.argsort(indices, kind="stable")  # chunk by chunk: taking from all would join them first
+        sorted_, found = np.asarray(indices)[order], np.empty(len(order), object)
+        if len(sorted_) and not 0 <= sorted_[0] <= sorted_[-1] < len(self):
+            raise IndexError(f"an index lies outside 0..{len(self) - 1}")
+        edges = np.searchsorted(sorted_, np.concatenate([[0], ends]))
+        for chunk in np.flatnonzero(np.diff(edges)).tolist():
+            span = slice(edges[chunk], edges[chunk + 1])
+            own = sorted_[span] - (ends[chunk - 1] if chunk else 0)
+            found[order[span]] = self.arrow.chunk(chunk).take(pa.array(own, type=pa.int64())).to_pylist()
+        taken: list[str] = found.tolist()
         return taken
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        """Where each chunk ends."""
+        return np.cumsum([len(chunk) for chunk in self.arrow.iterchunks()], dtype=np.int64)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Strings) and bool(self.arrow.equals(other.arrow))

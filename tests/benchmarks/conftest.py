@@ -7,6 +7,7 @@ With benchmarks disabled, as in `make test`, each runs once on a small piece, an
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,9 +25,14 @@ def measuring(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Any]]:
-    """`versus(ours, peer, rounds)` times both in turn and gives what each returned last."""
+    """`versus(ours, peer, rounds, of=..., size=..., how=...)` times both in turn and gives what each returned last.
 
-    def run(ours: Callable[[], Any], peer: Callable[[], Any], rounds: int = 5) -> tuple[Any, Any]:
+    `of` is the package that the peer is from, `how` it was called, `size` what both worked on.
+    """
+
+    def run(
+        ours: Callable[[], Any], peer: Callable[[], Any], rounds: int = 5, *, of: str, size: str, how: str = ""
+    ) -> tuple[Any, Any]:
         peers: list[float] = []
         last: list[Any] = [None]
 
@@ -40,11 +46,28 @@ def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tupl
         result = benchmark.pedantic(ours, setup=peer_first, rounds=rounds, warmup_rounds=1 if rounds > 1 else 0)
         if benchmark.stats is not None:
             own, other = median(benchmark.stats.stats.data), median(peers[-rounds:])
-            benchmark.extra_info.update(peer_s=other, times_faster=other / own)
+            benchmark.extra_info.update(ours_s=own, peer_s=other, of=of, how=how, size=size)
             _ratios.append((request.node.name, own, other))
         return result, last[0]
 
     return run
+
+
+@pytest.fixture
+def faiss(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
+    """faiss, and what its BLAS was told: left alone it takes kernels without AVX on processors newer than itself."""
+    told = ""
+    if "avx512f" in _processor_flags():
+        monkeypatch.setenv("OPENBLAS_CORETYPE", "SkylakeX")
+        told = "OPENBLAS_CORETYPE=SkylakeX"
+    return pytest.importorskip("faiss"), told
+
+
+def _processor_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -1,29 +1,71 @@
-"""Exact dense search against torch.topk, encoding against SentenceTransformer.encode, a whole cell against mteb."""
+"""Exact dense search against torch, faiss and sentence-transformers; encoding against SentenceTransformer.encode."""
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import dot_score, semantic_search
 
+from harness.encoders import cache
 from harness.environment import cores
-from harness.runner import TimingPlan, measure
 from harness.search import dense
 
 K = 100
 
 
-@pytest.mark.benchmark(group="dense top-k")
-def test_exact_top_k_against_torch_topk(versus, measuring):
+def vectors(n, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.nn.functional.normalize(torch.randn((n, 384), generator=generator))
+
+
+@pytest.fixture
+def against(versus, measuring):
+    """`against(peer)` gives the scores of both; peer(documents, queries) gives what is timed."""
     n, m = (100_000, 500) if measuring else (2_000, 20)
-    generator = torch.Generator().manual_seed(0)
-    documents = torch.nn.functional.normalize(torch.randn((n, 384), generator=generator))
-    queries = torch.nn.functional.normalize(torch.randn((m, 384), generator=generator))
-    ranks = np.arange(n, dtype=np.int32)
-    (_, scores), theirs = versus(
-        lambda: dense.search(documents, queries, K, ranks, cores()),
-        lambda: (queries @ documents.T).topk(K, dim=1),
+    documents, queries, ranks = vectors(n, 0), vectors(m, 1), np.arange(n, dtype=np.int32)
+
+    def run(peer, of, how):
+        (_, scores), theirs = versus(
+            lambda: dense.search(documents, queries, K, ranks, cores()),
+            peer(documents, queries),
+            of=of,
+            how=how,
+            size=f"{n:,} documents, {m:,} queries, 384 dimensions",
+        )
+        return scores, theirs
+
+    return run
+
+
+@pytest.mark.benchmark(group="dense top-k")
+def test_exact_top_k_against_torch_topk(against):
+    scores, theirs = against(
+        lambda documents, queries: lambda: (queries @ documents.T).topk(K, dim=1), "torch", "matmul, topk"
     )
     np.testing.assert_allclose(scores, theirs.values.numpy(), atol=1e-5)
+
+
+@pytest.mark.benchmark(group="dense top-k")
+def test_exact_top_k_against_faiss(against, faiss):
+    faiss, told = faiss
+    faiss.omp_set_num_threads(cores())
+
+    def peer(documents, queries):
+        index = faiss.IndexFlatIP(documents.shape[1])
+        index.add(documents.numpy())
+        return lambda: index.search(queries.numpy(), K)
+
+    scores, (theirs, _) = against(peer, "faiss-cpu", ", ".join(filter(None, ["IndexFlatIP", told])))
+    np.testing.assert_allclose(scores, theirs, atol=1e-5)
+
+
+@pytest.mark.benchmark(group="dense top-k")
+def test_exact_top_k_against_semantic_search(against):
+    def peer(documents, queries):
+        return lambda: semantic_search(queries, documents, top_k=K, score_function=dot_score)
+
+    scores, theirs = against(peer, "sentence-transformers", "semantic_search")
+    np.testing.assert_allclose(scores, [[hit["score"] for hit in hits] for hits in theirs], atol=1e-5)
 
 
 @pytest.mark.benchmark(group="encode")
@@ -31,51 +73,13 @@ def test_encoding_against_sentence_transformers(versus, measuring, minilm, colle
     texts = collection("scifact").corpus.texts[: 256 if measuring else 8]
     peer = SentenceTransformer(str(models / "all-MiniLM-L6-v2"), device="cpu")
     plain = list(texts)
-    ours, theirs = versus(
-        lambda: minilm._encoder.encode(texts, "document"), lambda: peer.encode(plain, show_progress_bar=False), rounds=3
-    )
+    with cache.using("off"):
+        ours, theirs = versus(
+            lambda: minilm._encoder.encode(texts, "document"),
+            lambda: peer.encode(plain, show_progress_bar=False),
+            rounds=3,
+            of="sentence-transformers",
+            how="SentenceTransformer.encode",
+            size=f"{len(texts):,} documents of SciFact, all-MiniLM-L6-v2",
+        )
     np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of mteb's own calls
-@pytest.mark.benchmark(group="whole cell")
-def test_a_whole_cell_against_mteb(versus, measuring, minilm, collection, models):
-    mteb = pytest.importorskip("mteb")
-    from datasets import Dataset as HFDataset
-
-    dataset = collection("xquad/en")
-    if not measuring:
-        dataset = _small(dataset)
-    task = mteb.get_task("SciFact")  # any retrieval task's machinery, over our collection
-    corpus = {"id": list(dataset.corpus.ids), "text": list(dataset.corpus.texts), "title": [""] * len(dataset.corpus)}
-    queries = {"id": list(dataset.queries.ids), "text": list(dataset.queries.texts)}
-    split = {
-        "corpus": HFDataset.from_dict(corpus),
-        "queries": HFDataset.from_dict(queries),
-        "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items()},
-        "top_ranked": None,
-    }
-    peer = SentenceTransformer(str(models / "all-MiniLM-L6-v2"), device="cpu")
-    plan = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
-
-    def evaluate():
-        task.dataset, task.data_loaded = {"default": {"test": split}}, True
-        result = mteb.evaluate(peer, task, cache=None, show_progress_bar=False, overwrite_strategy="always")
-        return result.task_results[0].get_score()
-
-    def cell():
-        return measure(minilm, dataset, k=K, metrics=["ndcg@10"], plan=plan).means["ndcg@10"]
-
-    ours, theirs = versus(cell, evaluate, rounds=2 if measuring else 1)
-    assert abs(ours - theirs) < 0.0005
-
-
-def _small(dataset):
-    from harness.types import Corpus, Dataset, Qrels, Queries
-
-    kept = set(dataset.corpus.ids[:20])
-    qrels = {query: docs for query, docs in dataset.qrels.items() if set(docs) <= kept}
-    qrels = dict(list(qrels.items())[:10])
-    texts = dict(zip(dataset.queries.ids, dataset.queries.texts, strict=True))
-    corpus = Corpus(dataset.corpus.ids[:20], dataset.corpus.texts[:20])
-    return Dataset("small", "test", corpus, Queries(list(qrels), [texts[query] for query in qrels]), Qrels(qrels))

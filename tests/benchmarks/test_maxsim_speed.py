@@ -29,6 +29,10 @@ def made(measuring):
     return drawn(n, 10, 180, 0), drawn(m, 32, 32, 1), np.arange(n, dtype=np.int32)
 
 
+def said(documents, queries):
+    return f"{len(documents):,} documents, {len(documents.vectors):,} tokens, {len(queries):,} queries"
+
+
 def rows(tokens):
     return [tokens.of(row) for row in range(len(tokens))]
 
@@ -48,7 +52,14 @@ def test_maxsim_against_a_padded_einsum(versus, measuring):
             parts.append(products.amax(dim=-1).sum(dim=-1))
         return torch.cat(parts, dim=1).topk(K, dim=1).values
 
-    (_, scores), theirs = versus(lambda: maxsim.search(documents, queries, K, ranks, cores()), peer, rounds=3)
+    (_, scores), theirs = versus(
+        lambda: maxsim.search(documents, queries, K, ranks, cores()),
+        peer,
+        rounds=3,
+        of="torch",
+        how="padded einsum",
+        size=said(documents, queries),
+    )
     np.testing.assert_allclose(scores, theirs.numpy(), atol=1e-4)
 
 
@@ -62,11 +73,14 @@ def test_maxsim_against_the_librarys_similarity_that_mteb_takes(versus, measurin
         lambda: maxsim.search(documents, queries, K, ranks, cores()),
         lambda: library(asked, held).topk(K, dim=1).values,
         rounds=3,
+        of="sentence-transformers",
+        how="maxsim, as mteb",
+        size=said(documents, queries),
     )
     np.testing.assert_allclose(scores, theirs.numpy(), atol=1e-4)
 
 
-@pytest.mark.benchmark(group="MaxSim")
+@pytest.mark.benchmark(group="MaxSim, two stages")
 def test_two_stage_search_against_exact_search(versus, measuring, collection, minilm_tokens):
     """Real token vectors: random ones have no near neighbours for a centroid to stand for."""
     documents, queries = minilm_tokens(measuring)
@@ -78,7 +92,14 @@ def test_two_stage_search_against_exact_search(versus, measuring, collection, mi
         scores = maxsim.score(documents, queries, likely, cores())
         return np.take_along_axis(likely, np.argsort(-scores, axis=1)[:, :k], axis=1)
 
-    found, (exact, _) = versus(two_stages, lambda: maxsim.search(documents, queries, k, ranks, cores()), rounds=3)
+    found, (exact, _) = versus(
+        two_stages,
+        lambda: maxsim.search(documents, queries, k, ranks, cores()),
+        rounds=3,
+        of="retrieval-harness",
+        how="exact MaxSim",
+        size=said(documents, queries),
+    )
     assert recall(found, exact) > 0.9
 
 

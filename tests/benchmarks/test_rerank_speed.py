@@ -25,5 +25,8 @@ def test_reranking_against_predict(versus, measuring, models, collection, tmp_pa
         lambda: ours.score(queries, documents, docs),
         lambda: peer.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False),
         rounds=3,
+        of="sentence-transformers",
+        how="CrossEncoder.predict",
+        size=f"{len(pairs):,} pairs of SciFact",
     )
     np.testing.assert_allclose(found.ravel(), theirs, atol=1e-4)

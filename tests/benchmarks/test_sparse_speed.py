@@ -24,6 +24,10 @@ def made(measuring):
     return drawn(n, 120, 0), drawn(m, 40, 1), np.arange(n, dtype=np.int32)
 
 
+def said(documents, queries):
+    return f"{len(documents):,} documents, {len(queries):,} queries"
+
+
 def best_of(found, expected):
     """Both give the k best scores of every query."""
     np.testing.assert_allclose(found, -np.sort(-expected, axis=1)[:, :K], rtol=1e-4)
@@ -43,7 +47,9 @@ def test_splade_search_against_scipy(versus, measuring):
         scores = (held @ asked.T).T.toarray()
         return np.take_along_axis(scores, np.argpartition(-scores, K, axis=1)[:, :K], axis=1)
 
-    (_, scores), theirs = versus(lambda: postings.search(queries, K, ranks, cores()), peer, rounds=3)
+    (_, scores), theirs = versus(
+        lambda: postings.search(queries, K, ranks, cores()), peer, rounds=3, of="scipy", size=said(documents, queries)
+    )
     best_of(scores, theirs)
 
 
@@ -61,7 +67,14 @@ def test_splade_search_against_the_librarys_similarity_that_mteb_takes(versus, m
         scores = dot_score(asked, held)
         return (scores.to_dense() if scores.is_sparse else scores).topk(K, dim=1).values
 
-    (_, scores), theirs = versus(lambda: postings.search(queries, K, ranks, cores()), peer, rounds=3)
+    (_, scores), theirs = versus(
+        lambda: postings.search(queries, K, ranks, cores()),
+        peer,
+        rounds=3,
+        of="sentence-transformers",
+        how="dot_score, as mteb",
+        size=said(documents, queries),
+    )
     best_of(scores, theirs.numpy())
 
 
@@ -93,7 +106,12 @@ def test_splade_encoding_against_sentence_transformers(versus, measuring, collec
     plain = list(texts)
     with cache.using("off"):
         ours, theirs = versus(
-            lambda: encoder.encode(texts, "document"), lambda: peer.encode(plain, show_progress_bar=False), rounds=3
+            lambda: encoder.encode(texts, "document"),
+            lambda: peer.encode(plain, show_progress_bar=False),
+            rounds=3,
+            of="sentence-transformers",
+            how="SparseEncoder",
+            size=f"{len(plain):,} documents of SciFact",
         )
     dense = np.zeros((len(plain), TERMS), np.float32)
     dense[np.repeat(np.arange(len(plain)), np.diff(ours.starts)), ours.terms] = ours.weights

@@ -1,0 +1,5 @@
+"""A retriever over many processes and machines: `harness retriever=sharded dataset=scifact`. Needs the extra `ray`."""
+
+from harness.distributed.sharded import Sharded
+
+__all__ = ["Sharded"]

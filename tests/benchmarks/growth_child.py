@@ -1,0 +1,184 @@
+"""One size of one search in a process of its own: seconds, memory, and what the machine gives at best.
+
+    python tests/benchmarks/growth_child.py bm25 100000
+    python tests/benchmarks/growth_child.py dense 100000
+
+Prints one JSON object: seconds, bytes, bytes/s and operations/s.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from harness.clock import recording
+from harness.encoders.words import Words
+from harness.environment import cores
+from harness.retrievers.bm25 import BM25
+from harness.retrievers.dense import Dense
+from harness.search.topk import in_blocks
+from harness.types import Corpus, Queries
+
+K = 100
+QUERIES = 1_000
+DIMENSIONS = 384
+WORDS = 500_000
+COMMON = 10  # words that no query has
+PER_DOCUMENT = 50
+PER_QUERY = 8
+BLOCK = 20_000
+
+
+def memory(field: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at most."""
+    with contextlib.suppress(OSError):
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def ids(n: int, letter: str) -> pa.Array:
+    return pc.binary_join_element_wise(letter, pa.array(np.arange(n)).cast(pa.string()), "")
+
+
+def zipf_texts(n: int, words: int, lowest: int, seed: int) -> pa.ChunkedArray:
+    """About `words` words a text, the word of rank r as often as 1 / r; none of a rank below `lowest`."""
+    rng, vocabulary = np.random.default_rng(seed), pa.array([f"w{rank:x}" for rank in range(WORDS)])
+    blocks = []
+    for start in range(0, n, BLOCK):
+        ends = np.cumsum(rng.poisson(words, min(BLOCK, n - start)))
+        ranks = np.exp(rng.uniform(np.log(max(1, lowest)), np.log(WORDS), ends[-1])).astype(np.int32) - 1
+        offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+        blocks.append(pc.binary_join(pa.ListArray.from_arrays(offsets, vocabulary.take(pa.array(ranks))), " "))
+    return pa.chunked_array(blocks)
+
+
+def best_rate(work: Callable[[], object], amount: float) -> float:
+    """Amount per second of the fastest of five runs."""
+    taken = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - begin)
+    return amount / min(taken)
+
+
+def copy_bytes_per_s(n: int) -> float:
+    """Bytes read and written per second by numpy's copy on every core, of far more than a cache where n is large."""
+    source = np.ones(min(1 << 26, 1000 * n), np.float32)
+    target = np.zeros_like(source)
+
+    def part(start: int, stop: int) -> None:
+        target[start:stop] = source[start:stop]
+
+    return best_rate(lambda: in_blocks(part, len(source), cores()), 2 * source.nbytes)
+
+
+def gemm_flops(n: int) -> float:
+    """float32 operations per second of a square product on every core."""
+    side = min(2048, n // 4)
+    matrix = torch.ones((side, side))
+    out = torch.empty_like(matrix)
+    return best_rate(lambda: torch.mm(matrix, matrix, out=out), 2 * side**3)
+
+
+def disk_bytes_per_s(n: int) -> float:
+    """Bytes written and on the disk per second."""
+    block = os.urandom(min(1 << 26, 1000 * n))
+
+    def write() -> None:
+        with tempfile.TemporaryFile() as file:
+            file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return best_rate(write, len(block))
+
+
+def timed_search(retriever: BM25 | Dense, queries: Queries) -> float:
+    """Seconds of the search stage alone, the median of three after a warm-up."""
+    taken = []
+    for _ in range(4):
+        with recording() as seen:
+            retriever.search(queries, K)
+        taken.append(seen.phase().stages["search"])
+    return float(np.median(taken[1:]))
+
+
+def bm25(n: int) -> dict[str, float]:
+    """Index and search Zipf text."""
+    retriever = BM25(Words())
+    retriever.index(Corpus(["d"], ["warm"]))
+    base = memory("VmRSS")
+    corpus = Corpus(ids(n, "d"), zipf_texts(n, PER_DOCUMENT, 1, seed=0))
+    texts_rss, texts = memory("VmRSS") - base, sum(chunk.nbytes for chunk in corpus.texts.arrow.chunks)
+    queries = Queries(ids(QUERIES, "q"), zipf_texts(QUERIES, PER_QUERY, COMMON, seed=1))
+    with recording() as seen:
+        retriever.index(corpus)
+    phase = seen.phase()
+    searched = timed_search(retriever, queries)
+    asked = retriever._tokenizer.transform(queries.texts)
+    read = 8.0 * sum(retriever._postings.df(term) for term in asked.terms.tolist())
+    peak = memory("VmHWM")
+    return {
+        "encode_s": phase.stages["encode"],
+        "build_s": phase.stages["build"],
+        "search_s": searched,
+        "index_cpu_s": phase.cpu_s,
+        "index_bytes": retriever.nbytes(),
+        "text_bytes": texts,
+        "texts_rss": texts_rss,
+        "peak_rss": peak,
+        "base_rss": base,
+        "postings_bytes_per_s": read / searched,
+        "copy_bytes_per_s": copy_bytes_per_s(n),
+        "text_bytes_per_s": texts / phase.stages["encode"],
+        "disk_bytes_per_s": disk_bytes_per_s(n),
+    }
+
+
+class Drawn:
+    """An encoder whose vectors are random and of length 1."""
+
+    def encode(self, texts: object, side: str) -> torch.Tensor:
+        """Vectors [texts, 384], made in their place."""
+        generator = torch.Generator().manual_seed(len(side))
+        vectors = torch.empty((len(texts), DIMENSIONS))  # type: ignore[arg-type]
+        for block in torch.split(vectors, BLOCK):
+            block.normal_(generator=generator)
+            block /= block.norm(dim=1, keepdim=True)
+        return vectors
+
+
+def dense(n: int) -> dict[str, float]:
+    """Search random vectors exactly."""
+    retriever = Dense(Drawn())
+    retriever.index(Corpus(["d"], ["warm"]))
+    base = memory("VmRSS")
+    text = pa.array(["text"]).take(pa.array(np.zeros(n, np.int32)))
+    corpus = Corpus(ids(n, "d"), text)
+    retriever.index(corpus)
+    searched = timed_search(retriever, Queries(ids(QUERIES, "q"), text.slice(0, 1).take(pa.array([0] * QUERIES))))
+    return {
+        "search_s": searched,
+        "vector_bytes": retriever.nbytes(),
+        "peak_rss": memory("VmHWM"),
+        "base_rss": base,
+        "beyond_vectors": memory("VmHWM") - retriever.nbytes(),
+        "product_flops": 2.0 * QUERIES * n * DIMENSIONS / searched,
+        "gemm_flops": gemm_flops(n),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps({"bm25": bm25, "dense": dense}[sys.argv[1]](int(sys.argv[2]))))

@@ -1,0 +1,42 @@
+"""Whenever a process is killed, the same command gives the numbers of an undisturbed one, and nothing lies about."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killing import Nursery, assert_whole, encode_alone, encoded, kill_encodes, kill_sweeps
+from tiny_models import write_dense
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_dense(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def nursery(model: Path) -> Iterator[Nursery]:
+    with Nursery(model) as found:
+        yield found
+
+
+def test_a_killed_encode_goes_on_at_the_next_shard(nursery: Nursery, model: Path, tmp_path: Path):
+    kill_encodes(nursery, tmp_path, model, times=4)
+
+
+def test_a_killed_sweep_goes_on_at_the_next_cell(nursery: Nursery, model: Path, tmp_path: Path):
+    kill_sweeps(nursery, tmp_path, model, times=4, in_a_row=4)
+
+
+def test_two_processes_share_one_cache(nursery: Nursery, model: Path, tmp_path: Path):
+    vectors, whole = encode_alone(nursery, tmp_path / "alone", model)
+    (tmp_path / "cache").mkdir()
+    folders = [tmp_path / name for name in ("one", "other")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "cache").symlink_to(tmp_path / "cache")
+    processes = [nursery.start(folder, encode=str(model)) for folder in folders]
+    assert [nursery.end(process) for process in processes] == [0, 0]
+    for folder in folders:
+        assert (folder / "vectors.npy").read_bytes() == vectors
+    assert len(whole) <= sum(map(encoded, folders)) <= 2 * len(whole)
+    assert_whole(tmp_path / "cache", whole)
