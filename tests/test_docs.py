@@ -63,7 +63,7 @@ def commands():
     return [line for line in lines if line.startswith("harness ")]
 
 
-READING = {"report", "compare", "recommend", "gate", "accept"}
+READING = {"report", "compare", "recommend", "gate", "accept", "cache"}
 """Commands that take no overrides."""
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.datasets import beir
+from harness.datasets import beir, texts
 from harness.datasets.download import fetch, unpack
 from harness.errors import DataError, DownloadError
 from harness.files import alone
+from harness.types import Corpus
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -410,3 +411,28 @@ def test_whoever_waits_for_another_process_is_told(tmp_path: Path, caplog: pytes
     assert [record.getMessage() for record in caplog.records if record.name.startswith("harness")] == [
         "waiting for another process that is downloading it"
     ]
+
+
+def test_what_a_killed_process_left_of_a_conversion_is_written_over(own_cache, tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps({"_id": f"d{i}", "text": "word " * 400}) + "\n" for i in range(3000)))
+    whole = texts.read(Corpus, path, beir.COLUMNS)
+    (converted,) = (own_cache / "texts").iterdir()
+    key = converted.name.partition("-")[0]
+    converted.unlink()
+    left = own_cache / "texts" / f".{key}.tmp"
+    left.write_bytes(b"the beginning of a file")
+    again = texts.read(Corpus, path, beir.COLUMNS)
+    assert again.fingerprint == whole.fingerprint
+    assert [one.name for one in (own_cache / "texts").iterdir()] == [converted.name]
+
+
+def test_what_a_killed_process_left_of_an_unpacking_goes_first(tmp_path):
+    archive = tmp_path / "made.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("made/corpus.jsonl", "{}")
+    left = tmp_path / "out" / ".unpacking-made" / "stray"
+    left.mkdir(parents=True)
+    unpack(archive, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["made"]
+    assert [path.name for path in (tmp_path / "out" / "made").iterdir()] == ["corpus.jsonl"]

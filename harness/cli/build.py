@@ -43,7 +43,14 @@ def composed(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str,
 
 def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
     """The option chosen in each group, those inside a retriever included, for some overrides."""
-    return dict(composition(overrides, folders, hydra_too=True).hydra.runtime.choices)
+    return chosen(overrides, folders)[1]
+
+
+def chosen(overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
+    """`composition` and `choices` at once."""
+    whole = composition(overrides, folders, hydra_too=True)
+    own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    return own, dict(whole.hydra.runtime.choices)
 
 
 def composition(overrides: Sequence[str], folders: Sequence[str] = (), hydra_too: bool = False) -> DictConfig:

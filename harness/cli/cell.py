@@ -175,14 +175,15 @@ class Cell:
         """The retriever's name and what differs from that config: parts swapped or added, values changed."""
         name, config = self._choices["retriever"], self._public["retriever"]
         named = [f"retriever={name}", f"k={self.config.k}"]
-        usual = build.choices(named, self._folders)
+        default, usual = build.chosen(named, self._folders)
         swapped = {
             place: option
             for place, option in self._choices.items()
             if "@retriever." in place and usual.get(place) != option
         }
-        named += [f"{'' if place in usual else '+'}{place}={option}" for place, option in swapped.items()]
-        default = build.composition(named, self._folders)
+        if swapped:
+            named += [f"{'' if place in usual else '+'}{place}={option}" for place, option in swapped.items()]
+            default = build.composition(named, self._folders)
         default["dataset"] = self._public[
             "dataset"
         ]  # an instruction that the retriever's prompt takes is no difference
@@ -190,9 +191,15 @@ class Cell:
         said = {place.partition("@retriever.")[2]: option for place, option in swapped.items()}
         return RetrieverInfo(name=name, differences={**said, **differences}, config=config)
 
+    @cached_property
+    def _usual_dataset(self) -> dict[str, Any]:
+        """The config of the dataset's name as it is without an override."""
+        named = ["retriever=bm25", f"dataset={self._choices['dataset']}"]
+        config: dict[str, Any] = build.public(build.composition(named, self._folders))["dataset"]
+        return config
+
     def _dataset(self, dataset: Dataset | None) -> DatasetInfo:
         name, config = self._choices["dataset"], self._public["dataset"]
-        default = build.public(build.composition(["retriever=bm25", f"dataset={name}"], self._folders))["dataset"]
         return DatasetInfo(
             name=dataset.name if dataset else config.get("name") or Path(config.get("path") or name).name,
             split=dataset.split if dataset else config.get("split"),
@@ -201,6 +208,6 @@ class Cell:
             parts=dataset.parts if dataset else config.get("parts", 1),
             documents=len(dataset.corpus) if dataset else None,
             queries=len(dataset.queries) if dataset else None,
-            differences=build.differences(config, default),
+            differences=build.differences(config, self._usual_dataset),
             config=config,
         )

@@ -3,7 +3,6 @@
 import hashlib
 import http.client
 import shutil
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from harness.clock import stage
 from harness.errors import DownloadError
+from harness.files import scratch
 
 _CHUNK = 1 << 20
 _OTHERWISE = "or put the unpacked collection into a folder of collections that data_dir or HARNESS_DATA names"
@@ -73,8 +73,8 @@ def _md5(path: Path) -> str:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file's top-level folders into `folder`, each at once. Raises `DownloadError` for a path outside."""
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking-") as scratch, _open(archive) as files:
-        inside = Path(scratch).resolve()
+    with scratch(folder / f".unpacking-{archive.stem}") as own, _open(archive) as files:
+        inside = own.resolve()
         for info in files.infolist():
             path = (inside / info.filename).resolve()
             link = (info.external_attr >> 16) & 0o170000 == 0o120000

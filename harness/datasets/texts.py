@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -15,6 +13,7 @@ from harness.clock import stage
 from harness.datasets.rows import Row, rows
 from harness.environment import cache_dir
 from harness.errors import DataError
+from harness.files import alone
 from harness.types import Fingerprint, Texts
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew
@@ -48,14 +47,14 @@ def _mapped(kind: type[Some], path: Path, columns: Columns) -> Some:
     found = next(folder.glob(f"{key}-*.arrow"), None)
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
-        found = _convert(kind, path, columns, folder, key)
+        with alone(cache_dir() / "locks" / f"{key}.lock", f"reading {path}"):
+            found = next(folder.glob(f"{key}-*.arrow"), None) or _convert(kind, path, columns, folder, key)
     return kind.open(found, fingerprint=found.stem.partition("-")[2])
 
 
 def _convert(kind: type[Some], path: Path, columns: Columns, folder: Path, key: str) -> Path:
     fingerprint = Fingerprint()
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=".tmp")
-    os.close(handle)
+    name = str(folder / f".{key}.tmp")  # what a killed process left of it is written over
     try:
         with stage(f"read {path.name}", total=None) as step, pa.ipc.new_file(name, _SCHEMA) as writer:
             pairs = _pairs(path, columns, kind.noun)
