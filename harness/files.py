@@ -71,6 +71,18 @@ def alone(lock: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A new file in a folder for the block to fill and rename; gone when it does not. What was abandoned goes first."""
+    _tidy(folder)
+    path = folder / f".{secrets.token_hex(8)}.tmp"
+    with _held(path):
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
     """An empty folder for the block, gone afterwards; what a killed process left there goes first. Under `alone`."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -173,23 +173,19 @@ def numbers(folder: Path) -> dict[str, Any]:
     return found
 
 
-def kill_sweeps(nursery: Nursery, root: Path, model: Path, times: int, in_a_row: int = 1) -> None:
-    """Kill a sweep at random moments. The same command then measures what is missing and gives the same numbers.
-
-    `in_a_row`: so many are killed, each going on where the one before was, until one may end.
-    """
+def kill_sweeps(nursery: Nursery, root: Path, model: Path, times: int) -> None:
+    """Kill a sweep at random moments. The same command then measures what is missing and gives the same numbers."""
     sweep = undisturbed(nursery, root, model)
     assert len(sweep.numbers) == 4
     assert len(sweep.shards) == 5
     rng, hit = random.Random(1), 0
-    for number in range(0, times, in_a_row):
-        folder, lost = root / str(number), 0
-        for _ in range(in_a_row):
-            hit += killed(nursery, folder, rng.uniform(0, 0.8 * sweep.took_s / in_a_row), harness=sweep.arguments)
-            before, shards_before, begun = numbers(folder), kept(folder / "cache"), encoded(folder)
-            assert before.items() <= sweep.numbers.items()
-            assert begun - len(shards_before) - lost in (0, 1), "at most one shard is lost"
-            lost = begun - len(shards_before)
+    for number in range(times):
+        folder = root / str(number)
+        hit += killed(nursery, folder, rng.uniform(0, 0.8 * sweep.took_s), harness=sweep.arguments)
+        before, shards_before, begun = numbers(folder), kept(folder / "cache"), encoded(folder)
+        assert before.items() <= sweep.numbers.items()
+        lost = begun - len(shards_before)
+        assert lost in (0, 1), "at most one shard is lost"
         nursery.done(folder, harness=sweep.arguments)
         assert numbers(folder) == sweep.numbers
         assert (folder / "said").read_text().count("again with resume=false") == len(before), "none is measured again"

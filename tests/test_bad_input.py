@@ -146,7 +146,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "unknown device": (
         (*MINILM, "retriever.encoder.device=gpu"),
         1,
-        ("encoder.device='gpu'", "auto, cpu, cuda", "mps"),
+        ("encoder.device='gpu'", "auto, all, cpu, cuda", "mps"),
     ),
     "unknown dtype": (
         (*MINILM, "retriever.encoder.dtype=int3"),
@@ -362,7 +362,7 @@ def test_a_record_that_cannot_be_read_is_named(place: Path, command: Command, ar
         (("retriever=bm26",), ("bm26", *RETRIEVERS)),
         (("dataset=folder",), ("dataset.path is not set",)),
         (("retriever=bm25", "dataset=folder", "dataset.path=broken"), ("broken/corpus.jsonl:2: not JSON",)),
-        (("retriever=minilm", "retriever.encoder.device=gpu"), ("encoder.device='gpu'", "auto, cpu, cuda")),
+        (("retriever=minilm", "retriever.encoder.device=gpu"), ("encoder.device='gpu'", "auto, all, cpu, cuda")),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import Nursery, assert_whole, encode_alone, encoded, kill_encodes, kill_sweeps
+from killing import Nursery, assert_whole, encode_alone, encoded, kill_encodes
 from tiny_models import write_dense
 
 
@@ -21,10 +21,6 @@ def nursery(model: Path) -> Iterator[Nursery]:
 
 def test_a_killed_encode_goes_on_at_the_next_shard(nursery: Nursery, model: Path, tmp_path: Path):
     kill_encodes(nursery, tmp_path, model, times=4)
-
-
-def test_a_killed_sweep_goes_on_at_the_next_cell(nursery: Nursery, model: Path, tmp_path: Path):
-    kill_sweeps(nursery, tmp_path, model, times=4, in_a_row=4)
 
 
 def test_two_processes_share_one_cache(nursery: Nursery, model: Path, tmp_path: Path):

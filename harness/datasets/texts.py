@@ -13,7 +13,7 @@ from harness.clock import stage
 from harness.datasets.rows import Row, rows
 from harness.environment import cache_dir
 from harness.errors import DataError
-from harness.files import alone
+from harness.files import temporary
 from harness.types import Fingerprint, Texts
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew
@@ -47,29 +47,23 @@ def _mapped(kind: type[Some], path: Path, columns: Columns) -> Some:
     found = next(folder.glob(f"{key}-*.arrow"), None)
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(cache_dir() / "locks" / f"{key}.lock", f"reading {path}"):
-            found = next(folder.glob(f"{key}-*.arrow"), None) or _convert(kind, path, columns, folder, key)
+        found = _convert(kind, path, columns, folder, key)
     return kind.open(found, fingerprint=found.stem.partition("-")[2])
 
 
 def _convert(kind: type[Some], path: Path, columns: Columns, folder: Path, key: str) -> Path:
     fingerprint = Fingerprint()
-    name = str(folder / f".{key}.tmp")  # what a killed process left of it is written over
-    try:
-        with stage(f"read {path.name}", total=None) as step, pa.ipc.new_file(name, _SCHEMA) as writer:
+    with temporary(folder) as scratch:
+        with stage(f"read {path.name}", total=None) as step, pa.ipc.new_file(str(scratch), _SCHEMA) as writer:
             pairs = _pairs(path, columns, kind.noun)
             while part := list(islice(pairs, 16384)):
                 ids, texts = [key for _, key, _ in part], [text for _, _, text in part]
                 fingerprint.add(ids, texts)
                 writer.write_batch(pa.record_batch([ids, texts], schema=_SCHEMA))
                 step(len(part))
-        mapped = pa.ipc.open_file(pa.memory_map(name)).read_all()
+        mapped = pa.ipc.open_file(pa.memory_map(str(scratch))).read_all()
         _refuse_twice(path, columns, kind.noun, mapped.column("id"))
-        target = folder / f"{key}-{fingerprint}.arrow"
-        Path(name).replace(target)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return target
+        return scratch.replace(folder / f"{key}-{fingerprint}.arrow")
 
 
 def _pairs(path: Path, columns: Columns, noun: str) -> Iterator[tuple[int, str, str]]:

@@ -20,7 +20,7 @@ from harness.distributed.shipping import edges, packed, recipe, surroundings
 from harness.distributed.worker import Answer
 from harness.encoders import cache
 from harness.errors import ConfigError, HarnessError
-from harness.types import Corpus, Phase, Queries, Retriever, Run
+from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
 
 _TRIES = 3
 _INLINE = 50_000  # bytes
@@ -117,6 +117,18 @@ class Sharded:
         self._bill(found, "score")
         scores: NDArray[np.float32] = np.maximum.reduce([answer.value for answer in found])
         return scores
+
+    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
+        """The retriever's own explanations; what they set a document beside is its shard, not the whole corpus."""
+        shards = np.searchsorted(self._edges, docs, side="right") - 1
+        sent = _sent(query)
+
+        def ask(home: Any, key: str, shard: int) -> Any:
+            own = [doc - self._edges[shard] for doc, at in zip(docs, shards, strict=True) if at == shard]
+            return home.explain.remote(key, sent, own)
+
+        found = [iter(answer.value) for answer in self._each(ask)]
+        return [next(found[shard]) for shard in shards]
 
     def nbytes(self) -> int:
         """Bytes of all shards' indexes."""

@@ -77,6 +77,10 @@ class Worker:
 
         return _timed(work)
 
+    def explain(self, key: str, query: Sent, docs: list[int]) -> Answer:
+        """Why documents of the shard, by their number in it, score what they do."""
+        return _timed(lambda: self._retrievers[key].explain(unpacked(Queries, query), docs) if docs else [])
+
     def score(self, key: str, queries: Sent, docs: NDArray[np.int32]) -> Answer:
         """Scores of the shard's documents `docs` [queries, candidates]; -inf where there is none (-1)."""
         return _timed(lambda: self._retrievers[key].score(unpacked(Queries, queries), docs))

@@ -1,8 +1,10 @@
 """Text to word counts: lower case, a word pattern, stop words, a Snowball stemmer."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from stop_words import AVAILABLE_LANGUAGES, LANGUAGE_MAPPING, get_stop_words
 
 from harness.clock import count
+from harness.environment import threads
 from harness.errors import ConfigError
 from harness.search.postings import Sparse
 from harness.types import Strings
@@ -24,6 +27,7 @@ _ENGLISH = (
     "this to was will with"
 )
 _BLOCK = 16384
+_LEAST = 1024  # texts of a block where there are several threads
 # Few plain ASCII texts are split by Python, which finds the same there in patterns of such parts: the other engine
 # compiles its pattern at each call, which takes longer than a query's search.
 _FEW = 16
@@ -115,19 +119,32 @@ class Words:
 
     def _numbered(self, texts: Strings, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""
-        for start in range(0, len(texts), _BLOCK):
-            lengths, words = self._words(texts.arrow.slice(start, _BLOCK))
-            encoded = words.dictionary_encode()
+        for lengths, encoded in self._split(texts):
             found = encoded.dictionary.to_pylist()
             numbers = np.array(self._numbers_of(found, learn), np.int64)
             indices = encoded.indices.to_numpy(zero_copy_only=False)
-            yield lengths, numbers[indices] if len(found) else indices
+            yield lengths, numbers[indices] if len(found) else indices.astype(np.int64)
 
-    def _words(self, texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+    def _split(self, texts: Strings) -> Iterator[tuple[NDArray[np.int64], pa.DictionaryArray]]:
+        """`_words` of block after block, which other threads make while those before them are numbered."""
+        n = threads()
+        size = _BLOCK if n == 1 else min(max(_LEAST, len(texts) // (2 * n)), _BLOCK)
+        blocks = (texts.arrow.slice(start, size) for start in range(0, len(texts), size))
+        if n == 1 or len(texts) <= size:
+            yield from map(self._words, blocks)
+            return
+        with ThreadPoolExecutor(n, thread_name_prefix="words") as pool:
+            ahead = deque(pool.submit(self._words, block) for block in islice(blocks, n + 1))
+            while ahead:
+                yield ahead.popleft().result()
+                ahead.extend(pool.submit(self._words, block) for block in islice(blocks, 1))
+
+    def _words(self, texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.DictionaryArray]:
         """How many words each text has, and all words one after another."""
         block = pl.Series("text", texts, dtype=pl.String).to_frame()
         words = block.select(pl.col("text").str.to_lowercase().str.extract_all(self._pattern)).to_series().to_arrow()
-        return words.value_lengths().to_numpy().astype(np.int64), words.flatten().cast(pa.large_string())
+        lengths = words.value_lengths().to_numpy().astype(np.int64)
+        return lengths, words.flatten().cast(pa.large_string()).dictionary_encode()
 
     def _numbers_of(self, words: list[str], learn: bool) -> list[int]:
         """Term number of each word, -1 for a stop word and for a term that is not to be learned."""

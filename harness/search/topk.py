@@ -43,9 +43,15 @@ def score_of(key):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
 
 def scores_of(keys: NDArray[np.uint64]) -> NDArray[np.float32]:
     """The scores inside keys, exactly; -inf where a key is 0, which no score has."""
-    ordered = (keys >> np.uint64(32)).astype(np.uint32)
-    bits = np.where(ordered >> np.uint32(31), ordered & np.uint32(0x7FFFFFFF), ~ordered)
-    return np.where(keys == 0, np.float32(-np.inf), bits.view(np.float32))
+    scores = np.empty(keys.shape, np.float32)
+    _unpack(keys.reshape(-1), scores.reshape(-1))
+    return scores
+
+
+@njit(nogil=True, cache=True)
+def _unpack(keys, scores):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for place in range(len(keys)):
+        scores[place] = score_of(keys[place]) if keys[place] else np.float32(-np.inf)
 
 
 @njit(nogil=True, cache=True)
