@@ -46,6 +46,7 @@ class Recorder:
         self.elsewhere = False
         self.inner: list[float] = []  # seconds spent in stages inside each open stage
         self.prefix = ""
+        self.outer: Recorder | None = None
 
     def phase(self) -> Phase:
         """The figures of the recording, once it has ended."""
@@ -67,6 +68,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 def recording() -> Iterator[Recorder]:
     """Time a phase and gather its stages, counts and facts."""
     recorder = Recorder()
+    recorder.outer = _recorder.get()
     token = _recorder.set(recorder)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
@@ -145,18 +147,19 @@ def fact(name: str, value: Any) -> None:
 
 @contextmanager
 def unbilled() -> Iterator[None]:
-    """Leave the block out of the phase and of the stage that is open: house-keeping that is no part of the work."""
+    """Leave the block out of all open phases and stages: house-keeping that is no part of the work."""
     recorder = _recorder.get()
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         yield
     finally:
-        if recorder:
-            spent = time.perf_counter() - wall
+        spent, spent_cpu = time.perf_counter() - wall, time.process_time() - cpu
+        while recorder:
             recorder.wall_s -= spent
-            recorder.cpu_s -= time.process_time() - cpu
+            recorder.cpu_s -= spent_cpu
             if recorder.inner:
                 recorder.inner[-1] += spent
+            recorder = recorder.outer
 
 
 def afterwards(name: str, measure: Callable[[], Any]) -> None:

@@ -96,9 +96,10 @@ def scratch(folder: Path) -> Iterator[Path]:
 @lru_cache(maxsize=1024)
 def _tidy(folder: Path) -> None:
     """Once in each process: remove what was abandoned in a folder."""
-    for path in abandoned(folder):
-        with suppress(OSError):
-            path.unlink()
+    for path in folder.glob(_TEMPORARIES):
+        with suppress(OSError), _opened(path, os.O_RDWR) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()  # under the lock: its writer, if one is about to take it, sees that it is gone
 
 
 def _put(contents: Mapping[Path, Pieces]) -> None:

@@ -161,6 +161,23 @@ def test_features_that_are_no_rows_are_made_batch_by_batch():
     assert sum(batch.features["input_ids"].shape[1] for batch in found) == 25
 
 
+def test_padding_before_the_tokens_is_not_cut_off():
+    """As decoders have it; texts of one length do not show on which side it lies."""
+
+    def left(texts):
+        ids = [[0] * (max(map(len, texts)) - len(text)) + list(map(ord, text)) for text in texts]
+        return {"input_ids": torch.tensor(ids), "attention_mask": (torch.tensor(ids) > 0).long()}
+
+    def lengths(texts):
+        return np.array([len(text) for text in texts])
+
+    texts = ["aaaa", "bbbb", "cc", "d"]
+    found = list(batching.prepared(texts, left, lengths, budget=8, limit=None))
+    assert sorted(row for batch in found for row in batch.rows.tolist()) == [0, 1, 2, 3]
+    for batch in found:
+        assert torch.equal(batch.features["input_ids"], left([texts[row] for row in batch.rows])["input_ids"])
+
+
 def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_vectors(folder, expected, monkeypatch):
     sizes, run = [], DenseEncoder._run
 
@@ -214,6 +231,22 @@ def test_the_record_says_how_much_was_padding_and_how_near_the_machines_product_
         encoder(folder).encode(TEXTS, "document")
     assert again.earlier_s > 0
     assert again.phase().gemm_share == phase.gemm_share, "kept with the vectors"
+
+
+def test_the_comparison_is_no_part_of_what_is_timed(folder, monkeypatch):
+    own = encoder(folder)
+    own.load()
+
+    def slow(device, dtype):
+        time.sleep(1.5)
+        return 1e9
+
+    monkeypatch.setattr(effort, "peak", slow)
+    with clock.recording() as seen:
+        own.encode(TEXTS, "query")
+    assert seen.wall_s < 1.5
+    assert seen.stages["encode"] < 1.5
+    assert seen.phase().gemm_share > 0
 
 
 def test_a_few_texts_are_not_weighed(folder):
@@ -270,7 +303,7 @@ def test_a_sparse_encoder_runs_in_another_backend(folder):
         ({"attention": "fast"}, "encoder.attention='fast'; choices: auto, eager, sdpa, flash_attention_2"),
         (
             {"backend": "onnx", "dtype": "bfloat16"},
-            "encoder.backend='onnx' on a CPU takes encoder.dtype=float32, not torch.bfloat16",
+            "encoder.backend='onnx' takes encoder.dtype=float32, not torch.bfloat16",
         ),
         (
             {"device": []},
@@ -326,6 +359,14 @@ def test_all_takes_every_gpu(folder, expected):
     own = encoder(folder, device="all", dtype="float32")
     np.testing.assert_allclose(own.encode(TEXTS, "document").cpu().numpy(), expected, atol=1e-4)
     assert len(own._devices) == torch.cuda.device_count()
+
+
+@pytest.mark.parametrize("device", ["cuda:9", ["cpu", "cuda:9"], "mps"])
+def test_a_device_that_is_not_there_is_refused(folder, device):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has it")
+    with pytest.raises(ConfigError, match=r"^encoder\.device=.*: torch finds .*; choose auto or cpu$"):
+        encoder(folder, device=device).load()
 
 
 def test_all_and_a_list_name_devices(monkeypatch):

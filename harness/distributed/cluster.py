@@ -54,6 +54,8 @@ class Fleet:
         ray = _joined(self._address)
         if len(self.slots) >= (wanted or 1):
             return
+        if not self._gpus and ray.cluster_resources().get("GPU"):
+            log.warning("the cluster's GPUs are left alone with retriever.gpus=0; one for each actor: retriever.gpus=1")
         room = self._room()
         n = room if wanted is None else min(room, wanted - len(self.slots))
         started = [self._start() for _ in range(n)]
@@ -193,12 +195,15 @@ def _own_sigterm() -> Iterator[None]:
 
 def _off_stdout(ray: Any) -> None:
     """What Ray tells of a lost process on stdout, where results belong, goes to stderr."""
-    told = ray._private.worker.print_to_stdstream
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    told = getattr(worker, "print_to_stdstream", None)
+    if told is None:  # Ray's own affair, which may change
+        return
 
-    def aside(data: dict[str, Any], ignore_prefix: bool) -> None:
-        told({**data, "is_err": True}, ignore_prefix)
+    def aside(data: dict[str, Any], *arguments: Any, **named: Any) -> None:
+        told({**data, "is_err": True}, *arguments, **named)
 
-    ray._private.worker.print_to_stdstream = aside
+    worker.print_to_stdstream = aside  # type: ignore[union-attr]
 
 
 def _end(folder: str) -> None:

@@ -34,8 +34,8 @@ def swap(model: Any, backend: str, name: str) -> None:
         raise ConfigError(
             f"encoder.backend={backend!r} does not run on {device}; choose torch or compile, or device cpu"
         )
-    if network.dtype != torch.float32 and device == "cpu":
-        raise ConfigError(f"encoder.backend={backend!r} on a CPU takes encoder.dtype=float32, not {network.dtype}")
+    if network.dtype != torch.float32:
+        raise ConfigError(f"encoder.backend={backend!r} takes encoder.dtype=float32, not {network.dtype}")
     example = _example(model)
     with torch.inference_mode():
         fields = list(network(**example, return_dict=True).keys())[:1]

@@ -84,9 +84,9 @@ def _whole(part: list[str], make: Callable[[list[str]], dict[str, Any]]) -> dict
     """The features of all texts at once; None where those of two show that they cannot be cut up."""
     with tokenizing:
         features = make(part[:2])
-        if not _plain(features, len(part[:2])):
-            return None
-        return make(part) if len(part) > 2 else features
+        if _plain(features, len(part[:2])) and len(part) > 2:
+            features = make(part)
+    return features if _plain(features, len(part)) else None  # padding shows only where lengths differ
 
 
 def _plain(features: dict[str, Any], n: int) -> bool:

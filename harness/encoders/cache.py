@@ -10,8 +10,8 @@ import importlib.metadata
 import json
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,20 +86,26 @@ def encoded(
     begun: deque[_Begun] = deque()
     for start in range(0, len(order), shard):
         rows = order[start : start + shard]
-        with clock.unbilled():
+        with _aside(begun):
             block = texts.take(rows)
             path = shards.path_of(whole, block) if keep and (paid or len(block) >= _LEAST) else None
             found = shards.read(path, said) if path and use() == "reuse" else None
         begun.append(_Begun(rows, path, found, None if found else begin(block)))
         if len(begun) > ahead:
-            yield _finished(begun.popleft(), whole, said, about)
+            yield _finished(begun, whole, said, about)
     while begun:
-        yield _finished(begun.popleft(), whole, said, about)
+        yield _finished(begun, whole, said, about)
+
+
+def _aside(going_on: Collection[_Begun]) -> AbstractContextManager[None]:
+    """House-keeping is no part of the work, unless the work goes on meanwhile, on other devices."""
+    return clock.unbilled() if len(going_on) < 2 else nullcontext()
 
 
 def _finished(
-    begun: _Begun, identity: Mapping[str, Any], said: str, about: Mapping[str, str] | None
+    waiting: deque[_Begun], identity: Mapping[str, Any], said: str, about: Mapping[str, str] | None
 ) -> tuple[NDArray[np.int64], Arrays]:
+    begun = waiting.popleft()
     if begun.found:
         arrays, cost, elsewhere = begun.found
         clock.bill(cost, "encode", earlier=True, elsewhere=elsewhere)
@@ -109,7 +115,7 @@ def _finished(
         arrays = begun.finish()
     clock.bill(seen.phase(), "encode", earlier=False)
     if begun.path:
-        with clock.unbilled():
+        with _aside(waiting):
             shards.write(begun.path, identity, arrays, seen.phase(), said, about)
             if kept := shards.read(begun.path, said):  # mapped: a corpus' vectors need not all lie in memory
                 arrays = kept[0]

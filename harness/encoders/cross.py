@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness import clock
+from harness.encoders import effort
 from harness.encoders.ahead import Ahead
 from harness.encoders.batching import batches, token_counts, tokenizing
 from harness.encoders.model import Model, moved, wait_for
@@ -51,12 +52,18 @@ class CrossEncoder(Model):
                         features = make(batch)
                     yield batch, features
 
-            with closing(Ahead(made())) as ahead:
+            per_token, flops = effort.weights_per_token(model), 0
+            with clock.recording() as seen, closing(Ahead(made())) as ahead:
                 for batch, features in ahead:
+                    read = features["attention_mask"].sum(dim=1).numpy()
+                    clock.count("padding", int(features["attention_mask"].numel() - read.sum()))
+                    flops += effort.flops(per_token, read)
                     for part, scores in self._room.fitted(lambda own: self._run(model, own), make, batch, features):
                         found[rows[part], columns[part]] = scores
                     step(len(batch))
-            wait_for(model.device)
+                wait_for(model.device)
+            clock.bill(seen.phase(), "score", earlier=False)
+            effort.weigh(model, flops if len(rows) >= effort.WEIGHED else 0, seen.wall_s)
         clock.count("pairs", len(rows))
         if not np.isfinite(found[rows, columns]).all():
             raise RunError(f"the cross-encoder {self._name!r} gave a score that is not a number, or infinite")

@@ -12,6 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from harness import clock
+
+WEIGHED = 128
+"""Texts from which on work is set against what the device can do, and a thread tokenises ahead."""
 _SIDE = {"cpu": 1024, "mps": 4096, "cuda": 8192}
 _ROUNDS = 5
 
@@ -31,6 +35,19 @@ def flops(per_token: tuple[int, int], lengths: NDArray[np.int64]) -> int:
     """Floating-point operations for texts of those many tokens, padding not counted."""
     weights, pairs = per_token
     return int(2 * weights * lengths.sum() + 4 * pairs * (lengths**2).sum())
+
+
+def weigh(model: Any, done: int, seconds: float) -> None:
+    """Count operations that were `done` and those that a large product does in as many seconds, in the record."""
+    if not done:
+        return
+    with clock.unbilled():
+        try:
+            possible = seconds * peak(str(model.device), model.dtype)
+        except torch.OutOfMemoryError:  # a device that the model fills has no room for the comparison
+            return
+        clock.count("flops", done)
+        clock.count("gemm_flops", int(possible))
 
 
 def peak(device: str, dtype: torch.dtype) -> float:

@@ -112,8 +112,7 @@ class Model:
         disable_progress_bar()  # type: ignore[no-untyped-call]
         self._found = weights.find(self._name, self._package)
         self._devices = devices(self._device)
-        if any(device.startswith("cuda") for device in self._devices) and not torch.cuda.is_available():
-            raise ConfigError(f"encoder.device={self._device!r}: torch finds no CUDA GPU here; choose auto or cpu")
+        _refuse_missing(self._devices, self._device)
         model = self._opened(self._devices[0])
         model.eval()
         if self._max_length is not None:
@@ -156,6 +155,16 @@ def moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         else value
         for key, value in features.items()
     }
+
+
+def _refuse_missing(found: list[str], chosen: str | list[str]) -> None:
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for device in map(torch.device, found):
+        if device.type == "cuda" and (device.index or 0) >= gpus:
+            there = f"{gpus} CUDA GPUs, numbered from 0" if gpus else "no CUDA GPU here"
+            raise ConfigError(f"encoder.device={chosen!r}: torch finds {there}; choose auto or cpu")
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise ConfigError(f"encoder.device={chosen!r}: torch finds no Apple GPU here; choose auto or cpu")
 
 
 def _has_flash_attention() -> bool:

@@ -1,6 +1,9 @@
 """Where the vectors of a whole corpus are put: on the device, in memory, or in a file that memory pages come from."""
 
+import os
 import tempfile
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -8,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from harness.environment import cache_dir
+from harness.errors import RunError
 
 _SHARE = 0.6  # of the memory that is free
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def empty(shape: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -20,13 +25,36 @@ def empty(shape: tuple[int, int], device: torch.device, dtype: torch.dtype = tor
     nbytes = shape[0] * shape[1] * dtype.itemsize
     if device.type == "cuda" and nbytes > _SHARE * torch.cuda.mem_get_info(device)[0]:
         device = torch.device("cpu")
-    if device.type != "cpu" or nbytes <= _SHARE * psutil.virtual_memory().available:
+    if device.type != "cpu" or nbytes <= _SHARE * _free():
         return torch.empty(shape, dtype=dtype, device=device)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_dir()) as file:
-        file.truncate(nbytes)
+        _fill(file.fileno(), nbytes)
         mapped = np.memmap(file, np.uint8, "r+", shape=(nbytes,))
     return torch.from_numpy(mapped).view(dtype).view(shape)
+
+
+def _free() -> int:
+    """Bytes of memory that this process may still take: the machine's, or less where a container has less."""
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError, ValueError):  # no Linux, no limit ("max")
+        most, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, most - used)
+    return free
+
+
+def _fill(handle: int, nbytes: int) -> None:
+    """Take the disk's room now: a page that finds none later would end the process. Raises `RunError`."""
+    if not hasattr(os, "posix_fallocate"):
+        os.truncate(handle, nbytes)
+        return
+    try:
+        os.posix_fallocate(handle, 0, nbytes)
+    except OSError as error:
+        raise RunError(
+            f"the vectors take {nbytes / 1e9:.1f} GB, which neither memory nor {cache_dir()} has ({error.strerror}); "
+            "set HARNESS_CACHE to a folder on a larger disk, or keep fewer dimensions"
+        ) from None
 
 
 def spans(starts: NDArray[np.int64], counts: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from harness.encoders.workers import Workers
 from harness.types import Strings
 
 Side = Literal["query", "document"]
-_WEIGHED = 128  # texts from which on a thread tokenises ahead and the work is set against what the device can do
 
 
 class TransformerEncoder(Model):
@@ -67,12 +66,12 @@ class TransformerEncoder(Model):
         """The numbers of some texts and their arrays, shard by shard, the longest texts first."""
         model = self._loaded()
         clock.count("texts", len(texts))
-        with clock.stage("encode", total=len(texts)) as step, ExitStack() as opened:
+        with clock.stage("encode", total=len(texts)) as step, ExitStack() as opened, self._crew():
 
             def begin(block: list[str]) -> cache.Finish:
                 if self._workers and len(texts) > cache.SHARD:
                     return partial(self._workers.begin(block, side), step)
-                if len(block) < _WEIGHED:
+                if len(block) < effort.WEIGHED:
                     return partial(self.shard, block, side, step=step)
                 ahead = Ahead(self._prepared(model, block, side))
                 opened.callback(ahead.close)
@@ -90,6 +89,16 @@ class TransformerEncoder(Model):
             )
         if self._room.tokens is not None:
             clock.fact("batch_tokens_that_fit", self._room.tokens)
+
+    @contextmanager
+    def _crew(self) -> Iterator[None]:
+        """Whatever ends the block early, the processes on other devices do not go on with what is left."""
+        try:
+            yield
+        except BaseException as error:
+            if self._workers:
+                self._workers.cancel(now=isinstance(error, KeyboardInterrupt))
+            raise
 
     def _identity(self, model: Any, side: Side) -> dict[str, Any]:
         return {
@@ -110,7 +119,7 @@ class TransformerEncoder(Model):
     ) -> Arrays:
         """The arrays of one shard's texts; `ahead` gives its batches where they are being made already."""
         model = self._loaded()
-        per_token = effort.weights_per_token(model) if len(texts) >= _WEIGHED else (0, 0)
+        per_token = effort.weights_per_token(model) if len(texts) >= effort.WEIGHED else (0, 0)
         found: list[tuple[Rows, Any]] = []
         flops = 0
         with clock.recording() as seen:
@@ -123,10 +132,7 @@ class TransformerEncoder(Model):
                 step(len(batch.rows))
             wait_for(model.device)
         clock.bill(seen.phase(), "encode", earlier=False)
-        if flops:
-            with clock.unbilled():
-                clock.count("flops", flops)
-                clock.count("gemm_flops", int(seen.wall_s * effort.peak(str(model.device), model.dtype)))
+        effort.weigh(model, flops, seen.wall_s)
         return self._join(found, len(texts))
 
     def _prepared(self, model: Any, texts: list[str], side: Side) -> Iterator[Batch]:

@@ -35,22 +35,34 @@ class Workers:
         for device in devices:
             free.put(device)
         self._pool = ProcessPoolExecutor(len(devices), context, _begin, (os.getpid(), bare, free, all_here, threads))
+        self._asked: list[Future[Any]] = []
         for ready in [self._pool.submit(_ready) for _ in devices]:
             _answer(ready)
 
     def begin(self, texts: list[str], side: str) -> Callable[[clock.Advance], Arrays]:
         """Hand a shard to a process that is free; the result waits for its arrays."""
         future = self._pool.submit(_encode, texts, side)
+        self._asked.append(future)
 
         def finish(step: clock.Advance) -> Arrays:
             arrays: Arrays
             arrays, cost = _answer(future)
+            self._asked.remove(future)
             clock.bill(cost, "encode", earlier=False)
             clock.other_process(cost.cpu_s)
             step(len(texts))
             return arrays
 
         return finish
+
+    def cancel(self, now: bool = False) -> None:
+        """Begin nothing more of what was handed over; `now`: end what was begun, and the processes."""
+        for future in self._asked:
+            future.cancel()
+        self._asked.clear()
+        if now:
+            for process in list((self._pool._processes or {}).values()):
+                process.terminate()
 
     def close(self) -> None:
         """End the processes."""

@@ -96,7 +96,7 @@ class Dense:
         """The similarity beside those of the whole corpus."""
         self._needs_vectors("explaining")
         vector = self._encoder.encode(query.texts, "query")[0]
-        values = (self._vectors @ vector).cpu().numpy()
+        values = (self._vectors @ vector.to(self._vectors.device)).cpu().numpy()
         places = (0, 5, 25, 50, 75, 95, 99, 100)
         spread = list(zip(places, np.percentile(values, places).tolist(), strict=True))
         found = []
