@@ -63,12 +63,10 @@ def limits(held: Table) -> str:
 def plot(held: Table, path: Path) -> None:
     """Log-log, a line per term, seconds beside megabytes."""
     import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "growth", "svg.fonttype": "none"})
-    from matplotlib import pyplot
-
-    figure, both = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    both = figure.subplots(1, 2)
     for axes, wanted in zip(both, ("s", "MB"), strict=True):
         for term, (*_, unit, _) in TERMS.items():
             if unit == wanted:
@@ -77,5 +75,5 @@ def plot(held: Table, path: Path) -> None:
         axes.set(xscale="log", yscale="log", xlabel="documents", ylabel={"s": "seconds", "MB": "megabytes"}[wanted])
         axes.legend(fontsize=8)
         axes.grid(alpha=0.3)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    with matplotlib.rc_context({"svg.hashsalt": "growth", "svg.fonttype": "none"}):  # others' pictures keep their own
+        figure.savefig(path, metadata={"Date": None})

@@ -19,7 +19,7 @@ def render(board: Board, form: str) -> bytes:
     import matplotlib
 
     out = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "harness"}):
+    with matplotlib.rc_context({"svg.hashsalt": "harness", "svg.fonttype": "path"}):
         metadata = {"Description": digest(board), **({"Date": None} if form == "svg" else {"Software": None})}
         figure.savefig(out, format=form, dpi=200, metadata=metadata)
     return out.getvalue()
