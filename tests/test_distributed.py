@@ -245,6 +245,13 @@ def test_a_part_is_sent_without_the_rest_of_its_memory():
     assert (list(back.ids), list(back.texts)) == (list(part.ids), list(part.texts))
 
 
+def test_beside_its_text_a_document_takes_24_bytes_on_the_way():
+    """An id of eight letters and two offsets: the README's model counts on it."""
+    corpus = Corpus([f"d{i:07d}" for i in range(20_000)], ["some words of a text"] * 20_000)
+    sent = sum(buffer.size for buffer in packed(corpus))
+    assert sent / len(corpus) - len("some words of a text") == pytest.approx(24, abs=0.5)
+
+
 def test_an_empty_set_of_queries_can_be_sent():
     assert len(unpacked(Queries, packed(Queries([], [])))) == 0
 

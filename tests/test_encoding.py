@@ -351,7 +351,6 @@ def test_several_devices_encode_at_once_to_the_same_vectors(folder, expected, mo
         process.kill()
     with cache.using("off"), pytest.raises(RunError, match="a process that encodes on one of several devices ended"):
         own.encode(TEXTS, "document")
-    own._workers.close()
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")

@@ -424,7 +424,7 @@ def test_recommend_takes_the_best_within_the_limits(here, monkeypatch, capsys):
     assert "these queries do not tell them apart: " in out
     for wrong in ("nan", "-1"):
         assert harness(monkeypatch, "recommend", f"--max-latency-ms={wrong}") == 2
-        assert f"{wrong} is no limit; give a number of 0 or more" in capsys.readouterr().err
+        assert f"{wrong} is no amount; give a number of 0 or more" in capsys.readouterr().err
     assert harness(monkeypatch, "recommend", "--max-latency-ms", "0.00001") == 3
     assert "no retriever is within the limits (" in capsys.readouterr().err
 

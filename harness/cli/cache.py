@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import say
+from harness.cli import amount, say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,24 +30,17 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     prune = actions.add_parser(
         "prune", help="remove embeddings", description="Removes the embeddings to which all that is given applies."
     )
-    prune.add_argument("--older-than", type=_amount, metavar="DAYS", help="not used for so many days")
+    prune.add_argument("--older-than", type=amount, metavar="DAYS", help="not used for so many days")
     prune.add_argument("--model", metavar="TEXT", help="of models with this in their name or their weights' hash")
     prune.add_argument("--elsewhere", action="store_true", help="made on another machine or with other packages")
     prune.add_argument("--damaged", action="store_true", help="whose checksum is wrong; reads every file whole")
     prune.add_argument(
-        "--max-gb", type=_amount, metavar="N", help="of those, the longest unused, until no more than N GB are kept"
+        "--max-gb", type=amount, metavar="N", help="of those, the longest unused, until no more than N GB are kept"
     )
     prune.add_argument("--all", action="store_true", help="whatever they are")
     prune.add_argument("--dry-run", action="store_true", help="say what would go, and keep it")
     prune.set_defaults(command=_prune)
     return [listing, prune]
-
-
-def _amount(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no amount; give a number of 0 or more")
-    return value
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen
+from harness.cli import amount, chosen
 from harness.cli.chosen import BASELINE
 from harness.errors import ConfigError, UndecidedError
 
@@ -39,18 +39,11 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 
     recommend = commands.add_parser("recommend", help="the best retriever within limits, and the runner-up")
     for name, said in _SAID.items():
-        recommend.add_argument(f"--{name.replace('_', '-')}", type=_limit, metavar="N", dest=name, help=said)
+        recommend.add_argument(f"--{name.replace('_', '-')}", type=amount, metavar="N", dest=name, help=said)
     recommend.set_defaults(command=_recommend)
     chosen.add(compare, retrievers=False)
     chosen.add(recommend)
     return [compare, recommend]
-
-
-def _limit(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no limit; give a number of 0 or more")
-    return value
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -64,10 +64,6 @@ class Workers:
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
 
-    def close(self) -> None:
-        """End the processes."""
-        self._pool.shutdown(cancel_futures=True)
-
 
 def _answer(future: "Future[Any]") -> Any:
     try:
