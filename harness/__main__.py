@@ -1,18 +1,21 @@
 """The `harness` command: `harness --help`."""
 
+import importlib
 import sys
 
-from harness.cli import COMMANDS
+from harness.cli import JOBS, READS
 
 
 def main() -> None:
-    """Hand the command line to the reader of records or to Hydra; the exit code is the process'."""
+    """Hand the command line to the reader of records or to a Hydra job; the exit code is the process'."""
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in {*COMMANDS[1:], "--help", "-h", "--version"}:
-        from harness.cli.read import main as command
+    if arguments and arguments[0] in {*READS, "--help", "-h", "--version"}:
+        name = "read"
+    elif arguments and arguments[0] in JOBS:
+        name, *arguments = arguments
     else:
-        from harness.cli.run import main as command
-    sys.exit(command(arguments[1:] if arguments[:1] == ["run"] else arguments))
+        name = "run"
+    sys.exit(importlib.import_module(f"harness.cli.{name}").main(arguments))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ HarnessError
 ├── DataError        a collection that cannot be used: names the file, the line and the fix
 ├── DownloadError    a file that could not be fetched, or that is not the one that was promised
 ├── WeightsError     model weights that cannot be had: names what was tried
-├── ApiError         a server of embeddings that refused, failed, or gave no answer that can be used
+├── ApiError         a server of a model that refused, failed, or gave no answer that can be used
 ├── RunError         a retriever's answer that no metric may score: NaN, infinite, a document twice
 ├── StoreError       a record on disk that cannot be read
 └── UndecidedError   nothing to decide from: no records, nothing in common, nothing within the limits (exit code 3)
@@ -33,7 +33,7 @@ class WeightsError(HarnessError):
 
 
 class ApiError(HarnessError):
-    """A server of embeddings that refused, failed, or gave no answer that can be used."""
+    """A server of a model that refused, failed, or gave no answer that can be used."""
 
 
 class RunError(HarnessError):

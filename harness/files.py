@@ -134,7 +134,7 @@ def _put_unnamed(contents: Mapping[Path, Pieces]) -> bool:
 @contextmanager
 def _unnamed(path: Path, pieces: Pieces) -> Iterator[int]:
     with _opened(path.parent, os.O_TMPFILE | os.O_WRONLY) as handle:
-        _fill(handle, pieces)
+        fill(handle, pieces)
         yield handle
 
 
@@ -151,7 +151,7 @@ def _name(path: Path, handle: int) -> None:
 
 def _put_beside(path: Path, pieces: Pieces) -> None:
     with ExitStack() as lasting, _renamed_to(path) as beside:  # held until it is renamed
-        _fill(lasting.enter_context(_held(beside)), pieces)
+        fill(lasting.enter_context(_held(beside)), pieces)
 
 
 def _link(handle: int, folder: int, name: str) -> None:
@@ -205,7 +205,8 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _fill(handle: int, pieces: Pieces) -> None:
+def fill(handle: int, pieces: Pieces) -> None:
+    """Write pieces to an open file; they are on disk when this ends. Raises `OSError`."""
     for piece in pieces:
         view = memoryview(piece).cast("B")
         while view:

@@ -4,7 +4,10 @@ import argparse
 import sys
 from contextlib import suppress
 
-COMMANDS = ("run", "report", "compare", "recommend", "gate", "accept", "explain", "list", "cache", "validate", "env")
+JOBS = ("run", "train", "synthesize")
+"""The commands that are Hydra jobs; no word at all is `run`."""
+READS = ("report", "compare", "recommend", "gate", "accept", "explain", "list", "cache", "validate", "env")
+COMMANDS = (*JOBS, *READS)
 
 
 def amount(text: str) -> float:

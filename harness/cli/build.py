@@ -36,9 +36,9 @@ def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
     return config
 
 
-def composed(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, Any]:
-    """The resolved run config for some overrides, apart from any Hydra job that is running; a missing value is ???."""
-    return _by_name(OmegaConf.to_container(composition(overrides, folders), resolve=True))
+def composed(overrides: Sequence[str], folders: Sequence[str] = (), name: str = "run") -> dict[str, Any]:
+    """The resolved config for some overrides, apart from any Hydra job that is running; a missing value is ???."""
+    return _by_name(OmegaConf.to_container(composition(overrides, folders, name=name), resolve=True))
 
 
 def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
@@ -53,17 +53,19 @@ def chosen(overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[DictC
     return own, dict(whole.hydra.runtime.choices)
 
 
-def composition(overrides: Sequence[str], folders: Sequence[str] = (), hydra_too: bool = False) -> DictConfig:
-    """The run config for some overrides, not resolved, apart from any Hydra job that is running."""
+def composition(
+    overrides: Sequence[str], folders: Sequence[str] = (), hydra_too: bool = False, name: str = "run"
+) -> DictConfig:
+    """conf/<name>.yaml for some overrides, not resolved, apart from any Hydra job that is running."""
     state = Singleton.get_state()
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
             quoted = ",".join(f"'file://{folder}'".replace("\\", "\\\\") for folder in folders)
             search = [f"hydra.searchpath=[{quoted}]"] if folders else []
-            return compose("run", [*overrides, *search], return_hydra_config=hydra_too)
+            return compose(name, [*overrides, *search], return_hydra_config=hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(refused(error, overrides)) from None
+        raise ConfigError(refused(error, overrides, name)) from None
     finally:
         Singleton.set_state(state)
 
@@ -206,8 +208,8 @@ def _is(value: Any, kind: type) -> bool:
     return isinstance(value, int | float if kind is float else kind)
 
 
-def refused(error: BaseException, arguments: Sequence[str]) -> str:
-    """What to say of an error in the command line itself."""
+def refused(error: BaseException, arguments: Sequence[str], name: str = "run") -> str:
+    """What to say of an error in the command line itself, which is one for conf/<name>.yaml."""
     if isinstance(error, OverrideParseException):
         word = error.override
         key, _, value = word.partition("=")
@@ -222,7 +224,7 @@ def refused(error: BaseException, arguments: Sequence[str]) -> str:
         where, _, key = match[1].rpartition(".")
         others = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
         with contextlib.suppress(HarnessError, AttributeError, KeyError, TypeError):
-            config: Any = composed([argument for argument in others if "," not in argument])
+            config: Any = composed([argument for argument in others if "," not in argument], name=name)
             for part in where.split(".") if where else []:
                 config = config[part]
             return unknown_key(where, key, [name for name in config if not name.startswith("_")])

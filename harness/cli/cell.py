@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli import build, say
+from harness.cli import build, job, say, settings
 from harness.cli.progress import listener
 from harness.clock import listening, peak_memory
 from harness.encoders import cache
@@ -56,15 +56,7 @@ def validated(config: DictConfig) -> RunConfig:
 
 def checked_config(config: DictConfig) -> RunConfig:
     """The config of one cell, its keys and values checked."""
-    resolved = {key: value for key, value in build.plain(config).items() if key != "experiment"}
-    try:
-        checked = RunConfig.model_validate(resolved)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        choices = ", ".join(TimingPlan.model_fields if key.startswith("timing.") else RunConfig.model_fields)
-        said = f"no such key; choices: {choices}" if first["type"] == "extra_forbidden" else first["msg"]
-        raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: harness --cfg job") from None
+    checked = settings.checked(RunConfig, config, "harness")
     parse_metrics(checked.metrics, checked.k)
     return checked
 
@@ -84,8 +76,7 @@ class Cell:
             for key, option in run.runtime.choices.items()
             if key in ("retriever", "dataset") or "@retriever." in key
         }
-        sources = [source.path for source in run.runtime.config_sources if source.schema == "file"]
-        self._folders = [path for path in sources if path and Path(path) != build.CONF]
+        self._folders, self._folder_options = job.folders(run), job.folder_options(run)
         self._overrides = [override for override in run.overrides.task if not override.startswith("hydra.mode=")]
 
     @property
@@ -97,8 +88,7 @@ class Cell:
     def arguments(self) -> list[str]:
         """What follows `harness` to measure this cell again, and no other."""
         sweeps = any(override.startswith("experiment=") for override in self._overrides)
-        folders = [f"--config-dir={folder}" for folder in self._folders]
-        return [*folders, *self._overrides, *(["hydra.mode=RUN"] if sweeps else [])]
+        return [*self._folder_options, *self._overrides, *(["hydra.mode=RUN"] if sweeps else [])]
 
     def measured(self, whole_process: bool) -> Record:
         """The cell's record: the one in the store where it may be used again, else a new one.

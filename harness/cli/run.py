@@ -3,29 +3,24 @@
 A failed cell leaves a record with its error and the sweep goes on; a cell that was measured is not measured again.
 """
 
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli import build, say, table
 from harness.cli.cell import Cell, validated
+from harness.cli.job import run_job
 from harness.environment import THREAD_VARIABLES
-from harness.errors import HarnessError
-from harness.signals import STARTED_BY, Terminated, end_with_parent, terminable
+from harness.errors import ConfigError, HarnessError
+from harness.signals import STARTED_BY, end_with_parent
 from harness.store import read_record
 from harness.types import Record
 
@@ -40,46 +35,17 @@ class CellError(HarnessError):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run Hydra over the arguments; 0 when every cell is measured, 1 otherwise, 130 and 143 when interrupted."""
+    """Measure what the arguments say; the exit code of `run_job`."""
     end_with_parent()
-    sys.argv = ["harness", *_with_quickstart(arguments)]
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
-        with terminable(), contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
-            hydra.main(version_base="1.3", config_path=str(build.CONF), config_name="run")(job)()
-    except KeyboardInterrupt as error:
-        say("interrupted; what was measured is kept, the same command goes on")
-        return 143 if isinstance(error, Terminated) else 130
-    except (HarnessError, HydraException, OmegaConfBaseException, ValueError) as error:
-        if not getattr(error, "said", False):
-            say(f"error: {build.refused(error, arguments)}")
-    except Exception as error:  # a retriever's own failure: its traceback helps who writes it
-        if not getattr(error, "said", False):
-            traceback.print_exc()
-    else:
-        return 0
-    finally:
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if before is not None:
-            os.environ["HYDRA_FULL_ERROR"] = before
-    table.show_sweep()
-    return 1
-
-
-class _WithoutHydrasLine:
-    """Standard error without the line that Hydra adds to a job's error, which has been said by then."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        if text.startswith("Error executing job with overrides"):
-            return len(text)
-        return int(self._stream.write(text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        words = _with_tuned(_with_quickstart(arguments))
+    except ConfigError as error:
+        say(f"error: {error}")
+        return 1
+    code = run_job("run", job, words)
+    if code == 1:
+        table.show_sweep()
+    return code
 
 
 def _with_quickstart(arguments: Sequence[str]) -> list[str]:
@@ -90,22 +56,32 @@ def _with_quickstart(arguments: Sequence[str]) -> list[str]:
     return [*arguments, "experiment=quickstart"]
 
 
+def _with_tuned(arguments: Sequence[str]) -> list[str]:
+    """`experiment=finetune` sweeps the configs that `harness train` left in `tuned=FOLDER`, models/tuned without it.
+
+    Raises `ConfigError` where there are none.
+    """
+    if "experiment=finetune" not in arguments or any(word.startswith(("--config-dir", "-cd")) for word in arguments):
+        return list(arguments)
+    named = [word for word in arguments if word.startswith("tuned=")]
+    others = [word for word in arguments if word not in named]
+    folder = Path(named[-1].removeprefix("tuned=") if named else "models/tuned").expanduser() / "conf"
+    if not (folder / "retriever").is_dir():
+        raise ConfigError(
+            f"tuned={str(folder.parent)!r} has no conf/retriever; name the output of a training: tuned=FOLDER, or make "
+            f"it: harness train dataset=NAME output={folder.parent}"
+        )
+    return [*others, f"--config-dir={folder.resolve()}"]
+
+
 def job(config: DictConfig) -> float:
     """Measure one cell, or find that it is measured; gives its first metric, for Hydra's optimising sweepers."""
     run = HydraConfig.get()
     # read now: the config of another composition is Hydra's own while the record's differences are found
     sweep = Path(run.sweep.dir) / str(run.job.num) if run.mode == RunMode.MULTIRUN else None
-    try:
-        cell = Cell(validated(config), build.public(config), run)
-        isolated = cell.config.timing.isolate and ISOLATED not in os.environ
-        record = _in_own_process(cell) if isolated else cell.measured(whole_process=ISOLATED in os.environ)
-    except Exception as error:
-        if isinstance(error, HarnessError):
-            say(f"error: {error}")
-        else:
-            traceback.print_exc()
-        error.said = True  # type: ignore[attr-defined]
-        raise
+    cell = Cell(validated(config), build.public(config), run)
+    isolated = cell.config.timing.isolate and ISOLATED not in os.environ
+    record = _in_own_process(cell) if isolated else cell.measured(whole_process=ISOLATED in os.environ)
     path = cell.config.results_dir / record.files["record"]
     if ISOLATED in os.environ:
         Path(os.environ[ISOLATED]).write_text(str(path.resolve()))

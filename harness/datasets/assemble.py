@@ -1,13 +1,14 @@
 """Corpus, queries and judgements put together into a Dataset, once they are shown to fit."""
 
 import logging
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.datasets.judgements import Judgements
 from harness.errors import DataError
-from harness.types import Corpus, Dataset, Queries
+from harness.types import Corpus, Dataset, Queries, Strings
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ def assemble(
     group: str | None = None,
     parts: int = 1,
     instruction: str | None = None,
+    titles: Callable[[], Strings] | None = None,
 ) -> Dataset:
     """A Dataset of the queries that have a relevant document.
 
@@ -45,7 +47,7 @@ def assemble(
     _check_documents(corpus, judged)
     wanted = pc.is_in(queries.ids.arrow, value_set=pa.array(answerable, pa.large_string()))
     kept = Queries(queries.ids.arrow.filter(wanted), queries.texts.arrow.filter(wanted))
-    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts, instruction)
+    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts, instruction, titles)
 
 
 def _check_queries(queries: Queries, judged: Judgements, answerable: list[str]) -> None:

@@ -82,6 +82,7 @@ def read(
         group=group,
         parts=parts,
         instruction=instruction,
+        titles=texts.titles(folder / "corpus.jsonl", columns),
     )
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from harness.datasets.rows import Row, rows
 from harness.environment import cache_dir
 from harness.errors import DataError
 from harness.files import temporary
-from harness.types import Fingerprint, Texts
+from harness.types import Fingerprint, Strings, Texts
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew
 _LARGE = 4 << 20
@@ -37,6 +38,16 @@ def read(kind: type[Some], path: Path, columns: Columns) -> Some:
         _refuse_twice(path, columns, kind.noun, pa.array([key for key, _ in pairs], pa.large_string()))
         return kind([key for key, _ in pairs], [text for _, text in pairs])
     return _mapped(kind, path, columns)
+
+
+def titles(path: Path, columns: Columns) -> Callable[[], Strings] | None:
+    """What reads the titles alone of a file that `read` has read, when they are asked for; None without a column."""
+    column = columns.get("title")
+    return None if column is None else partial(_titles, path, column)
+
+
+def _titles(path: Path, column: str) -> Strings:
+    return Strings(row.get(column) or "" for _, row in rows(path))
 
 
 def _mapped(kind: type[Some], path: Path, columns: Columns) -> Some:

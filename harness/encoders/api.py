@@ -3,25 +3,22 @@
 OPENAI_API_KEY=... harness retriever=openai_small dataset=scifact
 """
 
-import hashlib
 import importlib
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from harness.encoders.hosted import HostedEncoder
 from harness.encoders.requests import refused, unanswered
+from harness.encoders.server import NO_KEY, OpenAIServer
 from harness.encoders.transformer import Side
 
 
-class OpenAIEncoder(HostedEncoder):
+class OpenAIEncoder(OpenAIServer, HostedEncoder):
     """OpenAI's embeddings, or those of any server that speaks its protocol: vLLM, TEI, Ollama, ...
 
-    The settings of `HostedEncoder`, and `extra_body`: fields of the request that only this server takes.
+    The settings of `HostedEncoder` and of `OpenAIServer`.
     """
 
-    provider = "openai"
-    official = "https://api.openai.com/v1"
     most_texts = 2048
 
     def __init__(
@@ -31,34 +28,18 @@ class OpenAIEncoder(HostedEncoder):
         api_key_env: str = "OPENAI_API_KEY",
         batch_texts: int = 2048,
         batch_tokens: int = 200_000,
-        extra_body: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(model, api_key_env=api_key_env, batch_texts=batch_texts, batch_tokens=batch_tokens, **settings)
-        self._extra = dict(extra_body or {})
 
     def _identity(self, side: Side) -> dict[str, Any]:
-        extra = json.dumps(self._extra, sort_keys=True, default=str)  # hashed: it may hold a key
-        return {**super()._identity(side), "extra_body": hashlib.blake2b(extra.encode(), digest_size=8).hexdigest()}
-
-    def _open(self, package: Any, own: bool) -> tuple[Any, Callable[[], None]]:
-        http = package.DefaultHttpxClient(timeout=self._timeout_s, trust_env=not own)
-        client = package.OpenAI(
-            api_key=self._key, base_url=self._url, timeout=self._timeout_s, max_retries=0, http_client=http
-        )
-        self._broken, self._refusing = package.APIConnectionError, package.APIStatusError
-        return client, http.close
+        return {**super()._identity(side), "extra_body": self._extra_hash}
 
     def _post(self, texts: list[str], side: Side) -> Any:
         asked: dict[str, Any] = {"model": self._model, "input": texts, "encoding_format": "float"}
         if self._dimensions is not None:
             asked["dimensions"] = self._dimensions
-        try:
-            return self._client.embeddings.create(**asked, extra_body=self._extra or None)
-        except self._refusing as error:
-            return refused(error.status_code, error.response.headers, error.body, self._key)
-        except self._broken as error:
-            return unanswered(error, self._key)
+        return self._created(self._client.embeddings.create, **asked)
 
     def _read(self, answer: Any) -> tuple[list[Any], Any]:
         found = sorted(answer.data, key=lambda one: one.index)
@@ -92,7 +73,9 @@ class CohereEncoder(HostedEncoder):
     def _open(self, package: Any, own: bool) -> tuple[Any, Callable[[], None]]:
         httpx = importlib.import_module("httpx")  # comes with the package
         http = httpx.Client(timeout=self._timeout_s, follow_redirects=True, trust_env=not own)
-        client = package.ClientV2(api_key=self._key, base_url=self._url, timeout=self._timeout_s, httpx_client=http)
+        client = package.ClientV2(
+            api_key=self._key or NO_KEY, base_url=self._url, timeout=self._timeout_s, httpx_client=http
+        )
         self._broken, self._refusing = httpx.RequestError, package.core.api_error.ApiError
         return client, http.close
 

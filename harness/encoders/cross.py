@@ -88,7 +88,8 @@ class CrossEncoder(Model):
         scores: NDArray[np.float32] = out.float().reshape(-1).cpu().numpy()
         return scores
 
-    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+    def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+        """The model, which must have one label and a head that was trained."""
         from sentence_transformers import CrossEncoder as Peer
 
         model = Peer(str(folder), **settings)

@@ -56,7 +56,8 @@ class DenseEncoder(TransformerEncoder):
     def _settings(self) -> dict[str, Any]:
         return {"pooling": self._pooling, "dimensions": self._dimensions, "normalize": self._normalize}
 
-    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+    def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+        """The model, with another pooling where the config says so."""
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), **settings)

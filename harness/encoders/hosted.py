@@ -5,7 +5,6 @@ A killed run goes on at the next shard: what was paid for is in the embedding ca
 
 from abc import abstractmethod
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from functools import partial
 from threading import Event, Lock
@@ -17,9 +16,10 @@ from numpy.typing import NDArray
 
 from harness import clock
 from harness.encoders import cache, room
-from harness.encoders.requests import Answer, Failure, Outcome, checked, cut, estimated, masked, repeated, spans
-from harness.encoders.server import Server, at_least
+from harness.encoders.requests import Failure, Outcome, concurrently, cut, estimated, masked, repeated, spans
+from harness.encoders.server import Server
 from harness.encoders.transformer import Side
+from harness.encoders.vectors import Answer, checked
 from harness.errors import ApiError, ConfigError
 from harness.types import Strings
 
@@ -37,6 +37,8 @@ class HostedEncoder(Server):
 
     most_texts: ClassVar[int]
     """Texts that the provider takes in one request."""
+    about_answers = "dimensions"
+    about_requests = ".dimensions and, for texts that are too long, .max_tokens and .batch_tokens"
     server_cuts: ClassVar[bool] = False
     """The server itself cuts a text that is over `max_tokens`."""
     _agreeing: ClassVar[Lock] = Lock()
@@ -60,16 +62,15 @@ class HostedEncoder(Server):
     ) -> None:
         super().__init__(model, **settings)
         counts = {"batch_texts": batch_texts, "batch_tokens": batch_tokens, "concurrency": concurrency}
-        at_least(1, {**counts, "dimensions": dimensions, "max_tokens": max_tokens})
-        at_least(0, {"retries": retries, "price_per_million_tokens": price_per_million_tokens})
+        self._at_least(1, {**counts, "dimensions": dimensions, "max_tokens": max_tokens})
+        self._at_least(0, {"retries": retries, "price_per_million_tokens": price_per_million_tokens})
         if batch_texts > self.most_texts:
             raise ConfigError(f"encoder.batch_texts={batch_texts}: {self.provider} takes {self.most_texts} at most")
         self._dimensions, self._max_tokens, self._normalize = dimensions, max_tokens, normalize
         self._prompts = {"query": query_prompt, "document": document_prompt}
         self._batch_texts, self._batch_tokens, self._concurrency = batch_texts, batch_tokens, concurrency
         self._retries, self._price, self._cache = retries, price_per_million_tokens, cache
-        self._jitter = np.random.default_rng(0)
-        self._width: int | None = dimensions
+        self._jitter, self._width = np.random.default_rng(0), dimensions
 
     @abstractmethod
     def _post(self, texts: list[str], side: Side) -> Any:
@@ -150,21 +151,14 @@ class HostedEncoder(Server):
         # OpenAI refuses a whole request for an empty string in it; a blank is the nearest text that it takes
         return [text or " " for text in whole]
 
-    def _asked(self, sent: list[str], side: Side) -> Generator[tuple[slice, Outcome], None, None]:
+    def _asked(self, sent: list[str], side: Side) -> Generator[tuple[slice, Outcome[Answer]], None, None]:
         """What each request came to, as they come back; the texts are spread over those that may be in flight."""
         share = min(self._batch_texts, max(_LEAST, -(-len(sent) // self._concurrency)))
-        stop = Event()
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix=self.provider)
-        try:
-            waiting = {}
-            for span in spans(sent, share, self._batch_tokens):
-                attempt = partial(self._attempt, sent[span], side)
-                waiting[pool.submit(repeated, attempt, self._name, self._retries, self._jitter, stop)] = span
-            for future in as_completed(waiting):
-                yield waiting[future], future.result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+
+        def asked(span: slice, stop: Event) -> Outcome[Answer]:
+            return repeated(partial(self._attempt, sent[span], side), self._name, self._retries, self._jitter, stop)
+
+        return concurrently(asked, spans(sent, share, self._batch_tokens), self._concurrency, self.provider)
 
     def _attempt(self, texts: list[str], side: Side) -> Answer | Failure:
         tokens = sum(map(estimated, texts))

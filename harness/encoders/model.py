@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,32 @@ class Model:
         self._devices: list[str] = []
         self._room = Room()
 
+    def find(self) -> weights.Weights:
+        """Where the weights lie. Raises `WeightsError`."""
+        return weights.find(self._name, self._package)
+
+    def adopt(self, model: Any) -> None:
+        """Encode with a model that is being trained, as it is now and where it is."""
+        self._model, self._devices = model, [str(model.device)]
+        self._found = weights.Weights(Path(), "training", "training")
+
+    @contextmanager
+    def shortened(self, model: Any, length: int | None) -> Iterator[None]:
+        """Let the model read no more than so many tokens of a document meanwhile, where it has a length."""
+        own = self._document_limit(model)
+        if length is None or own is None or own <= length:
+            yield
+            return
+        self._cut(model, length)
+        try:
+            yield
+        finally:
+            self._cut(model, own)
+
+    def _document_limit(self, model: Any) -> int | None:
+        """Tokens that the model reads of a document; None: all."""
+        return self._limit(model)
+
     def settle(self, device: str) -> None:
         """Take another device than the config's, before the weights are loaded."""
         self._device = device
@@ -65,7 +92,7 @@ class Model:
         self._model = None
 
     @abstractmethod
-    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+    def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """The sentence-transformers model in a folder."""
 
     def load(self) -> None:
@@ -110,7 +137,7 @@ class Model:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._found = weights.find(self._name, self._package)
+        self._found = self.find()
         self._devices = devices(self._device)
         _refuse_missing(self._devices, self._device)
         model = self._opened(self._devices[0])
@@ -137,14 +164,14 @@ class Model:
         if chosen == "auto" and device.startswith("cuda") and dtype != torch.float32 and _has_flash_attention():
             chosen = "flash_attention_2"
         if chosen == "auto":
-            return self._open(self._found.path, settings)
+            return self.open(self._found.path, settings)
         own = {**settings, "model_kwargs": {"dtype": dtype, "attn_implementation": chosen}}
         try:
-            return self._open(self._found.path, own)
+            return self.open(self._found.path, own)
         except (ValueError, ImportError) as error:  # how transformers says that a model or machine has it not
             if self._attention != "auto":
                 raise ConfigError(f"encoder.attention={chosen!r}: {error}; auto takes what there is") from None
-            return self._open(self._found.path, settings)
+            return self.open(self._found.path, settings)
 
 
 def moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -102,11 +102,12 @@ class MultiVectorEncoder(TransformerEncoder):
     def _cut(self, model: Any, length: int) -> None:
         model[0].document_length = length
 
-    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+    def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+        """The model with its own projection, or with none."""
         from sentence_transformers import MultiVectorEncoder as Model
 
         if self._projection == "own":
-            if not _late_interaction(folder):
+            if not is_late_interaction(folder):
                 raise WeightsError(
                     f"{self._name!r} is no late-interaction checkpoint: it has no projection, and a random one would "
                     "give random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; or "
@@ -148,7 +149,7 @@ class MultiVectorEncoder(TransformerEncoder):
         return {"counts": counts, "vectors": vectors}
 
 
-def _late_interaction(folder: Path) -> bool:
+def is_late_interaction(folder: Path) -> bool:
     """Whether a checkpoint says that it was made for late interaction."""
     config = _json(folder / "config.json")
     architectures = config.get("architectures") or []

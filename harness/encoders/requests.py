@@ -1,21 +1,21 @@
 """Requests to a server that may fail: repeated by one rule for every provider, and their failures told without a key.
 
 `repeated(attempt, ...)` asks until an answer can be used. Waits grow exponentially with jitter; a Retry-After is kept.
-`spans` puts texts into requests; `checked` holds an answer to what was asked.
+`concurrently` has several in flight. `spans` puts texts into requests.
 """
 
 import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from threading import Event
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +26,18 @@ _SHOWN = 300  # characters of a server's message: it may be a page of HTML
 _KEYLIKE = re.compile(r"\b[sp]k-[\w*.-]+|(?<=\bBearer )\S+|\b[A-Za-z0-9]{32,}\b")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """Vectors [texts, dimensions] and the tokens that they cost."""
+class Paid(Protocol):
+    """An answer that can be used."""
 
-    vectors: NDArray[np.float32]
-    tokens: int
+    @property
+    def tokens(self) -> int:
+        """What it cost."""
+        ...
+
+
+Found = TypeVar("Found", bound=Paid)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -58,29 +64,47 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[Found]):
     """What a request came to in the end."""
 
-    found: Answer | Failure
+    found: Found | Failure
     retries: int
     tokens: int
     """Of all its answers."""
 
 
 def repeated(
-    attempt: Callable[[], Answer | Failure], name: str, retries: int, jitter: np.random.Generator, stop: Event
-) -> Outcome:
+    attempt: Callable[[], Found | Failure], name: str, retries: int, jitter: np.random.Generator, stop: Event
+) -> Outcome[Found]:
     """Make a request until its answer can be used, or is not worth another try, or others have failed (`stop`)."""
     done = tokens = 0
     while True:
         found = attempt()
         tokens += found.tokens
-        if isinstance(found, Answer) or stop.is_set() or done >= found.repeats(retries):
+        if not isinstance(found, Failure) or stop.is_set() or done >= found.repeats(retries):
             return Outcome(found, done, tokens)
         wait = max(found.wait_s, min(_LONGEST_S, _FIRST_S * 2.0**done) * jitter.uniform(0.5, 1.0))
         done += 1
         log.warning("%s: %s; again in %.1f s (%d of %d)", name, found.said, wait, done, found.repeats(retries))
         _sleep(wait, stop)
+
+
+def concurrently(
+    work: Callable[[Item, Event], Result], items: Iterable[Item], concurrency: int, name: str
+) -> Generator[tuple[Item, Result], None, None]:
+    """What the work gives for each item, as it comes, of `concurrency` at a time in threads of this name.
+
+    When the generator is closed early, nothing more is begun and the event is set for what has begun.
+    """
+    stop = Event()
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix=name)
+    try:
+        waiting = {pool.submit(work, item, stop): item for item in items}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def _sleep(seconds: float, stop: Event) -> None:
@@ -134,20 +158,6 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         now = parsedate_tz(headers.get("date", ""))  # by the server's own clock, which need not be ours
         seconds = mktime_tz(until) - (mktime_tz(now) if now else time.time())
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
-
-
-def checked(found: Sequence[Any], n: int) -> NDArray[np.float32]:
-    """The vectors of an answer [n, dimensions]. Raises `ValueError` saying what came where that is something else."""
-    if len(found) != n:
-        raise ValueError(f"{len(found)} vectors for {n} texts")
-    widths = sorted({len(vector) for vector in found})
-    if len(widths) != 1 or not widths[0]:
-        raise ValueError(f"vectors of {' and '.join(map(str, widths))} dimensions")
-    with np.errstate(over="ignore"):
-        vectors = np.asarray(found, np.float64).astype(np.float32)  # a null becomes NaN
-    if not np.isfinite(vectors).all():
-        raise ValueError("a vector with a value that is not finite")
-    return vectors
 
 
 def estimated(text: str) -> int:

@@ -3,7 +3,9 @@
 The key is read from the environment when the server is first asked; no record, log, error or cache holds it.
 """
 
+import hashlib
 import importlib
+import json
 import os
 import re
 import weakref
@@ -14,10 +16,10 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from harness import clock
-from harness.encoders.requests import Failure
+from harness.encoders.requests import Failure, refused, unanswered
 from harness.errors import ApiError, ConfigError
 
-_NO_KEY = "none"  # what a server without keys is sent
+NO_KEY = "none"  # what a server without keys is sent
 
 
 class Server:
@@ -30,17 +32,24 @@ class Server:
     provider: ClassVar[str]
     """Also the name of the package and of our extra."""
     official: ClassVar[str]
+    key: ClassVar[str] = "retriever.encoder"
+    """Where in the config its settings are, for messages."""
+    about_answers: ClassVar[str]
+    """The setting to see when its answers cannot be used."""
+    about_requests: ClassVar[str]
+    """Those to see, beside the model, when it refuses a request."""
 
     def __init__(
         self, model: str | None, *, api_key_env: str, base_url: str | None = None, timeout_s: float = 60
     ) -> None:
         if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env):  # the value is not shown: it may be a key
             raise ConfigError(
-                "encoder.api_key_env must be the NAME of an environment variable, in capitals, such as OPENAI_API_KEY"
+                f"{self._short}.api_key_env must be the NAME of an environment variable, in capitals, such as "
+                "OPENAI_API_KEY"
             )
         if not timeout_s > 0:
-            raise ConfigError(f"encoder.timeout_s={timeout_s} must be more than 0")
-        self._model, self._url = model, _checked_url(base_url or self.official)
+            raise ConfigError(f"{self._short}.timeout_s={timeout_s} must be more than 0")
+        self._model, self._url = model, _checked_url(base_url or self.official, self._short)
         self._key_env, self._timeout_s = api_key_env, timeout_s
         self._client: Any = None
         self._key = ""
@@ -48,6 +57,16 @@ class Server:
     @abstractmethod
     def _open(self, package: Any, own: bool) -> tuple[Any, Callable[[], None]]:
         """The package's client and what closes its connections. `own`: the server is on this machine."""
+
+    @property
+    def _short(self) -> str:
+        return self.key.rpartition(".")[2]
+
+    def _at_least(self, least: int, settings: Mapping[str, float | None]) -> None:
+        """Refuse a setting that is less. Raises `ConfigError` naming it."""
+        for name, value in settings.items():
+            if value is not None and not value >= least:
+                raise ConfigError(f"{self._short}.{name}={value} must be at least {least}")
 
     @property
     def _name(self) -> str:
@@ -73,11 +92,11 @@ class Server:
         if not key and self._url == self.official:
             raise ConfigError(
                 f"{self.provider} wants a key and the environment variable {self._key_env} is not set; set it: "
-                f"export {self._key_env}=...; or name another: retriever.encoder.api_key_env=NAME"
+                f"export {self._key_env}=...; or name another: {self.key}.api_key_env=NAME"
             )
         if not key.isascii() or any(not sign.isprintable() or sign.isspace() for sign in key):
             raise ConfigError(f"{self._key_env} holds no key: there is a blank or a special character in it")
-        return key or _NO_KEY
+        return key
 
     def _error(self, failure: Failure, retries: int) -> ApiError:
         tried = f" (tried {retries + 1} times)" if retries else ""
@@ -87,24 +106,48 @@ class Server:
         if status in (401, 403):
             return f"see the key in the environment variable {self._key_env}"
         if status is None or status == 404:
-            return "is this the server, and is it running? see retriever.encoder.base_url and retriever.encoder.model"
+            return f"is this the server, and is it running? see {self.key}.base_url and {self.key}.model"
         if status == 429 or status >= 500:
-            return "give the command again later: it goes on; fewer requests at once: retriever.encoder.concurrency=1"
+            return f"give the command again later: it goes on; fewer requests at once: {self.key}.concurrency=1"
         if status < 300:
-            return "see retriever.encoder.base_url and retriever.encoder.dimensions"
-        return (
-            "see retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens"
+            return f"see {self.key}.base_url and {self.key}.{self.about_answers}"
+        return f"see {self.key}.model, {self.about_requests}"
+
+
+class OpenAIServer(Server):
+    """A server that speaks OpenAI's protocol. `extra_body`: fields of the request that only this server takes."""
+
+    provider = "openai"
+    official = "https://api.openai.com/v1"
+
+    def __init__(self, model: str | None, *, extra_body: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        self._extra = dict(extra_body or {})
+
+    @property
+    def _extra_hash(self) -> str:
+        extra = json.dumps(self._extra, sort_keys=True, default=str)  # hashed: it may hold a key
+        return hashlib.blake2b(extra.encode(), digest_size=8).hexdigest()
+
+    def _open(self, package: Any, own: bool) -> tuple[Any, Callable[[], None]]:
+        http = package.DefaultHttpxClient(timeout=self._timeout_s, trust_env=not own)
+        client = package.OpenAI(
+            api_key=self._key or NO_KEY, base_url=self._url, timeout=self._timeout_s, max_retries=0, http_client=http
         )
+        self._broken, self._refusing = package.APIConnectionError, package.APIStatusError
+        return client, http.close
+
+    def _created(self, create: Callable[..., Any], **asked: Any) -> Any:
+        """The server's answer to one request, or a `Failure`."""
+        try:
+            return create(**asked, extra_body=self._extra or None)
+        except self._refusing as error:
+            return refused(error.status_code, error.response.headers, error.body, self._key)
+        except self._broken as error:
+            return unanswered(error, self._key)
 
 
-def at_least(least: int, settings: Mapping[str, float | None]) -> None:
-    """Refuse a setting that is less. Raises `ConfigError` naming it."""
-    for name, value in settings.items():
-        if value is not None and not value >= least:
-            raise ConfigError(f"encoder.{name}={value} must be at least {least}")
-
-
-def _checked_url(url: str) -> str:
+def _checked_url(url: str, key: str) -> str:
     try:
         parts = urlsplit(url.strip())
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
@@ -112,11 +155,11 @@ def _checked_url(url: str) -> str:
         parts, good = urlsplit(""), None
     if "@" in url or "?" in url or "#" in url:  # it is not shown: it may hold a password
         raise ConfigError(
-            "encoder.base_url has a user, a password or a query in it, and it goes into the record; give scheme, host "
-            "and path alone, and the key in the environment variable that encoder.api_key_env names"
+            f"{key}.base_url has a user, a password or a query in it, and it goes into the record; give scheme, host "
+            f"and path alone, and the key in the environment variable that {key}.api_key_env names"
         )
     if not good:
-        raise ConfigError(f"encoder.base_url={url!r} is no address of a server, such as http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{key}.base_url={url!r} is no address of a server, such as http://127.0.0.1:8000/v1")
     return parts._replace(netloc=parts.netloc.lower()).geturl().rstrip("/")
 
 

@@ -78,7 +78,8 @@ class SparseEncoder(TransformerEncoder):
     def _identity(self, model: Any, side: Side) -> dict[str, Any]:
         return {**super()._identity(model, side), "terms": self._terms[side]}
 
-    def _open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+    def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
+        """The model, its head fused where that gives the same vectors."""
         from sentence_transformers import SparseEncoder as Model
         from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 

@@ -108,7 +108,7 @@ class TransformerEncoder(Model):
             "dtype": str(model.dtype),
             "backend": self._backend,
             "attention": attention_of(model),
-            "prompt": self._prompt(model, side),
+            "prompt": self.prompt(model, side),
             "max_length": self._side_limit(model, side),
             "side": side,
             **self._settings(),
@@ -136,7 +136,7 @@ class TransformerEncoder(Model):
         return self._join(found, len(texts))
 
     def _prepared(self, model: Any, texts: list[str], side: Side) -> Iterator[Batch]:
-        prompt = self._prompt(model, side)
+        prompt = self.prompt(model, side)
         return batching.prepared(
             texts,
             partial(self._features, model, side=side),
@@ -158,18 +158,21 @@ class TransformerEncoder(Model):
 
     def _features(self, model: Any, texts: list[str], side: Side) -> dict[str, Any]:
         """What the model takes of some texts, on the CPU."""
-        features: dict[str, Any] = dict(model.preprocess(texts, prompt=self._prompt(model, side) or None, task=side))
+        features: dict[str, Any] = dict(model.preprocess(texts, prompt=self.prompt(model, side) or None, task=side))
         return features
 
     def _side_limit(self, model: Any, side: Side) -> int | None:
         """Tokens that the model reads of a text on this side; None: all."""
         return self._limit(model)
 
+    def _document_limit(self, model: Any) -> int | None:
+        return self._side_limit(model, "document")
+
     def _least(self, model: Any, side: Side) -> int:
         """Tokens that every text of this side is filled up to."""
         return 0
 
-    def _prompt(self, model: Any, side: Side) -> str:
+    def prompt(self, model: Any, side: Side) -> str:
         """The config's prompt, else the model's own for this side, as `encode_query` and `encode_document` take it."""
         chosen = self._prompts[side]
         if chosen is not None:
@@ -182,4 +185,4 @@ class TransformerEncoder(Model):
         super()._say(model)
         lengths = {side: self._side_limit(model, side) for side in ("query", "document")}
         clock.fact("max_length", lengths["query"] if len(set(lengths.values())) == 1 else lengths)
-        clock.fact("prompts", {side: self._prompt(model, side) for side in ("query", "document")})
+        clock.fact("prompts", {side: self.prompt(model, side) for side in ("query", "document")})

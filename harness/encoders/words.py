@@ -22,10 +22,11 @@ from harness.types import Strings
 
 # The list of Apache Lucene's EnglishAnalyzer: 33 words. The stop-words package, which has the other languages, drops
 # 1,333 words of English, "system", "run" and "test" among them.
-_ENGLISH = (
+ENGLISH = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
     "this to was will with"
 )
+"""Stop words, a blank between each two."""
 _BLOCK = 16384
 _LEAST = 1024  # texts of a block where there are several threads
 # Few plain ASCII texts are split by Python, which finds the same there in patterns of such parts: the other engine
@@ -185,7 +186,7 @@ def _stop_words(chosen: str | Sequence[str] | None) -> frozenset[str]:
     if chosen is None:
         return frozenset()
     if chosen == "english":
-        return frozenset(_ENGLISH.split())
+        return frozenset(ENGLISH.split())
     if not isinstance(chosen, str):
         return frozenset(word.lower() for word in chosen)
     if chosen not in AVAILABLE_LANGUAGES and chosen not in LANGUAGE_MAPPING:

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from harness.types.qrels import Qrels
 from harness.types.run import Run
-from harness.types.texts import Corpus, Queries
+from harness.types.texts import Corpus, Queries, Strings
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Dataset:
     `drop_self_hits`: the queries' own documents are in the corpus and do not count (ArguAna, Quora).
     `group`: the dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
     `instruction`: the task in words, for prompts that a config makes of it; retrievers see it no other way.
+    `titles`: reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Dataset:
     group: str | None = None
     parts: int = 1
     instruction: str | None = None
+    titles: Callable[[], Strings] | None = field(default=None, compare=False)
 
     @cached_property
     def fingerprint(self) -> str:

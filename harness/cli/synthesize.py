@@ -1,0 +1,124 @@
+"""`harness synthesize`: one Hydra job makes training triplets from a corpus."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from pydantic import BaseModel, ConfigDict, Field
+
+import harness
+from harness import environment
+from harness.cli import build, say
+from harness.cli.job import folder_options, run_job
+from harness.cli.progress import listener
+from harness.cli.settings import checked
+from harness.clock import listening, recording
+from harness.datasets import texts
+from harness.errors import ConfigError
+from harness.report.triplets import render
+from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
+from harness.types import Corpus, Dataset
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Columns(_Strict):
+    """Of a file of documents."""
+
+    id: str
+    title: str | None
+    text: str
+
+
+class RoundTripConfig(_Strict):
+    """Which queries are kept; all where `k` is None."""
+
+    k: int | None = Field(ge=1)
+    retriever: dict[str, Any]
+
+
+class SynthesizeConfig(_Strict):
+    """The resolved config of a synthesis; a key that is not here is an error."""
+
+    dataset: dict[str, Any]
+    corpus: Path | None
+    columns: Columns
+    generator: dict[str, Any]
+    negatives: dict[str, Any]
+    round_trip: RoundTripConfig
+    documents: int | None = Field(ge=1)
+    per_document: int = Field(ge=1)
+    output: Path | None
+    k: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    resume: bool
+    data_dir: str | None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run Hydra over the arguments; 0 when the triplets are made, 1 otherwise."""
+    return run_job("synthesize", job, arguments)
+
+
+def job(config: DictConfig) -> None:
+    """Make the triplets, and say what was dropped."""
+    run = HydraConfig.get()
+    chosen = run.runtime.choices["generator"]
+    settings = checked(SynthesizeConfig, config, "harness synthesize")
+    if settings.output is not None:
+        claim(settings.output)
+    generator = build.construct(settings.generator, "generator")
+    negatives = build.construct(settings.negatives, "negatives")
+    round_trip = _round_trip(settings.round_trip)
+    plan = Plan(settings.documents, settings.per_document, settings.seed, settings.resume)
+    with listening(listener()), recording() as seen:
+        source, about = _source(settings)
+        output = settings.output or Path("triplets") / f"{source.name}-{chosen}.parquet"
+        claim(output)
+        say(f"{chosen} on {source.name}: {len(source.corpus):,} documents")
+        made, counts = synthesize(source, generator, round_trip, negatives, plan, output)
+    public = build.public(config)
+    manifest = {
+        "harness": harness.__version__,
+        "revision": environment.revision(),
+        "command": shlex.join(
+            ["harness", "synthesize", *map(build.without_secret, [*folder_options(run), *run.overrides.task])]
+        ),
+        "source": about,
+        **counts,
+        "config": {key: value for key, value in public.items() if key not in ("dataset", "corpus", "columns")},
+        "seconds": {"whole": seen.wall_s, **seen.stages},
+        "requests": {name: seen.counts.get(name, 0) for name in ("requests", "retries")},
+        "environment": environment.manifest(),
+    }
+    save(output, made, manifest)
+    print(render(manifest, color=sys.stdout.isatty()), end="")
+    print(f"{output}\n{manifest_of(output)}", flush=True)
+
+
+def _round_trip(config: RoundTripConfig) -> RoundTrip | None:
+    if config.k is None:
+        return None
+    return RoundTrip(build.construct(config.retriever, "round_trip.retriever"), config.k)
+
+
+def _source(settings: SynthesizeConfig) -> tuple[Source, dict[str, Any]]:
+    """The documents, and what the manifest says of them."""
+    if settings.corpus is not None:
+        columns, path = settings.columns.model_dump(), settings.corpus.expanduser()
+        corpus = texts.read(Corpus, path, columns)
+        source = Source(path.name.partition(".")[0], corpus, texts.titles(path, columns))
+        about: dict[str, Any] = {"file": str(path), "columns": columns}
+    else:
+        dataset: Dataset = build.construct(settings.dataset, "dataset")
+        source = Source(dataset.name, dataset.corpus, dataset.titles)
+        about = {"dataset": dataset.name, "split": dataset.split}
+    if not len(source.corpus):
+        raise ConfigError(f"{source.name} has no documents; name a file that has: corpus=FILE")
+    return source, {**about, "documents": len(source.corpus), "fingerprint": source.corpus.fingerprint}

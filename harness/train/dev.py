@@ -1,0 +1,103 @@
+"""The dev split: queries that are not trained on, a sample of the documents, and our own metric of what they find.
+
+A sample of the documents is easier than the whole corpus: its figure chooses a checkpoint and is no result.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from harness import clock
+from harness.encoders import cache
+from harness.errors import ConfigError
+from harness.metrics import Metric, score
+from harness.train.examples import Examples
+from harness.types import Corpus, Dataset, Qrels, Queries, Retriever
+
+
+@dataclass(frozen=True)
+class Dev:
+    """Queries, the documents that are searched for them, and the judgements."""
+
+    corpus: Corpus
+    queries: Queries
+    qrels: Qrels
+
+
+def held_out(examples: Examples, queries: int, documents: int, seed: int) -> tuple[Dev, Examples]:
+    """Dev queries from the anchors, a tenth of them at most, and the examples without them."""
+    rng = np.random.default_rng(seed)
+    anchors = np.unique(examples.rows[:, 0])
+    chosen = rng.permutation(anchors)[: min(queries, len(anchors) // 10)]
+    if not len(chosen):
+        raise ConfigError(
+            f"{examples.said} has {len(anchors)} training queries, too few to hold some out; give 10 or more, or a "
+            "split to choose checkpoints by: dev.split=dev"
+        )
+    rows = examples.rows[np.isin(examples.rows[:, 0], chosen)]
+    known = {int(anchor): examples.known[int(anchor)] for anchor in chosen}
+    asked = Queries([str(anchor) for anchor in known], [examples.anchors[anchor] for anchor in known])
+    return _dev(asked, examples.documents, known, rows[:, 2:], documents, rng), examples.without(chosen)
+
+
+def of_split(dataset: Dataset, queries: int, documents: int, seed: int) -> Dev:
+    """Dev queries from a split of the dataset."""
+    rng = np.random.default_rng(seed)
+    place = {doc: number for number, doc in enumerate(dataset.corpus.ids)}
+    chosen = np.sort(rng.permutation(len(dataset.queries))[:queries])
+    ids, texts = dataset.queries.ids.take(chosen), dataset.queries.texts.take(chosen)
+    known = {
+        row: {place[doc]: grade for doc, grade in dataset.qrels[query].items() if grade > 0 and doc in place}
+        for row, query in enumerate(ids)
+    }
+    asked = Queries([str(row) for row in known], texts)
+    return _dev(asked, dataset.corpus, known, np.empty((0, 0), np.int64), documents, rng)
+
+
+def _dev(
+    queries: Queries,
+    corpus: Corpus,
+    known: Mapping[int, Mapping[int, int]],
+    negatives: NDArray[np.int64],
+    documents: int,
+    rng: np.random.Generator,
+) -> Dev:
+    relevant = np.array([doc for docs in known.values() for doc in docs], np.int64)
+    preferred = np.concatenate([relevant, negatives.ravel(), rng.permutation(len(corpus))])
+    _, first = np.unique(preferred, return_index=True)
+    taken = np.sort(preferred[np.sort(first)[: max(documents, len(np.unique(relevant)))]])
+    sample = Corpus([str(doc) for doc in taken], corpus.texts.take(taken))
+    grades = {str(anchor): {str(doc): grade for doc, grade in docs.items()} for anchor, docs in known.items()}
+    return Dev(sample, queries, Qrels(grades))
+
+
+class Evaluator(BaseEvaluator):
+    """The metric of a dev split by the model as it is now, for sentence-transformers' trainers.
+
+    In bfloat16 where training multiplies that, and at the length that is trained on.
+    """
+
+    def __init__(self, dev: Dev, retriever: Retriever, encoder: Any, metric: Metric, bfloat16: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dev, self._retriever, self._encoder, self._metric = dev, retriever, encoder, metric
+        self._bfloat16 = bfloat16
+        self.metric = self.primary_metric = str(metric)
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """The mean by the metric's name."""
+        self._encoder.adopt(model)
+        model.eval()
+        dev = self._dev
+        halved = torch.autocast(model.device.type, torch.bfloat16, enabled=self._bfloat16)
+        with clock.listening(None), cache.using("off"), halved:
+            self._retriever.index(dev.corpus)
+            run = self._retriever.search(dev.queries, min(self._metric.k or len(dev.corpus), len(dev.corpus)))
+        _, values = score(run, dev.qrels, [self._metric])
+        return {str(self._metric): float(values[str(self._metric)].mean())}

@@ -1,0 +1,68 @@
+"""What a training leaves: a folder that loads like any model, configs to measure it, and its manifest, written last.
+
+<output>/config.json model.safetensors ...   the best checkpoint
+<output>/conf/retriever/*.yaml               base and tuned, and BM25 with each
+<output>/manifest.json                       data, base model, settings, machine, curve
+<output>/.training/                          checkpoints, while it is not finished
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import files
+from harness.errors import ConfigError
+
+MANIFEST = "manifest.json"
+_WORK, _PLAN = ".training", "plan.json"
+
+
+def work_folder(output: Path) -> Path:
+    """Where the checkpoints of a training lie."""
+    return output / _WORK
+
+
+def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
+    """The manifest of this very training where it is finished; None where it is to begin or to go on.
+
+    `plan` is the hash of all that it depends on. Raises `ConfigError` for a folder that holds something else.
+    """
+    choice = f"choose another folder: output=FOLDER; or train anew in its place: output={output} resume=false"
+    done, begun = output / MANIFEST, work_folder(output) / _PLAN
+    if not _plan_of(done) and not _plan_of(begun) and output.is_dir() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty and no training wrote it; choose another folder: output=FOLDER")
+    if anew:
+        shutil.rmtree(work_folder(output), ignore_errors=True)
+        done.unlink(missing_ok=True)
+    if found := _plan_of(done):
+        if found == plan:
+            return dict(json.loads(done.read_text(encoding="utf-8")))
+        raise ConfigError(f"{output} holds a model of another training (other settings, data or base model); {choice}")
+    if (found := _plan_of(begun)) and found != plan:
+        raise ConfigError(f"in {output} another training was begun (other settings, data or base model); {choice}")
+    files.write(begun, json.dumps({"plan": plan}).encode())
+    return None
+
+
+def _plan_of(path: Path) -> str | None:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["plan"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(output: Path, model: Any, manifest: Mapping[str, Any], configs: Mapping[str, str]) -> None:
+    """Put the model and the configs into the folder, then the manifest; the checkpoints go."""
+    fresh = work_folder(output) / "model"
+    shutil.rmtree(fresh, ignore_errors=True)
+    model.save_pretrained(str(fresh), create_model_card=False)
+    for path in [path for path in output.iterdir() if path.name != _WORK]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in fresh.iterdir():
+        path.rename(output / path.name)
+    for name, text in configs.items():
+        files.write(output / "conf" / "retriever" / f"{name}.yaml", text.encode())
+    files.write(output / MANIFEST, json.dumps(manifest, indent=2, default=str).encode() + b"\n")
+    shutil.rmtree(work_folder(output))
