@@ -4,13 +4,16 @@ import re
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-from harness.cli import build
+from harness.cli import build, settings, tuned
 from harness.cli.conf import conf, options_of
+from harness.cli.train import TrainConfig
 from harness.cli.validate import whole
 from harness.errors import ConfigError
 from harness.metrics import parse
 from harness.runner import TimingPlan
+from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Retriever
 
 FILES = sorted(conf().rglob("*.yaml"))
@@ -73,7 +76,8 @@ def test_an_experiment_asks_only_for_what_exists(name):
     params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     for group in ("retriever", "dataset"):
         known = {option for option, _ in options_of(group)}
-        assert set(params[group].split(",")) <= known
+        made = set(tuned.NAMES) if name == "finetune" else set()  # by harness train
+        assert set(params[group].split(",")) <= known | made
     for metric in config["metrics"]:
         assert (parse(metric).k or 0) <= config["k"]
 
@@ -107,3 +111,22 @@ def test_an_unknown_key_deep_inside_is_an_error_that_names_the_choices():
     config["retrievers"]["dense"]["encoder"]["devise"] = "cpu"
     with pytest.raises(ConfigError, match=r"retriever\.retrievers\.dense\.encoder has no key 'devise'.*did you mean"):
         build.construct(config, "retriever")
+
+
+@pytest.mark.parametrize("generator", [name for name, _ in options_of("generator")])
+@pytest.mark.parametrize("negatives", [name for name, _ in options_of("negatives")])
+def test_a_synthesis_composes_with_every_generator_and_all_negatives(generator, negatives):
+    config = build.composed([f"generator={generator}", f"negatives={negatives}"], name="synthesize")
+    for group in ("generator", "negatives"):
+        build.check_keys(config[group], group)
+
+
+@pytest.mark.parametrize("negatives", [name for name, _ in options_of("negatives")])
+def test_a_training_composes_with_every_kind_of_negatives(negatives):
+    config = build.composed(["dataset=nfcorpus", f"negatives={negatives}"], name="train")
+    build.check_keys(config["negatives"], "negatives")
+    chosen = settings.checked(TrainConfig, OmegaConf.create(config), "harness train")
+    assert chosen.training == TrainingPlan()
+    assert chosen.loss == LossPlan()
+    assert chosen.dev == DevPlan()
+    assert chosen.leaks == LeakPlan()

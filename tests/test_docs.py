@@ -10,7 +10,7 @@ import pytest
 import yaml
 from readme_blocks import README, block, generated
 
-from harness.cli import build, read
+from harness.cli import JOBS, build, read
 from harness.cli.conf import conf, options_of
 from harness.gate.baseline import read as read_baseline
 from harness.metrics import parse
@@ -72,7 +72,8 @@ def test_every_command_of_the_readme_composes(line):
     if (given := shlex.split(line)[1:])[0] in READING:
         assert callable(read.parser().parse_args(given).command)
         return
-    words = [word for word in given if not word.startswith("-") and word != "job"]
+    command = given.pop(0) if given[0] in JOBS else "run"
+    words = [word for word in given if not word.startswith(("-", "tuned=")) and word != "job"]
     if words[:1] in (["validate"], ["explain"]):
         words = [word for word in words[1:] if not word.startswith(("query=", "doc=", "top="))]
     if "retriever=mine" in words:  # the reader's own
@@ -85,9 +86,9 @@ def test_every_command_of_the_readme_composes(line):
             singles.append(f"{group}={values.split('],')[0].removesuffix(']')}]")
             continue
         assert set(values.split(",")) <= {name for name, _ in options_of(group)}
-    if not any(word.startswith(("retriever=", "experiment=")) for word in singles):
+    if command == "run" and not any(word.startswith(("retriever=", "experiment=")) for word in singles):
         singles = ["retriever=bm25", *singles]
-    assert build.composed(singles)["k"] >= 10
+    assert build.composed(singles, name=command)["k"] >= 10
 
 
 def test_the_workflow_runs_commands_that_there_are():

@@ -27,6 +27,11 @@ measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows t
   harness retriever=bm25 dataset=folder dataset.path=FOLDER      your own collection
   harness run --help                               groups, options and the whole config
 
+train (Hydra too: --help after the command shows its config):
+  harness synthesize generator=titles dataset=scifact            training triplets from a corpus
+  harness train dataset=nfcorpus leaks.queries=drop leaks.positives=allow      fine-tune the model of a retriever
+  harness experiment=finetune                      base, tuned, BM25 and hybrids, on the target and on others
+
 completion: eval "$(harness -sc install=bash)"
 """
 

@@ -12,6 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from harness.encoders.model import Model
 from harness.errors import ConfigError
 
+NAMES = ("base", "tuned", "hybrid_base", "hybrid_tuned")
+"""The retrievers that a training leaves configs of."""
 _HYBRID = """\
 # BM25 and the {which} model, fused.
 defaults:

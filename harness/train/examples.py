@@ -58,7 +58,7 @@ class Examples:
 
 
 def of_dataset(dataset: Dataset, negatives: Negatives, per_query: int, seed: int) -> Examples:
-    """Up to `per_query` positives of each judged query, those of the highest grade first, each with negatives."""
+    """Up to `per_query` relevant documents of each judged query, drawn at random, each with negatives."""
     place = {doc: number for number, doc in enumerate(dataset.corpus.ids)}
     known = {
         number: {place[doc]: grade for doc, grade in dataset.qrels[query].items() if grade > 0 and doc in place}
@@ -66,9 +66,7 @@ def of_dataset(dataset: Dataset, negatives: Negatives, per_query: int, seed: int
     }
     rng = np.random.default_rng(seed)
     pairs = [
-        (anchor, doc)
-        for anchor, docs in known.items()
-        for doc in sorted(rng.permutation(sorted(docs)).tolist(), key=lambda doc: -docs[doc])[:per_query]
+        (anchor, doc) for anchor, docs in known.items() for doc in rng.permutation(sorted(docs))[:per_query].tolist()
     ]
     asked = dataset.queries.texts.take(np.array([anchor for anchor, _ in pairs], np.int64))
     queries = Queries([str(number) for number in range(len(pairs))], asked)

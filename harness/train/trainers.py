@@ -148,7 +148,7 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # a new head is expected to be new
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a new head is expected to be new
     try:
         yield
     finally:

@@ -1,0 +1,158 @@
+"""What is trained on: rows, dev queries that are held out, and the guard against leaks."""
+
+import numpy as np
+import pytest
+
+from harness.errors import ConfigError
+from harness.metrics import parse, score
+from harness.train.dev import Evaluator, held_out, of_split
+from harness.train.examples import Examples, of_dataset, of_file
+from harness.train.leaks import guarded, leaks
+from harness.train.negatives import Random
+from harness.train.plan import LeakPlan
+from harness.train.triplets import Triplets, write
+from harness.types import Corpus, Dataset, Qrels, Queries, Run
+
+LONG = " ".join(f"word{number}" for number in range(60))
+CATS = "why do cats purr?"
+SMALL = Corpus(["a", "b", "c", "d"], ["Cats purr.", f"A title {LONG}", "Dogs bark.", "The moon."])
+
+
+def rows_of(anchors, documents, rows):
+    known = {}
+    for anchor, positive, *_ in rows:
+        known.setdefault(anchor, {})[positive] = 1
+    corpus = Corpus([str(number) for number in range(len(documents))], documents)
+    return Examples(anchors, corpus, np.array(rows, np.int64), known, "made")
+
+
+def held(*queries, relevant):
+    """The test split of a small collection, each query answered by one document."""
+    ids = [f"t{number}" for number in range(len(queries))]
+    return Dataset("small", "test", SMALL, Queries(ids, queries), Qrels({key: {relevant: 1} for key in ids}))
+
+
+def found(anchors, documents, test):
+    rows = [[number, number] for number in range(len(anchors))]
+    return {leak.kind: leak for leak in leaks(rows_of(list(anchors), list(documents), rows), test)}
+
+
+@pytest.mark.parametrize("asked", ["why do cats purr?", "Why do CATS purr", "  why\tdo cats—purr "])
+def test_a_test_query_is_found_also_in_other_writing(asked):
+    leak = found([asked, "what else"], ["x", "y"], held(CATS, relevant="a"))["queries"]
+    assert (leak.found, leak.of) == (1, 1)
+    assert leak.rows.tolist() == [True, False]
+
+
+def test_another_query_is_no_leak():
+    assert found(["why do cats sleep?"], ["x"], held(CATS, relevant="a")) == {}
+
+
+@pytest.mark.parametrize(
+    "text", [f"A title {LONG}", LONG, f"A title {LONG} more", f"other {LONG}", f"A TITLE {LONG.upper()}!"]
+)
+def test_a_test_document_is_found_also_without_its_title_or_its_end(text):
+    leak = found(["anything"], [text], held(CATS, relevant="b"))["positives"]
+    assert (leak.found, leak.of) == (1, 1)
+
+
+def test_a_document_that_answers_no_test_query_may_be_trained_on():
+    assert found(["anything"], ["Dogs bark."], held(CATS, relevant="b")) == {}
+
+
+def test_a_leak_is_refused_dropped_or_allowed():
+    made = rows_of(["Why do cats purr", "dogs", "moon"], ["Cats purr.", "Dogs bark.", "x"], [[0, 1], [1, 0], [2, 2]])
+    with pytest.raises(ConfigError) as refused:
+        guarded(made, held(CATS, relevant="a"), LeakPlan())
+    assert "1 of 1 queries of small test (such as 'why do cats purr?')" in str(refused.value)
+    assert "1 of 1 positives of small test (such as 'Cats purr.')" in str(refused.value)
+    assert "leaks.queries=drop leaks.positives=drop" in str(refused.value)
+    assert "leaks.queries=allow leaks.positives=allow" in str(refused.value)
+    with pytest.raises(ConfigError, match="positives"):
+        guarded(made, held(CATS, relevant="a"), LeakPlan(queries="drop"))
+    kept, told = guarded(made, held(CATS, relevant="a"), LeakPlan(queries="drop", positives="allow"))
+    assert kept.rows.tolist() == [[1, 0], [2, 2]]
+    assert [leak.kind for leak in told] == ["queries", "positives"]
+    assert guarded(made, held(CATS, relevant="a"), LeakPlan(queries="drop", positives="drop"))[0].rows.tolist() == [
+        [2, 2]
+    ]
+    assert len(guarded(made, held(CATS, relevant="a"), LeakPlan(queries="allow", positives="allow"))[0].rows) == 3
+
+
+def test_the_splits_of_a_real_collection_leak(collection, data):
+    from harness.datasets import beir
+
+    train = beir.read(data / "scifact", "scifact", "train")
+    rows = of_dataset(train, Random(0), 10, 0)
+    told = {leak.kind: leak for leak in leaks(rows, collection("scifact"))}
+    assert told["queries"].found == 2, "such as: Obesity decreases life quality."
+    assert told["positives"].found == 181
+    assert len(rows.rows) == 919
+
+
+def test_rows_of_a_dataset_have_only_negatives_that_are_no_positives():
+    corpus = Corpus([f"d{number}" for number in range(30)], [f"text {number}" for number in range(30)])
+    judged = {f"q{row}": {f"d{row}": 1, f"d{row + 1}": 2, "d29": 0, "lost": 1} for row in range(10)}
+    made = Dataset("made", "train", corpus, Queries(judged, judged), Qrels(judged))
+    rows = of_dataset(made, Random(3), 1, 0)
+    assert rows.rows.shape == (10, 5)
+    for anchor, positive, *negatives in rows.rows.tolist():
+        assert positive in (anchor, anchor + 1)
+        assert not {anchor, anchor + 1} & set(negatives)
+    assert rows.known[3] == {3: 1, 4: 2}
+    assert len(of_dataset(made, Random(1), 5, 0).rows) == 20, "each positive is a row"
+    assert rows.fingerprint == of_dataset(made, Random(3), 1, 0).fingerprint
+    assert rows.fingerprint != of_dataset(made, Random(3), 1, 1).fingerprint
+
+
+def test_equal_texts_of_a_file_are_one_anchor_and_one_document(tmp_path):
+    write(tmp_path / "t.jsonl", Triplets(["a", "a", "b"], ["x", "y", "x"], [["y"], ["z"], ["z"]]))
+    made = of_file(tmp_path / "t.jsonl")
+    assert made.anchors == ["a", "b"]
+    assert list(made.documents.texts) == ["x", "y", "z"]
+    assert made.rows.tolist() == [[0, 0, 1], [0, 1, 2], [1, 0, 2]]
+    assert made.known == {0: {0: 1, 1: 1}, 1: {0: 1}}
+
+
+def many(n=60):
+    return rows_of(
+        [f"q{row}" for row in range(n)], [f"text {row}" for row in range(n)], [[row, row] for row in range(n)]
+    )
+
+
+def test_dev_queries_are_in_no_row_and_their_answers_are_among_the_documents():
+    dev, left = held_out(many(), 100, 20, 0)
+    asked = {int(key) for key in dev.queries.ids}
+    assert len(asked) == 6, "a tenth at most"
+    assert not asked & set(left.rows[:, 0].tolist())
+    assert len(left.rows) == 54
+    assert len(dev.corpus) == 20
+    assert {doc for docs in dev.qrels.values() for doc in docs} <= set(dev.corpus.ids)
+
+
+def test_too_few_queries_to_hold_some_out_are_refused():
+    with pytest.raises(ConfigError, match=r"made has 5 training queries, too few .* dev\.split=dev"):
+        held_out(many(5), 100, 20, 0)
+
+
+def test_a_dev_split_is_sampled(collection):
+    dev = of_split(collection("cranfield"), 10, 200, 0)
+    assert len(dev.queries) == 10
+    assert len(dev.corpus) == 200
+    assert all(docs for docs in dev.qrels.values())
+
+
+def test_the_dev_figure_is_our_metric(minilm, models):
+    from sentence_transformers import SentenceTransformer
+
+    from harness.encoders.dense import DenseEncoder
+    from harness.retrievers.dense import Dense
+
+    dev, _ = held_out(many(), 100, 60, 0)
+    encoder = DenseEncoder(str(models / "all-MiniLM-L6-v2"), device="cpu")
+    model = SentenceTransformer(str(models / "all-MiniLM-L6-v2"), device="cpu")
+    evaluator = Evaluator(dev, Dense(encoder), encoder, parse("mrr@10"), bfloat16=False)
+    minilm.index(dev.corpus)
+    run: Run = minilm.search(dev.queries, 10)
+    _, values = score(run, dev.qrels, [parse("mrr@10")])
+    assert evaluator(model) == {"mrr@10": pytest.approx(float(values["mrr@10"].mean()))}
