@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_models import write_dense, write_masked
 from trainable import write_ciphered
 
@@ -242,3 +243,11 @@ def test_a_mistake_is_named_with_what_to_do(name, here, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert said in err
     assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_trains_in_bfloat16(here, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    words = [word for word in LEARNS if not word.startswith(("training.device", "training.dtype"))]
+    assert harness(monkeypatch, *words, *here) == 0
+    assert manifest()["before"] < max(entry["ndcg@10"] for entry in manifest()["curve"] if "ndcg@10" in entry)

@@ -86,9 +86,10 @@ def job(config: DictConfig) -> None:
     with listening(listener() if fit.on_main() else None):
         data = _data(settings)
         plan = _plan(settings, data, base.identity)
-        if found := outcome.claim(settings.output, plan, anew=not settings.resume) if fit.on_main() else None:
-            say(f"{settings.output} is trained; again with resume=false")
-            _show(found, settings.output)
+        if found := _claimed(settings, plan):
+            tell(f"{settings.output} is trained; again with resume=false")
+            if fit.on_main():
+                _show(found, settings.output)
             return
         where = trainers.device(settings.training)
         tell(f"training on {where}: {len(data.examples.rows):,} rows of {data.examples.said}")
@@ -111,6 +112,13 @@ def job(config: DictConfig) -> None:
         }
         outcome.save(settings.output, fitted.model, manifest, configs(config, place, family.after, settings.output))
     _show(manifest, settings.output)
+
+
+def _claimed(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
+    """The manifest of this very training where it is finished; of several processes only the first one writes."""
+    if fit.on_main():
+        return outcome.claim(settings.output, plan, anew=not settings.resume)
+    return outcome.finished(settings.output, plan) if settings.resume else None
 
 
 def _silent(_: str) -> None:

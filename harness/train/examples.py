@@ -5,29 +5,18 @@ They come from a dataset's judged training queries with negatives beside them, o
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.train import triplets
-from harness.train.negatives import filled
+from harness.train.negatives import Negatives, filled
 from harness.types import Corpus, Dataset, Queries
-
-
-class Negatives(Protocol):
-    """Chooses `n` negatives for a query: conf/negatives/*.yaml."""
-
-    n: int
-
-    def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Document numbers for each query, none of them among its known positives; fewer where fewer are left."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Negatives for training: documents that do not answer a query, mined from a retriever's run or drawn at random."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,16 @@ from numpy.typing import NDArray
 from harness.clock import stage
 from harness.errors import ConfigError
 from harness.types import Corpus, Queries, Retriever
+
+
+class Negatives(Protocol):
+    """Chooses `n` negatives for a query: conf/negatives/*.yaml."""
+
+    n: int
+
+    def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
+        """Document numbers for each query, none of them among its known positives; fewer where fewer are left."""
+        ...
 
 
 class Random:

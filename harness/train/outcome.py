@@ -36,14 +36,20 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
     if anew:
         shutil.rmtree(work_folder(output), ignore_errors=True)
         done.unlink(missing_ok=True)
-    if found := _plan_of(done):
-        if found == plan:
-            return dict(json.loads(done.read_text(encoding="utf-8")))
+    if found := finished(output, plan):
+        return found
+    if _plan_of(done):
         raise ConfigError(f"{output} holds a model of another training (other settings, data or base model); {choice}")
-    if (found := _plan_of(begun)) and found != plan:
+    if _plan_of(begun) not in (None, plan):
         raise ConfigError(f"in {output} another training was begun (other settings, data or base model); {choice}")
     files.write(begun, json.dumps({"plan": plan}).encode())
     return None
+
+
+def finished(output: Path, plan: str) -> dict[str, Any] | None:
+    """The manifest in a folder, where it is that of the training with this plan."""
+    path = output / MANIFEST
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan else None
 
 
 def _plan_of(path: Path) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,23 +18,12 @@ from harness.errors import ConfigError, DataError
 from harness.files import write_together
 from harness.train import triplets
 from harness.train.candidates import Candidate, Generated, Generator, Task
-from harness.train.negatives import extended
+from harness.train.negatives import Negatives, extended
 from harness.train.triplets import Triplets
 from harness.train.words import normalised
 from harness.types import Corpus, Queries, Retriever, Strings
 
 Some = TypeVar("Some")
-
-
-class Negatives(Protocol):
-    """Chooses negatives: conf/negatives/*.yaml."""
-
-    n: int
-    """For each query."""
-
-    def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Document numbers for each query, none of them among its known positives."""
-        ...
 
 
 @dataclass(frozen=True)
