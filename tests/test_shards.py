@@ -330,7 +330,7 @@ def test_a_file_taken_for_abandoned_before_it_was_locked_is_made_once_more(path,
 
 def test_files_that_belong_together_are_there_together_or_not_at_all(way, tmp_path, monkeypatch):
     contents = {tmp_path / "a" / "one": b"1", tmp_path / "b" / "other": b"2", tmp_path / "a" / "last": b"3"}
-    fill, filled = files._fill, []
+    fill, filled = files.fill, []
 
     def full(handle, pieces):
         filled.append(pieces)
@@ -339,7 +339,7 @@ def test_files_that_belong_together_are_there_together_or_not_at_all(way, tmp_pa
         fill(handle, pieces)
 
     with monkeypatch.context() as during:
-        during.setattr(files, "_fill", full)
+        during.setattr(files, "fill", full)
         with pytest.raises(StoreError, match="cannot be written: No space left on device"):
             files.write_together(contents)
     if way == "unnamed":

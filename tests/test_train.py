@@ -219,6 +219,13 @@ def test_a_file_of_triplets_is_trained_on(here, monkeypatch):
     assert manifest()["data"]["rows"] == 36
 
 
+def test_a_missing_package_is_named_before_anything_is_done(here, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert harness(monkeypatch, *TRAIN, *here) == 1
+    assert "pip install 'retrieval-harness[train]'" in capsys.readouterr().err
+    assert not Path("models").exists()
+
+
 WRONG = {
     "nothing": (["train"], "nothing to train on; give dataset=NAME with a training split, or triplets=FILE"),
     "bm25": ([*TRAIN, "retriever=bm25"], "this retriever has no model of its own to train"),

@@ -76,6 +76,7 @@ def job(config: DictConfig) -> None:
     """Train, or find that it is trained."""
     run = HydraConfig.get()
     settings = checked(TrainConfig, config, "harness train")
+    trainers.check_packages()
     metric = parse(settings.dev.metric)
     place = place_of(settings.retriever)
     encoder = build.construct({**place.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
@@ -18,6 +17,15 @@ from harness.train.families import Family
 from harness.train.plan import TrainingPlan
 
 _LIBRARY = "sentence_transformers"
+
+
+def check_packages() -> None:
+    """Raises `ConfigError` where a package that trains is missing."""
+    try:
+        import accelerate  # noqa: F401
+        import datasets  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"training takes more packages ({error}): pip install 'retrieval-harness[train]'") from None
 
 
 def device(plan: TrainingPlan) -> str:
@@ -61,6 +69,8 @@ def trainer(
     work: Path,
 ) -> Any:
     """The family's trainer, its checkpoints in the folder `work`."""
+    from datasets import Dataset
+
     module = importlib.import_module(_LIBRARY)
     made = _plain(getattr(module, family.trainer))(
         model=model,
@@ -72,7 +82,7 @@ def trainer(
             data_seed=seed,
             prompts=family.prompts(model, columns) or None,
         ),
-        train_dataset=datasets.Dataset.from_dict(dict(columns)),
+        train_dataset=Dataset.from_dict(dict(columns)),
         loss=loss,
         evaluator=evaluator,
         callbacks=[EarlyStoppingCallback(plan.patience)] if plan.patience else [],
@@ -140,6 +150,7 @@ class Progress(TrainerCallback):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the bars of the libraries below, which know nothing of ours."""
+    import datasets
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
 
