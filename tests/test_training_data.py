@@ -130,6 +130,17 @@ def test_dev_queries_are_in_no_row_and_their_answers_are_among_the_documents():
     assert {doc for docs in dev.qrels.values() for doc in docs} <= set(dev.corpus.ids)
 
 
+def test_no_more_than_half_of_the_dev_documents_answer_a_query():
+    rows = [[row, 10 * row + place] for row in range(40) for place in range(10)]
+    made = rows_of([f"q{row}" for row in range(40)], [f"text {row}" for row in range(400)], rows)
+    dev, left = held_out(made, 100, 50, 0)
+    assert len(dev.queries) == 2
+    assert len(dev.corpus) == 50
+    assert len({int(anchor) for anchor in left.rows[:, 0]}) == 38, "those that are not asked are trained on"
+    whole, _ = held_out(made, 100, None, 0)
+    assert (len(whole.queries), len(whole.corpus)) == (4, 400)
+
+
 def test_too_few_queries_to_hold_some_out_are_refused():
     with pytest.raises(ConfigError, match=r"made has 5 training queries, too few .* dev\.split=dev"):
         held_out(many(5), 100, 20, 0)

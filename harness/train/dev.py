@@ -29,7 +29,7 @@ class Dev:
     qrels: Qrels
 
 
-def held_out(examples: Examples, queries: int, documents: int, seed: int) -> tuple[Dev, Examples]:
+def held_out(examples: Examples, queries: int, documents: int | None, seed: int) -> tuple[Dev, Examples]:
     """Dev queries from the anchors, a tenth of them at most, and the examples without them."""
     rng = np.random.default_rng(seed)
     anchors = np.unique(examples.rows[:, 0])
@@ -39,24 +39,37 @@ def held_out(examples: Examples, queries: int, documents: int, seed: int) -> tup
             f"{examples.said} has {len(anchors)} training queries, too few to hold some out; give 10 or more, or a "
             "split to choose checkpoints by: dev.split=dev"
         )
-    rows = examples.rows[np.isin(examples.rows[:, 0], chosen)]
-    known = {int(anchor): examples.known[int(anchor)] for anchor in chosen}
+    known = _within({int(anchor): examples.known[int(anchor)] for anchor in chosen}, documents)
     asked = Queries([str(anchor) for anchor in known], [examples.anchors[anchor] for anchor in known])
-    return _dev(asked, examples.documents, known, rows[:, 2:], documents, rng), examples.without(chosen)
+    rows = examples.rows[np.isin(examples.rows[:, 0], list(known))]
+    return _dev(asked, examples.documents, known, rows[:, 2:], documents, rng), examples.without(known)
 
 
-def of_split(dataset: Dataset, queries: int, documents: int, seed: int) -> Dev:
+def of_split(dataset: Dataset, queries: int, documents: int | None, seed: int) -> Dev:
     """Dev queries from a split of the dataset."""
     rng = np.random.default_rng(seed)
     place = {doc: number for number, doc in enumerate(dataset.corpus.ids)}
     chosen = np.sort(rng.permutation(len(dataset.queries))[:queries])
     ids, texts = dataset.queries.ids.take(chosen), dataset.queries.texts.take(chosen)
-    known = {
+    judged = {
         row: {place[doc]: grade for doc, grade in dataset.qrels[query].items() if grade > 0 and doc in place}
         for row, query in enumerate(ids)
     }
-    asked = Queries([str(row) for row in known], texts)
+    known = _within(judged, documents)
+    asked = Queries([str(row) for row in known], [texts[row] for row in known])
     return _dev(asked, dataset.corpus, known, np.empty((0, 0), np.int64), documents, rng)
+
+
+def _within(known: Mapping[int, Mapping[int, int]], documents: int | None) -> dict[int, Mapping[int, int]]:
+    """The first queries, one at least, whose answers are no more than half of the documents."""
+    kept: dict[int, Mapping[int, int]] = {}
+    relevant: set[int] = set()
+    for number, docs in known.items():
+        relevant |= docs.keys()
+        if kept and documents is not None and len(relevant) > documents // 2:
+            break
+        kept[number] = docs
+    return kept
 
 
 def _dev(
@@ -64,13 +77,13 @@ def _dev(
     corpus: Corpus,
     known: Mapping[int, Mapping[int, int]],
     negatives: NDArray[np.int64],
-    documents: int,
+    documents: int | None,
     rng: np.random.Generator,
 ) -> Dev:
     relevant = np.array([doc for docs in known.values() for doc in docs], np.int64)
     preferred = np.concatenate([relevant, negatives.ravel(), rng.permutation(len(corpus))])
     _, first = np.unique(preferred, return_index=True)
-    taken = np.sort(preferred[np.sort(first)[: max(documents, len(np.unique(relevant)))]])
+    taken = np.sort(preferred[np.sort(first)[: None if documents is None else max(documents, len(set(relevant)))]])
     sample = Corpus([str(doc) for doc in taken], corpus.texts.take(taken))
     grades = {str(anchor): {str(doc): grade for doc, grade in docs.items()} for anchor, docs in known.items()}
     return Dev(sample, queries, Qrels(grades))

@@ -29,8 +29,11 @@ class DevPlan(_Strict):
     split: str | None = None
     """A split of the dataset; None: training queries that are held out."""
     queries: int = Field(100, ge=1)
-    documents: int = Field(500, ge=1)
-    """Those that answer a dev query come first, then the negatives of its rows, then any."""
+    documents: int | None = Field(2000, ge=1)
+    """None: all. Those that answer a dev query come first, then the negatives of its rows, then any.
+
+    Fewer queries are asked where more than half of the documents would answer them.
+    """
     metric: str = "ndcg@10"
 
 
