@@ -99,6 +99,19 @@ def test_nothing_is_left_out_where_nothing_more_is_known(folder):
     torch.testing.assert_close(loss(columns(model), mine), plain)
 
 
+@pytest.mark.parametrize("plan", [LossPlan(), LossPlan(mini_batch=2), LossPlan(matryoshka=[8])])
+def test_the_trainer_puts_the_model_that_processes_share_in_the_place_of_the_bare_one(folder, plan):
+    from sentence_transformers import SentenceTransformerTrainer
+
+    model, shared = SentenceTransformer(str(folder), device="cpu"), torch.nn.Identity()
+    loss = family_of(DenseEncoder(str(folder))).loss(model, known(), plan)
+    assert hasattr(loss, "model"), "else the trainer leaves every process to its own gradients"
+    SentenceTransformerTrainer.__new__(SentenceTransformerTrainer).override_model_in_loss(loss, shared)
+    owners = [part for part in loss.modules() if "model" in part._modules]
+    assert len(owners) >= 2
+    assert all(part.model is shared for part in owners)
+
+
 @pytest.mark.parametrize("mini_batch", [None, 2])
 def test_matryoshka_adds_the_loss_of_each_dimension(folder, mini_batch):
     model = SentenceTransformer(str(folder), device="cpu").eval()

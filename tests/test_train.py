@@ -227,6 +227,10 @@ def test_a_missing_package_is_named_before_anything_is_done(here, monkeypatch, c
 
 
 WRONG = {
+    "pairs": (
+        [*TRAIN, "retriever=rerank", "negatives=none", "retriever@retriever.first_stage=bm25"],
+        "a cross-encoder learns nothing from positives alone; choose negatives=mined",
+    ),
     "nothing": (["train"], "nothing to train on; give dataset=NAME with a training split, or triplets=FILE"),
     "bm25": ([*TRAIN, "retriever=bm25"], "this retriever has no model of its own to train"),
     "three": ([*TRAIN, "retriever=hybrid_three"], "this retriever has several models"),
@@ -246,6 +250,8 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_mistake_is_named_with_what_to_do(name, here, monkeypatch, capsys):
     words, said = WRONG[name]
+    if name == "pairs":
+        words = [*words, here[0].replace("encoder", "scorer.encoder")]
     assert harness(monkeypatch, *words) == 1
     err = capsys.readouterr().err
     assert said in err

@@ -3,7 +3,8 @@
 A sample of the documents is easier than the whole corpus: its figure chooses a checkpoint and is no result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,9 +109,24 @@ class Evaluator(BaseEvaluator):
         self._encoder.adopt(model)
         model.eval()
         dev = self._dev
-        halved = torch.autocast(model.device.type, torch.bfloat16, enabled=self._bfloat16)
-        with clock.listening(None), cache.using("off"), halved:
+        with clock.listening(None), cache.using("off"), _halved(model, self._bfloat16):
             self._retriever.index(dev.corpus)
             run = self._retriever.search(dev.queries, min(self._metric.k or len(dev.corpus), len(dev.corpus)))
         _, values = score(run, dev.qrels, [self._metric])
         return {str(self._metric): float(values[str(self._metric)].mean())}
+
+
+@contextmanager
+def _halved(model: Any, bfloat16: bool) -> Iterator[None]:
+    """Let the model multiply in bfloat16 meanwhile, and nothing else: scores are added up in float32."""
+    forward = model.forward
+
+    def halved(*features: Any, **more: Any) -> Any:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+            return forward(*features, **more)
+
+    model.forward = halved
+    try:
+        yield
+    finally:
+        del model.forward

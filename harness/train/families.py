@@ -96,7 +96,7 @@ class DenseFamily(Family):
             whole = model.get_embedding_dimension()
             return losses.MatryoshkaLoss(model, inner, [whole, *plan.matryoshka]) if plan.matryoshka else inner
 
-        return Masked(known, cos_sim if cosine else dot_score, make, by_row=False)
+        return Masked(model, known, cos_sim if cosine else dot_score, make, by_row=False)
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
         """Exact search."""
@@ -129,7 +129,7 @@ class SpladeFamily(Family):
                 return losses.SpladeLoss(model, inner, **weights)
             return losses.CachedSpladeLoss(model, inner, mini_batch_size=plan.mini_batch, **weights)
 
-        return Masked(known, dot_score, make, by_row=False)
+        return Masked(model, known, dot_score, make, by_row=False)
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
         """Postings."""
@@ -185,7 +185,7 @@ class ColBERTFamily(Family):
             kind = losses.CachedMultiVectorMultipleNegativesRankingLoss
             return kind(model, mini_batch_size=plan.mini_batch, **shared)
 
-        return Masked(known, colbert_scores, make, by_row=True)
+        return Masked(model, known, colbert_scores, make, by_row=True)
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
         """Every document."""
@@ -207,6 +207,11 @@ class CrossFamily(Family):
         """Pairs, 1 for a positive and 0 for a negative."""
         texts, rows = examples.documents.texts, examples.rows
         n = rows.shape[1] - 1
+        if n < 2:
+            raise ConfigError(
+                "a cross-encoder learns nothing from positives alone; choose negatives=mined or negatives=random, or a "
+                "file of triplets with negatives"
+            )
         anchors = [examples.anchors[anchor] for anchor in rows[:, 0] for _ in range(n)]
         documents = texts.take(rows[:, 1:].ravel())
         return {"anchor": anchors, "document": documents, "label": [1.0, *[0.0] * (n - 1)] * len(rows)}

@@ -20,14 +20,14 @@ class Known:
 
     def __init__(self, positives: Mapping[int, Iterable[int]], documents: int) -> None:
         pairs = [anchor * documents + doc for anchor, docs in positives.items() for doc in docs]
-        self._pairs: NDArray[np.int64] = np.unique(np.array(pairs, np.int64))
+        self._pairs: NDArray[np.int64] = np.unique(np.array([*pairs, -1], np.int64))
         self._documents = documents
 
     def mask(self, labels: torch.Tensor) -> torch.Tensor:
         """[rows, rows, columns] whether a row's anchor has a positive there; its own is no such place."""
         numbers = labels.cpu().numpy()
         asked = numbers[:, 0, None, None] * self._documents + numbers[None, :, 1:]
-        found = np.isin(asked, self._pairs)
+        found = self._pairs[np.searchsorted(self._pairs, asked, side="right") - 1] == asked
         own = np.arange(len(numbers))
         found[own, own, 0] = False
         return torch.from_numpy(found).to(labels.device)
@@ -40,8 +40,11 @@ class Masked(torch.nn.Module):
     late interaction do, and not column by column.
     """
 
-    def __init__(self, known: Known, score: Score, make: Callable[[Score], torch.nn.Module], by_row: bool) -> None:
+    def __init__(
+        self, model: Any, known: Known, score: Score, make: Callable[[Score], torch.nn.Module], by_row: bool
+    ) -> None:
         super().__init__()
+        self.model = model  # the trainer puts the one that several processes share in its place, here and inside
         self._known, self._by_row = known, by_row
         self._similarity = _Similarity(score)
         self.loss = make(self._similarity)
