@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from trainable import write_ciphered
 
 from harness import __main__
 from harness.cli import build
+from harness.cli.tuned import Place, configs
 from harness.datasets import folder
 from harness.metrics import parse, score
 from harness.store import Store
@@ -226,7 +228,28 @@ def test_a_missing_package_is_named_before_anything_is_done(here, monkeypatch, c
     assert not Path("models").exists()
 
 
+def test_what_else_lies_in_a_trainings_folder_stays_there(here, monkeypatch, capsys):
+    assert harness(monkeypatch, *TRAIN, *here) == 0
+    Path("models/tuned/notes.txt").write_text("what I thought of it")
+    assert harness(monkeypatch, *TRAIN, *here, "seed=1", "resume=false") == 0
+    assert Path("models/tuned/notes.txt").read_text() == "what I thought of it"
+    shutil.copytree("models/tuned", "models/copied")
+    capsys.readouterr()
+    assert harness(monkeypatch, "experiment=finetune", "tuned=models/copied") == 1
+    assert "tuned='models/copied' was moved or copied" in capsys.readouterr().err
+
+
+def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
+    config = build.composition(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
+    found = configs(config, Place(("scorer", "encoder"), {}, None), {}, Path("out"))
+    assert "sk-not-to-be-seen" not in "".join(found.values())
+    assert "depth: ${k}" in found["base"]
+
+
 WRONG = {
+    "dev": ([*TRAIN, "dev.split=test"], "dev.split='test' is tested on or trained on"),
+    "wide": ([*TRAIN, "loss.matryoshka=[17]"], "17 is more than the model's 16 dimensions"),
+    "none": ([*TRAIN, "loss.matryoshka=[0]"], "loss.matryoshka.0=0: Input should be greater than or equal to 1"),
     "pairs": (
         [*TRAIN, "retriever=rerank", "negatives=none", "retriever@retriever.first_stage=bm25"],
         "a cross-encoder learns nothing from positives alone; choose negatives=mined",
@@ -250,6 +273,8 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_mistake_is_named_with_what_to_do(name, here, monkeypatch, capsys):
     words, said = WRONG[name]
+    if name == "wide":
+        words = [*words, *here]
     if name == "pairs":
         words = [*words, here[0].replace("encoder", "scorer.encoder")]
     assert harness(monkeypatch, *words) == 1

@@ -85,6 +85,12 @@ def public(config: DictConfig) -> dict[str, Any]:
     return dict(_public(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)))
 
 
+def masked(config: DictConfig) -> dict[str, Any]:
+    """A config as it is written, interpolations and all, but without secrets."""
+    raw = OmegaConf.to_container(config)
+    return dict(_public(raw, raw))
+
+
 def _public(raw: Any, resolved: Any, key: str = "") -> Any:
     if isinstance(resolved, Mapping):
         parts = raw if isinstance(raw, Mapping) else resolved

@@ -71,6 +71,11 @@ def _with_tuned(arguments: Sequence[str]) -> list[str]:
             f"tuned={str(folder.parent)!r} has no conf/retriever; name the output of a training: tuned=FOLDER, or make "
             f"it: harness train dataset=NAME output={folder.parent}"
         )
+    if str(folder.parent.resolve()) not in (folder / "retriever" / "tuned.yaml").read_text(encoding="utf-8"):
+        raise ConfigError(
+            f"tuned={str(folder.parent)!r} was moved or copied: its configs name another folder; put the path of the "
+            f"model into {folder / 'retriever' / 'tuned.yaml'}"
+        )
     return [*others, f"--config-dir={folder.resolve()}"]
 
 

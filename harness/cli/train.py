@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from harness.cli.settings import checked
 from harness.cli.tuned import configs, place_of
 from harness.clock import listening
 from harness.errors import ConfigError
+from harness.files import alone
 from harness.metrics import parse
 from harness.report import training as report
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
@@ -84,7 +86,7 @@ def job(config: DictConfig) -> None:
     base = encoder.find()
     first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
     tell = say if fit.on_main() else _silent
-    with listening(listener() if fit.on_main() else None):
+    with listening(listener() if fit.on_main() else None), _alone(settings.output):
         data = _data(settings)
         plan = _plan(settings, data, base.identity)
         if found := _claimed(settings, plan):
@@ -115,6 +117,11 @@ def job(config: DictConfig) -> None:
     _show(manifest, settings.output)
 
 
+def _alone(output: Path) -> AbstractContextManager[None]:
+    """One training at a time in a folder, the processes of one aside."""
+    return alone(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
+
+
 def _claimed(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
     """The manifest of this very training where it is finished; of several processes only the first one writes."""
     if fit.on_main():
@@ -143,6 +150,11 @@ def _data(settings: TrainConfig) -> Data:
     elif settings.dataset is None:
         say("no dataset is given, so no test split is guarded against leaks; add: dataset=NAME")
     plan = settings.dev
+    if plan.split is not None and plan.split in (settings.leaks.split, None if settings.triplets else settings.split):
+        raise ConfigError(
+            f"dev.split={plan.split!r} is tested on or trained on, and may not choose the checkpoint; choose another "
+            "split, or dev.split=null to hold training queries out"
+        )
     if plan.split is None:
         chosen_by, whole = dev.held_out(whole, plan.queries, plan.documents, settings.seed)
     else:

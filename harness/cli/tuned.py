@@ -9,6 +9,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from harness.cli import build
 from harness.encoders.model import Model
 from harness.errors import ConfigError
 
@@ -63,7 +64,7 @@ def _encoders(config: Any, keys: tuple[str, ...]) -> Any:
 
 def configs(config: DictConfig, place: Place, after: Mapping[str, Any], output: Path) -> dict[str, str]:
     """Yaml by name: `base` and `tuned`, as the command's config has the retriever, and BM25 fused with each."""
-    base: dict[str, Any] = OmegaConf.to_container(config.retriever)  # type: ignore[assignment]
+    base = build.masked(config.retriever)
     tuned = deepcopy(base)
     inner = tuned
     for key in place.keys:

@@ -50,7 +50,7 @@ class Model:
                 raise ConfigError(f"encoder.{name}={chosen!r}; choices: {', '.join(choices)}")
         devices(device)
         self._backend, self._attention = backend, attention
-        self._name, self._package, self._trusted = model, package, trust_remote_code
+        self._name, self._package, self.trusted = model, package, trust_remote_code
         self._device, self._dtype = device, dtype
         self._max_length, self._batch_tokens = max_length, batch_tokens
         self._model: Any = None
@@ -156,8 +156,8 @@ class Model:
         dtype = _DTYPES[usual if self._dtype == "auto" else self._dtype]
         settings: dict[str, Any] = {
             "device": device,
-            "trust_remote_code": self._trusted,
-            "local_files_only": not self._trusted,
+            "trust_remote_code": self.trusted,
+            "local_files_only": not self.trusted,
             "model_kwargs": {"dtype": dtype},
         }
         chosen = self._attention

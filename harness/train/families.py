@@ -84,7 +84,11 @@ class DenseFamily(Family):
         from sentence_transformers.sentence_transformer import losses
         from sentence_transformers.util import cos_sim, dot_score
 
-        cosine = model.similarity_fn_name == "cosine"
+        cosine, whole = model.similarity_fn_name == "cosine", model.get_embedding_dimension()
+        if wide := [width for width in plan.matryoshka or () if width > whole]:
+            raise ConfigError(
+                f"loss.matryoshka={plan.matryoshka}: {wide[0]} is more than the model's {whole} dimensions"
+            )
 
         def make(score: Score) -> torch.nn.Module:
             shared: dict[str, Any] = {"scale": plan.scale or (20.0 if cosine else 1.0), "similarity_fct": score}
@@ -93,7 +97,6 @@ class DenseFamily(Family):
                 if plan.mini_batch is None
                 else losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=plan.mini_batch, **shared)
             )
-            whole = model.get_embedding_dimension()
             return losses.MatryoshkaLoss(model, inner, [whole, *plan.matryoshka]) if plan.matryoshka else inner
 
         return Masked(model, known, cos_sim if cosine else dot_score, make, by_row=False)

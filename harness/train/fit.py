@@ -81,10 +81,11 @@ def fit(
 
 def _opened(family: Family, base: Path, plan: TrainingPlan, seed: int) -> Any:
     """The model on its device with its weights in float32, new ones drawn from the seed."""
-    settings = {"device": device(plan), "model_kwargs": {"dtype": torch.float32}, "local_files_only": True}
+    trusted = family.encoder.trusted
+    settings = {"device": device(plan), "model_kwargs": {"dtype": torch.float32}, "trust_remote_code": trusted}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return family.open(base, settings)
+        return family.open(base, {**settings, "local_files_only": not trusted})
 
 
 def checkpoint(work: Path) -> Path | None:

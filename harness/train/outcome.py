@@ -35,6 +35,7 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
         raise ConfigError(f"{output} is not empty and no training wrote it; choose another folder: output=FOLDER")
     if anew:
         shutil.rmtree(work_folder(output), ignore_errors=True)
+        files.write(begun, json.dumps({"plan": plan}).encode())  # first: the folder is a training's at every moment
         done.unlink(missing_ok=True)
     if found := finished(output, plan):
         return found
@@ -64,10 +65,10 @@ def save(output: Path, model: Any, manifest: Mapping[str, Any], configs: Mapping
     fresh = work_folder(output) / "model"
     shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(str(fresh), create_model_card=False)
-    for path in [path for path in output.iterdir() if path.name != _WORK]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in fresh.iterdir():
-        path.rename(output / path.name)
+    for path in sorted(fresh.iterdir()):
+        if (place := output / path.name).is_dir():
+            shutil.rmtree(place)
+        path.replace(place)
     for name, text in configs.items():
         files.write(output / "conf" / "retriever" / f"{name}.yaml", text.encode())
     files.write(output / MANIFEST, json.dumps(manifest, indent=2, default=str).encode() + b"\n")

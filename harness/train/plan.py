@@ -1,6 +1,6 @@
 """How to train: the settings of conf/train.yaml, each checked."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,7 +16,7 @@ class LossPlan(_Strict):
     """Factor of similarities in the softmax, 1 / temperature; None: 20 for cosines, 1 for SPLADE and MaxSim."""
     mini_batch: int | None = Field(None, ge=1)
     """Texts encoded at a time with gradients cached (Gao et al., 2021); None: the whole batch at once."""
-    matryoshka: list[int] | None = None
+    matryoshka: list[Annotated[int, Field(ge=1)]] | None = None
     """Dense: dimensions that are trained beside the whole vector (Kusupati et al., 2022)."""
     query_flops: float = Field(5e-5, ge=0)
     document_flops: float = Field(3e-5, ge=0)

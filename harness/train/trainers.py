@@ -72,16 +72,18 @@ def trainer(
     from datasets import Dataset
 
     module = importlib.import_module(_LIBRARY)
+    arguments = getattr(module, family.trainer.replace("Trainer", "TrainingArguments"))(
+        **_arguments(plan, steps(len(columns["label"]), plan), evaluator.primary_metric),
+        learning_rate=plan.learning_rate or family.learning_rate,
+        output_dir=str(work),
+        seed=seed,
+        data_seed=seed,
+        prompts=family.prompts(model, columns) or None,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs one process takes one; torchrun takes them all
     made = _plain(getattr(module, family.trainer))(
         model=model,
-        args=getattr(module, family.trainer.replace("Trainer", "TrainingArguments"))(
-            **_arguments(plan, steps(len(columns["label"]), plan), evaluator.primary_metric),
-            learning_rate=plan.learning_rate or family.learning_rate,
-            output_dir=str(work),
-            seed=seed,
-            data_seed=seed,
-            prompts=family.prompts(model, columns) or None,
-        ),
+        args=arguments,
         train_dataset=Dataset.from_dict(dict(columns)),
         loss=loss,
         evaluator=evaluator,
