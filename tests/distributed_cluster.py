@@ -94,7 +94,7 @@ def compared(expected, run, slack: float = 1e-6) -> dict:
 
 def families(model: str):
     yield "bm25", lambda: BM25(Words())
-    short = ["retriever=splade_tiny", "retriever.encoder.max_length=64", "retriever.encoder.cache=false"]
+    short = ["retriever=splade_tiny", "retriever.encoder.max_length=32", "retriever.encoder.cache=false"]
     yield "splade", lambda: build.construct(build.composed(short)["retriever"], "retriever")
     yield "dense", lambda: Dense(DenseEncoder(model, device="cpu", cache=False))
     encoder = {"projection": "none", "stored": "float32", "device": "cpu", "cache": False}

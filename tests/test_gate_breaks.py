@@ -30,6 +30,7 @@ class Tree:
         self.top, self.results = top, results
         for name in ("harness", "conf"):
             shutil.copytree(TOP / name, top / name)  # with the kernels that are compiled already
+        self.edit("conf/retriever/minilm.yaml", "max_length: null ", "max_length: 32 ")  # soon encoded
 
     def edit(self, path, before, after):
         text = (self.top / path).read_text()
@@ -247,18 +248,18 @@ def test_memory_above_its_limit_is_measured_again(tmp_path, monkeypatch, capsys)
 SMALL = ["dataset=stdlib", "dataset.documents=300", "dataset.queries=100"]
 
 
-def test_a_retriever_made_one_and_a_half_times_slower_fails_after_two_more_measurements(project):
+def test_a_retriever_made_twice_as_slow_fails_after_two_more_measurements(project):
     cell = [f"--config-dir={project / 'conf'}", "retriever=mine", *SMALL, "timing=cpu1", "timing.latency_queries=0"]
     assert harness(*cell).returncode == 0
     assert harness("accept", "--reason", "as it is").returncode == 0
-    (project / "mine.py").write_text(SEARCHES.format(times=30))
+    (project / "mine.py").write_text(SEARCHES.format(times=40))
     assert harness(*cell).returncode == 0
     done = harness("gate")
     assert done.returncode == 1, done.stdout
     assert "IDENTICAL mine/stdlib" in done.stdout
     line = done.stdout.splitlines()[0]
     assert re.fullmatch(
-        r"FAIL mine/stdlib.* cpu/query \S+ -> \S+ \(x1\.\d\d, limit x1\.20, least of 3 measurements\)", line
+        r"FAIL mine/stdlib.* cpu/query \S+ -> \S+ \(x[123]\.\d\d, limit x1\.20, least of 3 measurements\)", line
     ), done.stdout + done.stderr
     assert done.stderr.count("above its limit, measured again to be sure") == 2
 

@@ -196,8 +196,8 @@ def test_a_score_that_is_no_number_is_an_error(trained, monkeypatch):
 
 
 def few(dataset):
-    """A hundred documents, so that they are soon encoded, and three queries."""
-    return dataset.corpus[:100], dataset.queries[:3]
+    """Forty documents, so that they are soon encoded, and three queries."""
+    return dataset.corpus[:40], dataset.queries[:3]
 
 
 def test_maxsim_as_a_reranker_gives_late_interactions_own_scores(models, slice_of_scifact):

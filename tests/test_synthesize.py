@@ -48,14 +48,19 @@ def test_titles_of_a_real_collection_become_triplets_that_datasets_loads(
     assert out.splitlines()[-2:] == [output, f"{output}.manifest.json"]
     rows = datasets.load_dataset("parquet", data_files=output, split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.column_names == ["anchor", "positive", "negative_1", "negative_2"]
-    documents = dict(zip(collection("cranfield").corpus.ids, collection("cranfield").corpus.texts, strict=True))
+    cranfield = collection("cranfield")
+    documents = dict(zip(cranfield.corpus.ids, cranfield.corpus.texts, strict=True))
+    titles = dict(zip(documents, cranfield.titles(), strict=True))
+    bodies = {key: text.removeprefix(titles[key]).strip() for key, text in documents.items()}
     for row in rows:
         own = {text for text in documents.values() if text.startswith(f"{row['anchor']} ") and row["positive"] in text}
         assert own
         assert not row["positive"].startswith(row["anchor"])
         negatives = {row["negative_1"], row["negative_2"]}
         assert len(negatives) == 2
-        assert negatives <= set(documents.values()) - own
+        whole = [key for key, text in documents.items() if any(text.endswith(negative) for negative in negatives)]
+        assert not {documents[key] for key in whole} & own
+        assert not any(negative.startswith(titles[key]) for key in whole for negative in negatives if bodies[key])
     said = manifest(output)
     assert said["source"] == {
         "dataset": "cranfield",

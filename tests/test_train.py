@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_models import write_dense, write_masked
 from trainable import write_ciphered
+from transformers import BertConfig, BertForSequenceClassification
 
 from harness import __main__
 from harness.cli import build
@@ -141,8 +142,9 @@ def test_the_other_families_are_trained_and_loaded_by_the_ordinary_configs(famil
 
 
 def test_matryoshka_and_cached_gradients_and_bfloat16_train_too(here, monkeypatch):
-    more = ["loss.matryoshka=[8,4]", "loss.mini_batch=4", "training.dtype=bfloat16", "training.patience=1"]
-    assert harness(monkeypatch, *TRAIN, *here, *more, "training.epochs=4", "training.learning_rate=0.01") == 0
+    more = ["positives=nearest", "training.epochs=4", "training.dtype=bfloat16", "training.patience=1"]
+    more += ["loss.matryoshka=[8,4]", "loss.mini_batch=4"]
+    assert harness(monkeypatch, *TRAIN, *here, *more, "training.learning_rate=0.01") == 0
     assert ndcg("retriever=minilm", "retriever.encoder.model=models/tuned", "retriever.encoder.dimensions=4") > 0
 
 
@@ -182,7 +184,8 @@ def killed_after_a_checkpoint(words):
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_model(here, monkeypatch, capsys):
-    words = [*TRAIN, *here, "training.epochs=40", "training.evaluations=8", "training.learning_rate=0.003"]
+    words = [*TRAIN, *here, "training.epochs=40", "training.evaluations=8", "training.patience=8"]
+    words += ["training.learning_rate=0.003"]
     killed_after_a_checkpoint(words)
     assert not Path("models/tuned/manifest.json").exists()
     broken = Path("models/tuned/.training/checkpoint-9999")
@@ -246,7 +249,26 @@ def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
     assert "depth: ${k}" in found["base"]
 
 
+def test_rows_of_another_training_are_not_mixed_with_these(here, monkeypatch, capsys):
+    assert harness(monkeypatch, *TRAIN, *here) == 0
+    assert harness(monkeypatch, *TRAIN, *here, "seed=1", "output=models/other") == 0
+    sweep = ["~hydra.sweeper.params.dataset", "hydra.sweeper.params.retriever=tuned", "dataset.path=made", *SETTINGS]
+    assert harness(monkeypatch, "experiment=finetune", *sweep) == 0
+    other = ["experiment=finetune", "tuned=models/other", *sweep]
+    capsys.readouterr()
+    assert harness(monkeypatch, *other) == 1
+    err = capsys.readouterr().err
+    assert "results has rows called base and tuned of another training" in err
+    assert "tuned=models/other results_dir=results/other" in err
+    assert harness(monkeypatch, *other, "results_dir=results/other") == 0
+
+
 WRONG = {
+    "unread": ([*TRAIN, "retriever=splade_tiny", "loss.matryoshka=[8]"], "SparseEncoder is trained without it"),
+    "labels": (
+        [*TRAIN, "retriever=rerank", "retriever.scorer.encoder.model=./labels", "positives=nearest"],
+        "labels has a head of 3 labels",
+    ),
     "dev": ([*TRAIN, "dev.split=test"], "dev.split='test' is tested on or trained on"),
     "wide": ([*TRAIN, "loss.matryoshka=[17]"], "17 is more than the model's 16 dimensions"),
     "none": ([*TRAIN, "loss.matryoshka=[0]"], "loss.matryoshka.0=0: Input should be greater than or equal to 1"),
@@ -275,6 +297,10 @@ def test_a_mistake_is_named_with_what_to_do(name, here, monkeypatch, capsys):
     words, said = WRONG[name]
     if name == "wide":
         words = [*words, *here]
+    if name == "labels":
+        config = BertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_labels=3)
+        BertForSequenceClassification(config).save_pretrained("labels")
+        words = [*words, "retriever@retriever.first_stage=bm25"]
     if name == "pairs":
         words = [*words, here[0].replace("encoder", "scorer.encoder")]
     assert harness(monkeypatch, *words) == 1

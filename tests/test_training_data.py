@@ -8,7 +8,7 @@ from harness.metrics import parse, score
 from harness.train.dev import Evaluator, held_out, of_split
 from harness.train.examples import Examples, of_dataset, of_file
 from harness.train.leaks import guarded, leaks
-from harness.train.negatives import Random
+from harness.train.negatives import Mined, Random
 from harness.train.plan import LeakPlan
 from harness.train.triplets import Triplets, write
 from harness.types import Corpus, Dataset, Qrels, Queries, Run
@@ -103,6 +103,48 @@ def test_rows_of_a_dataset_have_only_negatives_that_are_no_positives():
     assert len(of_dataset(made, Random(1), 5, 0).rows) == 20, "each positive is a row"
     assert rows.fingerprint == of_dataset(made, Random(3), 1, 0).fingerprint
     assert rows.fingerprint != of_dataset(made, Random(3), 1, 1).fingerprint
+
+
+class Ranks:
+    """Ranks every document by its number, the last first; counts the queries that it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def index(self, corpus):
+        self.ids = corpus.ids
+
+    def search(self, queries, k):
+        self.asked.append(list(queries.texts))
+        docs = np.tile(np.arange(len(self.ids), dtype=np.int32)[::-1][:k], (len(queries), 1))
+        return Run(queries.ids, self.ids, docs, -np.tile(np.arange(docs.shape[1], dtype=np.float32), (len(docs), 1)))
+
+
+def judged_by_many(documents=30):
+    corpus = Corpus([f"d{number}" for number in range(documents)], [f"text {number}" for number in range(documents)])
+    judged = {f"q{row}": {f"d{row + step}": 1 for step in (0, 4, 9)} for row in range(5)}
+    return Dataset("made", "train", corpus, Queries(judged, judged), Qrels(judged))
+
+
+def test_the_nearest_positives_are_those_that_a_retriever_ranks_first():
+    rows = of_dataset(judged_by_many(), Random(0), 2, 0, Ranks()).rows
+    assert rows.tolist() == [[row, row + step] for row in range(5) for step in (9, 4)]
+
+
+def test_positives_that_are_not_ranked_come_after_those_that_are(monkeypatch):
+    monkeypatch.setattr("harness.train.examples._RANKED", 18)  # d29 to d12
+    found = of_dataset(judged_by_many(), Random(0), 3, 0, Ranks()).rows
+    assert [set(found[found[:, 0] == row, 1].tolist()) for row in range(5)] == [{n, n + 4, n + 9} for n in range(5)]
+    assert found[found[:, 0] == 4, 1].tolist()[0] == 13, "the only one of the last query that is ranked"
+
+
+def test_a_query_of_many_positives_is_searched_once_for_its_negatives():
+    ranks = Ranks()
+    rows = of_dataset(judged_by_many(), Mined(ranks, 2, [1, 5]), 3, 0).rows
+    assert ranks.asked == [["q0", "q1", "q2", "q3", "q4"]]
+    assert len(rows) == 15
+    assert set(rows[:, 2:].ravel().tolist()) <= set(range(25, 30))
+    assert len(np.unique(rows[:3, 2:], axis=0)) > 1, "each row draws its own"
 
 
 def test_equal_texts_of_a_file_are_one_anchor_and_one_document(tmp_path):

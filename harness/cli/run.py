@@ -21,7 +21,7 @@ from harness.cli.job import run_job
 from harness.environment import THREAD_VARIABLES
 from harness.errors import ConfigError, HarnessError
 from harness.signals import STARTED_BY, end_with_parent
-from harness.store import read_record
+from harness.store import Store, read_record
 from harness.types import Record
 
 ISOLATED = "HARNESS_ISOLATED"
@@ -76,7 +76,26 @@ def _with_tuned(arguments: Sequence[str]) -> list[str]:
             f"tuned={str(folder.parent)!r} was moved or copied: its configs name another folder; put the path of the "
             f"model into {folder / 'retriever' / 'tuned.yaml'}"
         )
+    _refuse_other_rows(folder.parent, others)
     return [*others, f"--config-dir={folder.resolve()}"]
+
+
+def _refuse_other_rows(tuned: Path, words: Sequence[str]) -> None:
+    """Raises `ConfigError` where the results have rows of another training, called base and tuned as well."""
+    named = [word for word in words if word.startswith("results_dir=")]
+    results = Path(
+        named[-1].removeprefix("results_dir=") if named else build.composed(["retriever=bm25"])["results_dir"]
+    ).expanduser()
+    for record in Store(results).records():
+        if record.retriever.name != "tuned":
+            continue
+        whole = record.retriever.config
+        other = whole.get("scorer", whole).get("encoder", {}).get("model")
+        if other != str(tuned.resolve()):
+            raise ConfigError(
+                f"{results} has rows called base and tuned of another training, {other}; keep these apart from them: "
+                f"harness experiment=finetune tuned={tuned} results_dir=results/{tuned.name}"
+            )
 
 
 def job(config: DictConfig) -> float:

@@ -5,6 +5,7 @@ Several processes that torchrun started do the same, each on its device; the fir
 
 import hashlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -32,7 +33,7 @@ from harness.metrics import parse
 from harness.report import training as report
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
-from harness.types import Dataset
+from harness.types import Dataset, Retriever
 
 _NOT_THE_MODEL = {"output", "resume", "data_dir", "k"}
 """Settings on which the model does not depend."""
@@ -49,6 +50,7 @@ class TrainConfig(BaseModel):
     output: Path
     triplets: Path | None
     split: str
+    positives: Literal["random", "nearest"]
     positives_per_query: int = Field(ge=1)
     dev: DevPlan
     leaks: LeakPlan
@@ -83,13 +85,17 @@ def job(config: DictConfig) -> None:
     place = place_of(settings.retriever)
     encoder = build.construct({**place.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
     family = families.family_of(encoder)
+    family.check(settings.loss)
     base = encoder.find()
     first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
     tell = say if fit.on_main() else _silent
     with listening(listener() if fit.on_main() else None), _alone(settings.output):
-        data = _data(settings)
-        plan = _plan(settings, data, base.identity)
-        if found := _claimed(settings, plan):
+        processes = trainers.together(settings.training)
+        with processes.main_process_first():  # it says what is wrong with the data, and leaves vectors in the cache
+            data = _data(settings)
+            plan = _plan(settings, data, base.identity)
+            found = _claimed(settings, plan)
+        if found:
             tell(f"{settings.output} is trained; again with resume=false")
             if fit.on_main():
                 _show(found, settings.output)
@@ -139,9 +145,9 @@ def _data(settings: TrainConfig) -> Data:
         whole = examples.of_file(settings.triplets)
     elif settings.dataset is not None:
         negatives = build.construct(settings.negatives, "negatives")
-        whole = examples.of_dataset(
-            _split(settings, settings.split), negatives, settings.positives_per_query, settings.seed
-        )
+        nearest = _nearest(settings) if settings.positives == "nearest" else None
+        judged = _split(settings, settings.split)
+        whole = examples.of_dataset(judged, negatives, settings.positives_per_query, settings.seed, nearest)
     else:
         raise ConfigError("nothing to train on; give dataset=NAME with a training split, or triplets=FILE")
     found: list[leaks.Leak] = []
@@ -162,6 +168,20 @@ def _data(settings: TrainConfig) -> Data:
     return Data(whole, chosen_by, found)
 
 
+def _nearest(settings: TrainConfig) -> Retriever:
+    """What ranks a query's relevant documents: the model before it is trained, as dev asks it; of a reranker the first
+    stage.
+    """
+    place, training = place_of(settings.retriever), settings.training
+    if place.first_stage is not None:
+        first: Retriever = build.construct(place.first_stage, "retriever.first_stage")
+        return first
+    dtype = {"dtype": "bfloat16"} if trainers.in_bfloat16(training) else {}
+    encoder = build.construct({**place.encoder, **dtype}, "retriever.encoder")
+    encoder.within(training.max_length)
+    return families.family_of(encoder).retriever(None)
+
+
 def _split(settings: TrainConfig, split: str) -> Dataset:
     """A split of the dataset; one that knows no splits is all test."""
     config = settings.dataset
@@ -178,6 +198,7 @@ def _plan(settings: TrainConfig, data: Data, base: str) -> str:
     """Hash of all that the model depends on."""
     said = settings.model_dump(mode="json", exclude=_NOT_THE_MODEL)
     said["data"], said["base"] = data.examples.fingerprint, base
+    said["processes"] = os.environ.get("WORLD_SIZE", "1")
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

@@ -49,10 +49,11 @@ class Model:
             if chosen not in choices:
                 raise ConfigError(f"encoder.{name}={chosen!r}; choices: {', '.join(choices)}")
         devices(device)
-        self._backend, self._attention = backend, attention
+        self._backend, self.attention = backend, attention
         self._name, self._package, self.trusted = model, package, trust_remote_code
         self._device, self._dtype = device, dtype
         self._max_length, self._batch_tokens = max_length, batch_tokens
+        self._most: int | None = None
         self._model: Any = None
         self._devices: list[str] = []
         self._room = Room()
@@ -66,18 +67,27 @@ class Model:
         self._model, self._devices = model, [str(model.device)]
         self._found = weights.Weights(Path(), "training", "training")
 
+    def within(self, length: int | None) -> None:
+        """Let the model read no more than so many tokens of a document, where it has a length; before it is loaded."""
+        self._most = length
+
     @contextmanager
     def shortened(self, model: Any, length: int | None) -> Iterator[None]:
-        """Let the model read no more than so many tokens of a document meanwhile, where it has a length."""
-        own = self._document_limit(model)
-        if length is None or own is None or own <= length:
-            yield
-            return
-        self._cut(model, length)
+        """Let a model that is being trained read no more than that meanwhile, nor than the config says."""
+        own = self._shorten(model, min(filter(None, (length, self._max_length)), default=None))
         try:
             yield
         finally:
-            self._cut(model, own)
+            if own is not None:
+                self._cut(model, own)
+
+    def _shorten(self, model: Any, length: int | None) -> int | None:
+        """Cut the model to a length if it reads more, which is given back then."""
+        own = self._document_limit(model)
+        if length is None or own is None or own <= length:
+            return None
+        self._cut(model, length)
+        return own
 
     def _document_limit(self, model: Any) -> int | None:
         """Tokens that the model reads of a document; None: all."""
@@ -147,6 +157,7 @@ class Model:
             if most is not None and self._max_length > most:
                 raise ConfigError(f"encoder.max_length={self._max_length} is more than the model's {most} positions")
             self._cut(model, self._max_length)
+        self._shorten(model, self._most)
         backends.swap(model, self._backend, self._name)
         return model
 
@@ -160,7 +171,7 @@ class Model:
             "local_files_only": not self.trusted,
             "model_kwargs": {"dtype": dtype},
         }
-        chosen = self._attention
+        chosen = self.attention
         if chosen == "auto" and device.startswith("cuda") and dtype != torch.float32 and _has_flash_attention():
             chosen = "flash_attention_2"
         if chosen == "auto":
@@ -169,7 +180,7 @@ class Model:
         try:
             return self.open(self._found.path, own)
         except (ValueError, ImportError) as error:  # how transformers says that a model or machine has it not
-            if self._attention != "auto":
+            if self.attention != "auto":
                 raise ConfigError(f"encoder.attention={chosen!r}: {error}; auto takes what there is") from None
             return self.open(self._found.path, settings)
 

@@ -13,10 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.clock import stage
 from harness.errors import ConfigError
 from harness.train import triplets
 from harness.train.negatives import Negatives, filled
-from harness.types import Corpus, Dataset, Queries
+from harness.types import Corpus, Dataset, Queries, Retriever
+
+_RANKED = 1000
+"""Ranks among which the nearest relevant documents of a query are looked for."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +50,39 @@ class Examples:
         return replace(self, rows=self.rows[~np.isin(self.rows[:, 0], np.fromiter(anchors, np.int64))])
 
 
-def of_dataset(dataset: Dataset, negatives: Negatives, per_query: int, seed: int) -> Examples:
-    """Up to `per_query` relevant documents of each judged query, drawn at random, each with negatives."""
-    place = {doc: number for number, doc in enumerate(dataset.corpus.ids)}
+def of_dataset(
+    dataset: Dataset, negatives: Negatives, per_query: int, seed: int, nearest: Retriever | None = None
+) -> Examples:
+    """Up to `per_query` relevant documents of each judged query, each with negatives.
+
+    Drawn at random; or the first that `nearest` ranks, and random ones where it ranks too few: judgements made from
+    links or clicks call much relevant that a model cannot tell from the rest.
+    """
+    corpus, queries = dataset.corpus, dataset.queries
+    place = {doc: number for number, doc in enumerate(corpus.ids)}
     known = {
         number: {place[doc]: grade for doc, grade in dataset.qrels[query].items() if grade > 0 and doc in place}
-        for number, query in enumerate(dataset.queries.ids)
+        for number, query in enumerate(queries.ids)
     }
     rng = np.random.default_rng(seed)
-    pairs = [
-        (anchor, doc) for anchor, docs in known.items() for doc in rng.permutation(sorted(docs))[:per_query].tolist()
-    ]
-    asked = dataset.queries.texts.take(np.array([anchor for anchor, _ in pairs], np.int64))
-    queries = Queries([str(number) for number in range(len(pairs))], asked)
+    drawn = [rng.permutation(sorted(docs)).tolist() for docs in known.values()]
+    if nearest is not None:
+        with stage("rank positives", total=len(queries)) as step:
+            nearest.index(corpus)
+            run = nearest.search(queries, min(_RANKED, len(corpus)))
+            step(len(queries))
+        ranked = [
+            [doc for doc in row if doc in own] for row, own in zip(run.docs.tolist(), known.values(), strict=True)
+        ]
+        drawn = [list(dict.fromkeys([*first, *rest])) for first, rest in zip(ranked, drawn, strict=True)]
+    pairs = [(anchor, doc) for anchor, docs in zip(known, drawn, strict=True) for doc in docs[:per_query]]
+    asked = queries.texts.take(np.array([anchor for anchor, _ in pairs], np.int64))
+    repeated = Queries([str(number) for number in range(len(pairs))], asked)
     answers = [set(known[anchor]) for anchor, _ in pairs]
-    chosen = negatives.choose(queries, dataset.corpus, answers)
-    whole = filled(chosen, negatives.n, queries, dataset.corpus, answers, seed)
+    chosen = negatives.choose(repeated, corpus, answers)
+    whole = filled(chosen, negatives.n, repeated, corpus, answers, seed)
     rows = np.array([[*pair, *own] for pair, own in zip(pairs, whole, strict=True)], np.int64)
-    return Examples(list(dataset.queries.texts), dataset.corpus, rows, known, f"{dataset.name} {dataset.split}")
+    return Examples(list(queries.texts), corpus, rows, known, f"{dataset.name} {dataset.split}")
 
 
 def of_file(path: Path) -> Examples:

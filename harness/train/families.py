@@ -38,11 +38,22 @@ class Family(ABC):
     trainer: ClassVar[str]
     """The name of sentence-transformers' trainer."""
     learning_rate: ClassVar[float] = 2e-5
+    reads: ClassVar[frozenset[str]]
+    """The settings of a LossPlan that it has."""
     after: ClassVar[Mapping[str, Any]] = {}
     """What the config of the encoder says once its model is trained."""
 
     def __init__(self, encoder: Any) -> None:
         self.encoder = encoder
+
+    def check(self, plan: LossPlan) -> None:
+        """Raises `ConfigError` for a setting that this family has not."""
+        for name, value in plan:
+            if name not in self.reads and value != LossPlan.model_fields[name].default:
+                raise ConfigError(
+                    f"loss.{name}={value}: {type(self.encoder).__name__} is trained without it; choices: "
+                    f"{', '.join(sorted(self.reads)) or 'none'}"
+                )
 
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -74,6 +85,7 @@ class DenseFamily(Family):
     """One vector a text."""
 
     trainer = "SentenceTransformerTrainer"
+    reads = frozenset({"scale", "mini_batch", "matryoshka"})
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """The encoder's own model, with the pooling of its config."""
@@ -110,6 +122,7 @@ class SpladeFamily(Family):
     """Weighted terms of the vocabulary."""
 
     trainer = "SparseEncoderTrainer"
+    reads = frozenset({"scale", "mini_batch", "query_flops", "document_flops"})
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """The model with its head as it was saved; a bare masked language model is given SPLADE's pooling."""
@@ -143,6 +156,7 @@ class ColBERTFamily(Family):
     """A vector a token."""
 
     trainer = "MultiVectorEncoderTrainer"
+    reads = frozenset({"scale", "mini_batch"})
     after: ClassVar[Mapping[str, Any]] = {"projection": "own"}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
@@ -199,11 +213,20 @@ class CrossFamily(Family):
     """A pair read together."""
 
     trainer = "CrossEncoderTrainer"
+    reads: ClassVar[frozenset[str]] = frozenset()
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """The model with its head of one label; a bare encoder is given a new one."""
         from sentence_transformers import CrossEncoder
+        from transformers import AutoConfig
 
+        found = AutoConfig.from_pretrained(str(folder), trust_remote_code=settings["trust_remote_code"])
+        heads = [name for name in found.architectures or () if name.endswith("ForSequenceClassification")]
+        if heads and found.num_labels != 1:
+            raise ConfigError(
+                f"{folder} has a head of {found.num_labels} labels; a reranker gives one score a pair: choose a model "
+                "whose head has one, or a model without a head, which is given a new one"
+            )
         return CrossEncoder(str(folder), num_labels=1, **settings)
 
     def columns(self, examples: Examples) -> dict[str, list[Any]]:

@@ -81,8 +81,9 @@ def fit(
 
 def _opened(family: Family, base: Path, plan: TrainingPlan, seed: int) -> Any:
     """The model on its device with its weights in float32, new ones drawn from the seed."""
-    trusted = family.encoder.trusted
-    settings = {"device": device(plan), "model_kwargs": {"dtype": torch.float32}, "trust_remote_code": trusted}
+    trusted, attention = family.encoder.trusted, family.encoder.attention
+    network = {"dtype": torch.float32, **({} if attention == "auto" else {"attn_implementation": attention})}
+    settings = {"device": device(plan), "model_kwargs": network, "trust_remote_code": trusted}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return family.open(base, {**settings, "local_files_only": not trusted})

@@ -58,13 +58,15 @@ class Mined:
         """Document numbers for each query, best ranked first; fewer where fewer are left."""
         if not len(queries):
             return []
-        with stage("mine negatives", total=len(queries)) as step:
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(queries.texts))}
+        with stage("mine negatives", total=len(row_of)) as step:
             self._retriever.index(corpus)
-            run = self._retriever.search(queries, self._last)
-            step(len(queries))
+            run = self._retriever.search(Queries([str(row) for row in row_of.values()], row_of), self._last)
+            step(len(row_of))
         rng = np.random.default_rng(self._seed)
         chosen = []
-        for docs, scores, own in zip(run.docs, run.scores, known, strict=True):
+        for text, own in zip(queries.texts, known, strict=True):
+            docs, scores = run.docs[row_of[text]], run.scores[row_of[text]]
             left = _without_texts(self._eligible(docs, scores, own), corpus, _texts(corpus, own))
             places = np.sort(rng.choice(len(left), min(self.n, len(left)), replace=False))
             chosen.append([left[place] for place in places])

@@ -14,7 +14,10 @@ _SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|\Z)|[。！？]+|(?=\n\s*\n)|\Z)", 
 
 
 class Titles:
-    """A document's title for a query; the positive is its text without the title, wherever it begins with it."""
+    """A document's title for a query; the positive is its text without the title, wherever it begins with it.
+
+    Negatives are without theirs too: what has a title would else be told apart by that alone.
+    """
 
     def generate(self, task: Task) -> Generated:
         """Candidates, one a document. Raises `ConfigError` where titles are not kept apart from texts."""
@@ -23,18 +26,29 @@ class Titles:
                 f"{task.name} has no titles apart from its texts; take sentences for queries: generator=sentences"
             )
         numbers = np.array(task.sample, np.int64)
-        made = Generated()
-        titles = task.titles().take(numbers)
-        for doc, title, text in zip(task.sample, titles, task.corpus.texts.take(numbers), strict=True):
-            title, body = title.strip(), text
-            while title and body.startswith(title):
-                body = body.removeprefix(title).strip()
+        titles, texts = task.titles(), task.corpus.texts
+
+        def texts_of(docs: list[int]) -> list[str]:
+            own = np.array(docs, np.int64)
+            return [_body(title, text) or text for title, text in zip(titles.take(own), texts.take(own), strict=True)]
+
+        made = Generated(texts_of=texts_of)
+        for doc, title, text in zip(task.sample, titles.take(numbers), texts.take(numbers), strict=True):
+            body = _body(title, text)
             if not words(title) or not words(body):
                 made.unusable["no_title" if not words(title) else "no_text"] += 1
                 continue
             made.given += 1
             made.candidates.append(Candidate(doc, " ".join(title.split()), body))
         return made
+
+
+def _body(title: str, text: str) -> str:
+    """A document's text without its title at the beginning, be it there once or twice."""
+    title, body = title.strip(), text
+    while title and body.startswith(title):
+        body = body.removeprefix(title).strip()
+    return body
 
 
 class Sentences:

@@ -117,7 +117,8 @@ def synthesize(
             f"nothing is left of {len(sample):,} documents of {source.name}: {_said(counts)}; what decides it: "
             "documents, generator, round_trip.k, negatives.n"
         )
-    texts = [source.corpus.texts.take(np.array(row, np.int64)) for row in whole]
+    texts_of = made.texts_of or (lambda docs: source.corpus.texts.take(np.array(docs, np.int64)))
+    texts = [list(texts_of(row)) for row in whole]
     return Triplets([one.anchor for one in candidates], [one.positive for one in candidates], texts), counts
 
 

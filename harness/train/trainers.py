@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ def device(plan: TrainingPlan) -> str:
     return "mps" if plan.device == "auto" and torch.backends.mps.is_available() else "cpu"
 
 
+def together(plan: TrainingPlan) -> Any:
+    """The processes that torchrun started, or this one alone, which wait for each other where they must."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=device(plan) == "cpu", timeout=timedelta(days=7))  # the others wait while one mines
+
+
 def in_bfloat16(plan: TrainingPlan) -> bool:
     """Whether products are made in bfloat16: as the plan says, else where the device is faster at it."""
     where = device(plan)
@@ -42,7 +50,7 @@ def in_bfloat16(plan: TrainingPlan) -> bool:
         return plan.dtype == "bfloat16"
     if where.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return where == "cpu" and bool(torch.cpu._is_amx_tile_supported())
+    return where == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def steps(rows: int, plan: TrainingPlan) -> int:
@@ -111,6 +119,7 @@ def _arguments(plan: TrainingPlan, total: int, metric: str) -> dict[str, Any]:
         "load_best_model_at_end": True,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": True,
+        "restore_callback_states_from_checkpoint": plan.patience is not None,
         "logging_steps": max(1, every // 5),
         "disable_tqdm": True,
         "report_to": [],
