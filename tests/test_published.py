@@ -35,11 +35,11 @@ def test_bm25_with_a_peers_settings_gives_the_peers_figure(preset, name, publish
     assert abs(ndcg(retriever.search(dataset.queries, 100), dataset) - published) <= within
 
 
-@pytest.mark.parametrize(("name", "published"), [("scifact", 0.64508), ("nfcorpus", 0.31594)])
-def test_minilm_gives_its_published_figure(name, published, collection, minilm_index):
-    dataset = collection(name)
-    found = ndcg(minilm_index(name).search(dataset.queries, 100), dataset)
-    assert abs(found - published) <= 0.001
+def test_minilm_gives_its_published_figure(collection, minilm_index):
+    """On the smaller collection; that of SciFact is measured for the committed board."""
+    dataset = collection("nfcorpus")
+    found = ndcg(minilm_index("nfcorpus").search(dataset.queries, 100), dataset)
+    assert abs(found - 0.31594) <= 0.001
 
 
 def test_the_committed_boards_minilm_in_single_precision_has_its_published_figures():

@@ -304,9 +304,9 @@ def test_recall_is_the_mean_share_of_what_there_was_to_find():
 
 
 @pytest.fixture(scope="module")
-def scifact(collection, minilm_index):
-    """SciFact, MiniLM's vectors of its documents, those of its queries, and the exact search's 100 best."""
-    dataset, index = collection("scifact"), minilm_index("scifact")
+def nfcorpus(collection, minilm_index):
+    """NFCorpus, MiniLM's vectors of its documents, those of its queries, and the exact search's 100 best."""
+    dataset, index = collection("nfcorpus"), minilm_index("nfcorpus")
     queries = index._encoder.encode(dataset.queries.texts, "query")
     return dataset, index._vectors, queries, dense.search(index._vectors, queries, 100, dataset.corpus.ranks, 2)
 
@@ -326,30 +326,30 @@ def configured(name: str, **changed):
     [("minilm_int8", {}), ("minilm_binary", {}), ("minilm_binary", {"rescore": "float32"})],
     ids=["int8", "binary, rescored with int8", "binary, rescored with float32"],
 )
-def test_minilm_quantised_loses_no_more_than_a_hundredth_of_ndcg_on_scifact(scifact, name, changed):
-    dataset, vectors, queries, exact = scifact
+def test_minilm_quantised_loses_no_more_than_a_hundredth_of_ndcg_on_nfcorpus(nfcorpus, name, changed):
+    dataset, vectors, queries, exact = nfcorpus
     index = configured(name, **changed)
     index.build(vectors)
     hits = index.search(queries, 100, dataset.corpus.ranks, 2)
-    assert ndcg(dataset, exact) > 0.6
+    assert ndcg(dataset, exact) > 0.3
     assert ndcg(dataset, hits) == pytest.approx(ndcg(dataset, exact), abs=0.01)
     assert recall(hits[0][:, :10], exact[0][:, :10]) > 0.9
 
 
-def test_the_signs_alone_lose_more_than_those_that_are_rescored(scifact):
-    dataset, vectors, queries, exact = scifact
+def test_the_signs_alone_lose_more_than_those_that_are_rescored(nfcorpus):
+    dataset, vectors, queries, exact = nfcorpus
     index = configured("minilm_binary", rescore=None)
     index.build(vectors)
     assert ndcg(dataset, index.search(queries, 100, dataset.corpus.ranks, 2)) < ndcg(dataset, exact) - 0.01
 
 
 @pytest.mark.parametrize("name", ["minilm_hnsw", "minilm_ivf"])
-def test_faiss_finds_nine_tenths_of_what_the_exact_search_does_on_scifact_and_the_record_says_so(scifact, name):
+def test_faiss_finds_nine_tenths_of_what_the_exact_search_does_on_nfcorpus_and_the_record_says_so(nfcorpus, name):
     pytest.importorskip("faiss")
-    dataset, vectors, queries, exact = scifact
+    dataset, vectors, queries, exact = nfcorpus
     retriever = Dense(Fixed(vectors, queries), configured(name))
     by_number = Dataset(
-        "scifact",
+        "nfcorpus",
         "test",
         Corpus(dataset.corpus.ids, map(str, range(len(vectors)))),
         Queries(dataset.queries.ids, map(str, range(len(queries)))),

@@ -84,7 +84,8 @@ def retriever(name, *overrides):
 
 
 def reranked(folder, dataset, depth=10):
-    found = Rerank(retriever("bm25"), Cross(CrossEncoder(str(folder), device="cpu")), depth)
+    """With twice the tokens that it was trained on."""
+    found = Rerank(retriever("bm25"), Cross(CrossEncoder(str(folder), device="cpu", max_length=2 * LENGTH)), depth)
     found.index(dataset.corpus)
     return found.search(dataset.queries, depth)
 

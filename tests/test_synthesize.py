@@ -61,6 +61,7 @@ def test_titles_of_a_real_collection_become_triplets_that_datasets_loads(
         whole = [key for key, text in documents.items() if any(text.endswith(negative) for negative in negatives)]
         assert not {documents[key] for key in whole} & own
         assert not any(negative.startswith(titles[key]) for key in whole for negative in negatives if bodies[key])
+        assert row["positive"] not in negatives
     said = manifest(output)
     assert said["source"] == {
         "dataset": "cranfield",

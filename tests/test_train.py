@@ -21,7 +21,7 @@ from harness.cli.tuned import Place, configs
 from harness.datasets import folder
 from harness.metrics import parse, score
 from harness.store import Store
-from harness.train import triplets
+from harness.train import trainers, triplets
 from harness.train.triplets import Triplets
 
 TRAIN = ["train", "dataset=folder", "dataset.path=made", "leaks.positives=allow", "negatives=random", "data_dir=null"]
@@ -184,7 +184,7 @@ def killed_after_a_checkpoint(words):
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_model(here, monkeypatch, capsys):
-    words = [*TRAIN, *here, "training.epochs=40", "training.evaluations=8", "training.patience=8"]
+    words = [*TRAIN, *here, "training.epochs=16", "training.evaluations=8"]
     words += ["training.learning_rate=0.003"]
     killed_after_a_checkpoint(words)
     assert not Path("models/tuned/manifest.json").exists()
@@ -195,12 +195,30 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_model(here, m
     resumed = manifest()
     assert harness(monkeypatch, *words, "output=undisturbed") == 0
     whole = manifest("undisturbed")
-    assert 0 < resumed["resumed_at"] < resumed["steps"] == whole["steps"] == 200
+    assert 0 < resumed["resumed_at"] < resumed["steps"] == whole["steps"] == 80
     assert whole["resumed_at"] == 0
     assert [entry["step"] for entry in resumed["curve"]] == [entry["step"] for entry in whole["curve"]]
     measured = [[entry["ndcg@10"] for entry in said["curve"] if "ndcg@10" in entry] for said in (resumed, whole)]
     assert measured[0] == pytest.approx(measured[1], abs=1e-3)
     assert resumed["best_step"] == whole["best_step"]
+
+
+def test_patience_counts_on_after_an_interruption(here, monkeypatch, capsys):
+    words = [*TRAIN, *here, "training.epochs=16", "training.evaluations=8", "training.patience=3"]
+    words += ["training.learning_rate=1e-9"]  # never better than the first time
+    measured = trainers.Progress.on_evaluate
+
+    def interrupted(self, args, state, control, **more):
+        measured(self, args, state, control, **more)
+        if state.global_step == 30:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainers.Progress, "on_evaluate", interrupted)
+        assert harness(monkeypatch, *words) == 130
+    assert harness(monkeypatch, *words) == 0
+    assert manifest()["resumed_at"] == 20
+    assert manifest()["steps"] == 40, "the first measurement and three that are not better"
 
 
 def test_two_processes_of_torchrun_train_one_model(here, monkeypatch):
@@ -211,7 +229,14 @@ def test_two_processes_of_torchrun_train_one_model(here, monkeypatch):
     assert done.stderr.count("before: dev ndcg@10") == 1, "one of them speaks"
     assert done.stdout.count("* kept: models/tuned") == 1
     assert manifest()["steps"] == 8, "each step is a batch of each process"
-    assert ndcg("retriever=minilm", "retriever.encoder.model=models/tuned") >= 0
+    assert 0 < ndcg("retriever=minilm", "retriever.encoder.model=models/tuned") <= 1
+    leaking = [*launch, *words, "leaks.positives=refuse", "leaks.queries=refuse", "split=test", "output=leaks"]
+    started = time.monotonic()
+    failed = subprocess.run(leaking, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert failed.returncode != 0
+    assert failed.stderr.count("error: the training data hold 40 of 40 queries of made test") == 1
+    assert failed.stderr.count("Traceback") == 1, "torchrun's own"
+    assert time.monotonic() - started < 120
 
 
 def test_a_file_of_triplets_is_trained_on(here, monkeypatch):
@@ -261,6 +286,10 @@ def test_rows_of_another_training_are_not_mixed_with_these(here, monkeypatch, ca
     assert "results has rows called base and tuned of another training" in err
     assert "tuned=models/other results_dir=results/other" in err
     assert harness(monkeypatch, *other, "results_dir=results/other") == 0
+    assert (
+        harness(monkeypatch, *TRAIN, *here, "seed=1", "output=models/other", "resume=false", "training.epochs=2") == 0
+    )
+    assert harness(monkeypatch, *other, "results_dir=results/other") == 1, "the folder has another model now"
 
 
 WRONG = {

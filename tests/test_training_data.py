@@ -132,7 +132,7 @@ def test_the_nearest_positives_are_those_that_a_retriever_ranks_first():
 
 
 def test_positives_that_are_not_ranked_come_after_those_that_are(monkeypatch):
-    monkeypatch.setattr("harness.train.examples._RANKED", 18)  # d29 to d12
+    monkeypatch.setattr("harness.train.examples._RANKED", 1)
     found = of_dataset(judged_by_many(), Random(0), 3, 0, Ranks()).rows
     assert [set(found[found[:, 0] == row, 1].tolist()) for row in range(5)] == [{n, n + 4, n + 9} for n in range(5)]
     assert found[found[:, 0] == 4, 1].tolist()[0] == 13, "the only one of the last query that is ranked"
@@ -209,3 +209,20 @@ def test_the_dev_figure_is_our_metric(minilm, models):
     run: Run = minilm.search(dev.queries, 10)
     _, values = score(run, dev.qrels, [parse("mrr@10")])
     assert evaluator(model) == {"mrr@10": pytest.approx(float(values["mrr@10"].mean()))}
+
+
+def test_a_model_that_is_trained_reads_what_the_config_says_and_no_more_than_the_training(models):
+    from sentence_transformers import SentenceTransformer
+
+    from harness.encoders.dense import DenseEncoder
+
+    path = str(models / "all-MiniLM-L6-v2")
+    model = SentenceTransformer(path, device="cpu")  # reads 256 tokens
+    for own, trained, read in ((None, None, 256), (None, 64, 64), (None, 400, 256), (32, 64, 32), (512, None, 512)):
+        with DenseEncoder(path, device="cpu", max_length=own).shortened(model, trained):
+            assert model.max_seq_length == read
+        assert model.max_seq_length == 256
+    encoder = DenseEncoder(path, device="cpu")
+    encoder.within(64)
+    encoder.load()
+    assert encoder._model.max_seq_length == 64

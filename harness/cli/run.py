@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from harness import weights
 from harness.cli import build, say, table
 from harness.cli.cell import Cell, validated
 from harness.cli.job import run_job
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     end_with_parent()
     try:
         words = _with_tuned(_with_quickstart(arguments))
-    except ConfigError as error:
+    except HarnessError as error:
         say(f"error: {error}")
         return 1
     code = run_job("run", job, words)
@@ -82,18 +83,22 @@ def _with_tuned(arguments: Sequence[str]) -> list[str]:
 
 def _refuse_other_rows(tuned: Path, words: Sequence[str]) -> None:
     """Raises `ConfigError` where the results have rows of another training, called base and tuned as well."""
+    from harness.cli.tuned import place_of  # not before it is needed: it imports torch
+
     named = [word for word in words if word.startswith("results_dir=")]
     results = Path(
         named[-1].removeprefix("results_dir=") if named else build.composed(["retriever=bm25"])["results_dir"]
     ).expanduser()
+    identity = weights.find(str(tuned)).identity
     for record in Store(results).records():
         if record.retriever.name != "tuned":
             continue
-        whole = record.retriever.config
-        other = whole.get("scorer", whole).get("encoder", {}).get("model")
-        if other != str(tuned.resolve()):
+        other = place_of(record.retriever.config).encoder["model"]
+        held = record.facts.get("weights", {}).get("identity", identity)
+        if other != str(tuned.resolve()) or held != identity:
             raise ConfigError(
-                f"{results} has rows called base and tuned of another training, {other}; keep these apart from them: "
+                f"{results} has rows called base and tuned of another training, {other} as it was "
+                f"{record.started:%Y-%m-%d %H:%M}; keep these apart from them: "
                 f"harness experiment=finetune tuned={tuned} results_dir=results/{tuned.name}"
             )
 

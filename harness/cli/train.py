@@ -39,6 +39,10 @@ _NOT_THE_MODEL = {"output", "resume", "data_dir", "k"}
 """Settings on which the model does not depend."""
 
 
+_OF_A_DATASET = {"split", "positives", "positives_per_query", "negatives"}
+"""Settings that a file of triplets leaves unread."""
+
+
 class TrainConfig(BaseModel):
     """The resolved config of a training; a key that is not here is an error."""
 
@@ -85,16 +89,12 @@ def job(config: DictConfig) -> None:
     place = place_of(settings.retriever)
     encoder = build.construct({**place.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
     family = families.family_of(encoder)
-    family.check(settings.loss)
     base = encoder.find()
+    family.check(settings.loss, base.path)
     first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
     tell = say if fit.on_main() else _silent
     with listening(listener() if fit.on_main() else None), _alone(settings.output):
-        processes = trainers.together(settings.training)
-        with processes.main_process_first():  # it says what is wrong with the data, and leaves vectors in the cache
-            data = _data(settings)
-            plan = _plan(settings, data, base.identity)
-            found = _claimed(settings, plan)
+        data, plan, found = trainers.in_turn(settings.training, lambda: _begun(settings, base.identity))
         if found:
             tell(f"{settings.output} is trained; again with resume=false")
             if fit.on_main():
@@ -121,6 +121,13 @@ def job(config: DictConfig) -> None:
         }
         outcome.save(settings.output, fitted.model, manifest, configs(config, place, family.after, settings.output))
     _show(manifest, settings.output)
+
+
+def _begun(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] | None]:
+    """The data, the hash of the whole plan, and the manifest where it was carried out."""
+    data = _data(settings)
+    plan = _plan(settings, data, base)
+    return data, plan, _claimed(settings, plan)
 
 
 def _alone(output: Path) -> AbstractContextManager[None]:
@@ -176,8 +183,8 @@ def _nearest(settings: TrainConfig) -> Retriever:
     if place.first_stage is not None:
         first: Retriever = build.construct(place.first_stage, "retriever.first_stage")
         return first
-    dtype = {"dtype": "bfloat16"} if trainers.in_bfloat16(training) else {}
-    encoder = build.construct({**place.encoder, **dtype}, "retriever.encoder")
+    dtype = "bfloat16" if trainers.in_bfloat16(training) else "float32"
+    encoder = build.construct({**place.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
     encoder.within(training.max_length)
     return families.family_of(encoder).retriever(None)
 
@@ -196,7 +203,8 @@ def _split(settings: TrainConfig, split: str) -> Dataset:
 
 def _plan(settings: TrainConfig, data: Data, base: str) -> str:
     """Hash of all that the model depends on."""
-    said = settings.model_dump(mode="json", exclude=_NOT_THE_MODEL)
+    unread = _NOT_THE_MODEL | (set() if settings.triplets is None else _OF_A_DATASET)
+    said = settings.model_dump(mode="json", exclude=unread)
     said["data"], said["base"] = data.examples.fingerprint, base
     said["processes"] = os.environ.get("WORLD_SIZE", "1")
     return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()

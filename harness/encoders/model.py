@@ -73,21 +73,22 @@ class Model:
 
     @contextmanager
     def shortened(self, model: Any, length: int | None) -> Iterator[None]:
-        """Let a model that is being trained read no more than that meanwhile, nor than the config says."""
-        own = self._shorten(model, min(filter(None, (length, self._max_length)), default=None))
+        """Let a model that is being trained read what the config says meanwhile, and no more than that."""
+        own = self._document_limit(model)
+        if self._max_length is not None:
+            self._cut(model, self._max_length)
+        self._shorten(model, length)
         try:
             yield
         finally:
-            if own is not None:
+            if own is not None and own != self._document_limit(model):
                 self._cut(model, own)
 
-    def _shorten(self, model: Any, length: int | None) -> int | None:
-        """Cut the model to a length if it reads more, which is given back then."""
+    def _shorten(self, model: Any, length: int | None) -> None:
+        """Cut the model to a length if it reads more."""
         own = self._document_limit(model)
-        if length is None or own is None or own <= length:
-            return None
-        self._cut(model, length)
-        return own
+        if length is not None and own is not None and own > length:
+            self._cut(model, length)
 
     def _document_limit(self, model: Any) -> int | None:
         """Tokens that the model reads of a document; None: all."""

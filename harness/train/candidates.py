@@ -1,7 +1,7 @@
 """What a generator is asked for, and what it gives: anchors, each with the document that answers it."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,8 +44,8 @@ class Generated:
     """Queries by reason."""
     unusable: Counter[str] = field(default_factory=Counter)
     """Documents that gave none, by reason."""
-    texts_of: Callable[[list[int]], Sequence[str]] | None = None
-    """The documents of these numbers as they stand among the positives; None: whole."""
+    texts_of: Callable[[], Iterable[str]] | None = None
+    """All documents as they stand among the positives; None: whole."""
     documents: dict[str, Any] = field(default_factory=dict)
     """More about the documents, for the manifest."""
     cost: dict[str, Any] = field(default_factory=dict)

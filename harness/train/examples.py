@@ -67,14 +67,7 @@ def of_dataset(
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(sorted(docs)).tolist() for docs in known.values()]
     if nearest is not None:
-        with stage("rank positives", total=len(queries)) as step:
-            nearest.index(corpus)
-            run = nearest.search(queries, min(_RANKED, len(corpus)))
-            step(len(queries))
-        ranked = [
-            [doc for doc in row if doc in own] for row, own in zip(run.docs.tolist(), known.values(), strict=True)
-        ]
-        drawn = [list(dict.fromkeys([*first, *rest])) for first, rest in zip(ranked, drawn, strict=True)]
+        drawn = _by_rank(drawn, nearest, dataset)
     pairs = [(anchor, doc) for anchor, docs in zip(known, drawn, strict=True) for doc in docs[:per_query]]
     asked = queries.texts.take(np.array([anchor for anchor, _ in pairs], np.int64))
     repeated = Queries([str(number) for number in range(len(pairs))], asked)
@@ -83,6 +76,22 @@ def of_dataset(
     whole = filled(chosen, negatives.n, repeated, corpus, answers, seed)
     rows = np.array([[*pair, *own] for pair, own in zip(pairs, whole, strict=True)], np.int64)
     return Examples(list(queries.texts), corpus, rows, known, f"{dataset.name} {dataset.split}")
+
+
+def _by_rank(drawn: list[list[int]], nearest: Retriever, dataset: Dataset) -> list[list[int]]:
+    """Each query's documents, those first that the retriever ranks first among all that answer some query."""
+    answering = np.unique(np.array([doc for docs in drawn for doc in docs], np.int64))
+    corpus = Corpus(dataset.corpus.ids.take(answering), dataset.corpus.texts.take(answering))
+    with stage("rank positives", total=len(drawn)) as step:
+        nearest.index(corpus)
+        run = nearest.search(dataset.queries, min(_RANKED, len(corpus)))
+        step(len(drawn))
+    ranked = []
+    for found, docs in zip(run.docs, drawn, strict=True):
+        own = set(docs)
+        first = [doc for doc in answering[found[found >= 0]].tolist() if doc in own]
+        ranked.append(list(dict.fromkeys([*first, *docs])))
+    return ranked
 
 
 def of_file(path: Path) -> Examples:

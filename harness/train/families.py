@@ -46,8 +46,8 @@ class Family(ABC):
     def __init__(self, encoder: Any) -> None:
         self.encoder = encoder
 
-    def check(self, plan: LossPlan) -> None:
-        """Raises `ConfigError` for a setting that this family has not."""
+    def check(self, plan: LossPlan, base: Path) -> None:
+        """Raises `ConfigError` for a setting that this family has not, or weights that it cannot train."""
         for name, value in plan:
             if name not in self.reads and value != LossPlan.model_fields[name].default:
                 raise ConfigError(
@@ -218,16 +218,21 @@ class CrossFamily(Family):
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """The model with its head of one label; a bare encoder is given a new one."""
         from sentence_transformers import CrossEncoder
+
+        return CrossEncoder(str(folder), num_labels=1, **settings)
+
+    def check(self, plan: LossPlan, base: Path) -> None:
+        """Of several labels there is no one score."""
         from transformers import AutoConfig
 
-        found = AutoConfig.from_pretrained(str(folder), trust_remote_code=settings["trust_remote_code"])
+        super().check(plan, base)
+        found = AutoConfig.from_pretrained(str(base), trust_remote_code=self.encoder.trusted)
         heads = [name for name in found.architectures or () if name.endswith("ForSequenceClassification")]
         if heads and found.num_labels != 1:
             raise ConfigError(
-                f"{folder} has a head of {found.num_labels} labels; a reranker gives one score a pair: choose a model "
+                f"{base} has a head of {found.num_labels} labels; a reranker gives one score a pair: choose a model "
                 "whose head has one, or a model without a head, which is given a new one"
             )
-        return CrossEncoder(str(folder), num_labels=1, **settings)
 
     def columns(self, examples: Examples) -> dict[str, list[Any]]:
         """Pairs, 1 for a positive and 0 for a negative."""

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 
 from harness import clock
+from harness.errors import ConfigError
 from harness.train.dev import Evaluator
 from harness.train.examples import Examples
 from harness.train.families import Family
 from harness.train.losses import Known
 from harness.train.plan import LossPlan, TrainingPlan
-from harness.train.trainers import Progress, device, quiet, steps, trainer
+from harness.train.trainers import Progress, device, in_bfloat16, quiet, steps, trainer
 
 _STATE = "trainer_state.json"
 
@@ -81,12 +82,19 @@ def fit(
 
 def _opened(family: Family, base: Path, plan: TrainingPlan, seed: int) -> Any:
     """The model on its device with its weights in float32, new ones drawn from the seed."""
-    trusted, attention = family.encoder.trusted, family.encoder.attention
-    network = {"dtype": torch.float32, **({} if attention == "auto" else {"attn_implementation": attention})}
-    settings = {"device": device(plan), "model_kwargs": network, "trust_remote_code": trusted}
+    trusted, attention, where = family.encoder.trusted, family.encoder.attention, device(plan)
+    network: dict[str, Any] = {"dtype": torch.float32}
+    if attention in ("eager", "sdpa") or (where.startswith("cuda") and in_bfloat16(plan) and attention != "auto"):
+        network["attn_implementation"] = attention
+    settings = {"device": where, "model_kwargs": network, "trust_remote_code": trusted}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return family.open(base, {**settings, "local_files_only": not trusted})
+        try:
+            return family.open(base, {**settings, "local_files_only": not trusted})
+        except (ValueError, ImportError) as error:  # how transformers says that a model or machine has it not
+            if "attn_implementation" not in network:
+                raise
+            raise ConfigError(f"encoder.attention={attention!r}: {error}; auto takes what there is") from None
 
 
 def checkpoint(work: Path) -> Path | None:

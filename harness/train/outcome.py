@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 
 MANIFEST = "manifest.json"
 _WORK, _PLAN = ".training", "plan.json"
+_OTHERS = "other settings, data, base model or number of processes"
 
 
 def work_folder(output: Path) -> Path:
@@ -40,9 +41,9 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
     if found := finished(output, plan):
         return found
     if _plan_of(done):
-        raise ConfigError(f"{output} holds a model of another training (other settings, data or base model); {choice}")
-    if _plan_of(begun) not in (None, plan):
-        raise ConfigError(f"in {output} another training was begun (other settings, data or base model); {choice}")
+        raise ConfigError(f"{output} holds a model of another training ({_OTHERS}); {choice}")
+    if _plan_of(begun) not in (None, plan) and any(work_folder(output).glob("checkpoint-*")):
+        raise ConfigError(f"in {output} another training was begun ({_OTHERS}); {choice}")
     files.write(begun, json.dumps({"plan": plan}).encode())
     return None
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,9 +29,8 @@ class Titles:
         numbers = np.array(task.sample, np.int64)
         titles, texts = task.titles(), task.corpus.texts
 
-        def texts_of(docs: list[int]) -> list[str]:
-            own = np.array(docs, np.int64)
-            return [_body(title, text) or text for title, text in zip(titles.take(own), texts.take(own), strict=True)]
+        def texts_of() -> Iterator[str]:
+            return (_body(title, text) or text for title, text in zip(titles, texts, strict=True))
 
         made = Generated(texts_of=texts_of)
         for doc, title, text in zip(task.sample, titles.take(numbers), texts.take(numbers), strict=True):

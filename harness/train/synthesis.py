@@ -106,8 +106,9 @@ def synthesize(
         made.dropped["round_trip"] = len(found) - sum(found)
         candidates, known = _kept(candidates, found), _kept(known, found)
         queries = Queries(_kept(queries.ids, found), _kept(queries.texts, found))
-    chosen = negatives.choose(queries, source.corpus, known)
-    whole = extended(chosen, negatives.n, source.corpus, known, plan.seed)
+    shown = source.corpus if made.texts_of is None else Corpus(source.corpus.ids, made.texts_of())
+    chosen = negatives.choose(queries, shown, known)
+    whole = extended(chosen, negatives.n, shown, known, plan.seed)
     enough = [len(row) == negatives.n for row in whole]
     made.dropped["no_negatives"] = len(enough) - sum(enough)
     candidates, chosen, whole = _kept(candidates, enough), _kept(chosen, enough), _kept(whole, enough)
@@ -117,8 +118,7 @@ def synthesize(
             f"nothing is left of {len(sample):,} documents of {source.name}: {_said(counts)}; what decides it: "
             "documents, generator, round_trip.k, negatives.n"
         )
-    texts_of = made.texts_of or (lambda docs: source.corpus.texts.take(np.array(docs, np.int64)))
-    texts = [list(texts_of(row)) for row in whole]
+    texts = [shown.texts.take(np.array(row, np.int64)) for row in whole]
     return Triplets([one.anchor for one in candidates], [one.positive for one in candidates], texts), counts
 
 

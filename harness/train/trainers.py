@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 from harness.train.families import Family
 from harness.train.plan import TrainingPlan
 
+Some = TypeVar("Some")
 _LIBRARY = "sentence_transformers"
 
 
@@ -36,11 +37,26 @@ def device(plan: TrainingPlan) -> str:
     return "mps" if plan.device == "auto" and torch.backends.mps.is_available() else "cpu"
 
 
-def together(plan: TrainingPlan) -> Any:
-    """The processes that torchrun started, or this one alone, which wait for each other where they must."""
+def in_turn(plan: TrainingPlan, work: Callable[[], Some]) -> Some:
+    """What `work` gives to this process: to the first that torchrun started, then to the others.
+
+    The first says what is wrong and leaves vectors in the cache; where it fails the others end without a word.
+    """
     from accelerate import PartialState
 
-    return PartialState(cpu=device(plan) == "cpu", timeout=timedelta(days=7))  # the others wait while one mines
+    state = PartialState(cpu=device(plan) == "cpu")
+    if state.num_processes == 1:
+        return work()
+    group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+    failed = [True]
+    try:
+        found = work() if state.is_main_process else None
+        failed = [False]
+    finally:
+        torch.distributed.broadcast_object_list(failed, 0, group)
+    if failed[0]:
+        raise SystemExit(1)
+    return work() if found is None else found
 
 
 def in_bfloat16(plan: TrainingPlan) -> bool:
