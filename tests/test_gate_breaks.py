@@ -30,7 +30,7 @@ class Tree:
         self.top, self.results = top, results
         for name in ("harness", "conf"):
             shutil.copytree(TOP / name, top / name)  # with the kernels that are compiled already
-        self.edit("conf/retriever/minilm.yaml", "max_length: null ", "max_length: 32 ")  # soon encoded
+        self.edit("conf/retriever/minilm.yaml", "max_length: null ", "max_length: 128 ")  # soon encoded
 
     def edit(self, path, before, after):
         text = (self.top / path).read_text()
