@@ -122,13 +122,13 @@ def minilm_index(
 ) -> Callable[[str], Dense]:
     """MiniLM with a real collection indexed; each is encoded once in a test run, by the worker that asks first.
 
-    In bfloat16 where the processor multiplies it, which takes a half to a third of the time.
+    In bfloat16 where the processor multiplies it in tiles, which takes a third of the time.
     """
     folder = _whole_runs_folder(tmp_path_factory)
 
     @cache
     def index(name: str) -> Dense:
-        dtype = "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"
+        dtype = "bfloat16" if torch.cpu._is_amx_tile_supported() else "float32"
         retriever = _minilm(f"retriever.encoder.dtype={dtype}")
         with FileLock(folder / f"{name.replace('/', '-')}.lock"):
             retriever.index(collection(name).corpus)
