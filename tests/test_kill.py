@@ -20,7 +20,7 @@ def nursery(model: Path) -> Iterator[Nursery]:
 
 
 def test_a_killed_encode_goes_on_at_the_next_shard(nursery: Nursery, model: Path, tmp_path: Path):
-    kill_encodes(nursery, tmp_path, model, times=4)
+    assert kill_encodes(nursery, tmp_path, model, times=4) == 4
 
 
 def test_two_processes_share_one_cache(nursery: Nursery, model: Path, tmp_path: Path):

@@ -150,15 +150,15 @@ def test_every_truncation_and_every_flipped_bit_of_a_file_is_found(path, caplog)
     whole = written(path, {"vectors": np.arange(6, dtype=np.float32)}).read_bytes()
     rng = random.Random(0)
     for length in [0, 1, 7, 8, 9, len(whole) - 1, *rng.choices(range(len(whole)), k=60)]:
-        refused(path, whole[:length], caplog)
-    refused(path, whole + b"\0", caplog)
+        assert refused(path, whole[:length], caplog)
+    assert refused(path, whole + b"\0", caplog)
     for place in range(len(whole)):
         bit = 1 << rng.randrange(8)
         flipped = whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :]
         header = whole[8 : 8 + int.from_bytes(whole[:8], "little")]
         if 8 + len(header.rstrip()) <= place < 8 + len(header) and flipped[place : place + 1] in b"\t\n\r ":
             continue  # one blank for another behind the header
-        refused(path, flipped, caplog)
+        assert refused(path, flipped, caplog)
 
 
 def with_header(header: object, data: bytes = b"", length: int | None = None) -> bytes:
@@ -209,14 +209,14 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_malformed_file_is_a_warning(path, caplog, name):
     path.parent.mkdir(parents=True)
-    refused(path, HOSTILE[name], caplog)
+    assert refused(path, HOSTILE[name], caplog)
 
 
 def test_a_file_with_a_true_checksum_and_false_contents_is_a_warning(path, caplog):
     path.parent.mkdir(parents=True)
     for metadata in ({}, {"cost": "{}"}, {"cost": "[" * 5000}, {"cost": "\ud800"}, {"cost": COST.model_dump_json()}):
         checksum = shards._checksum({}, metadata)
-        refused(path, with_header({"__metadata__": {**metadata, "checksum": checksum}}), caplog)
+        assert refused(path, with_header({"__metadata__": {**metadata, "checksum": checksum}}), caplog)
 
 
 def test_mixed_up_bytes_never_end_in_anything_but_a_warning(path, caplog):
@@ -232,7 +232,7 @@ def test_mixed_up_bytes_never_end_in_anything_but_a_warning(path, caplog):
         if rng.random() < 0.5:
             length = max(len(content) - 8 - rng.randrange(100), 0)
             content[:8] = length.to_bytes(8, "little")
-        refused(path, bytes(content), caplog)
+        assert refused(path, bytes(content), caplog)
 
 
 def test_a_file_that_may_not_be_read_is_a_warning(path, caplog, monkeypatch):

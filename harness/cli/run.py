@@ -64,9 +64,8 @@ def _with_tuned(arguments: Sequence[str]) -> list[str]:
     """
     if "experiment=finetune" not in arguments or any(word.startswith(("--config-dir", "-cd")) for word in arguments):
         return list(arguments)
-    named = [word for word in arguments if word.startswith("tuned=")]
-    others = [word for word in arguments if word not in named]
-    folder = Path(named[-1].removeprefix("tuned=") if named else "models/tuned").expanduser() / "conf"
+    others = [word for word in arguments if not word.startswith("tuned=")]
+    folder = Path(_given(arguments, "tuned") or "models/tuned").expanduser() / "conf"
     if not (folder / "retriever").is_dir():
         raise ConfigError(
             f"tuned={str(folder.parent)!r} has no conf/retriever; name the output of a training: tuned=FOLDER, or make "
@@ -81,14 +80,17 @@ def _with_tuned(arguments: Sequence[str]) -> list[str]:
     return [*others, f"--config-dir={folder.resolve()}"]
 
 
+def _given(words: Sequence[str], key: str) -> str | None:
+    """What the command line says of a key, at last."""
+    found = [word for word in words if word.startswith(f"{key}=")]
+    return found[-1].removeprefix(f"{key}=") if found else None
+
+
 def _refuse_other_rows(tuned: Path, words: Sequence[str]) -> None:
     """Raises `ConfigError` where the results have rows of another training, called base and tuned as well."""
     from harness.cli.tuned import place_of  # not before it is needed: it imports torch
 
-    named = [word for word in words if word.startswith("results_dir=")]
-    results = Path(
-        named[-1].removeprefix("results_dir=") if named else build.composed(["retriever=bm25"])["results_dir"]
-    ).expanduser()
+    results = Path(_given(words, "results_dir") or build.composed(["retriever=bm25"])["results_dir"]).expanduser()
     identity = weights.find(str(tuned)).identity
     for record in Store(results).records():
         if record.retriever.name != "tuned":

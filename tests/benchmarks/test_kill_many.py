@@ -24,8 +24,8 @@ def model(measuring: bool, tmp_path: Path) -> Path:
 
 
 def test_twenty_killed_encodes_go_on_at_the_next_shard(nursery: Nursery, model: Path, tmp_path: Path):
-    kill_encodes(nursery, tmp_path, model, TIMES)
+    assert kill_encodes(nursery, tmp_path, model, TIMES) == TIMES
 
 
 def test_twenty_killed_sweeps_go_on_at_the_next_cell(nursery: Nursery, model: Path, tmp_path: Path):
-    kill_sweeps(nursery, tmp_path, model, TIMES)
+    assert kill_sweeps(nursery, tmp_path, model, TIMES) > 0, "they were killed while they worked"
