@@ -9,7 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from harness.encoders import cache
 from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import METRIC_VERSION, Metric, parse, score
+from harness.retrievers.scored import check_scores, scored
 from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
 from harness.weights import tree_hash
 
+_ONCE: dict[str, float] = {"warmup_documents": 0, "repeats": 1, "least_s": 0.0, "latency_queries": 0}
 _MOST = 50
 """Repeats of a search, however short it is."""
 
@@ -61,13 +63,16 @@ class Measured:
     """Answerable queries, the rows of `scores`."""
     scores: dict[str, NDArray[np.float64]]
     """Per-query values [queries] by metric name."""
-    timing: Timing
+    timing: Timing | None
+    """None where the retriever brings a run that was made elsewhere."""
     facts: dict[str, Any]
+    own: dict[str, float] = field(default_factory=dict)
+    """Measures that the collection defines itself, which have no values by query."""
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each metric over all answerable queries."""
-        return {name: float(values.mean()) for name, values in self.scores.items()}
+        """The mean of each metric over all answerable queries, and the collection's own measures."""
+        return {**{name: float(values.mean()) for name, values in self.scores.items()}, **self.own}
 
 
 def measure(
@@ -79,19 +84,25 @@ def measure(
     plan: TimingPlan,
     seed: int = 0,
 ) -> Measured:
-    """Index the corpus, search every query, score the answers; every timed sample is kept."""
+    """Index the corpus, search every query, score the answers; every timed sample is kept.
+
+    Where the dataset has candidates, the retriever scores those of each query instead. A retriever with `untimed`
+    brings rankings that were made elsewhere: seconds spent on reading them are not its cost, and none are kept.
+    """
     wanted = parse_metrics(metrics, k)
-    depth = k + 1 if dataset.drop_self_hits else k
+    untimed = getattr(retriever, "untimed", False)
+    plan = plan.model_copy(update=_ONCE) if untimed else plan
+    ask = _Asking(retriever, dataset, k + 1 if dataset.drop_self_hits else k)
     with limited_threads(plan.threads) as threads:
         with clock.recording() as warmup:
-            _warm_up(retriever, dataset, depth, plan.warmup_documents)
+            ask.first(plan.warmup_documents)
         gc.collect()
         references = [clock.reference_kernels()]
         with clock.recording() as indexing:
             retriever.index(dataset.corpus)
         references.append(clock.reference_kernels())
-        run, searches, facts = _search_all(retriever, dataset.queries, depth, plan, references)
-        latencies, paid = _one_by_one(retriever, dataset.queries, depth, plan.latency_queries, seed)
+        run, searches, facts = _search_all(ask, plan, references)
+        latencies, paid = _one_by_one(ask, plan.latency_queries, seed)
         timing = Timing(
             warmup=warmup.phase(),
             index=indexing.phase(),
@@ -105,7 +116,9 @@ def measure(
         )
     run = (without_self_hits(run) if dataset.drop_self_hits else run).top(k)
     query_ids, scores = score(run, dataset.qrels, wanted)
-    return Measured(run, query_ids, scores, timing, {**warmup.facts, **indexing.facts, **facts, **paid})
+    said = {**warmup.facts, **indexing.facts, **facts, **paid}
+    own = dict(dataset.own_scores(run)) if dataset.own_scores else {}
+    return Measured(run, query_ids, scores, None if untimed else timing, said, own)
 
 
 def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
@@ -119,21 +132,49 @@ def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
     return wanted
 
 
-def _warm_up(retriever: Retriever, dataset: Dataset, depth: int, documents: int) -> None:
-    if documents:
+class _Asking:
+    """A retriever that is asked a dataset's queries: about the whole corpus, or about each query's candidates."""
+
+    def __init__(self, retriever: Retriever, dataset: Dataset, depth: int) -> None:
+        self._retriever, self._dataset, self._depth = retriever, dataset, depth
+        self._candidates = dataset.to_rank
+        if self._candidates is not None:
+            check_scores(retriever)
+
+    @property
+    def queries(self) -> Queries:
+        """All that can be asked."""
+        return self._dataset.queries
+
+    def __call__(self, rows: slice) -> Run:
+        """The answers to some of the queries."""
+        queries = self.queries[rows]
+        if self._candidates is None:
+            return self._retriever.search(queries, self._depth)
+        return scored(self._retriever, queries, self._dataset.corpus.ids, self._candidates[rows])
+
+    def first(self, documents: int) -> None:
+        """Index and search a little before the clock counts."""
+        if not documents:
+            return
         with clock.listening(None), cache.using("off"):
-            retriever.index(dataset.corpus[:documents])
-            retriever.search(dataset.queries[:8], min(depth, documents))
+            corpus, queries = self._dataset.corpus[:documents], self.queries[:8]
+            self._retriever.index(corpus)
+            if self._candidates is None:
+                self._retriever.search(queries, min(self._depth, documents))
+            else:
+                some = np.arange(min(self._candidates.shape[1], len(corpus)), dtype=np.int32)
+                scored(self._retriever, queries, corpus.ids, np.tile(some, (len(queries), 1)))
 
 
 def _search_all(
-    retriever: Retriever, queries: Queries, depth: int, plan: TimingPlan, references: list[dict[str, float]]
+    ask: _Asking, plan: TimingPlan, references: list[dict[str, float]]
 ) -> tuple[Run, list[Phase], dict[str, Any]]:
     """The run, what each repeat cost and the facts; the reference kernels' seconds are added after each."""
     searches: list[Phase] = []
     while _goes_on(searches, plan):
         with clock.recording() as searching:
-            run = retriever.search(queries, depth)
+            run = ask(slice(None))
         searches.append(searching.phase())
         references.append(clock.reference_kernels())
     with clock.listening(None):
@@ -148,18 +189,15 @@ def _goes_on(searches: Sequence[Phase], plan: TimingPlan) -> bool:
     return spent < plan.least_s and len(searches) < _MOST
 
 
-def _one_by_one(
-    retriever: Retriever, queries: Queries, depth: int, n: int, seed: int
-) -> tuple[list[float], dict[str, int]]:
+def _one_by_one(ask: _Asking, n: int, seed: int) -> tuple[list[float], dict[str, int]]:
     """Seconds of each of n queries alone, and what they cost where a provider was paid."""
-    chosen = np.random.default_rng(seed).permutation(len(queries))[:n]
+    chosen = np.random.default_rng(seed).permutation(len(ask.queries))[:n]
     latencies: list[float] = []
     paid: Counter[str] = Counter()
     with clock.listening(None):
         for row in chosen.tolist():
-            query = queries[row : row + 1]
             with clock.recording() as searching:
-                retriever.search(query, depth)
+                ask(slice(row, row + 1))
             latencies.append(searching.wall_s)
             paid.update({name: n for name, n in searching.counts.items() if name.rpartition(".")[2] == "micro_usd"})
     return latencies, {f"latency.{name}": total for name, total in paid.items()}

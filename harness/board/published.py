@@ -1,16 +1,20 @@
-"""Published nDCG@10 beside a board's: facts from published.tsv, each with its source, and ours minus theirs.
+"""Published figures beside a board's, each with its source, and ours minus theirs.
 
-The table has the retriever's name, the dataset as the configs name it, the figure, the config of ours that stands for
-the same model and settings (empty for none), and where the figure was published.
+published.tsv has nDCG@10 by the retriever's name and the dataset as the configs name it, the config of ours that stands
+for the same model and settings (empty for none), and where the figure was published. Figures that a user imported stand
+beside the row whose weights have the same hub id.
 """
 
 import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from harness.board.nouns import Board, Row
 from harness.errors import ConfigError
+from harness.types import PublishedFigures
 
 _FILE = Path(__file__).parent.parent / "published.tsv"
 METRIC = "ndcg@10"
@@ -52,15 +56,65 @@ def figures() -> tuple[Published, ...]:
         )
 
 
-def beside(board: Board) -> list[Beside]:
-    """The published rows for the board's datasets, by name. Raises `ConfigError` for another metric than nDCG@10."""
+def beside(board: Board, imported: Iterable[PublishedFigures] = (), table: bool = True) -> list[Beside]:
+    """The published rows for the board's datasets, by name: those that were imported, and those of the `table`.
+
+    The table has only nDCG@10: raises `ConfigError` for a board of another metric that has nothing else to show.
+    """
+    brought = _imported(board, imported)
+    if not table or (board.metric != METRIC and brought):
+        return brought
     if board.metric != METRIC:
         raise ConfigError(f"published figures are {METRIC}, this board is {board.metric}: harness report --published")
     found: dict[str, list[Published]] = {}
     for figure in figures():
         if figure.dataset in board.datasets:  # a column of other content or another split has a longer name
             found.setdefault(figure.retriever, []).append(figure)
-    return [_beside(name, own, board) for name, own in sorted(found.items())]
+    return [*brought, *(_beside(name, own, board) for name, own in sorted(found.items()))]
+
+
+def _imported(board: Board, imported: Iterable[PublishedFigures]) -> list[Beside]:
+    models: dict[tuple[str, str], dict[str, PublishedFigures]] = {}
+    for one in imported:
+        shown = next((name for name in one.datasets if name in board.datasets), None)
+        if shown is not None and board.metric in one.metrics:
+            models.setdefault((one.model, one.revision), {})[shown] = one
+    found = []
+    for (model, revision), figures in sorted(models.items()):
+        row = _of_model(board, model, revision)
+        values = {dataset: one.metrics[board.metric] for dataset, one in figures.items()}
+        differences = {
+            name: row.cells[name].value - value for name, value in values.items() if row and name in row.cells
+        }
+        sources = sorted(one.source + _other_revision(row, name, one) for name, one in figures.items())
+        found.append(Beside(model, values, differences, row.label if row else None, sources))
+    return found
+
+
+def _of_model(board: Board, model: str, revision: str) -> Row | None:
+    """The row whose only weights are that model's, with the fewest differences to its config."""
+    wanted = {((model, revision),), ((model, ""),)}
+    own = [row for row in board.rows if row.records and _models(row.records[0].retriever.config) in wanted]
+    return min(own, key=lambda row: (len(row.records[0].retriever.differences), row.label), default=None)
+
+
+def _models(config: Any) -> tuple[tuple[str, str], ...]:
+    """Name and revision, empty where none is given, of all weights that a retriever's config names."""
+    if isinstance(config, Mapping):
+        own = config.get("model")
+        named = {own.partition("@")[::2]} if isinstance(own, str) else set()
+        return tuple(sorted(named.union(*map(_models, config.values()))))
+    if isinstance(config, Sequence) and not isinstance(config, str):
+        return tuple(sorted({name for inner in config for name in _models(inner)}))
+    return ()
+
+
+def _other_revision(row: Row | None, dataset: str, one: PublishedFigures) -> str:
+    """What to say where ours was measured on another revision of the collection."""
+    records = row.cells[dataset].records if row and dataset in row.cells else ()
+    other = {str(own.dataset.about["revision"]) for own in records if "revision" in own.dataset.about}
+    other -= {one.dataset_revision}
+    return f" (ours: revision {', '.join(sorted(name[:18] for name in other))})" if other else ""
 
 
 def _beside(name: str, own: list[Published], board: Board) -> Beside:

@@ -6,7 +6,10 @@ from contextlib import suppress
 
 JOBS = ("run", "train", "synthesize")
 """The commands that are Hydra jobs; no word at all is `run`."""
-READS = ("report", "compare", "recommend", "gate", "accept", "explain", "list", "cache", "validate", "env")
+READS = (
+    *("report", "compare", "recommend", "gate", "accept", "export", "import"),
+    *("explain", "list", "cache", "validate", "env"),
+)
 COMMANDS = (*JOBS, *READS)
 
 

@@ -16,12 +16,13 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import COMMANDS
+from harness.cli import COMMANDS, resolvers
 from harness.cli.conf import conf
 from harness.cli.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError
 
 CONF = conf()
+resolvers.register()
 _NONE = "You must specify 'retriever'"  # as Hydra says it
 _NAMES = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
 _SECRET = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)

@@ -74,15 +74,17 @@ class Cell:
         self._choices: Mapping[str, str] = {
             key: option
             for key, option in run.runtime.choices.items()
-            if key in ("retriever", "dataset") or "@retriever." in key
+            if key in ("retriever", "dataset", "prompts") or "@retriever." in key
         }
         self._folders, self._folder_options = job.folders(run), job.folder_options(run)
         self._overrides = [override for override in run.overrides.task if not override.startswith("hydra.mode=")]
 
     @property
     def title(self) -> str:
-        """For messages: `bm25 on scifact`."""
-        return f"{self._choices['retriever']} on {self._choices['dataset']}"
+        """For messages: `bm25 on scifact`, `bm25 on mteb SciFact`."""
+        dataset = self.config.dataset
+        named = [self._choices["dataset"], *(str(dataset[key]) for key in ("task", "id") if dataset.get(key))]
+        return f"{self._choices['retriever']} on {' '.join(named)}"
 
     @property
     def arguments(self) -> list[str]:
@@ -104,11 +106,15 @@ class Cell:
                 dataset = build.construct(config.dataset, "dataset")
                 if found := self._found(dataset):
                     return found
+                self._check_main_score(dataset)
                 say(f"{self.title}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
                 result = measure(
                     retriever, dataset, k=config.k, metrics=config.metrics, plan=config.timing, seed=config.seed
                 )
-                whole = whole_process and not result.timing.index.earlier_s  # cached vectors spared memory too
+                timing = result.timing
+                whole = (
+                    whole_process and timing is not None and not timing.index.earlier_s
+                )  # cached vectors spared memory too
                 record = self._record(started, dataset, result, peak_memory() if whole else None)
                 per_query = PerQuery(result.query_ids, result.scores)
                 kept = (ranked(result.run, dataset), asked(dataset))
@@ -117,6 +123,15 @@ class Cell:
                 if dataset is not None or not isinstance(error, ConfigError):  # a mistyped setting is no cell
                     self.failed(started, dataset, error)
                 raise
+
+    def _check_main_score(self, dataset: Dataset) -> None:
+        """Say so where what others publish of the dataset is not measured."""
+        main = dataset.about.get("main_score")
+        if main is None or main in self.config.metrics or dataset.own_scores:
+            return
+        k = main.rpartition("@")[2]
+        deep = f" k={k}" if k.isdigit() and int(k) > self.config.k else ""
+        say(f"{dataset.name}: its main score is {main}, which is not among the metrics; add:{deep} metrics=[{main}]")
 
     def failed(self, started: datetime, dataset: Dataset | None, error: Exception) -> None:
         """Keep a record of a failure; `dataset` is None when it could not be read."""
@@ -151,7 +166,7 @@ class Cell:
             seed=self.config.seed,
             metric_version=METRIC_VERSION,
             metrics=result.means if result else {},
-            timing=result.timing.model_copy(update={"peak_memory_bytes": peak}) if result else None,
+            timing=result.timing.model_copy(update={"peak_memory_bytes": peak}) if result and result.timing else None,
             facts=result.facts if result else {},
             environment=environment.fingerprint(),
             harness=harness.__version__,
@@ -164,7 +179,8 @@ class Cell:
     def _retriever(self) -> RetrieverInfo:
         """The retriever's name and what differs from that config: parts swapped or added, values changed."""
         name, config = self._choices["retriever"], self._public["retriever"]
-        named = [f"retriever={name}", f"k={self.config.k}"]
+        prompts = {"prompts": self._choices["prompts"]} if self._choices.get("prompts") else {}
+        named = [f"retriever={name}", f"k={self.config.k}", *(f"prompts={said}" for said in prompts.values())]
         default, usual = build.chosen(named, self._folders)
         swapped = {
             place: option
@@ -178,7 +194,7 @@ class Cell:
             "dataset"
         ]  # an instruction that the retriever's prompt takes is no difference
         differences = build.differences(config, build.public(default)["retriever"])
-        said = {place.partition("@retriever.")[2]: option for place, option in swapped.items()}
+        said = {place.partition("@retriever.")[2]: option for place, option in swapped.items()} | prompts
         return RetrieverInfo(name=name, differences={**said, **differences}, config=config)
 
     @cached_property
@@ -191,7 +207,7 @@ class Cell:
     def _dataset(self, dataset: Dataset | None) -> DatasetInfo:
         name, config = self._choices["dataset"], self._public["dataset"]
         return DatasetInfo(
-            name=dataset.name if dataset else config.get("name") or Path(config.get("path") or name).name,
+            name=dataset.name if dataset else _called(config, name),
             split=dataset.split if dataset else config.get("split"),
             fingerprint=dataset.fingerprint if dataset else None,
             group=dataset.group if dataset else config.get("group"),
@@ -200,4 +216,11 @@ class Cell:
             queries=len(dataset.queries) if dataset else None,
             differences=build.differences(config, self._usual_dataset),
             config=config,
+            about=dict(dataset.about) if dataset else {},
         )
+
+
+def _called(config: Mapping[str, Any], name: str) -> str:
+    """What a collection that could not be read is called."""
+    said = config.get("name") or config.get("task") or config.get("id")
+    return str(said or Path(config.get("path") or name).name)

@@ -1,11 +1,12 @@
 """The records that a command reads: the options that choose them, and how their answer is shown."""
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, UndecidedError
 
@@ -38,9 +39,10 @@ def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
     """
     from harness.metrics import parse
 
-    options.metric = str(parse(options.metric))
     newest = store.latest()
     known = sorted({name for record in newest for name in record.metrics})
+    if options.metric not in known:  # a collection may have measures of its own
+        options.metric = str(parse(options.metric))
     if options.metric not in known:
         there = f"; it has {', '.join(known)}" if known else ""
         k = options.metric.rpartition("@")[2]
@@ -89,6 +91,11 @@ def _names(record: "Record") -> dict[str, set[str]]:
 def terminal() -> tuple[int, bool]:
     """Columns of the terminal, and whether it is one."""
     return shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty()
+
+
+def show_json(value: Any) -> None:
+    """A command's answer as JSON on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
 
 
 def show(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The commands that read: report, compare, recommend, gate, accept, explain, list, cache, validate, env.
+"""The commands that read: report, compare, recommend, gate, accept, export, import, explain, list, cache, ...
 
 Only those that build retrievers import torch.
 
@@ -6,7 +6,6 @@ Exit codes: 0 fine, 1 a check failed, 2 usage, 3 nothing to decide from.
 """
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.cli import cache, decide, gate, report, say
+from harness.cli import cache, decide, gate, interop, report, say
+from harness.cli.chosen import show_json
 from harness.cli.conf import conf, options_of
 from harness.errors import ConfigError, HarnessError, UndecidedError
 
@@ -25,6 +25,8 @@ measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows t
   harness -m retriever=bm25,minilm dataset=scifact,nfcorpus
   harness experiment=beir                          a sweep kept in a file
   harness retriever=bm25 dataset=folder dataset.path=FOLDER      your own collection
+  harness retriever=bm25 dataset=mteb dataset.task=SciFact       any retrieval or reranking task of mteb
+  harness experiment=mteb dataset.benchmark=BEIR   a benchmark of mteb, aggregated as mteb does
   harness run --help                               groups, options and the whole config
 
 train (Hydra too: --help after the command shows its config):
@@ -60,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"harness {harness.__version__}")
     commands = parser.add_subparsers(title="read", metavar="COMMAND", required=True)
 
-    deciding = [report.add(commands), *decide.add(commands), *gate.add(commands)]
+    deciding = [report.add(commands), *decide.add(commands), *gate.add(commands), *interop.add(commands)]
 
     explain = commands.add_parser("explain", help="why a document ranks where it does for a query")
     explain.add_argument(
@@ -72,7 +74,8 @@ def parser() -> argparse.ArgumentParser:
     explain.set_defaults(command=_explain)
 
     listing = commands.add_parser("list", help="what can be measured, what was measured")
-    listing.add_argument("what", choices=["retrievers", "datasets", "experiments", "records"])
+    listing.add_argument("what", choices=["retrievers", "datasets", "experiments", "benchmarks", "records"])
+    interop.add_listing(listing)
     listing.set_defaults(command=_list)
 
     caching = cache.add(commands)
@@ -97,10 +100,6 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _print(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True, default=str))
-
-
 def _folders(options: argparse.Namespace) -> list[str]:
     """The folders of --config-dir, whole. Raises `ConfigError` for one that is not there."""
     folders = [Path(name) for name in options.config_dir]
@@ -117,7 +116,7 @@ def _explain(options: argparse.Namespace) -> int:
 
     found = explain(options.words, _folders(options))
     if options.json:
-        _print(asdict(found))
+        show_json(asdict(found))
     else:
         width = shutil.get_terminal_size((120, 24)).columns
         print(explanation.render(found, width, color=sys.stdout.isatty()), end="")
@@ -147,9 +146,13 @@ def _cell(record: Any) -> dict[str, Any]:
 def _list(options: argparse.Namespace) -> int:
     if options.what == "records":
         return _list_records(options)
+    if options.what == "benchmarks" or options.mteb:
+        return _list_of_mteb(options)
+    if options.language or options.type:
+        raise ConfigError("--language and --type choose among mteb's tasks; add --mteb")
     names = options_of(options.what.removesuffix("s"))
     if options.json:
-        _print([name for name, _ in names])
+        show_json([name for name, _ in names])
         return 0
     width = max(len(name) for name, _ in names)
     for name, said in names:
@@ -157,12 +160,37 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
+def _list_of_mteb(options: argparse.Namespace) -> int:
+    if options.what == "benchmarks":
+        rows = interop.benchmarks()
+        told = [(one["benchmark"], f"{len(one['tasks'])} tasks", one["description"]) for one in rows]
+    elif options.what == "datasets":
+        rows = interop.tasks(options)
+        told = [(one["task"], f"{one['type']}, {_few(one['languages'])}", one["description"]) for one in rows]
+    else:
+        raise ConfigError("--mteb lists datasets: harness list datasets --mteb")
+    if options.json:
+        show_json(rows)
+        return 0
+    widths = [max((len(row[column]) for row in told), default=0) for column in (0, 1)]
+    columns = shutil.get_terminal_size((120, 24)).columns
+    for name, kind, said in told:
+        print(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {said}"[: columns if sys.stdout.isatty() else None].rstrip())
+    if not told:
+        say("no task is of all of these")
+    return 0
+
+
+def _few(languages: Sequence[str]) -> str:
+    return " ".join(languages) if len(languages) <= 3 else f"{len(languages)} languages"
+
+
 def _list_records(options: argparse.Namespace) -> int:
     from harness.store import Store
 
     records = list(Store(options.results).records())
     if options.json:
-        _print([_cell(record) for record in records])
+        show_json([_cell(record) for record in records])
         return 0
     for record in records:
         value = next((f"{name} {mean:.4f}" for name, mean in record.metrics.items()), record.error or "")
@@ -180,7 +208,7 @@ def _validate(options: argparse.Namespace) -> int:
 
     findings = one(options.overrides, _folders(options)) if options.overrides else whole()
     if options.json:
-        _print(findings)
+        show_json(findings)
     else:
         for finding in findings:
             print(f"{'ok  ' if finding['ok'] else 'FAIL'}  {finding['config']}  {finding['said']}".rstrip())
@@ -198,7 +226,7 @@ def _env(options: argparse.Namespace) -> int:
         **environment.manifest(),
     }
     if options.json:
-        _print(told)
+        show_json(told)
         return 0
     for key, value in told.items():
         said = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen, say
+from harness.cli import benchmark, chosen, say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     report.add_argument("--only", choices=_FORMS, help="this form alone; text goes to stdout, pictures to results/")
     report.add_argument("--baseline", metavar="NAME", help="compare every row with this one")
     report.add_argument("--published", action="store_true", help="set published figures beside ours")
+    report.add_argument("--benchmark", metavar="NAME", help="below the board: what mteb's benchmark makes of it")
     report.add_argument("--readme", type=Path, metavar="FILE", help="also fill the block `board` of this file")
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is stale")
     report.set_defaults(command=_report)
@@ -94,7 +95,10 @@ class _Forms:
         from harness.report import published, terminal
 
         width, color = chosen.terminal()
-        below = [published.render_terminal(self._board, width, color)] if self._options.published else []
+        found = self._published
+        below = [] if found is None else [published.render_terminal(self._board, found, width, color)]
+        if self._options.benchmark:
+            below.append(benchmark.render(self._options.benchmark, self._records, width, color))
         return "\n".join([terminal.render(self._board, width, color), *below])
 
     def text(self, form: str) -> str:
@@ -102,7 +106,8 @@ class _Forms:
         from harness.report import csv, html, json, latex, markdown, published
 
         if form == "md":
-            below = [published.render_markdown(self._board)] if self._options.published else []
+            found = self._published
+            below = [] if found is None else [published.render_markdown(self._board, found)]
             return "\n".join([markdown.render(self._board), *below])
         if form == "tex":
             return latex.render(self._board, self._published or ())
@@ -113,9 +118,12 @@ class _Forms:
 
     @cached_property
     def _published(self) -> "list[Beside] | None":
+        """Published figures where they are asked for, and those that were imported in any case."""
         from harness.board.published import beside
 
-        return beside(self._board) if self._options.published else None
+        imported, asked = self._store.published(), self._options.published
+        found = beside(self._board, imported, table=asked) if asked or imported else None
+        return found if found or asked else None
 
     def picture(self, form: str) -> bytes:
         """The Pareto front as SVG or PNG. Raises `ConfigError` without matplotlib."""

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from harness import weights
-from harness.cli import build, say, table
+from harness.cli import benchmark, build, say, table
 from harness.cli.cell import Cell, validated
 from harness.cli.job import run_job
 from harness.environment import THREAD_VARIABLES
@@ -39,13 +39,15 @@ def main(arguments: Sequence[str]) -> int:
     """Measure what the arguments say; the exit code of `run_job`."""
     end_with_parent()
     try:
-        words = _with_tuned(_with_quickstart(arguments))
+        words = benchmark.swept(_with_tuned(_with_quickstart(arguments)))
     except HarnessError as error:
         say(f"error: {error}")
         return 1
     code = run_job("run", job, words)
     if code == 1:
         table.show_sweep()
+    if code in (0, 1):
+        benchmark.show(words, _results(words))
     return code
 
 
@@ -86,11 +88,16 @@ def _given(words: Sequence[str], key: str) -> str | None:
     return found[-1].removeprefix(f"{key}=") if found else None
 
 
+def _results(words: Sequence[str]) -> Path:
+    """The results folder of a command line."""
+    return Path(_given(words, "results_dir") or build.composed(["retriever=bm25"])["results_dir"]).expanduser()
+
+
 def _refuse_other_rows(tuned: Path, words: Sequence[str]) -> None:
     """Raises `ConfigError` where the results have rows of another training, called base and tuned as well."""
     from harness.cli.tuned import place_of  # not before it is needed: it imports torch
 
-    results = Path(_given(words, "results_dir") or build.composed(["retriever=bm25"])["results_dir"]).expanduser()
+    results = _results(words)
     identity = weights.find(str(tuned)).identity
     for record in Store(results).records():
         if record.retriever.name != "tuned":

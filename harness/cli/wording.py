@@ -35,7 +35,8 @@ def explained(error: BaseException) -> str:
     if match := re.search(r"Ambiguous value for argument '(([^=]+)=(.*))'", str(error)):
         several, key, values = match.groups()
         return f"{several!r} gives several values: one after another with harness -m, a list as {key}=[{values}]"
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
+    said = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error))
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
     kept = [line for line in lines if not line.lstrip().startswith(("full_key:", "object_type=", "reference_type="))]
     cause = error.__cause__
     said = "\n".join(kept) or type(error).__name__

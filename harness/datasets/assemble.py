@@ -1,7 +1,8 @@
 """Corpus, queries and judgements put together into a Dataset, once they are shown to fit."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,12 +51,26 @@ def assemble(
     return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts, instruction, titles)
 
 
+def with_candidates(dataset: Dataset, candidates: Mapping[str, Sequence[str]]) -> Dataset:
+    """The Dataset, whose queries have the documents to be ranked for each of them. Raises `DataError` as `assemble`."""
+    name, known = dataset.name, set(dataset.corpus.ids)
+    for query in dataset.queries.ids:
+        docs = candidates.get(query, ())
+        if len(set(docs)) != len(docs):
+            raise DataError(f"{name}: a document is twice among the candidates of query {query!r}: name it once")
+        if unknown := next((doc for doc in docs if doc not in known), None):
+            raise DataError(f"{name}: candidate {unknown!r} of query {query!r} is not in the corpus")
+    if lacking := [query for query in dataset.queries.ids if not candidates.get(query)]:
+        log.warning("%s: %d queries have no candidates, the first %r; they score 0", name, len(lacking), lacking[0])
+    return replace(dataset, candidates=candidates)
+
+
 def _check_queries(queries: Queries, judged: Judgements, answerable: list[str]) -> None:
     known = set(queries.ids)
     for query in answerable:
         if query not in known:
             raise DataError(
-                f"{judged.path}:{judged.first_line[query]}: judgements of query {query!r}, which is not among the "
+                f"{judged.place(query)}: judgements of query {query!r}, which is not among the "
                 f"{len(known)} queries (such as {next(iter(queries.ids), '-')!r}): add the query or remove its lines"
             )
 

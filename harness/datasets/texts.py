@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -38,6 +38,15 @@ def read(kind: type[Some], path: Path, columns: Columns) -> Some:
         _refuse_twice(path, columns, kind.noun, pa.array([key for key, _ in pairs], pa.large_string()))
         return kind([key for key, _ in pairs], [text for _, text in pairs])
     return _mapped(kind, path, columns)
+
+
+def gathered(kind: type[Some], pairs: Iterable[tuple[str, str]]) -> Some:
+    """Corpus or Queries from a stream of ids and texts, held in Arrow a part at a time."""
+    parts, rows = [], iter(pairs)
+    while part := list(islice(rows, 16384)):
+        parts.append(pa.record_batch([[key for key, _ in part], [text for _, text in part]], schema=_SCHEMA))
+    table = pa.Table.from_batches(parts, _SCHEMA)
+    return kind(table.column("id"), table.column("text"))
 
 
 def titles(path: Path, columns: Columns) -> Callable[[], Strings] | None:

@@ -6,15 +6,14 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.board import Board
-from harness.board.published import Beside, beside
+from harness.board.published import Beside
 from harness.report import markdown, terminal
 
 _TITLE = "Published, not measured here; in brackets: ours minus the published figure."
 
 
-def render_terminal(board: Board, width: int = 120, color: bool = False) -> str:
+def render_terminal(board: Board, found: list[Beside], width: int = 120, color: bool = False) -> str:
     """A row for each published retriever that has one of the board's datasets."""
-    found = beside(board)
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, highlight=False)
     console.print(Text(_TITLE, style="bold"))
@@ -24,9 +23,8 @@ def render_terminal(board: Board, width: int = 120, color: bool = False) -> str:
     return terminal.plain(out.getvalue())
 
 
-def render_markdown(board: Board) -> str:
+def render_markdown(board: Board, found: list[Beside]) -> str:
     """The same as markdown; the same board gives the same bytes."""
-    found = beside(board)
     notes = [f"{markdown.escaped(note)}\n" for note in _notes(found)]
     return "\n".join([f"{_TITLE}\n", markdown.table(_headings(board), _rows(board, found)), *notes])
 

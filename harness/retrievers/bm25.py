@@ -116,6 +116,13 @@ class BM25:
             docs, scores = self._postings.search(encoded, min(k, len(self._doc_ids)), self._ranks, threads())
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores [queries, candidates] of the documents `docs`, 0 without a shared term; -inf for none (-1)."""
+        with stage("encode"):
+            encoded = self._ordered(self._tokenizer.transform(queries.texts))
+        with stage("score"):
+            return self._postings.score(encoded, docs)
+
     def _ordered(self, encoded: Sparse) -> Sparse:
         """The terms in the order of the whole collection, so that every part adds a score up in the same order."""
         if self._places is None or not len(encoded.terms):
@@ -184,6 +191,15 @@ class RankBM25:
                 best = hit[np.lexsort((self._ranks[hit], -found[hit]))][: docs.shape[1]]
                 docs[row, : len(best)], scores[row, : len(best)] = best, found[best]
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
+
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The package's scores [queries, candidates] of the documents `docs`; -inf where there is none (-1)."""
+        found = np.where(docs >= 0, np.float32(0.0), np.float32(-np.inf))
+        for row, terms in enumerate(self._tokenizer.split(queries.texts)):
+            held = docs[row] >= 0
+            if self._model and terms and held.any():
+                found[row, held] = self._model.get_batch_scores(terms, docs[row, held].tolist())
+        return found
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """What the package gives for each term of the query alone."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from harness.clock import part, stage
 from harness.errors import ConfigError
 from harness.retrievers.explained import explained, standing
+from harness.retrievers.scored import scored
 from harness.types import Corpus, Explanation, Queries, Retriever, Run
 from harness.types.explanation import Cell
 
@@ -34,6 +35,7 @@ class Hybrid:
 
     def index(self, corpus: Corpus) -> None:
         """Index with every part."""
+        self._doc_ids = corpus.ids
         for name, retriever in self._retrievers.items():
             with part(name):
                 retriever.index(corpus)
@@ -50,6 +52,15 @@ class Hybrid:
                 runs.append(retriever.search(queries, depth))
         with stage("fuse"):
             return self._fusion(runs).top(k)
+
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The fused scores [queries, candidates] of the documents `docs`, which each part ranks; -inf for none (-1)."""
+        runs = []
+        for name, retriever in self._retrievers.items():
+            with part(name):
+                runs.append(scored(retriever, queries, self._doc_ids, docs))
+        with stage("fuse"):
+            return _aligned(self._fusion(runs), docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """Each part's rank and score of the document, and what the fusion makes of it."""
@@ -76,6 +87,18 @@ class Hybrid:
     def nbytes(self) -> int:
         """Bytes of all parts together."""
         return sum(retriever.nbytes() for retriever in self._retrievers.values())
+
+
+def _aligned(run: Run, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The run's scores [queries, candidates] of the documents `docs`; -inf for one that it has not."""
+    here, there = np.argsort(docs, axis=1, kind="stable"), np.argsort(run.docs, axis=1, kind="stable")
+    found = np.full(docs.shape, -np.inf, np.float32)
+    for row in range(len(docs)):
+        own, held = docs[row, here[row]], run.docs[row, there[row]]
+        places = np.minimum(np.searchsorted(held, own), max(len(held) - 1, 0))
+        same = (own >= 0) & (held[places] == own)
+        found[row, here[row][same]] = run.scores[row, there[row][places[same]]]
+    return found
 
 
 def _emptied(run: Run) -> Run:

@@ -80,6 +80,11 @@ class Rerank:
         docs = np.where(np.isneginf(scores), -1, found.docs)
         return Run(queries.ids, found.doc_ids, docs, scores).top(k)
 
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The scorer's scores of the documents `docs`, whatever the first stage thinks of them."""
+        with part("scorer"):
+            return self._scorer.score(queries, docs)
+
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """Rank and score in the first stage, and after the scorer."""
         before = self._first_stage.search(query, self._depth)

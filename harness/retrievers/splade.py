@@ -51,6 +51,12 @@ class Splade:
             fact("terms_per_query", len(vectors.terms) / max(1, len(queries)))
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Inner products [queries, candidates] of the documents `docs`; -inf where there is none (-1)."""
+        vectors = self._query_encoder.encode(queries.texts, "query")
+        with stage("score"):
+            return self._postings.score(vectors, docs)
+
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """The terms that query and document share, most of which neither text may hold as a word."""
         vectors = self._query_encoder.encode(query.texts, "query")

@@ -61,11 +61,7 @@ class Postings:
 
     def search(self, queries: Sparse, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
         """Documents [queries, k] (-1: no hit) and their scores, the sum of weight products, best first."""
-        if len(queries.terms) and queries.terms.max() >= len(self.starts) - 1:
-            raise RunError(
-                f"a query has term {queries.terms.max()}, and the documents' vocabulary has {len(self.starts) - 1}: "
-                "queries and documents must be encoded over one vocabulary"
-            )
+        self._check(queries)
         keys, docs = no_keys(len(queries), k)
 
         def block(start: int, stop: int) -> None:
@@ -76,6 +72,23 @@ class Postings:
         if docs.size:
             in_blocks(block, len(queries), threads)
         return docs, scores_of(keys)
+
+    def score(self, queries: Sparse, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores [queries, candidates] of the documents `docs`, as `search` adds them up.
+
+        0 for one that shares no term with the query, -inf where there is none (-1).
+        """
+        self._check(queries)
+        found = np.where(docs >= 0, np.float32(0.0), np.float32(-np.inf))
+        _score(queries.starts, queries.terms, queries.weights, self.starts, self.docs, self.weights, docs, found)
+        return found
+
+    def _check(self, queries: Sparse) -> None:
+        if len(queries.terms) and queries.terms.max() >= len(self.starts) - 1:
+            raise RunError(
+                f"a query has term {queries.terms.max()}, and the documents' vocabulary has {len(self.starts) - 1}: "
+                "queries and documents must be encoded over one vocabulary"
+            )
 
 
 @njit(nogil=True, cache=True)
@@ -121,6 +134,17 @@ def _search(q_starts, q_terms, q_weights, starts, docs, weights, n_docs, ranks, 
             size = _select(total[: after - offset], ranks[offset:after], offset, keys, best, size)
             total[:] = 0.0
         best_first(keys, best, size)
+
+
+@njit(nogil=True, cache=True)
+def _score(q_starts, q_terms, q_weights, starts, docs, weights, asked, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for query in range(len(asked)):
+        for entry in range(q_starts[query], q_starts[query + 1]):
+            start, stop = starts[q_terms[entry]], starts[q_terms[entry] + 1]
+            for column in range(asked.shape[1]):
+                place = start + np.searchsorted(docs[start:stop], asked[query, column])
+                if place < stop and docs[place] == asked[query, column]:
+                    out[query, column] += q_weights[entry] * weights[place]
 
 
 @njit(nogil=True, cache=True)

@@ -3,6 +3,7 @@
 results/records/<dataset>/<retriever>/<UTC>-<cell8>.json    last to be written: a cell is there when this is
 results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
 results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
+results/published/<model>/<revision>.json    figures of others, which a later import of the same model replaces
 """
 
 import gc
@@ -20,7 +21,7 @@ from pydantic import ValidationError
 from harness.errors import StoreError
 from harness.files import write_together
 from harness.store.scores import as_table, parquet, read_scores, read_table
-from harness.types import PerQuery, Record, Run
+from harness.types import PerQuery, PublishedFigures, Record, Run
 from harness.types.trec import dump
 
 _TOLD = ("torch", "sentence-transformers", "numba", "numpy")
@@ -102,6 +103,31 @@ class Store:
         """The record with its files' whole paths, so that any store finds them."""
         files = {kind: str(self.root.resolve() / path) for kind, path in record.files.items()}
         return record.model_copy(update={"files": files})
+
+    def keep_published(self, figures: Iterable[PublishedFigures]) -> list[Path]:
+        """Keep figures of others, a file for each model; gives the files."""
+        by_model: dict[Path, list[PublishedFigures]] = {}
+        for one in figures:
+            path = self.root / "published" / _safe(one.model.replace("/", "__")) / f"{_safe(one.revision)}.json"
+            by_model.setdefault(path, []).append(one)
+        write_together(
+            {
+                path: json.dumps([one.model_dump() for one in own], indent=2, allow_nan=False).encode() + b"\n"
+                for path, own in by_model.items()
+            }
+        )
+        return list(by_model)
+
+    def published(self) -> list[PublishedFigures]:
+        """The figures of others that were brought in. Raises `StoreError` naming a file that holds none."""
+        found: list[PublishedFigures] = []
+        for path in sorted((self.root / "published").rglob("*.json")):
+            try:
+                found += [PublishedFigures.model_validate(one) for one in json.loads(path.read_bytes())]
+            except (OSError, ValueError, TypeError) as error:
+                said = str(error).splitlines()[0]
+                raise StoreError(f"{path} holds no published figures: {said}; move it away and import again") from None
+        return found
 
     def latest(self) -> list[Record]:
         """The newest record of each cell; one that failed does not hide an older one that did not."""

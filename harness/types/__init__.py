@@ -1,8 +1,9 @@
 """The nouns of the harness; imports nothing else of ours but its errors."""
 
-from harness.types.dataset import Dataset, Retriever
+from harness.types.dataset import Dataset, Retriever, Scores
 from harness.types.explanation import Explains, Explanation
 from harness.types.per_query import PerQuery
+from harness.types.published import PublishedFigures
 from harness.types.qrels import Qrels
 from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
 from harness.types.run import Run
@@ -17,12 +18,14 @@ __all__ = [
     "Fingerprint",
     "PerQuery",
     "Phase",
+    "PublishedFigures",
     "Qrels",
     "Queries",
     "Record",
     "Retriever",
     "RetrieverInfo",
     "Run",
+    "Scores",
     "Strings",
     "Texts",
     "Timing",

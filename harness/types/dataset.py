@@ -2,10 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from harness.types.qrels import Qrels
 from harness.types.run import Run
@@ -20,6 +25,9 @@ class Dataset:
     `group`: the dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
     `instruction`: the task in words, for prompts that a config makes of it; retrievers see it no other way.
     `titles`: reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
+    `candidates`: by query, the documents that are to be ranked for it, in place of the whole corpus (reranking).
+    `about`: what the source says of the collection, for its record: citation, licence, languages, main score.
+    `own_scores`: measures that the collection defines itself, as means over a run's queries, by name.
     """
 
     name: str
@@ -32,13 +40,39 @@ class Dataset:
     parts: int = 1
     instruction: str | None = None
     titles: Callable[[], Strings] | None = field(default=None, compare=False)
+    candidates: Mapping[str, Sequence[str]] | None = None
+    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    own_scores: Callable[[Run], Mapping[str, float]] | None = field(default=None, compare=False)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that a score depends on, 32 hex digits."""
         judged = sorted((query, sorted(docs.items())) for query, docs in self.qrels.items())
-        content = json.dumps([self.corpus.fingerprint, self.queries.fingerprint, judged, self.drop_self_hits])
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        content = [self.corpus.fingerprint, self.queries.fingerprint, judged, self.drop_self_hits]
+        if self.candidates is not None:
+            content.append(sorted((query, sorted(self.candidates.get(query, ()))) for query in self.queries.ids))
+        return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def to_rank(self) -> NDArray[np.int32] | None:
+        """Numbers of each query's candidates [queries, most], -1 where it has fewer; None: the whole corpus."""
+        if self.candidates is None:
+            return None
+        own = [list(self.candidates.get(query, ())) for query in self.queries.ids]
+        lengths = np.array([len(docs) for docs in own], np.int64)
+        ids = pa.array([doc for docs in own for doc in docs], pa.large_string())
+        numbers = pc.index_in(ids, value_set=self.corpus.ids.arrow.combine_chunks()).to_numpy(zero_copy_only=False)
+        found = np.full((len(own), int(lengths.max(initial=0))), -1, np.int32)
+        found[np.arange(found.shape[1]) < lengths[:, None]] = numbers
+        return found
+
+
+class Scores(Protocol):
+    """A retriever that can also score given documents, as reranking asks of it."""
+
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Scores [queries, candidates] of the documents `docs` [queries, candidates]; -inf where there is none (-1)."""
+        ...
 
 
 class Retriever(Protocol):

@@ -8,7 +8,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, computed_field, field_validator
 
 # differences that the dataset's own name says, or that change where it lies and not what it is
-_SAID_BY_NAME = {"name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"}
+_SAID_BY_NAME = {
+    *("name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"),
+    *("task", "subset", "language", "folder", "benchmark", "instruction", "id"),
+}
 
 
 def _leads_out(path: str) -> bool:
@@ -54,11 +57,15 @@ class DatasetInfo(_Frozen):
     differences: dict[str, Any] = {}
     """Keys whose values differ from the named config's own, such as `split`."""
     config: dict[str, Any] = {}
+    about: dict[str, Any] = {}
+    """What the source says of the collection: citation, licence, languages, main score, revision."""
 
     @property
     def label(self) -> str:
         """The name with what makes it another collection than its config's own: `nfcorpus [split=dev]`."""
         said = {key: value for key, value in self.differences.items() if key not in _SAID_BY_NAME}
+        if self.name.endswith(f"/{said.get('split')}"):
+            del said["split"]
         return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
 
 

@@ -1,0 +1,30 @@
+"""What a config may ask for by name: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+
+
+def register() -> None:
+    """Make the names known, before a config is resolved."""
+    OmegaConf.register_new_resolver("mteb_prompt", _prompt, replace=True)
+    OmegaConf.register_new_resolver("mteb_instruction", _instruction, replace=True)
+
+
+def _prompt(model: str, task: str | None, side: str, *, _parent_: Any) -> str | None:
+    from harness.cli import build
+    from harness.errors import ConfigError
+    from harness.interop.mteb.prompts import prompt  # imports mteb, which takes seconds
+
+    if task is None:
+        raise ConfigError(
+            "prompts=mteb takes a task's prompts, and this dataset is no task: dataset=mteb dataset.task=NAME"
+        )
+    package = OmegaConf.to_container(_parent_.package, resolve=True) if _parent_.get("package") else None
+    return prompt(model, task, side, build.construct(package, "package") if package else None)  # type: ignore[arg-type]
+
+
+def _instruction(task: str | None) -> str | None:
+    from harness.interop.mteb.prompts import instruction
+
+    return None if task is None else instruction(task)

@@ -1,0 +1,1 @@
+"""Other tools' tasks, models, results and collections here, and ours there."""

@@ -1,0 +1,236 @@
+"""A task of mteb as a Dataset: `dataset=mteb dataset.task=SciFact`.
+
+The data come through mteb's own loader at the revision that the task is pinned to, or from a local folder: a copy of
+the task's repository, which has its README.md, or BEIR's layout.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness.clock import stage
+from harness.datasets import beir
+from harness.datasets.assemble import assemble, with_candidates
+from harness.datasets.judgements import Judgements
+from harness.datasets.texts import gathered
+from harness.errors import ConfigError, DataError
+from harness.interop.mteb import names, registry, texts
+from harness.interop.mteb.registry import Place, library
+from harness.types import Corpus, Dataset, Qrels, Queries, Run
+
+
+def load(
+    task: str,
+    subset: str | None = None,
+    split: str | None = None,
+    language: str | None = None,
+    folder: str | None = None,
+    benchmark: str | None = None,
+    instruction: str | None = None,
+) -> Dataset:
+    """A split of a subset of mteb's task; `task` is its name, or NAME:SUBSET:SPLIT in one.
+
+    In a `benchmark`, several subsets and splits of a task, and the parts of an aggregate, are one dataset together.
+    Raises `ConfigError` where the choice is none or several, `DataError` where the data cannot be had.
+    """
+    own, place = _chosen(task, subset, split, language)
+    group, parts = _group(place, benchmark)
+    about = _about(own, place)
+    if (local := _folder(folder, place.task)) is not None and not (local / "README.md").is_file():
+        found = _in_beirs_layout(own, place, local)
+        return _named(found, own, place, group, parts, about | _where(found), instruction)
+    data = _data(own, place, local)
+    found = _assembled(own, place, data)
+    return _named(found, own, place, group, parts, about | (_where(found) if local else {}), instruction)
+
+
+def task_of(name: str, folder: str | None = None, dataset: Dataset | None = None) -> Any:
+    """An mteb task with its data loaded, to be handed to `mteb.evaluate`: from the hub, a local folder, or a Dataset.
+
+    `name` is the task's, or NAME:SUBSET:SPLIT. Raises as `load` does.
+    """
+    own, place = _chosen(name, None, None, None)
+    local = _folder(folder, place.task)
+    if dataset is None and local is not None and not (local / "README.md").is_file():
+        dataset = _in_beirs_layout(own, place, local)
+    data = _data(own, place, local) if dataset is None else texts.split_of(dataset)
+    own.dataset, own.data_loaded = {place.subset: {place.split: data}}, True
+    return own
+
+
+def _chosen(task: str, subset: str | None, split: str | None, language: str | None) -> tuple[Any, Place]:
+    name, *inner = task.split(":")
+    if len(inner) > 2 or (inner and (subset or split)):
+        raise ConfigError(f"dataset.task={task!r}: give NAME, or NAME:SUBSET:SPLIT and no dataset.subset or .split")
+    if inner:
+        subset, split = [*inner, None][:2]
+    own = registry.task(name)
+    place = registry.place(own, subset, split, language)
+    own.hf_subsets = [place.subset]
+    own.filter_eval_splits([place.split])
+    return own, place
+
+
+def _group(place: Place, benchmark: str | None) -> tuple[str | None, int]:
+    """What a place is a part of in a benchmark, and of how many parts."""
+    if benchmark is None:
+        return None, 1
+    for own in registry.benchmark(benchmark).tasks:
+        inside = registry.places(own)
+        if place in inside:
+            return (own.metadata.name, len(inside)) if len(inside) > 1 else (None, 1)
+    raise ConfigError(f"{place} is no part of mteb's benchmark {benchmark!r}; leave dataset.benchmark out")
+
+
+def _folder(said: str | None, task: str) -> Path | None:
+    """The local folder of a task's data, or of many tasks' by their names."""
+    if said is None:
+        return None
+    folder = Path(os.path.expanduser(said))  # noqa: PTH111  # leaves a user whom nobody knows
+    if not said or not folder.is_dir():
+        raise ConfigError(f"no folder {said!r}; dataset.folder names a copy of the task's data, or is null for the hub")
+    own = folder / task
+    return (own if own.is_dir() else folder).resolve()
+
+
+def _data(own: Any, place: Place, folder: Path | None) -> Mapping[str, Any]:
+    """mteb's own data of a place. Raises `DataError`."""
+    if folder is not None:
+        own.metadata = own.metadata.model_copy(update={"dataset": {**own.metadata.dataset, "path": str(folder)}})
+    where = folder or f"{own.metadata.dataset['path']} at revision {own.metadata.revision}"
+    try:
+        with stage(f"load {place.task}"), registry.quiet(), _without_bars():
+            own.load_data()
+            own.convert_v1_dataset_format_to_v2(None)
+        data: Mapping[str, Any] = own.dataset[place.subset][place.split]
+    except Exception as error:  # the loaders of 500 tasks fail in many ways
+        said = " ".join(str(error).split())[:300]
+        raise DataError(
+            f"mteb's {place} cannot be loaded from {where}: {type(error).__name__}: {said}; where the hub is out of "
+            "reach, name a copy of the task's repository: dataset.folder=FOLDER"
+        ) from error
+    return data
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    import datasets
+
+    shown = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not shown:
+            datasets.enable_progress_bars()
+
+
+def _assembled(own: Any, place: Place, data: Mapping[str, Any]) -> Dataset:
+    spell = texts.quoted if texts.spaced(data) else str
+    judged = {spell(q): {spell(d): int(g) for d, g in docs.items()} for q, docs in _judged(data).items()}
+    candidates = data.get("top_ranked")
+    found = assemble(
+        _name(own, place),
+        place.split,
+        gathered(Corpus, ((spell(key), text) for key, text in texts.documents(data["corpus"]))),
+        gathered(Queries, ((spell(key), text) for key, text in texts.queries(data["queries"]))),
+        Judgements(Qrels(judged), f"mteb's {place}", {}),
+        drop_self_hits=bool(own.ignore_identical_ids),
+    )
+    if candidates is not None:
+        found = with_candidates(found, {spell(q): [*map(spell, docs)] for q, docs in candidates.items()})
+    return replace(
+        found,
+        about={"ids": "quoted as in a web address"} if spell is texts.quoted else {},
+        own_scores=_own_scores(own, place, _judged(data)),
+    )
+
+
+def _judged(data: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
+    """Judgements of the queries that mteb scores: those with any."""
+    asked = set(data["queries"]["id"])
+    return {query: docs for query, docs in data["relevant_docs"].items() if docs and query in asked}
+
+
+def _in_beirs_layout(own: Any, place: Place, folder: Path) -> Dataset:
+    return beir.read(folder, _name(own, place), place.split, drop_self_hits=bool(own.ignore_identical_ids))
+
+
+def _named(
+    found: Dataset,
+    own: Any,
+    place: Place,
+    group: str | None,
+    parts: int,
+    about: Mapping[str, Any],
+    instruction: str | None,
+) -> Dataset:
+    judged = Qrels({query: found.qrels[query] for query in found.queries.ids})  # mteb's loader gives them in no order
+    return replace(
+        found,
+        qrels=judged,
+        group=group,
+        parts=parts,
+        about={key: value for key, value in (dict(found.about) | dict(about)).items() if value is not None},
+        instruction=instruction or names.instruction(own.metadata),
+    )
+
+
+def _name(own: Any, place: Place) -> str:
+    """The task's name, with the subset and the split where it has others."""
+    about = own.metadata
+    subset = [] if place.subset == registry.DEFAULT else [place.subset]
+    split = [] if about.eval_splits == [place.split] else [place.split]
+    return "/".join([place.task, *subset, *split])
+
+
+def _about(own: Any, place: Place) -> dict[str, Any]:
+    """What mteb says of a task."""
+    about = own.metadata
+    return {
+        "source": "mteb",
+        "task": place.task,
+        "subset": place.subset,
+        "split": place.split,
+        "type": about.type,
+        "path": about.dataset["path"],
+        "revision": about.revision,
+        "main_score": names.ours(about.main_score),
+        "languages": list(about.hf_subsets_to_langscripts[place.subset]),
+        "licence": about.license,
+        "reference": about.reference,
+        "citation": about.bibtex_citation,
+    }
+
+
+def _where(found: Dataset) -> dict[str, Any]:
+    """Of data from a folder, whose revision nobody vouches for: its content stands for it."""
+    return {"path": "a local folder", "revision": f"local-{found.fingerprint[:12]}"}
+
+
+def _own_scores(
+    own: Any, place: Place, judged: Mapping[str, Mapping[str, int]]
+) -> Callable[[Run], Mapping[str, float]] | None:
+    """The task's own measures (p-MRR, robustness@10, ...), as mteb computes them; None where it has none."""
+    from mteb.abstasks import AbsTaskRetrieval
+
+    if type(own).task_specific_scores is AbsTaskRetrieval.task_specific_scores:
+        return None
+    library()
+    from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
+
+    def scores(run: Run) -> dict[str, float]:
+        results: dict[str, dict[str, float]] = {query: {} for query in judged} | texts.results(run)
+        with registry.quiet():
+            by_query = calculate_retrieval_scores(results, judged, own.k_values).all_scores
+            found = own.task_specific_scores(by_query, judged, results, hf_split=place.split, hf_subset=place.subset)
+        return {names.ours(name): float(value) for name, value in found.items() if _is_number(value)}
+
+    return scores
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and value == value and abs(value) != float("inf")

@@ -1,0 +1,109 @@
+"""Published results in mteb's format, brought in as figures that were not measured here."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import DataError
+from harness.interop.mteb import names, registry
+from harness.interop.mteb.registry import library, quiet
+from harness.types.published import PublishedFigures
+
+_OTHER_FILES = {"model_meta.json", "run_settings.json"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Figures, and the tasks that were left out since they do not rank texts."""
+
+    figures: list[PublishedFigures]
+    left: list[str]
+
+
+def read(folder: Path) -> Imported:
+    """Every result below a folder: a cache of mteb's, a copy of its results, or one model's own folder.
+
+    Raises `DataError` where there is none, and for a file that is no result.
+    """
+    library()
+    from mteb.results import TaskResult
+
+    figures: list[PublishedFigures] = []
+    left = set()
+    for path in _results(folder):
+        try:
+            with quiet():
+                result = TaskResult.from_disk(path)
+        except Exception as error:  # old formats and other people's files fail in many ways
+            said = " ".join(str(error).split())[:200]
+            raise DataError(f"{path} is no result of mteb's: {type(error).__name__}: {said}") from None
+        task = _task(result.task_name)
+        if task is None:
+            left.add(result.task_name)
+            continue
+        figures += _figures(result, task, *_model(path))
+    if not figures:
+        raise DataError(
+            f"no results of tasks that rank texts in {folder}: give a folder that mteb wrote, results/ or "
+            "<model>/<revision>/ in it"
+        )
+    return Imported(figures, sorted(left))
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise DataError(f"no folder {str(folder)!r}; give one with results in mteb's format")
+    for path in sorted(folder.rglob("*.json")):
+        if path.name not in _OTHER_FILES and not path.name.endswith("_predictions.json"):
+            yield path
+
+
+def _task(name: str) -> Any:
+    found = {own.metadata.name: own for own in _known()}
+    return found.get(name)
+
+
+def _known() -> list[Any]:
+    mteb = library()
+    with quiet():
+        every = mteb.get_tasks(task_types=list(registry.TYPES), exclude_superseded=False)
+    return [own for own in every if own.metadata.modalities == ["text"]]
+
+
+def _model(path: Path) -> tuple[str, str]:
+    """Name and revision of the model that a result is of: what lies beside it says so, else its folders' names."""
+    meta = path.parent / "model_meta.json"
+    if meta.is_file():
+        told = json.loads(meta.read_text(encoding="utf-8"))
+        if told.get("name"):
+            return str(told["name"]), str(told.get("revision") or path.parent.name)
+    return path.parent.parent.name.replace("__", "/"), path.parent.name
+
+
+def _figures(result: Any, task: Any, model: str, revision: str) -> Iterator[PublishedFigures]:
+    """A figure for each subset of each split that the task is evaluated on."""
+    about = task.metadata
+    for split in about.eval_splits:
+        for scores in result.scores.get(split, []):
+            subset = scores["hf_subset"]
+            own = [name if len(about.eval_splits) == 1 else f"{name}/{split}" for name in _named(task, subset)]
+            yield PublishedFigures(
+                model=model,
+                revision=revision,
+                datasets=own,
+                dataset_revision=str(result.dataset_revision),
+                metrics={names.ours(name): float(value) for name, value in scores.items() if _is_score(name, value)},
+                source=f"MTEB results, {model}@{revision[:8]}, {result.task_name} at revision "
+                f"{str(result.dataset_revision)[:8]}, mteb {result.mteb_version}",
+            )
+
+
+def _named(task: Any, subset: str) -> list[str]:
+    return names.datasets_of(task.metadata.name, subset)
+
+
+def _is_score(name: str, value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
+    return number and not name.lower().startswith("nauc") and name != "main_score"

@@ -1,0 +1,216 @@
+"""Records as results of mteb: what `mteb.ResultCache` and `BenchmarkResults` read, and its files of predictions.
+
+    DIR/results/<model>/<revision>/<Task>.json   model_meta.json beside them
+    DIR/predictions/<model>/<revision>/<Task>_predictions.json
+
+A model is called harness/<label>, and its revision is a hash of its config and weights: two settings are two models.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+
+from harness.interop.mteb import names, registry, texts
+from harness.interop.mteb.registry import Place, library, quiet
+from harness.types import Record, trec
+
+_KINDS = {"dense": "dense", "bm25": "sparse", "splade": "sparse", "colbert": "late-interaction"}
+
+
+@dataclass
+class Model:
+    """What one retriever gave on mteb's tasks."""
+
+    name: str
+    revision: str
+    record: Record
+    places: dict[Place, Record] = field(default_factory=dict)
+    results: list[Any] = field(default_factory=list)
+    """mteb's TaskResults, those of aggregates too where all of their parts are there."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Models, and what was left out and why."""
+
+    models: list[Model]
+    left: list[str]
+
+
+def of(records: Iterable[Record]) -> Found:
+    """The newest good records of mteb's tasks, and of BEIR's sets under our configs' names, by model."""
+    models: dict[tuple[str, str], Model] = {}
+    left: list[str] = []
+    for record in sorted(records, key=lambda own: own.started):
+        if record.status != "ok":
+            continue
+        place = place_of(record)
+        lacking = "it is no task of mteb's" if place is None else _lacks(record, place)
+        if place is None or lacking:
+            left.append(f"{record.retriever.label} on {record.dataset.label}: {lacking}")
+            continue
+        key = (f"harness/{names.slug(record.retriever.label)}", _revision(record))
+        models.setdefault(key, Model(*key, record)).places[place] = record
+    found = [own for _, own in sorted(models.items())]
+    for model in found:
+        model.results = _results(model.places)
+    return Found(found, list(dict.fromkeys(left)))
+
+
+def place_of(record: Record) -> Place | None:
+    """Which split of which of mteb's tasks a record is of; None where it is of none."""
+    about = record.dataset.about
+    if about.get("source") == "mteb":
+        return Place(about["task"], about["subset"], about["split"])
+    if (same := names.task_of(record.dataset.name)) is None or record.dataset.differences.get("split"):
+        return None
+    splits = registry.task(same[0]).metadata.eval_splits
+    return Place(*same, splits[0]) if len(splits) == 1 else None
+
+
+def _lacks(record: Record, place: Place) -> str | None:
+    """Why a record cannot be a result: its task's main score is not among its metrics."""
+    main = _main(place)
+    if main in record.metrics:
+        return None
+    k = main.rpartition("@")[2]
+    deep = f"k={k} " if k.isdigit() and int(k) > record.k else ""
+    return f"its main score {main} was not measured; measure again with: {deep}metrics=[{main}]"
+
+
+def _main(place: Place) -> str:
+    return names.ours(registry.task(place.task).metadata.main_score)
+
+
+def _revision(record: Record) -> str:
+    """Hash of a retriever's config and of the weights that it says it had, 16 hex digits."""
+    held = {key: value["identity"] for key, value in record.facts.items() if key.rpartition("/")[2] == "weights"}
+    told = json.dumps([record.retriever.config, held], sort_keys=True, default=str)
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def _results(places: Mapping[Place, Record]) -> list[Any]:
+    from mteb.results import TaskResult
+
+    by_task: dict[str, dict[Place, Record]] = {}
+    for place, record in sorted(places.items(), key=lambda own: str(own[0])):
+        by_task.setdefault(place.task, {})[place] = record
+    found = []
+    for name, own in by_task.items():
+        scores: dict[str, dict[str, dict[str, float]]] = {}
+        for place, record in own.items():
+            scores.setdefault(place.split, {})[place.subset] = _scores(record, _main(place))
+        records = list(own.values())
+        with quiet():
+            result = TaskResult.from_task_results(registry.task(name), scores, 0.0, date=records[-1].started)
+        told = {"dataset_revision": _dataset_revision(records), "evaluation_time": _seconds(records)}
+        found.append(result.model_copy(update=told))
+    return found + _aggregates(found)
+
+
+def _scores(record: Record, main: str) -> dict[str, float]:
+    found = {names.theirs(name): value for name, value in record.metrics.items()}
+    if "recall@1" in record.metrics:
+        found["accuracy"] = record.metrics["recall@1"]
+    return {**found, "main_score": record.metrics[main]}
+
+
+def _seconds(records: Sequence[Record]) -> float | None:
+    """Of indexing and of one search of all queries; None where a run was made elsewhere."""
+    timings = [own.timing for own in records]
+    if any(own is None for own in timings):
+        return None
+    return sum(own.index.wall_s + float(np.median([one.wall_s for one in own.searches])) for own in timings if own)
+
+
+def _dataset_revision(records: Sequence[Record]) -> str:
+    """The pinned one; of other data, which mteb does not vouch for, their content."""
+    found = [own.dataset.about.get("revision") or f"content-{(own.dataset.fingerprint or '')[:12]}" for own in records]
+    return ",".join(dict.fromkeys(found))
+
+
+def _aggregates(results: Sequence[Any]) -> list[Any]:
+    """Results of aggregated tasks (CQADupStack) whose parts are all there."""
+    there = {own.task_name: own for own in results}
+    found = []
+    for own in registry.tasks():
+        if own.is_aggregate and {part.metadata.name for part in own.tasks} <= there.keys():
+            with quiet():
+                whole = own.combine_task_results([there[part.metadata.name] for part in own.tasks])
+            seconds = whole.evaluation_time if whole.evaluation_time == whole.evaluation_time else None
+            found.append(whole.model_copy(update={"kg_co2_emissions": None, "evaluation_time": seconds}))
+    return found
+
+
+def write(models: Iterable[Model], target: Path, results: Path) -> list[Path]:
+    """Write models' results, what is known of them, and their runs as predictions; `results` has the records' files."""
+    mteb = library()
+    written = []
+    cache = mteb.ResultCache(cache_path=target)
+    for model in models:
+        meta = _meta(model)
+        for result in model.results:
+            path = cache.get_task_result_path(result.task_name, meta)
+            path.unlink(missing_ok=True)  # mteb writes into what is there
+            cache.save_to_cache(result, meta)
+            written.append(path)
+        folder = target / "predictions" / path.parent.relative_to(target / "results")
+        written += _predictions(model, folder, results)
+    return written
+
+
+def _meta(model: Model) -> Any:
+    from mteb.models import ModelMeta
+
+    record = model.record
+    module = str(record.retriever.config.get("_target_", "")).split(".")[-2:-1]
+    hub = _hub_models(record.retriever.config)
+    about = {
+        "name": model.name,
+        "revision": model.revision,
+        "model_type": [_KINDS.get("".join(module), "hybrid")],
+        "max_tokens": record.facts.get("max_length"),
+        "adapted_from": hub[0] if len(hub) == 1 else None,
+    }
+    with quiet():
+        return ModelMeta.create_empty(overwrites=about)
+
+
+def _hub_models(config: Any) -> list[str]:
+    """The hub ids, without revisions, of the weights that a retriever's config names."""
+    if isinstance(config, list):
+        return sorted({name for inner in config for name in _hub_models(inner)})
+    if not isinstance(config, Mapping):
+        return []
+    own = config.get("model")
+    named = {own.partition("@")[0]} if isinstance(own, str) and own.count("/") == 1 and own[0] not in "./~" else set()
+    return sorted(named | {name for inner in config.values() for name in _hub_models(inner)})
+
+
+def _predictions(model: Model, folder: Path, results: Path) -> list[Path]:
+    from harness.files import write as write_file
+
+    by_task: dict[str, dict[str, Any]] = {}
+    for place, record in model.places.items():
+        path = results / record.files.get("run", "")
+        if not path.is_file():
+            continue
+        scores = texts.results(trec.read(path))
+        if record.dataset.about.get("ids"):
+            scores = {unquote(q): {unquote(doc): score for doc, score in own.items()} for q, own in scores.items()}
+        own = by_task.setdefault(
+            place.task, {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
+        )
+        own.setdefault(place.subset, {})[place.split] = scores
+    written = []
+    for task, content in by_task.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        written.append(folder / f"{task}_predictions.json")
+        write_file(written[-1], json.dumps(content, allow_nan=False).encode())
+    return written
