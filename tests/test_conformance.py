@@ -29,7 +29,7 @@ ASKED = {
     "q4": "zzyzx qwertzuiop",
     "q5": "influenza vaccination of older people",
 }
-NAMES = [name for name, _ in options_of("retriever")]
+NAMES = [name for name, _ in options_of("retriever") if name != "run_file"]  # which ranks nothing itself
 
 _built: dict[str, Retriever] = {}
 
@@ -61,6 +61,8 @@ def built(name: str) -> Retriever:
     if name not in _built:
         config = build.composed([f"retriever={name}"])["retriever"]
         encoder = config.get("encoder", {})
+        if name == "mteb":
+            config["model"] = "mteb/baseline-bm25s"
         if "base_url" in encoder:
             version = "" if encoder["_target_"].endswith("CohereEncoder") else "/v1"
             encoder.update(base_url=_providers[0].address + version, model=encoder["model"] or "minilm")

@@ -93,7 +93,7 @@ def test_another_collection_of_the_same_name_has_no_published_figure():
 
 def test_both_forms_say_what_was_not_measured_here_and_where_it_is_from():
     board = build([cell("minilm", "scifact", 0.65), cell("minilm", "x|y", 0.5)])
-    text, table = published.render_terminal(board, 200), published.render_markdown(board)
+    text, table = published.render_terminal(board, beside(board), 200), published.render_markdown(board, beside(board))
     for shown in (text, table):
         assert "not measured here" in shown
         assert "0.6451 (+0.0049)" in shown
@@ -101,7 +101,7 @@ def test_both_forms_say_what_was_not_measured_here_and_where_it_is_from():
             "MTEB results, sentence-transformers/all-MiniLM-L6-v2 at 8b3219a92973c328a8e22fadcfa821b5dc75636a" in shown
         )
     assert r"x\|y" in table
-    assert "No figure for these datasets" in published.render_terminal(build([cell("minilm", "own", 0.5)]))
+    assert "No figure for these datasets" in published.render_terminal(build([cell("minilm", "own", 0.5)]), [])
 
 
 def test_every_other_form_has_them_too_and_says_that_they_are_published():

@@ -14,7 +14,7 @@ Finding = dict[str, Any]
 
 def whole() -> list[Finding]:
     """Every retriever built, every dataset and experiment composed."""
-    found = [_tried(f"retriever={name}", _retriever) for name, _ in options_of("retriever")]
+    found = [_tried(f"retriever={name}", _complete) for name, _ in options_of("retriever")]
     found += [_tried(f"dataset={name}", _dataset) for name, _ in options_of("dataset")]
     return found + [_tried(f"experiment={name}", _experiment) for name, _ in options_of("experiment")]
 
@@ -47,6 +47,15 @@ def _tried(said: str, check: Any) -> Finding:
         return {"config": said, "ok": True, "said": check([said])}
     except HarnessError as error:
         return {"config": said, "ok": False, "said": str(error)}
+
+
+def _complete(overrides: Sequence[str]) -> str:
+    """A retriever built; of one that lacks what only the user can name, its keys."""
+    config = build.composed(overrides)["retriever"]
+    if "???" not in config.values():
+        return _retriever(overrides)
+    build.check_keys({key: value for key, value in config.items() if value != "???"}, "retriever")
+    return str(config["_target_"])
 
 
 def _retriever(overrides: Sequence[str], folders: Sequence[str] = ()) -> str:

@@ -4,6 +4,8 @@ The data come through mteb's own loader at the revision that the task is pinned 
 the task's repository, which has its README.md, or BEIR's layout.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from harness.datasets import beir
 from harness.datasets.assemble import assemble, with_candidates
 from harness.datasets.judgements import Judgements
 from harness.datasets.texts import gathered
+from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
 from harness.interop.mteb import names, registry, texts
 from harness.interop.mteb.registry import Place, library
@@ -102,7 +105,7 @@ def _data(own: Any, place: Place, folder: Path | None) -> Mapping[str, Any]:
         own.metadata = own.metadata.model_copy(update={"dataset": {**own.metadata.dataset, "path": str(folder)}})
     where = folder or f"{own.metadata.dataset['path']} at revision {own.metadata.revision}"
     try:
-        with stage(f"load {place.task}"), registry.quiet(), _without_bars():
+        with stage(f"load {place.task}"), registry.quiet(), _without_bars(), _cached_apart(folder):
             own.load_data()
             own.convert_v1_dataset_format_to_v2(None)
         data: Mapping[str, Any] = own.dataset[place.subset][place.split]
@@ -113,6 +116,28 @@ def _data(own: Any, place: Place, folder: Path | None) -> Mapping[str, Any]:
             "reach, name a copy of the task's repository: dataset.folder=FOLDER"
         ) from error
     return data
+
+
+@contextmanager
+def _cached_apart(folder: Path | None) -> Iterator[None]:
+    """Keep what the library datasets makes of a local folder by the state of its files.
+
+    Its own cache goes by the folder's name, and gives what a file held before it was changed.
+    """
+    import datasets
+
+    if folder is None:
+        yield
+        return
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
+    state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    key = hashlib.blake2b(json.dumps(state).encode(), digest_size=12).hexdigest()
+    before = datasets.config.HF_DATASETS_CACHE
+    datasets.config.HF_DATASETS_CACHE = cache_dir() / "mteb" / key
+    try:
+        yield
+    finally:
+        datasets.config.HF_DATASETS_CACHE = before
 
 
 @contextmanager
