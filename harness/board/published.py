@@ -74,14 +74,14 @@ def beside(board: Board, imported: Iterable[PublishedFigures] = (), table: bool 
 
 
 def _imported(board: Board, imported: Iterable[PublishedFigures]) -> list[Beside]:
-    models: dict[tuple[str, str], dict[str, PublishedFigures]] = {}
+    models: dict[tuple[str, str, str], dict[str, PublishedFigures]] = {}
     for one in imported:
         shown = next((name for name in one.datasets if name in board.datasets), None)
         if shown is not None and board.metric in one.metrics:
-            models.setdefault((one.model, one.revision), {})[shown] = one
+            models.setdefault((one.model, one.revision, one.family), {})[shown] = one
     found = []
-    for (model, revision), figures in sorted(models.items()):
-        row = _of_model(board, model, revision)
+    for (model, revision, family), figures in sorted(models.items()):
+        row = _of_model(board, model, revision, family)
         values = {dataset: one.metrics[board.metric] for dataset, one in figures.items()}
         differences = {
             name: row.cells[name].value - value for name, value in values.items() if row and name in row.cells
@@ -91,10 +91,14 @@ def _imported(board: Board, imported: Iterable[PublishedFigures]) -> list[Beside
     return found
 
 
-def _of_model(board: Board, model: str, revision: str) -> Row | None:
-    """The row whose only weights are that model's, with the fewest differences to its config."""
+def _of_model(board: Board, model: str, revision: str, family: str) -> Row | None:
+    """The row of that family whose only weights are that model's, with the fewest differences to its config."""
     wanted = {((model, revision),), ((model, ""),)}
-    own = [row for row in board.rows if row.records and _models(row.records[0].retriever.config) in wanted]
+    own = [
+        row
+        for row in board.rows
+        if row.records and _models(row.records[0].retriever.config) in wanted and family in ("", row.family)
+    ]
     return min(own, key=lambda row: (len(row.records[0].retriever.differences), row.label), default=None)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 
 def register() -> None:
@@ -20,7 +20,8 @@ def _prompt(model: str, task: str | None, side: str, *, _parent_: Any) -> str | 
         raise ConfigError(
             "prompts=mteb takes a task's prompts, and this dataset is no task: dataset=mteb dataset.task=NAME"
         )
-    package = OmegaConf.to_container(_parent_.package, resolve=True) if _parent_.get("package") else None
+    held = _parent_.get("package") if isinstance(_parent_, DictConfig) else None
+    package = OmegaConf.to_container(held, resolve=True) if held else None
     return prompt(model, task, side, build.construct(package, "package") if package else None)  # type: ignore[arg-type]
 
 

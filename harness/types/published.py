@@ -11,6 +11,8 @@ class PublishedFigures(BaseModel):
     model: str
     """Its name there, which is its hub id where it has one."""
     revision: str
+    family: str = ""
+    """Of our retrievers, the one that its kind of model belongs to: dense, splade, colbert; empty where unknown."""
     datasets: list[str]
     """What our boards may call the collection."""
     dataset_revision: str

@@ -11,6 +11,7 @@ from harness.interop.mteb import names, registry
 from harness.interop.mteb.registry import library, quiet
 from harness.types.published import PublishedFigures
 
+_FAMILIES = {"dense": "dense", "sparse": "splade", "late-interaction": "colbert"}
 _OTHER_FILES = {"model_meta.json", "run_settings.json"}
 
 
@@ -88,10 +89,14 @@ def _figures(result: Any, task: Any, model: str, revision: str) -> Iterator[Publ
     for split in about.eval_splits:
         for scores in result.scores.get(split, []):
             subset = scores["hf_subset"]
-            own = [name if len(about.eval_splits) == 1 else f"{name}/{split}" for name in _named(task, subset)]
+            own = [
+                name if len(about.eval_splits) == 1 else f"{name}/{split}"
+                for name in names.datasets_of(about.name, subset)
+            ]
             yield PublishedFigures(
                 model=model,
                 revision=revision,
+                family=_family(model),
                 datasets=own,
                 dataset_revision=str(result.dataset_revision),
                 metrics={names.ours(name): float(value) for name, value in scores.items() if _is_score(name, value)},
@@ -100,8 +105,12 @@ def _figures(result: Any, task: Any, model: str, revision: str) -> Iterator[Publ
             )
 
 
-def _named(task: Any, subset: str) -> list[str]:
-    return names.datasets_of(task.metadata.name, subset)
+def _family(model: str) -> str:
+    from mteb.models.model_implementations import MODEL_REGISTRY
+
+    about = MODEL_REGISTRY.get(model)
+    kinds = about.model_type if about else []
+    return _FAMILIES.get(kinds[0], "") if len(kinds) == 1 else ""
 
 
 def _is_score(name: str, value: Any) -> bool:

@@ -1,0 +1,321 @@
+"""Records as mteb's results and back: its own loaders read them, its published ones stand beside ours."""
+
+import json
+import math
+import shutil
+
+import pytest
+from mteb_tasks import evaluated, rows_of, write
+
+from harness.board import build as board_of
+from harness.board.published import beside
+from harness.cli import benchmark, read
+from harness.cli.run import main as run
+from harness.interop.mteb import SearchModel, load, registry, results, task_of
+from harness.interop.mteb.benchmark import aggregates, cells
+from harness.store import Store
+
+WORDS = ["timing.latency_queries=0", "timing.repeats=1", "timing.warmup_documents=0"]
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def strict(path):
+    def refuse(name):
+        raise AssertionError(f"{path} holds {name}, which is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def measured(results_dir, retriever, task, folder, *more):
+    words = [f"retriever={retriever}", "dataset=mteb", f"dataset.task={task}", f"dataset.folder={folder}"]
+    assert run([*words, f"results_dir={results_dir}", *WORDS, *more]) == 0
+
+
+@pytest.fixture(scope="module")
+def held(data, tmp_path_factory):
+    """A results folder: BM25 with two settings on both collections, one of them under BEIR's name."""
+    root = tmp_path_factory.mktemp("held") / "results"
+    measured(root, "bm25", "NFCorpus", data / "nfcorpus", "k=1000", "metrics=[ndcg@10,map@1000,hit@10,recall@1]")
+    measured(root, "bm25", "NFCorpus", data / "nfcorpus", "retriever.b=0.4")
+    assert run(["retriever=bm25", "dataset=scifact", f"data_dir={data}", f"results_dir={root}", *WORDS]) == 0
+    assert run(["retriever=bm25", "dataset=stdlib", f"results_dir={root}", *WORDS]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(held, tmp_path_factory):
+    target = tmp_path_factory.mktemp("exported") / "mteb"
+    assert read.main(["export", "mteb", "--to", str(target), "--results", str(held)]) == 0
+    return target
+
+
+def test_mtebs_own_loaders_read_what_is_exported(held, exported):
+    mteb = pytest.importorskip("mteb")
+    with registry.quiet():
+        found = mteb.ResultCache(cache_path=exported).load_results()
+        frame = found.to_dataframe()
+    assert {own.model_name for own in found.model_results} == {"harness/bm25", "harness/bm25_b=0.4"}
+    own = {(rec.retriever.label, rec.dataset.name): rec for rec in Store(held).records()}
+    for model in found.model_results:
+        label = "bm25" if model.model_name.endswith("bm25") else "bm25 [b=0.4]"
+        for result in model.task_results:
+            record = own[label, "scifact" if result.task_name == "SciFact" else "NFCorpus"]
+            assert result.get_score() == pytest.approx(record.metrics["ndcg@10"], abs=1e-6)
+            assert result.dataset_revision
+    assert set(frame["task_name"]) == {"SciFact", "NFCorpus"}
+
+
+def test_what_is_exported_is_strict_json_with_mtebs_names(exported):
+    files = sorted(exported.rglob("*.json"))
+    assert len(files) >= 6
+    for path in files:
+        strict(path)
+    (path,) = exported.glob("results/harness__bm25/*/NFCorpus.json")
+    ((scores,),) = strict(path)["scores"].values()
+    assert {"ndcg_at_10", "map_at_1000", "hit_rate_at_10", "recall_at_1", "accuracy"} <= scores.keys()
+    assert scores["main_score"] == scores["ndcg_at_10"]
+    assert scores["accuracy"] == scores["recall_at_1"]
+    assert (scores["hf_subset"], scores["languages"]) == ("default", ["eng-Latn"])
+
+
+def test_a_run_is_exported_as_predictions_that_mteb_reranks_from(exported, data):
+    (path,) = exported.glob("predictions/harness__bm25/*/NFCorpus_predictions.json")
+    told = strict(path)
+    assert told["mteb_model_meta"]["model_name"] == "harness/bm25"
+    assert len(told["default"]["test"]) > 300
+    task = task_of("NFCorpus", str(data / "nfcorpus"))
+    with registry.quiet():
+        task.convert_to_reranking(path, top_k=20)
+    ranked = task.dataset["default"]["test"]["top_ranked"]
+    query = next(iter(ranked))
+    assert len(ranked[query]) == 20
+    assert ranked[query][0] == max(told["default"]["test"][query].items(), key=lambda one: one[1])[0]
+
+
+def test_what_is_no_task_or_lacks_its_main_score_is_left_out_and_said(held, tmp_path, capsys):
+    assert read.main(["export", "mteb", "--to", str(tmp_path), "--results", str(held), "--dataset", "stdlib"]) == 3
+    said = capsys.readouterr().err
+    assert "left out: bm25 on stdlib: it is no task of mteb's" in said
+    assert "no record in" in said
+
+
+def test_a_reranking_result_without_its_main_score_says_how_to_measure_it(tmp_path, collection, capsys):
+    own = collection("xquad/en")
+    rows = rows_of(own) | {
+        "top_ranked": [{"query-id": key, "corpus-ids": list(own.corpus.ids)[:5]} for key in own.queries.ids]
+    }
+    folder = write(tmp_path / "repo", rows)
+    measured(tmp_path / "results", "bm25", "AskUbuntuDupQuestions", folder)
+    capsys.readouterr()
+    assert read.main(["export", "mteb", "--to", str(tmp_path / "out"), "--results", str(tmp_path / "results")]) == 3
+    assert "its main score map@1000 was not measured; measure again with: k=1000 metrics=[map@1000]" in (
+        capsys.readouterr().err
+    )
+
+
+def test_published_results_stand_beside_ours_with_their_differences(held, reference, tmp_path, capsys):
+    root = tmp_path / "results"
+    shutil.copytree(held, root)
+    assert read.main(["import", "mteb", str(reference / MINILM.replace("/", "__")), "--results", str(root)]) == 0
+    assert "15 published results of 1 models" in capsys.readouterr().out
+    assert read.main(["report", "--results", str(root)]) == 0
+    shown = capsys.readouterr().out
+    assert "Published, not measured here; in brackets: ours minus the published figure." in shown
+    assert f"{MINILM}  " in shown
+    assert "0.3159" in shown
+    assert "0.6451" in shown
+    assert "NFCorpus at revision ec0fa4fe" in " ".join(shown.split())
+    for form in ("md", "csv", "tex", "html"):
+        assert "all-MiniLM-L6-v2" in (root / f"leaderboard.{form}").read_text(encoding="utf-8")
+    assert read.main(["report", "--results", str(root), "--check"]) == 0
+
+
+def test_the_row_of_the_same_weights_is_set_against_the_published_figure(reference):
+    """The committed board's MiniLM on SciFact, against what MTEB published of the same revision of the model."""
+    from pathlib import Path
+
+    from harness.interop.mteb import published
+
+    board = board_of(Store(Path(__file__).resolve().parent.parent / "results" / "board").latest())
+    found = published.read(reference / MINILM.replace("/", "__"))
+    (row,) = beside(board, found.figures, table=False)
+    assert (row.retriever, row.ours) == (MINILM, "minilm")
+    assert row.values["scifact"] == 0.64508
+    assert abs(row.differences["scifact"]) <= 0.001
+    assert abs(row.differences["nfcorpus"]) <= 0.001
+
+
+def test_figures_of_another_revision_of_the_collection_say_so(held, reference, tmp_path):
+    from harness.interop.mteb import published
+
+    found = published.read(reference / MINILM.replace("/", "__"))
+    records = [rec for rec in Store(held).latest() if rec.dataset.name == "NFCorpus"]
+    config = {"_target_": "harness.retrievers.dense.Dense", "encoder": {"model": MINILM}}
+    as_minilm = records[0].model_copy(update={"retriever": records[0].retriever.model_copy(update={"config": config})})
+    (row,) = beside(board_of([as_minilm]), found.figures, table=False)
+    assert row.ours == records[0].retriever.label
+    assert f"(ours: revision {records[0].dataset.about['revision'][:18]})" in row.sources[0]
+
+
+def test_published_figures_of_any_metric_are_shown(held, reference):
+    from harness.interop.mteb import published
+
+    found = published.read(reference / MINILM.replace("/", "__"))
+    (row,) = beside(board_of(Store(held).latest(), "map@1000"), found.figures, table=False)
+    assert 0.05 < row.values["NFCorpus"] < 0.3
+    one = next(figure for figure in found.figures if "scifact" in figure.datasets)
+    assert one.datasets == ["SciFact", "scifact"]
+    assert math.isclose(one.metrics["ndcg@10"], 0.64508)
+    assert not [name for name in one.metrics if "nauc" in name.lower()]
+
+
+@pytest.mark.parametrize(
+    ("write_bad", "said"),
+    [
+        (lambda folder: None, "no results of tasks that rank texts in"),
+        (lambda folder: (folder / "SciFact.json").write_text("{}"), "SciFact.json is no result of mteb's"),
+        (lambda folder: folder.rmdir(), "no folder"),
+    ],
+)
+def test_a_folder_that_holds_no_results_is_said(write_bad, said, tmp_path, capsys):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    write_bad(folder)
+    assert read.main(["import", "mteb", str(folder), "--results", str(tmp_path / "mine")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_result_of_the_adapter_and_of_the_export_agree(held, exported, data):
+    """One retriever, by mteb.evaluate and by our own record."""
+    from harness.cli import build
+
+    retriever = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
+    theirs = evaluated(SearchModel(retriever), task_of("NFCorpus", str(data / "nfcorpus")))
+    (path,) = exported.glob("results/harness__bm25/*/NFCorpus.json")
+    ((scores,),) = strict(path)["scores"].values()
+    ((other,),) = theirs.scores.values()
+    for name in ("ndcg_at_10", "map_at_1000", "hit_rate_at_10", "recall_at_1", "accuracy", "main_score"):
+        assert scores[name] == pytest.approx(other[name], abs=1e-4), name
+
+
+def test_a_benchmarks_cells_are_its_tasks_splits_and_subsets():
+    beir = cells("BEIR")
+    assert len(beir) == 14 + 12
+    assert {place.task for place in beir} >= {"SciFact", "MSMARCO", "CQADupstackTexRetrieval"}
+    assert next(place.split for place in beir if place.task == "MSMARCO") == "dev"
+    assert len(cells("NanoBEIR")) == 13
+    types = {registry.task(place.task).metadata.type for place in cells("MTEB(eng, v2)")}
+    assert types == {"Retrieval", "Reranking"}
+
+
+def test_every_benchmark_with_ranking_tasks_has_cells():
+    for own in registry.benchmarks():
+        assert cells(own.name), own.name
+
+
+def test_a_benchmark_is_swept_over_its_tasks():
+    words = benchmark.swept(["experiment=mteb", "dataset.benchmark=MTEB(eng, v2)", "k=10"])
+    assert words[:3] == ["experiment=mteb", "k=10", "dataset.benchmark='MTEB(eng, v2)'"]
+    assert words[3].startswith("dataset.task='")
+    assert "'FiQA2018:default:test'" in words[3]
+    assert benchmark.swept(["retriever=bm25"]) == ["retriever=bm25"]
+    some = ["experiment=mteb", "dataset.benchmark=BEIR", "dataset.task=SciFact"]
+    assert "dataset.task=SciFact" in benchmark.swept(some)
+
+
+def test_a_benchmark_that_there_is_none_is_said(capsys, tmp_path):
+    assert run(["experiment=mteb", f"results_dir={tmp_path}"]) == 1
+    assert "no benchmark is named; add: dataset.benchmark=BEIR" in capsys.readouterr().err
+    assert run(["experiment=mteb", "dataset.benchmark=BIER", f"results_dir={tmp_path}"]) == 1
+    assert "mteb has no benchmark 'BIER'; did you mean 'BEIR'?" in capsys.readouterr().err
+
+
+def nano(data, tmp_path):
+    """All of NanoBEIR's tasks as small copies of two real collections, by their names in one folder."""
+    for number, place in enumerate(cells("NanoBEIR")):
+        own = load(
+            "NFCorpus" if number % 2 else "SciFact", folder=str(data / ("nfcorpus" if number % 2 else "scifact"))
+        )
+        asked = list(own.queries.ids)[number * 5 : number * 5 + 5]
+        rows = rows_of(own)
+        wanted = {doc for query in asked for doc in own.qrels[query]}
+        rows["corpus"] = [row for row in rows["corpus"] if row["_id"] in wanted][:60] + rows["corpus"][:60]
+        rows["corpus"] = list({row["_id"]: row for row in rows["corpus"]}.values())
+        rows["queries"] = [row for row in rows["queries"] if row["_id"] in asked]
+        held = {row["_id"] for row in rows["corpus"]}
+        rows["qrels"] = [row for row in rows["qrels"] if row["query-id"] in asked and row["corpus-id"] in held]
+        write(tmp_path / place.task, rows, split=place.split)
+    return tmp_path
+
+
+def test_a_benchmark_is_measured_and_aggregated_as_mteb_does(data, tmp_path, capsys):
+    folder, root = nano(data, tmp_path / "tasks"), tmp_path / "results"
+    words = ["experiment=mteb", "dataset.benchmark=NanoBEIR", f"dataset.folder={folder}", f"results_dir={root}"]
+    assert run([*words, "retriever=bm25,bm25_mteb", *WORDS]) == 0
+    out = capsys.readouterr().out
+    records = Store(root).latest()
+    assert len(records) == 26
+    (first, second) = aggregates("NanoBEIR", records)
+    for one in (first, second):
+        own = [rec.metrics["ndcg@10"] for rec in records if rec.retriever.label == one.label]
+        assert one.scores["Mean(Task)"] == pytest.approx(sum(own) / 13, abs=1e-4)
+        assert f"{one.scores['Mean(Task)']:.4f}" in out
+    assert "NanoBEIR as mteb aggregates it" in out
+    lacking = aggregates("NanoBEIR", records[:-1])
+    assert [len(one.missing) for one in lacking] in ([0, 1], [1, 0])
+    (without,) = [one for one in lacking if one.missing]
+    assert without.scores == {}
+    assert read.main(["report", "--results", str(root), "--benchmark", "NanoBEIR"]) == 0
+    assert "Mean(Task)" in capsys.readouterr().out
+
+
+def test_cqadupstacks_forums_are_one_result_together(data):
+    """Twelve records of forums, and the aggregate that mteb makes of them."""
+    from harness.types import DatasetInfo, Record, RetrieverInfo
+
+    forums = [place for place in cells("BEIR") if place.task.startswith("CQADupstack")]
+    records = [
+        Record(
+            cell=f"{number:016}",
+            started=f"2026-11-01T00:00:{number:02}Z",
+            status="ok",
+            retriever=RetrieverInfo(name="bm25", config={"_target_": "harness.retrievers.bm25.BM25"}),
+            dataset=DatasetInfo(
+                name=place.task,
+                about={"source": "mteb", "task": place.task, "subset": place.subset, "split": place.split},
+            ),
+            k=100,
+            seed=0,
+            metric_version=1,
+            metrics={"ndcg@10": number / 100},
+            environment="e",
+            harness="0",
+            code="c",
+            command="harness",
+        )
+        for number, place in enumerate(forums)
+    ]
+    (model,) = results.of(records).models
+    (whole,) = [one for one in model.results if one.task_name == "CQADupstackRetrieval"]
+    assert whole.get_score() == pytest.approx(sum(range(12)) / 1200)
+    (short,) = results.of(records[:-1]).models
+    assert not [one for one in short.results if one.task_name == "CQADupstackRetrieval"]
+
+
+def test_the_lists_say_what_mteb_has(capsys):
+    assert read.main(["list", "datasets", "--mteb", "--language", "deu", "--type", "Reranking"]) == 0
+    shown = capsys.readouterr().out
+    assert "MIRACLReranking" in shown
+    assert "SciFact" not in shown
+    assert read.main(["list", "datasets", "--mteb", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told) > 450
+    assert next(one for one in told if one["task"] == "SciFact")["main_score"] == "ndcg@10"
+    assert read.main(["list", "benchmarks"]) == 0
+    assert "BEIR" in capsys.readouterr().out
+    assert read.main(["list", "datasets", "--mteb", "--type", "Rerank"]) == 2
+    assert "did you mean 'Reranking'?" in capsys.readouterr().err
+    assert read.main(["list", "datasets", "--mteb", "--language", "xx"]) == 2
+    assert "Invalid language code: xx; --language takes codes" in capsys.readouterr().err
+    assert read.main(["list", "datasets", "--language", "deu"]) == 2
+    assert "add --mteb" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""Another system's run on the board: scored and tested, with no throughput."""
+
+import gzip
+
+import pytest
+from collections_made import write_beir
+
+from harness.cli import build, read
+from harness.cli.run import main as run
+from harness.errors import ConfigError, RunError
+from harness.metrics import parse, score
+from harness.retrievers.run_file import RunFile
+from harness.store import Store
+from harness.types import Corpus, Queries
+
+LINES = """\
+q1 Q0 d2 1 3.5 lucene
+q1 Q0 d1 2 3.5 lucene
+q3 Q0 d4 7 9.25 lucene
+q3 Q0 elsewhere 1 8.0 lucene
+other Q0 d1 1 1.0 lucene
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    path = tmp_path / "lucene.trec.gz"
+    path.write_bytes(gzip.compress(LINES.encode()))
+    return write_beir(tmp_path / "made"), path
+
+
+def test_a_run_is_a_row_with_intervals_and_tests_and_no_throughput(files, tmp_path, capsys):
+    folder, path = files
+    root = tmp_path / "results"
+    dataset = ["dataset=folder", f"dataset.path={folder}", f"results_dir={root}", "timing.latency_queries=0"]
+    assert run(["retriever=run_file", f"retriever.path={path}", *dataset]) == 0
+    assert run(["retriever=bm25", *dataset]) == 0
+    record = next(own for own in Store(root).records() if own.retriever.name == "run_file")
+    assert record.timing is None
+    assert record.metrics["mrr@10"] == pytest.approx((0.5 + 0 + 1) / 3)
+    capsys.readouterr()
+    assert read.main(["report", "--results", str(root), "--baseline", "bm25"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "run_file" in line)
+    assert row.split()[-4:] == ["-", "-", "-", "-"] or row.split()[-3:] == ["-", "-", "-"]
+    assert read.main(["compare", "bm25", "run_file", "--results", str(root)]) == 0
+    assert "p" in capsys.readouterr().out
+    assert read.main(["report", "--results", str(root), "--only", "html"]) == 0
+
+
+def test_scores_give_the_order_and_a_query_without_an_answer_is_empty(files):
+    retriever = RunFile(str(files[1]))
+    retriever.index(Corpus(["d1", "d2", "d3", "d4"], ["a", "b", "c", "d"]))
+    found = retriever.search(Queries(["q3", "q2", "q1"], ["x", "y", "z"]), 10)
+    assert [found.hits(row)[0] for row in range(3)] == [["d4", "elsewhere"], [], ["d2", "d1"]]
+    assert found.top(1).hits(0)[0] == ["d4"]
+    assert retriever.nbytes() > 0
+
+
+def test_our_own_exported_run_comes_back_with_the_records_numbers(collection, tmp_path):
+    own = collection("nfcorpus")
+    bm25 = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
+    bm25.index(own.corpus)
+    made = bm25.search(own.queries, 100)
+    from harness.types import trec
+
+    trec.write(made, tmp_path / "own.trec.gz", "bm25")
+    retriever = RunFile(str(tmp_path / "own.trec.gz"))
+    retriever.index(own.corpus)
+    wanted = [parse("ndcg@10"), parse("map@100")]
+    back = score(retriever.search(own.queries, 100), own.qrels, wanted)[1]
+    for name, values in score(made, own.qrels, wanted)[1].items():
+        assert back[name].tolist() == values.tolist()
+
+
+def test_a_run_on_another_collection_or_other_queries_is_refused(files):
+    retriever = RunFile(str(files[1]))
+    with pytest.raises(RunError, match=r"none of its 4 documents is in the corpus .*another collection"):
+        retriever.index(Corpus(["x1"], ["text"]))
+    retriever.index(Corpus(["d1"], ["text"]))
+    with pytest.raises(RunError, match=r"it answers none of the queries .*another collection or split"):
+        retriever.search(Queries(["unknown"], ["text"]), 5)
+
+
+def test_a_file_that_is_not_there_is_said():
+    with pytest.raises(ConfigError, match=r"no file '/nowhere\.trec'; name a TREC run: retriever\.path=FILE"):
+        RunFile("/nowhere.trec")
+
+
+def test_another_content_under_the_same_path_is_another_cell(files, tmp_path):
+    folder, path = files
+    words = ["retriever=run_file", f"retriever.path={path}", "dataset=folder", f"dataset.path={folder}"]
+    words += [f"results_dir={tmp_path / 'results'}", "timing.latency_queries=0"]
+    assert run(words) == run(words) == 0
+    path.write_bytes(gzip.compress(LINES.replace("3.5 lucene\nq1 Q0 d1", "3.5 lucene\nq1 Q0 d3").encode()))
+    assert run(words) == 0
+    records = list(Store(tmp_path / "results").records())
+    assert len({own.cell for own in records}) == len(records) == 2
