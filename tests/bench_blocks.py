@@ -36,6 +36,7 @@ def distil(path: Path) -> None:
     rows = {row["test"]: row | {"machine": held["machines"][row["machine"]]} for row in held["rows"]}
     for one in found:
         told = {key: one["extra_info"][key] for key in ("of", "how", "size", "ours_s", "peer_s")}
+        told |= {key: one["extra_info"][key] for key in ("ours_mb", "peer_mb") if key in one["extra_info"]}
         ratio = {"ratio": told["peer_s"] / told["ours_s"], "version": metadata.version(told["of"]), "machine": mine}
         rows[one["fullname"]] = {"test": one["fullname"], "group": one["group"], **told, **ratio}
     machines: list[Table] = []
@@ -64,12 +65,17 @@ def ratios_block(held: Table) -> str:
     for row in held["rows"]:
         against = f"{row['of']} {row['version']}"
         against += f" ({row['how']})" if row["how"] else ""
-        times = (
-            f"{seconds(row['ours_s'])} | {seconds(row['peer_s'])} | {row['ratio']:.{1 if row['ratio'] < 100 else 0}f}"
-        )
+        ours, theirs = cost(row, "ours"), cost(row, "peer")
+        times = f"{ours} | {theirs} | {row['ratio']:.{1 if row['ratio'] < 100 else 0}f}"
         lines.append(f"| {row['group']} | {row['size']} | {against} | {times} {mark(row['machine'])} |")
     told = [f"{mark(number)} {said(one)}" for number, one in enumerate(held["machines"])]
     return "\n".join([*lines, "", *told]) + "\n"
+
+
+def cost(row: Table, side: str) -> str:
+    """Seconds and, of a process of its own, the most memory that it held."""
+    memory = f", {row[f'{side}_mb']:,.0f} MB" if f"{side}_mb" in row else ""
+    return f"{seconds(row[f'{side}_s'])}{memory}"
 
 
 def mark(number: int) -> str:

@@ -3,18 +3,24 @@
 import re
 import shlex
 from operator import attrgetter
+from types import SimpleNamespace
 
 import bench_blocks
 import growth_report
 import pytest
 import yaml
+from mteb_tasks import evaluated
 from readme_blocks import README, block, generated
 
 from harness.cli import JOBS, build, read
 from harness.cli.conf import conf, options_of
+from harness.encoders.words import Words
 from harness.gate.baseline import read as read_baseline
+from harness.interop.mteb import SearchModel, task_of
 from harness.metrics import parse
+from harness.retrievers.bm25 import BM25
 from harness.store import Store
+from harness.types import Corpus, Dataset, Qrels, Queries
 
 PUBLISHED = README.parent / "tests" / "test_published.py"
 TEXT = README.read_text(encoding="utf-8")
@@ -63,7 +69,7 @@ def commands():
     return [line for line in lines if line.startswith("harness ")]
 
 
-READING = {"report", "compare", "recommend", "gate", "accept", "cache"}
+READING = {"report", "compare", "recommend", "gate", "accept", "cache", "list", "export", "import"}
 """Commands that take no overrides."""
 
 
@@ -89,6 +95,16 @@ def test_every_command_of_the_readme_composes(line):
     if command == "run" and not any(word.startswith(("retriever=", "experiment=")) for word in singles):
         singles = ["retriever=bm25", *singles]
     assert build.composed(singles, name=command)["k"] >= 10
+
+
+def test_the_adapters_example_is_what_mteb_takes():
+    """The line of the README as it stands, over a task that is made here."""
+    (line,) = re.findall(r"```python\n(mteb\.evaluate.*)\n```", TEXT)
+    corpus, queries = Corpus(["d1", "d2"], ["a fox", "a dog"]), Queries(["q1"], ["fox"])
+    task = task_of("SciFact", dataset=Dataset("made", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
+    named = {"SearchModel": SearchModel, "BM25": BM25, "Words": Words}
+    fake = SimpleNamespace(evaluate=evaluated, get_task=lambda name: task)
+    assert eval(line, {"mteb": fake, **named}).get_score() == 1.0
 
 
 def test_the_workflow_runs_commands_that_there_are():

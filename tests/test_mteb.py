@@ -5,7 +5,7 @@ import warnings
 import pytest
 from mteb_tasks import rows_of, write
 
-from harness.cli import build
+from harness.cli import build, read
 from harness.cli.run import main as run
 from harness.errors import ConfigError, DataError
 from harness.interop.mteb import load, registry, task_of, texts
@@ -204,6 +204,25 @@ def test_a_tasks_own_measure_is_in_the_record_as_mteb_computes_it(tmp_path):
     means = measure(bm25, found, k=10, metrics=["recall@1"], plan=PLAN).means
     assert means["recall@1"] == 0.75
     assert means["paired_accuracy"] == 0.5
+
+
+def test_queries_without_a_relevant_document_are_counted_in_the_record(tmp_path):
+    rows = {**ROWS, "qrels": [*ROWS["qrels"], {"query-id": "q9", "corpus-id": "d1", "score": 0}]}
+    found = load("SciFact", folder=str(write(tmp_path, rows)))
+    assert len(found.queries) == 2
+    assert found.about["queries_without_relevant"] == 1
+
+
+def test_a_boards_page_shows_a_collections_own_measure(tmp_path, capsys):
+    rows = {**ROWS, "queries": [{"_id": f"q1_q{n}", "text": "fox"} for n in (1, 2)]}
+    rows["qrels"] = [{"query-id": f"q1_q{n}", "corpus-id": "d1", "score": 1} for n in (1, 2)]
+    rows["top_ranked"] = [{"query-id": f"q1_q{n}", "corpus-ids": ["d1", "d2"]} for n in (1, 2)]
+    words = ["dataset=mteb", "dataset.task=NevIR", f"dataset.folder={write(tmp_path / 'repo', rows)}"]
+    assert run(["retriever=bm25", *words, f"results_dir={tmp_path / 'results'}", "metrics=[recall@1]"]) == 0
+    assert read.main(["report", "--results", str(tmp_path / "results"), "--metric", "paired_accuracy"]) == 0
+    assert "paired_accuracy" in capsys.readouterr().out
+    assert "paired_accuracy" in (tmp_path / "results" / "leaderboard.html").read_text(encoding="utf-8")
+    assert read.main(["report", "--results", str(tmp_path / "results"), "--metric", "recall@1"]) == 0
 
 
 def test_queries_own_documents_are_dropped_where_mteb_ignores_them(tmp_path):

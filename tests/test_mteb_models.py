@@ -206,3 +206,21 @@ def test_what_is_no_model_is_refused():
         Retriever("org/none").index(Corpus(["d"], ["text"]))
     with pytest.raises(ConfigError, match="list is no model of mteb or sentence-transformers"):
         Retriever([1]).index(Corpus(["d"], ["text"]))
+
+
+def test_a_model_of_mtebs_is_told_the_language_of_the_subset(monkeypatch):
+    """mteb's BM25 takes its stemmer and stop words from there."""
+    from mteb.models.model_implementations import bm25
+
+    asked = []
+    own = bm25.BM25Tokenizer.__init__
+
+    def noting(self, language, *rest, **more):
+        asked.append(language)
+        own(self, language, *rest, **more)
+
+    monkeypatch.setattr(bm25.BM25Tokenizer, "__init__", noting)
+    corpus = Corpus(["d1", "d2"], ["Der schnelle Fuchs springt.", "Die Zinsen steigen."])
+    for settings in ({"task": "XQuADRetrieval:de:validation"}, {"task": "XQuADRetrieval", "language": "deu"}, {}):
+        Retriever("mteb/baseline-bm25s", **settings).index(corpus)
+    assert asked == ["deu", "deu", "eng"]

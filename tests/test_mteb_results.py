@@ -302,6 +302,20 @@ def test_cqadupstacks_forums_are_one_result_together(data):
     assert not [one for one in short.results if one.task_name == "CQADupstackRetrieval"]
 
 
+def test_prompts_that_differ_by_task_are_one_model_and_settings_two(held):
+    """`prompts=mteb` fills in another instruction for every task."""
+    one = next(rec for rec in Store(held).records() if rec.dataset.name == "NFCorpus")
+
+    def with_prompt(prompt, **more):
+        config = {"encoder": {"model": "org/name", "query_prompt": prompt}, **more}
+        told = {"config": config, "name": "e5", "differences": {"prompts": "mteb", **more}}
+        return one.model_copy(update={"retriever": one.retriever.model_copy(update=told)})
+
+    names = {(own.name, own.revision) for own in results.of([with_prompt("a"), with_prompt("b")]).models}
+    assert len(names) == 1
+    assert len(results.of([with_prompt("a"), with_prompt("a", k1=2.0)]).models) == 2
+
+
 def test_the_lists_say_what_mteb_has(capsys):
     assert read.main(["list", "datasets", "--mteb", "--language", "deu", "--type", "Reranking"]) == 0
     shown = capsys.readouterr().out

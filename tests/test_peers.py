@@ -1,7 +1,7 @@
 """mteb's own wrappers find the same nDCG@10 with the same sparse and late-interaction models."""
 
 import pytest
-from datasets import Dataset as HFDataset
+from mteb_tasks import evaluated
 from sentence_transformers import MultiVectorEncoder as LateInteraction
 from sentence_transformers import SparseEncoder as Sparse
 from sentence_transformers.base.modules import Normalize, Transformer
@@ -12,6 +12,7 @@ from harness.cli import build
 from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import WeightsError
+from harness.interop.mteb import task_of
 from harness.retrievers.colbert import ColBERT
 from harness.retrievers.splade import Splade
 from harness.runner import TimingPlan, measure
@@ -44,19 +45,9 @@ def splade_folder():
 
 def mtebs(model, dataset) -> float:
     """mteb's nDCG@10 of a model in one of its wrappers, over our collection."""
-    mteb = pytest.importorskip("mteb")
-    task = mteb.get_task("SciFact")  # any retrieval task's machinery
-    corpus = {"id": list(dataset.corpus.ids), "text": list(dataset.corpus.texts), "title": [""] * len(dataset.corpus)}
-    split = {
-        "corpus": HFDataset.from_dict(corpus),
-        "queries": HFDataset.from_dict({"id": list(dataset.queries.ids), "text": list(dataset.queries.texts)}),
-        "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items()},
-        "top_ranked": None,
-    }
-    task.dataset, task.data_loaded = {"default": {"test": split}}, True
-    settings = {"cache": None, "show_progress_bar": False, "overwrite_strategy": "always"}
-    result = mteb.evaluate(model, task, encode_kwargs={"batch_size": 8}, **settings)
-    score: float = result.task_results[0].get_score()
+    pytest.importorskip("mteb")
+    task = task_of("SciFact", dataset=dataset)  # any retrieval task's machinery
+    score: float = evaluated(model, task, encode_kwargs={"batch_size": 8}).get_score()
     return score
 
 
@@ -64,7 +55,6 @@ def ours(retriever, dataset) -> float:
     return measure(retriever, dataset, k=K, metrics=["ndcg@10"], plan=PLAN).means["ndcg@10"]
 
 
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")  # of the product that mteb takes
 def test_splade_scores_what_mtebs_sparse_wrapper_scores(splade_folder, small):
     wrapper = pytest.importorskip("mteb.models.sentence_transformer_wrapper").SparseEncoderWrapper
     theirs = mtebs(wrapper(Sparse(splade_folder, device="cpu")), small)

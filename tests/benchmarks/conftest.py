@@ -27,11 +27,19 @@ def measuring(request: pytest.FixtureRequest) -> bool:
 def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Any]]:
     """`versus(ours, peer, rounds, of=..., size=..., how=...)` times both in turn and gives what each returned last.
 
-    `of` is the package that the peer is from, `how` it was called, `size` what both worked on.
+    `of` is the package that the peer is from, `how` it was called, `size` what both worked on; `warm` runs both once
+    before.
     """
 
     def run(
-        ours: Callable[[], Any], peer: Callable[[], Any], rounds: int = 5, *, of: str, size: str, how: str = ""
+        ours: Callable[[], Any],
+        peer: Callable[[], Any],
+        rounds: int = 5,
+        *,
+        of: str,
+        size: str,
+        how: str = "",
+        warm: bool = True,
     ) -> tuple[Any, Any]:
         peers: list[float] = []
         last: list[Any] = [None]
@@ -43,7 +51,9 @@ def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tupl
             peers.append(time.perf_counter() - start)
             time.sleep(_REST_S)
 
-        result = benchmark.pedantic(ours, setup=peer_first, rounds=rounds, warmup_rounds=1 if rounds > 1 else 0)
+        result = benchmark.pedantic(
+            ours, setup=peer_first, rounds=rounds, warmup_rounds=1 if warm and rounds > 1 else 0
+        )
         if benchmark.stats is not None:
             own, other = median(benchmark.stats.stats.data), median(peers[-rounds:])
             benchmark.extra_info.update(ours_s=own, peer_s=other, of=of, how=how, size=size)

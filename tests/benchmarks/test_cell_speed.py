@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from mteb_tasks import evaluated
 from sentence_transformers import SentenceTransformer
 
 from harness.cli import build
 from harness.encoders import cache
+from harness.interop.mteb import task_of
 from harness.runner import TimingPlan, measure
 from harness.types import Corpus, Dataset, Qrels, Queries
 
@@ -40,23 +42,12 @@ def ours(retriever, dataset):
 
 def mtebs(model, dataset):
     """What calls mteb for a model over our collection."""
-    import mteb
-    from datasets import Dataset as HFDataset
-
-    task = mteb.get_task("SciFact")  # any retrieval task's machinery
-    corpus = {"id": list(dataset.corpus.ids), "text": list(dataset.corpus.texts), "title": [""] * len(dataset.corpus)}
-    queries = {"id": list(dataset.queries.ids), "text": list(dataset.queries.texts)}
-    split = {
-        "corpus": HFDataset.from_dict(corpus),
-        "queries": HFDataset.from_dict(queries),
-        "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items()},
-        "top_ranked": None,
-    }
+    task = task_of("SciFact", dataset=dataset)  # any retrieval task's machinery
+    data = task.dataset
 
     def evaluate():
-        task.dataset, task.data_loaded = {"default": {"test": split}}, True
-        result = mteb.evaluate(model, task, cache=None, show_progress_bar=False, overwrite_strategy="always")
-        return result.task_results[0].get_score()
+        task.dataset, task.data_loaded = data, True
+        return evaluated(model, task).get_score()
 
     return evaluate
 

@@ -39,7 +39,7 @@ def load(
     In a `benchmark`, several subsets and splits of a task, and the parts of an aggregate, are one dataset together.
     Raises `ConfigError` where the choice is none or several, `DataError` where the data cannot be had.
     """
-    own, place = _chosen(task, subset, split, language)
+    own, place = registry.chosen(task, subset, split, language)
     group, parts = _group(place, benchmark)
     about = _about(own, place)
     if (local := _folder(folder, place.task)) is not None and not (local / "README.md").is_file():
@@ -55,26 +55,13 @@ def task_of(name: str, folder: str | None = None, dataset: Dataset | None = None
 
     `name` is the task's, or NAME:SUBSET:SPLIT. Raises as `load` does.
     """
-    own, place = _chosen(name, None, None, None)
+    own, place = registry.chosen(name)
     local = _folder(folder, place.task)
     if dataset is None and local is not None and not (local / "README.md").is_file():
         dataset = _in_beirs_layout(own, place, local)
     data = _data(own, place, local) if dataset is None else texts.split_of(dataset)
     own.dataset, own.data_loaded = {place.subset: {place.split: data}}, True
     return own
-
-
-def _chosen(task: str, subset: str | None, split: str | None, language: str | None) -> tuple[Any, Place]:
-    name, *inner = task.split(":")
-    if len(inner) > 2 or (inner and (subset or split)):
-        raise ConfigError(f"dataset.task={task!r}: give NAME, or NAME:SUBSET:SPLIT and no dataset.subset or .split")
-    if inner:
-        subset, split = [*inner, None][:2]
-    own = registry.task(name)
-    place = registry.place(own, subset, split, language)
-    own.hf_subsets = [place.subset]
-    own.filter_eval_splits([place.split])
-    return own, place
 
 
 def _group(place: Place, benchmark: str | None) -> tuple[str | None, int]:
@@ -108,7 +95,8 @@ def _data(own: Any, place: Place, folder: Path | None) -> Mapping[str, Any]:
         with stage(f"load {place.task}"), registry.quiet(), _without_bars(), _cached_apart(folder):
             own.load_data()
             own.convert_v1_dataset_format_to_v2(None)
-        data: Mapping[str, Any] = own.dataset[place.subset][place.split]
+        whole = own.dataset.get(place.subset, own.dataset)  # as mteb's evaluation has it
+        data: Mapping[str, Any] = whole[place.split]
     except Exception as error:  # the loaders of 500 tasks fail in many ways
         said = " ".join(str(error).split())[:300]
         raise DataError(
@@ -167,9 +155,13 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any]) -> Dataset:
     )
     if candidates is not None:
         found = with_candidates(found, {spell(q): [*map(spell, docs)] for q, docs in candidates.items()})
+    silent = len(judged) - len(found.queries)
     return replace(
         found,
-        about={"ids": "quoted as in a web address"} if spell is texts.quoted else {},
+        about={
+            **({"ids": "quoted as in a web address"} if spell is texts.quoted else {}),
+            **({"queries_without_relevant": silent} if silent else {}),  # which mteb counts as 0
+        },
         own_scores=_own_scores(own, place, _judged(data)),
     )
 

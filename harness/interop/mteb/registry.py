@@ -65,6 +65,25 @@ def task(name: str) -> Any:
     return found
 
 
+def chosen(
+    name: str, subset: str | None = None, split: str | None = None, language: str | None = None
+) -> tuple[Any, Place]:
+    """A task, by NAME or NAME:SUBSET:SPLIT, that has nothing but one split of one subset; and what that is called.
+
+    Raises `ConfigError` where the choice is none or several.
+    """
+    called, *inner = name.split(":")
+    if len(inner) > 2 or (inner and (subset or split)):
+        raise ConfigError(f"dataset.task={name!r}: give NAME, or NAME:SUBSET:SPLIT and no dataset.subset or .split")
+    if inner:
+        subset, split = [*inner, None][:2]
+    own = task(called)
+    found = place(own, subset, split, language)
+    own.hf_subsets = [found.subset]
+    own.filter_eval_splits([found.split])
+    return own, found
+
+
 def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = None) -> list[Any]:
     """Every task that ranks texts, of these languages (ISO 639-3) and types. Raises `ConfigError` for an unknown."""
     if wrong := next((kind for kind in types or () if kind not in TYPES), None):

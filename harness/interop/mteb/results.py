@@ -20,6 +20,7 @@ from harness.interop.mteb import names, registry, texts
 from harness.interop.mteb.registry import Place, library, quiet
 from harness.types import Record, trec
 
+_FROM_DATASET = {"query_prompt", "document_prompt", "task", "subset", "split", "language"}
 _KINDS = {"dense": "dense", "bm25": "sparse", "splade": "sparse", "colbert": "late-interaction"}
 
 
@@ -89,10 +90,21 @@ def _main(place: Place) -> str:
 
 
 def _revision(record: Record) -> str:
-    """Hash of a retriever's config and of the weights that it says it had, 16 hex digits."""
+    """Hash of a retriever's config and of the weights that it says it had, 16 hex digits.
+
+    What the config takes from the dataset, such as an instruction in a prompt, is no other model.
+    """
+    own = record.retriever
     held = {key: value["identity"] for key, value in record.facts.items() if key.rpartition("/")[2] == "weights"}
-    told = json.dumps([record.retriever.config, held], sort_keys=True, default=str)
+    told = json.dumps([own.name, own.differences, _without(own.config), held], sort_keys=True, default=str)
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def _without(config: Any) -> Any:
+    """A config without the keys that may be filled in from the dataset; where a user sets one, it is a difference."""
+    if isinstance(config, Mapping):
+        return {key: _without(inner) for key, inner in config.items() if key not in _FROM_DATASET}
+    return [_without(inner) for inner in config] if isinstance(config, list) else config
 
 
 def _results(places: Mapping[Place, Record]) -> list[Any]:

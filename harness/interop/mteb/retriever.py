@@ -28,19 +28,24 @@ _ROWS = 512
 class Retriever:
     """`model` is a name of mteb's registry (name@revision), or a model object of mteb's or sentence-transformers.
 
-    mteb's models read their prompts from a task: `task` names one; without it they are asked as for any retrieval task.
+    mteb's models read their prompts and languages from a task: `task`, with `subset`, `split` and `language` as for
+    `load`, names one; without it they are asked as for any retrieval task in English.
     """
 
     def __init__(
         self,
         model: Any,
         task: str | None = None,
+        subset: str | None = None,
+        split: str | None = None,
+        language: str | None = None,
         device: str | None = None,
         batch_size: int = 32,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"retriever.batch_size={batch_size} must be at least 1")
-        self._named, self._task, self._device, self._batch = model, task, device, batch_size
+        self._named, self._device, self._batch = model, device, batch_size
+        self._task = None if task is None else (task, subset, split, language)
 
     @cached_property
     def _model(self) -> Any:
@@ -55,9 +60,10 @@ class Retriever:
     @cached_property
     def _asked(self) -> dict[str, Any]:
         """What mteb's models want to know of a task."""
-        own = None if self._task is None else registry.task(self._task.partition(":")[0])
-        about = own.metadata if own is not None else _anything()
-        return {"task_metadata": about, "hf_split": about.eval_splits[0], "hf_subset": about.hf_subsets[0]}
+        if self._task is None:
+            return {"task_metadata": _anything(), "hf_split": "test", "hf_subset": registry.DEFAULT}
+        own, place = registry.chosen(*self._task)
+        return {"task_metadata": own.metadata, "hf_split": place.split, "hf_subset": place.subset}
 
     def index(self, corpus: Corpus) -> None:
         """Encode the corpus, or let the model index it."""
