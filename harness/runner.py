@@ -24,7 +24,7 @@ from harness.encoders import cache
 from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import METRIC_VERSION, Metric, parse, score
-from harness.retrievers.scored import check_scores, scored
+from harness.retrievers.scored import check_scores, scored, untimed
 from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
 from harness.weights import tree_hash
 
@@ -86,12 +86,12 @@ def measure(
 ) -> Measured:
     """Index the corpus, search every query, score the answers; every timed sample is kept.
 
-    Where the dataset has candidates, the retriever scores those of each query instead. A retriever with `untimed`
+    Where the dataset has candidates, the retriever scores those of each query instead. A retriever that is `untimed`
     brings rankings that were made elsewhere: seconds spent on reading them are not its cost, and none are kept.
     """
     wanted = parse_metrics(metrics, k)
-    untimed = getattr(retriever, "untimed", False)
-    plan = plan.model_copy(update=_ONCE) if untimed else plan
+    elsewhere = untimed(retriever)
+    plan = plan.model_copy(update=_ONCE) if elsewhere else plan
     ask = _Asking(retriever, dataset, k + 1 if dataset.drop_self_hits else k)
     with limited_threads(plan.threads) as threads:
         with clock.recording() as warmup:
@@ -114,11 +114,12 @@ def measure(
             threads=threads,
             references=references,
         )
-    run = (without_self_hits(run) if dataset.drop_self_hits else run).top(k)
+    whole = without_self_hits(run) if dataset.drop_self_hits else run
+    run = whole.top(k)
     query_ids, scores = score(run, dataset.qrels, wanted)
     said = {**warmup.facts, **indexing.facts, **facts, **paid}
-    own = dict(dataset.own_scores(run)) if dataset.own_scores else {}
-    return Measured(run, query_ids, scores, None if untimed else timing, said, own)
+    own = dict(dataset.own_scores(whole)) if dataset.own_scores else {}
+    return Measured(run, query_ids, scores, None if elsewhere else timing, said, own)
 
 
 def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:

@@ -1,10 +1,13 @@
 """mteb's tasks as our datasets: from every layout, with their subsets, instructions, candidates and metadata."""
 
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 from mteb_tasks import rows_of, write
 
+import harness
 from harness.cli import build, read
 from harness.cli.run import main as run
 from harness.errors import ConfigError, DataError
@@ -204,6 +207,66 @@ def test_a_tasks_own_measure_is_in_the_record_as_mteb_computes_it(tmp_path):
     means = measure(bm25, found, k=10, metrics=["recall@1"], plan=PLAN).means
     assert means["recall@1"] == 0.75
     assert means["paired_accuracy"] == 0.5
+
+
+def test_a_layout_without_candidates_or_instructions_is_refused_for_a_task_that_has_them(data):
+    for name in ("AskUbuntuDupQuestions", "NevIR", "Core17InstructionRetrieval"):
+        with pytest.raises(
+            ConfigError, match=r"is in BEIR's layout, which has no candidates"
+        ):
+            load(name, folder=str(data / "nfcorpus"))
+
+
+def test_a_tasks_own_measure_sees_the_whole_ranking_whatever_is_kept(tmp_path):
+    """A maximum over sub-queries, of which the relevant document is far down, with k=1."""
+    name = "MindSmallReranking"
+    rows = {
+        "corpus": [{"_id": f"d{n}", "text": "fox " + "filler " * n} for n in range(9)],
+        "queries": [{"_id": "1_1", "text": "fox"}],
+        "qrels": [{"query-id": "1_1", "corpus-id": "d8", "score": 1}],
+        "top_ranked": [{"query-id": "1_1", "corpus-ids": [f"d{n}" for n in range(9)] * 2}],
+    }
+    found = load(name, folder=str(write(tmp_path, rows)))
+    assert found.candidates == {"1_1": [f"d{n}" for n in range(9)]}
+    bm25 = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
+    means = measure(bm25, found, k=1, metrics=["recall@1"], plan=PLAN).means
+    assert means["recall@1"] == 0
+    assert means["max_over_subqueries_map@1000"] == pytest.approx(1 / 9, abs=1e-4)
+
+
+def test_own_measures_that_cannot_be_had_lose_nothing(tmp_path, caplog):
+    rows = {**ROWS, "top_ranked": [{"query-id": key, "corpus-ids": ["d1", "d2"]} for key in ("q1", "q2")]}
+    found = load("NevIR", folder=str(write(tmp_path, rows)))
+    bm25 = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
+    assert list(measure(bm25, found, k=5, metrics=["mrr@5"], plan=PLAN).means) == ["mrr@5"]
+    assert "mteb's own measures of NevIR:default:test cannot be had: KeyError" in caplog.text
+
+
+def test_an_instruction_of_ones_own_is_another_column(data, tmp_path):
+    words = ["retriever=bm25", "dataset=mteb", "dataset.task=NFCorpus", f"dataset.folder={data / 'nfcorpus'}"]
+    words += [f"results_dir={tmp_path}", "timing.latency_queries=0"]
+    assert run(words) == run([*words, "dataset.split=test"]) == run([*words, "dataset.instruction='Find it'"]) == 0
+    labels = [record.dataset.label for record in Store(tmp_path).records()]
+    assert labels == ["NFCorpus", "NFCorpus [instruction=Find it]"]
+
+
+def test_a_part_of_a_benchmark_is_measured_as_such_though_it_was_measured_alone(data, tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "CQADupstackTexRetrieval").symlink_to(data / "nfcorpus", target_is_directory=True)
+    words = ["retriever=bm25", "dataset=mteb", "dataset.task=CQADupstackTexRetrieval", "timing.latency_queries=0"]
+    words += [f"dataset.folder={tmp_path / 'tasks'}", f"results_dir={tmp_path / 'results'}"]
+    assert run(words) == run([*words, "dataset.benchmark=BEIR"]) == 0
+    groups = [(record.dataset.group, record.dataset.parts) for record in Store(tmp_path / "results").records()]
+    assert groups == [(None, 1), ("CQADupstackRetrieval", 12)]
+
+
+def test_mteb_is_imported_in_its_own_room_only():
+    """And ir_datasets in its own file."""
+    root = Path(harness.__file__).parent
+    lines = re.compile(r"^\s*(?:import|from) (mteb|ir_datasets)\b", re.MULTILINE)
+    held = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if lines.search(path.read_text())}
+    assert held
+    assert all(path.startswith("interop/mteb/") or path == "interop/irds.py" for path in held)
 
 
 def test_queries_without_a_relevant_document_are_counted_in_the_record(tmp_path):

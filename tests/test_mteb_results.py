@@ -173,7 +173,7 @@ def test_published_figures_of_any_metric_are_shown(held, reference):
     ("write_bad", "said"),
     [
         (lambda folder: None, "no results of tasks that rank texts in"),
-        (lambda folder: (folder / "SciFact.json").write_text("{}"), "SciFact.json is no result of mteb's"),
+        (lambda folder: (folder / "SciFact.json").write_text("{}"), "no results are in"),
         (lambda folder: folder.rmdir(), "no folder"),
     ],
 )
@@ -183,6 +183,48 @@ def test_a_folder_that_holds_no_results_is_said(write_bad, said, tmp_path, capsy
     write_bad(folder)
     assert read.main(["import", "mteb", str(folder), "--results", str(tmp_path / "mine")]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_one_unreadable_file_does_not_stop_the_others_and_experiments_stay_apart(reference, tmp_path, capsys):
+    folder = tmp_path / "theirs"
+    shutil.copytree(reference / MINILM.replace("/", "__"), folder / MINILM.replace("/", "__"))
+    (own,) = (folder / MINILM.replace("/", "__")).iterdir()
+    (own / "Broken.json").write_text("{")
+    (own / "experiments" / "ablation").mkdir(parents=True)
+    shutil.copy(own / "SciFact.json", own / "experiments" / "ablation")
+    assert read.main(["import", "mteb", str(folder), "--results", str(tmp_path / "mine")]) == 0
+    said = capsys.readouterr()
+    assert "15 published results of 1 models" in said.out
+    assert "Broken.json" in said.err
+
+
+def test_a_late_interaction_model_and_a_collection_with_silent_queries_are_exported_as_mteb_has_them(held):
+    one = next(rec for rec in Store(held).records() if rec.dataset.name == "NFCorpus")
+    config = {"_target_": "harness.retrievers.colbert.ColBERT", "encoder": {"model": "org/colbert@r"}}
+    about = {**one.dataset.about, "queries_without_relevant": one.dataset.queries}
+    told = one.model_copy(
+        update={
+            "retriever": one.retriever.model_copy(update={"config": config}),
+            "facts": {"max_length": {"query": 32, "document": 300}},
+            "dataset": one.dataset.model_copy(update={"about": about}),
+            "metrics": {**one.metrics, "p-MRR": 0.5},
+        }
+    )
+    (model,) = results.of([told]).models
+    meta = results._meta(model)
+    assert (meta.max_tokens, meta.model_type, meta.adapted_from) == (300, ["late-interaction"], "org/colbert")
+    ((scores,),) = model.results[0].scores.values()
+    assert scores["ndcg_at_10"] == pytest.approx(one.metrics["ndcg@10"] / 2)
+    assert scores["p-MRR"] == 0.5
+
+
+def test_a_collection_that_only_has_a_public_name_is_no_task_of_mtebs(data, tmp_path, capsys):
+    folder = tmp_path / "scifact"
+    folder.symlink_to(data / "scifact", target_is_directory=True)
+    words = ["retriever=bm25", "dataset=folder", f"dataset.path={folder}", "dataset.name=scifact"]
+    assert run([*words, f"results_dir={tmp_path / 'results'}", *WORDS]) == 0
+    assert read.main(["export", "mteb", "--to", str(tmp_path / "out"), "--results", str(tmp_path / "results")]) == 3
+    assert "it is no task of mteb's" in capsys.readouterr().err
 
 
 def test_a_result_of_the_adapter_and_of_the_export_agree(held, exported, data):
@@ -260,6 +302,7 @@ def test_a_benchmark_is_measured_and_aggregated_as_mteb_does(data, tmp_path, cap
         own = [rec.metrics["ndcg@10"] for rec in records if rec.retriever.label == one.label]
         assert one.scores["Mean(Task)"] == pytest.approx(sum(own) / 13, abs=1e-4)
         assert f"{one.scores['Mean(Task)']:.4f}" in out
+    assert [one.scores["Rank"] for one in (first, second)] == [1, 2]
     assert "NanoBEIR as mteb aggregates it" in out
     lacking = aggregates("NanoBEIR", records[:-1])
     assert [len(one.missing) for one in lacking] in ([0, 1], [1, 0])
@@ -332,4 +375,6 @@ def test_the_lists_say_what_mteb_has(capsys):
     assert read.main(["list", "datasets", "--mteb", "--language", "xx"]) == 2
     assert "Invalid language code: xx; --language takes codes" in capsys.readouterr().err
     assert read.main(["list", "datasets", "--language", "deu"]) == 2
-    assert "add --mteb" in capsys.readouterr().err
+    assert "choose among mteb's tasks: harness list datasets --mteb" in capsys.readouterr().err
+    assert read.main(["list", "records", "--mteb"]) == 2
+    assert "--mteb lists datasets" in capsys.readouterr().err

@@ -9,9 +9,10 @@ from mteb_tasks import evaluated, scores
 from tiny_models import write_dense
 
 from harness import metrics
+from harness.cli import build
 from harness.encoders import cache
 from harness.encoders.dense import DenseEncoder
-from harness.errors import RunError
+from harness.errors import DataError, RunError, WeightsError
 from harness.interop.mteb import Retriever, SearchModel, task_of
 from harness.interop.mteb.registry import quiet
 from harness.retrievers.dense import Dense
@@ -105,6 +106,31 @@ def test_what_cannot_be_told_apart_is_never_taken_for_another():
     assert SearchModel(Mine(), "org/mine", "r1").mteb_model_meta.revision == "r1"
 
 
+def test_functions_that_hold_values_are_told_apart():
+    def hybrid(weights):
+        return Hybrid({"one": Given(float)}, lambda runs: rrf(runs, weights=weights))
+
+    assert SearchModel(hybrid([1])).mteb_model_meta.revision != SearchModel(hybrid([2])).mteb_model_meta.revision
+
+
+@pytest.mark.parametrize("name", ["bm25", "bm25_rank_bm25", "hybrid", "rerank_colbert_minilm", "splade_tiny"])
+def test_the_same_settings_are_the_same_model_before_and_after_it_has_indexed(name, dataset):
+    def made(*overrides):
+        return build.construct(build.composed([f"retriever={name}", *overrides])["retriever"], "retriever")
+
+    try:
+        one, other = made(), made()
+        revision = SearchModel(one).mteb_model_meta.revision
+    except WeightsError as error:
+        pytest.skip(str(error).splitlines()[0])
+    assert SearchModel(other).mteb_model_meta.revision == revision
+    if name == "bm25":
+        one.index(dataset.corpus)
+        assert SearchModel(one).mteb_model_meta.revision == revision
+        for setting in ("k1=0.9", "tokenizer.language=german", "tokenizer.stop_words=null"):
+            assert SearchModel(made(f"retriever.{setting}")).mteb_model_meta.revision != revision
+
+
 def test_weights_changed_in_their_folder_are_another_model(tmp_path):
     folder = write_dense(tmp_path)
     before = SearchModel(Dense(DenseEncoder(str(folder)))).mteb_model_meta.revision
@@ -168,3 +194,11 @@ def test_a_document_twice_is_an_error_and_not_a_longer_list(dataset):
 
     with pytest.raises(RunError, match="document 'd00' is ranked more than once"):
         mtebs(Twice(lambda doc: 1.0), dataset)
+
+
+def test_a_candidate_that_is_not_in_the_corpus_is_an_error(dataset):
+    model = SearchModel(Given(lambda doc: 1.0))
+    split = task_of("SciFact", dataset=dataset).dataset["default"]["test"]
+    model.index(split["corpus"])
+    with pytest.raises(DataError, match="candidate 'elsewhere' of query 'q1' is not in the corpus"):
+        model.search(split["queries"], top_k=5, top_ranked={"q1": ["d01", "elsewhere"]})

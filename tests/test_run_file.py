@@ -2,6 +2,7 @@
 
 import gzip
 
+import numpy as np
 import pytest
 from collections_made import write_beir
 
@@ -9,9 +10,12 @@ from harness.cli import build, read
 from harness.cli.run import main as run
 from harness.errors import ConfigError, RunError
 from harness.metrics import parse, score
+from harness.retrievers.hybrid import Hybrid, rrf
+from harness.retrievers.rerank import Rerank
 from harness.retrievers.run_file import RunFile
+from harness.runner import TimingPlan, measure
 from harness.store import Store
-from harness.types import Corpus, Queries
+from harness.types import Corpus, Dataset, Qrels, Queries
 
 LINES = """\
 q1 Q0 d2 1 3.5 lucene
@@ -43,7 +47,7 @@ def test_a_run_is_a_row_with_intervals_and_tests_and_no_throughput(files, tmp_pa
     row = next(line for line in capsys.readouterr().out.splitlines() if "run_file" in line)
     assert row.split()[-4:] == ["-", "-", "-", "-"] or row.split()[-3:] == ["-", "-", "-"]
     assert read.main(["compare", "bm25", "run_file", "--results", str(root)]) == 0
-    assert "p" in capsys.readouterr().out
+    assert "p = " in capsys.readouterr().out
     assert read.main(["report", "--results", str(root), "--only", "html"]) == 0
 
 
@@ -79,6 +83,46 @@ def test_a_run_on_another_collection_or_other_queries_is_refused(files):
     retriever.index(Corpus(["d1"], ["text"]))
     with pytest.raises(RunError, match=r"it answers none of the queries .*another collection or split"):
         retriever.search(Queries(["unknown"], ["text"]), 5)
+
+
+def test_a_hybrid_and_a_reranker_take_the_corpus_own_documents_of_it_and_have_no_throughput(files):
+    corpus = Corpus(["d4", "d3", "d2", "d1"], ["bread", "moon", "dogs", "cats"])
+    queries, asked = Queries(["q1", "q3"], ["cats dogs", "bread"]), ["d2", "d1"]
+    bm25 = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
+    hybrid = Hybrid({"other": RunFile(str(files[1])), "bm25": bm25}, rrf)
+    hybrid.index(corpus)
+    found = hybrid.search(queries, 10)
+    assert sorted(found.hits(0)[0]) == sorted(asked)
+    assert found.hits(1)[0] == ["d4"]
+    again = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
+    reranker = Rerank(RunFile(str(files[1])), again)
+    reranker.index(corpus)
+    assert sorted(reranker.search(queries, 10).hits(0)[0]) == sorted(asked)
+    qrels = Qrels({"q1": {"d1": 1}, "q3": {"d4": 1}})
+    for retriever in (hybrid, reranker):
+        measured = measure(
+            retriever, Dataset("made", "test", corpus, queries, qrels), k=5, metrics=["mrr@5"], plan=TimingPlan()
+        )
+        assert measured.timing is None
+
+
+def test_candidates_have_the_runs_scores_and_others_none(files):
+    retriever = RunFile(str(files[1]))
+    retriever.index(Corpus(["d1", "d2", "d3", "d4"], ["a", "b", "c", "d"]))
+    asked = np.array([[1, 3, -1], [2, 3, 0]], np.int32)
+    found = retriever.score(Queries(["q1", "q3"], ["x", "y"]), asked)
+    assert found.tolist() == [[3.5, -np.inf, -np.inf], [-np.inf, 9.25, -np.inf]]
+
+
+def test_a_named_run_is_one_row_over_all_datasets(files, tmp_path):
+    folder, path = files
+    other = tmp_path / "other.trec"
+    other.write_text(LINES)
+    for number, own in enumerate((path, other)):
+        words = ["retriever=run_file", "retriever.name=lucene", f"retriever.path={own}", "dataset=folder"]
+        words += [f"dataset.path={folder}", f"dataset.name=made{number}", f"results_dir={tmp_path / 'results'}"]
+        assert run(words) == 0
+    assert {own.retriever.label for own in Store(tmp_path / "results").records()} == {"run_file [name=lucene]"}
 
 
 def test_a_file_that_is_not_there_is_said():

@@ -76,8 +76,9 @@ def _differing(cells: dict[str, dict[str, Cell]]) -> list[str]:
 
 
 def _cell(parts: dict[str, Record], metric: str) -> Cell | None:
-    records = tuple(record for _, record in sorted(parts.items()))
-    if len(records) != records[0].dataset.parts:
+    whole = max(parts.values(), key=lambda record: record.started).dataset.parts
+    records = tuple(record for _, record in sorted(parts.items()) if record.dataset.parts == whole)
+    if len(records) != whole:
         return None
     return Cell(sum(record.metrics[metric] for record in records) / len(records), records)
 

@@ -6,11 +6,10 @@ beside the row whose weights have the same hub id.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from harness.board.nouns import Board, Row
 from harness.errors import ConfigError
@@ -93,24 +92,13 @@ def _imported(board: Board, imported: Iterable[PublishedFigures]) -> list[Beside
 
 def _of_model(board: Board, model: str, revision: str, family: str) -> Row | None:
     """The row of that family whose only weights are that model's, with the fewest differences to its config."""
-    wanted = {((model, revision),), ((model, ""),)}
+    wanted = {frozenset({(model, revision)}), frozenset({(model, "")})}
     own = [
         row
         for row in board.rows
-        if row.records and _models(row.records[0].retriever.config) in wanted and family in ("", row.family)
+        if row.records and row.records[0].retriever.weights in wanted and family in ("", row.family)
     ]
     return min(own, key=lambda row: (len(row.records[0].retriever.differences), row.label), default=None)
-
-
-def _models(config: Any) -> tuple[tuple[str, str], ...]:
-    """Name and revision, empty where none is given, of all weights that a retriever's config names."""
-    if isinstance(config, Mapping):
-        own = config.get("model")
-        named = {own.partition("@")[::2]} if isinstance(own, str) else set()
-        return tuple(sorted(named.union(*map(_models, config.values()))))
-    if isinstance(config, Sequence) and not isinstance(config, str):
-        return tuple(sorted({name for inner in config for name in _models(inner)}))
-    return ()
 
 
 def _other_revision(row: Row | None, dataset: str, one: PublishedFigures) -> str:

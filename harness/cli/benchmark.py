@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import ConfigError
+from harness.cli import say
+from harness.errors import ConfigError, HarnessError
 
 if TYPE_CHECKING:
     from harness.types import Record
@@ -20,13 +21,14 @@ def swept(words: Sequence[str]) -> list[str]:
     name = named(words)
     if name is None:
         raise ConfigError("no benchmark is named; add: dataset.benchmark=BEIR, or another of: harness list benchmarks")
+    from harness.interop.mteb.benchmark import cells  # imports mteb, which takes seconds
+
+    places = cells(name)
     others = [word for word in words if not word.startswith(_KEY)]
     chosen = [*others, f"{_KEY}{_quoted(name)}"]
     if any(word.startswith("dataset.task=") for word in words):
         return chosen
-    from harness.interop.mteb.benchmark import cells  # imports mteb, which takes seconds
-
-    return [*chosen, f"dataset.task={','.join(_quoted(str(place)) for place in cells(name))}"]
+    return [*chosen, f"dataset.task={','.join(_quoted(str(place)) for place in places)}"]
 
 
 def named(words: Sequence[str]) -> str | None:
@@ -50,7 +52,7 @@ def render(name: str, records: "Iterable[Record]", width: int, color: bool) -> s
 
     found = aggregates(name, records)
     columns = list(dict.fromkeys(key for one in found for key in one.scores))
-    rows = [[one.label, *(f"{one.scores[key]:.4f}" if key in one.scores else "-" for key in columns)] for one in found]
+    rows = [[one.label, *(_said(one.scores.get(key)) for key in columns)] for one in found]
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, highlight=False)
     console.print(Text(f"{name} as mteb aggregates it, over its tasks that rank texts", style="bold"))
@@ -65,11 +67,23 @@ def render(name: str, records: "Iterable[Record]", width: int, color: bool) -> s
     return terminal.plain(out.getvalue())
 
 
-def show(words: Sequence[str], results: Path) -> None:
-    """Print the aggregates of the benchmark that was swept, over all of a results folder."""
-    from harness.cli import chosen
+def _said(value: float | None) -> str:
+    """A mean with four digits, a rank without."""
+    return "-" if value is None else f"{value:.0f}" if value == int(value) and value >= 1 else f"{value:.4f}"
+
+
+def show(words: Sequence[str], code: int) -> None:
+    """After a sweep over a benchmark that has ended: its aggregates, over all of the results folder."""
+    name = named(words)
+    flags = [word for word in words if word.startswith("-") and not word.startswith(("-m", "--multirun", "--config-d"))]
+    if "experiment=mteb" not in words or name is None or flags or code not in (0, 1):
+        return
+    from harness.cli import build, chosen
     from harness.store import Store
 
-    name = named(words)
-    if "experiment=mteb" in words and name is not None:
+    try:
+        settings = [word for word in words if word.startswith("results_dir=")]
+        results = Path(str(build.composed(["retriever=bm25", *settings])["results_dir"])).expanduser()
         chosen.show("\n" + render(name, Store(results).latest(), *chosen.terminal()))
+    except HarnessError as error:
+        say(f"error: {error}")

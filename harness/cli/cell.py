@@ -3,7 +3,7 @@
 import json
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +106,8 @@ class Cell:
                 dataset = build.construct(config.dataset, "dataset")
                 if found := self._found(dataset):
                     return found
-                self._check_main_score(dataset)
+                if not dataset.own_scores:  # known only once they are measured
+                    self._check_main_score(dataset, config.metrics)
                 say(f"{self.title}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
                 result = measure(
                     retriever, dataset, k=config.k, metrics=config.metrics, plan=config.timing, seed=config.seed
@@ -116,6 +117,8 @@ class Cell:
                     whole_process and timing is not None and not timing.index.earlier_s
                 )  # cached vectors spared memory too
                 record = self._record(started, dataset, result, peak_memory() if whole else None)
+                if dataset.own_scores:
+                    self._check_main_score(dataset, result.means)
                 per_query = PerQuery(result.query_ids, result.scores)
                 kept = (ranked(result.run, dataset), asked(dataset))
                 return self.store.append(record, environment.manifest(), result.run, per_query, *kept)
@@ -124,10 +127,10 @@ class Cell:
                     self.failed(started, dataset, error)
                 raise
 
-    def _check_main_score(self, dataset: Dataset) -> None:
+    def _check_main_score(self, dataset: Dataset, names: Collection[str]) -> None:
         """Say so where what others publish of the dataset is not measured."""
         main = dataset.about.get("main_score")
-        if main is None or main in self.config.metrics or dataset.own_scores:
+        if main is None or main in names:
             return
         k = main.rpartition("@")[2]
         deep = f" k={k}" if k.isdigit() and int(k) > self.config.k else ""
@@ -200,7 +203,9 @@ class Cell:
     @cached_property
     def _usual_dataset(self) -> dict[str, Any]:
         """The config of the dataset's name as it is without an override."""
+        own = self._public["dataset"]
         named = ["retriever=bm25", f"dataset={self._choices['dataset']}"]
+        named += [f"dataset.{key}='{own[key]}'" for key in ("task", "id") if own.get(key)]  # which others follow from
         config: dict[str, Any] = build.public(build.composition(named, self._folders))["dataset"]
         return config
 

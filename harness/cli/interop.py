@@ -63,6 +63,8 @@ def _import(options: argparse.Namespace) -> int:
     from harness.store import Store
 
     found = published.read(options.folder)
+    for line in found.unreadable:
+        say(f"no result: {line}")
     if found.left:
         say(f"left out, since they rank no texts: {', '.join(found.left)}")
     written = Store(options.results).keep_published(found.figures)

@@ -144,12 +144,14 @@ def _cell(record: Any) -> dict[str, Any]:
 
 
 def _list(options: argparse.Namespace) -> int:
+    if (options.language or options.type) and not (options.mteb and options.what == "datasets"):
+        raise ConfigError("--language and --type choose among mteb's tasks: harness list datasets --mteb")
+    if options.mteb and options.what not in ("datasets", "benchmarks"):
+        raise ConfigError("--mteb lists datasets: harness list datasets --mteb")
     if options.what == "records":
         return _list_records(options)
     if options.what == "benchmarks" or options.mteb:
         return _list_of_mteb(options)
-    if options.language or options.type:
-        raise ConfigError("--language and --type choose among mteb's tasks; add --mteb")
     names = options_of(options.what.removesuffix("s"))
     if options.json:
         show_json([name for name, _ in names])
@@ -164,11 +166,9 @@ def _list_of_mteb(options: argparse.Namespace) -> int:
     if options.what == "benchmarks":
         rows = interop.benchmarks()
         told = [(one["benchmark"], f"{len(one['tasks'])} tasks", one["description"]) for one in rows]
-    elif options.what == "datasets":
+    else:
         rows = interop.tasks(options)
         told = [(one["task"], f"{one['type']}, {_few(one['languages'])}", one["description"]) for one in rows]
-    else:
-        raise ConfigError("--mteb lists datasets: harness list datasets --mteb")
     if options.json:
         show_json(rows)
         return 0

@@ -70,6 +70,9 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
         ("--only", "--json"),
         ("--only", "--readme"),
         ("--json", "--readme"),
+        ("--benchmark", "--only"),
+        ("--benchmark", "--json"),
+        ("--benchmark", "--check"),
     ]
     for one, other in pairs:
         if all(getattr(options, name[2:]) for name in (one, other)):

@@ -12,17 +12,17 @@ def register() -> None:
 
 
 def _prompt(model: str, task: str | None, side: str, *, _parent_: Any) -> str | None:
-    from harness.cli import build
     from harness.errors import ConfigError
     from harness.interop.mteb.prompts import prompt  # imports mteb, which takes seconds
+    from harness.weights import Package
 
     if task is None:
         raise ConfigError(
             "prompts=mteb takes a task's prompts, and this dataset is no task: dataset=mteb dataset.task=NAME"
         )
     held = _parent_.get("package") if isinstance(_parent_, DictConfig) else None
-    package = OmegaConf.to_container(held, resolve=True) if held else None
-    return prompt(model, task, side, build.construct(package, "package") if package else None)  # type: ignore[arg-type]
+    told = {str(key): value for key, value in held.items() if key != "_target_"} if held else {}
+    return prompt(model, task, side, Package(**told) if told else None)
 
 
 def _instruction(task: str | None) -> str | None:

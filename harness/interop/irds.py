@@ -37,9 +37,7 @@ def load(
         raise ConfigError(f"dataset.id={id!r} has no {' and no '.join(lacking)}{_below(id)}")
     with stage(f"load {id}"):
         corpus = _had(id, lambda: texts.gathered(Corpus, _documents(found.docs_iter())))
-        queries = _had(
-            id, lambda: texts.gathered(Queries, ((one.query_id, _text(one)) for one in found.queries_iter()))
-        )
+        queries = _had(id, lambda: texts.gathered(Queries, _queries(found.queries_iter())))
         judged = _had(id, lambda: _judged(found.qrels_iter()))
     dataset = assemble(
         id,
@@ -48,6 +46,8 @@ def load(
         queries,
         Judgements(Qrels(judged), f"the judgements of {id}", {}),
         drop_self_hits=id.startswith(_SELF_HITS) if drop_self_hits is None else drop_self_hits,
+        group="beir/cqadupstack" if id.startswith("beir/cqadupstack/") else None,
+        parts=12 if id.startswith("beir/cqadupstack/") else 1,
         instruction=instruction,
     )
     if candidates:
@@ -109,10 +109,10 @@ def _judged(qrels: Iterable[Any]) -> dict[str, dict[str, int]]:
 
 
 def _candidates(scored: Iterable[Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    found: dict[str, dict[str, None]] = {}  # each document once
     for one in scored:
-        found.setdefault(one.query_id, []).append(one.doc_id)
-    return found
+        found.setdefault(one.query_id, {})[one.doc_id] = None
+    return {query: list(docs) for query, docs in found.items()}
 
 
 def _about(id: str, found: Any) -> dict[str, Any]:

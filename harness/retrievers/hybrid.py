@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.clock import part, stage
 from harness.errors import ConfigError
 from harness.retrievers.explained import explained, standing
-from harness.retrievers.scored import scored
+from harness.retrievers.scored import aligned, scored, untimed, within
 from harness.types import Corpus, Explanation, Queries, Retriever, Run
 from harness.types.explanation import Cell
 
@@ -33,6 +33,11 @@ class Hybrid:
         fusion([nothing] * len(retrievers))  # settings that cannot be are refused before hours are spent
         self._warned = False
 
+    @property
+    def untimed(self) -> bool:
+        """Whether a part's rankings were made elsewhere, at a cost that nobody knows here."""
+        return any(map(untimed, self._retrievers.values()))
+
     def index(self, corpus: Corpus) -> None:
         """Index with every part."""
         self._doc_ids = corpus.ids
@@ -49,7 +54,7 @@ class Hybrid:
         runs = []
         for name, retriever in self._retrievers.items():
             with part(name):
-                runs.append(retriever.search(queries, depth))
+                runs.append(within(retriever.search(queries, depth), self._doc_ids))
         with stage("fuse"):
             return self._fusion(runs).top(k)
 
@@ -60,7 +65,7 @@ class Hybrid:
             with part(name):
                 runs.append(scored(retriever, queries, self._doc_ids, docs))
         with stage("fuse"):
-            return _aligned(self._fusion(runs), docs)
+            return aligned(self._fusion(runs), docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """Each part's rank and score of the document, and what the fusion makes of it."""
@@ -87,18 +92,6 @@ class Hybrid:
     def nbytes(self) -> int:
         """Bytes of all parts together."""
         return sum(retriever.nbytes() for retriever in self._retrievers.values())
-
-
-def _aligned(run: Run, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-    """The run's scores [queries, candidates] of the documents `docs`; -inf for one that it has not."""
-    here, there = np.argsort(docs, axis=1, kind="stable"), np.argsort(run.docs, axis=1, kind="stable")
-    found = np.full(docs.shape, -np.inf, np.float32)
-    for row in range(len(docs)):
-        own, held = docs[row, here[row]], run.docs[row, there[row]]
-        places = np.minimum(np.searchsorted(held, own), max(len(held) - 1, 0))
-        same = (own >= 0) & (held[places] == own)
-        found[row, here[row][same]] = run.scores[row, there[row][places[same]]]
-    return found
 
 
 def _emptied(run: Run) -> Run:

@@ -10,6 +10,7 @@ from harness.clock import fact, part
 from harness.encoders.cross import CrossEncoder
 from harness.errors import ConfigError
 from harness.retrievers.explained import explained, standing
+from harness.retrievers.scored import untimed, within
 from harness.types import Corpus, Explanation, Queries, Retriever, Run
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,14 @@ class Rerank:
         self._first_stage, self._scorer, self._depth = first_stage, scorer, depth
         self._warned = False
 
+    @property
+    def untimed(self) -> bool:
+        """Whether the first stage's rankings were made elsewhere, at a cost that nobody knows here."""
+        return untimed(self._first_stage)
+
     def index(self, corpus: Corpus) -> None:
         """Index with the first stage, and make the scorer ready."""
+        self._doc_ids = corpus.ids
         with part("first_stage"):
             self._first_stage.index(corpus)
         with part("scorer"):
@@ -73,7 +80,8 @@ class Rerank:
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         with part("first_stage"):
-            found = self._first_stage.search(queries, k if k == self._depth + 1 else self._depth)
+            depth = k if k == self._depth + 1 else self._depth
+            found = within(self._first_stage.search(queries, depth), self._doc_ids)
         with part("scorer"):
             scores = self._scorer.score(queries, found.docs)
         fact("depth", self._depth)

@@ -9,61 +9,74 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError, RunError
-from harness.types import Corpus, Queries, Run, trec
+from harness.retrievers.scored import aligned
+from harness.types import Corpus, Queries, Run, Strings, trec
 
 log = logging.getLogger(__name__)
 
 
 class RunFile:
-    """A TREC run file, plain or gzipped; scores give the order, as trec_eval reads it."""
+    """A TREC run file, plain or gzipped; scores give the order, as trec_eval reads it. `name` is shown for its path.
+
+    Documents that the corpus does not have keep their ranks, as in trec_eval; they are numbered behind the corpus'.
+    """
 
     untimed = True
     """Its rankings were made elsewhere: seconds that are spent here are not their cost."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, name: str | None = None) -> None:
         self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
+        self._name = name
         if not self._path.is_file():
             raise ConfigError(f"no file {path!r}; name a TREC run: retriever.path=FILE")
-        self._run: Run | None = None
+        self._run = Run([], [], np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
 
     def index(self, corpus: Corpus) -> None:
         """Read the run. Raises `DataError` for a line that is none, `RunError` where it is of another collection."""
-        self._run = run = trec.read(self._path)
-        known = set(corpus.ids)
-        unknown = [doc for doc in run.doc_ids if doc not in known]
-        if len(unknown) == len(run.doc_ids):
+        run = trec.read(self._path)
+        ids = pa.array(list(run.doc_ids), pa.large_string())
+        numbers = pc.index_in(ids, value_set=corpus.ids.arrow.combine_chunks())
+        unknown = ids.filter(numbers.is_null())
+        if len(unknown) == len(ids):
             raise RunError(
-                f"{self._path}: none of its {len(unknown):,} documents is in the corpus (such as {unknown[0]!r}; the "
-                f"corpus has {corpus.ids[0]!r}): it is a run on another collection"
+                f"{self._path}: none of its {len(ids):,} documents is in the corpus (such as {unknown[0].as_py()!r}; "
+                f"the corpus has {corpus.ids[0]!r}): it is a run on another collection"
             )
-        if unknown:
+        if len(unknown):
             log.warning(
                 "%s: %d of %d documents are not in the corpus, the first %r; they keep their ranks",
-                *(self._path, len(unknown), len(run.doc_ids), unknown[0]),
+                *(self._path, len(unknown), len(ids), unknown[0].as_py()),
             )
+        places = numbers.to_numpy(zero_copy_only=False).copy()
+        places[np.isnan(places)] = np.arange(len(corpus), len(corpus) + len(unknown))
+        docs = np.where(run.docs >= 0, places.astype(np.int32)[run.docs], -1)
+        doc_ids = Strings(pa.chunked_array([*corpus.ids.arrow.iterchunks(), unknown]))
+        self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:
         """The run's k best of each query; none for a query that it does not answer."""
-        run = self._read()
-        rows = self._rows(run, queries)
-        docs = np.where(rows[:, None] >= 0, run.docs[rows], -1)
-        return Run(queries.ids, run.doc_ids, docs, run.scores[rows]).top(k)
+        rows = self._rows(queries)
+        docs = np.where(rows[:, None] >= 0, self._run.docs[rows], -1)
+        return Run(queries.ids, self._run.doc_ids, docs, self._run.scores[rows]).top(k)
 
-    def _read(self) -> Run:
-        if self._run is None:
-            raise RunError("search comes after index")
-        return self._run
+    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The run's scores [queries, candidates] of the documents `docs`; -inf for those that it does not rank."""
+        return aligned(self.search(queries, self._run.depth), docs)
 
-    def _rows(self, run: Run, queries: Queries) -> NDArray[np.intp]:
+    def _rows(self, queries: Queries) -> NDArray[np.intp]:
         """The run's row of each query; -1 where it has none. Raises `RunError` where it has none at all."""
-        places = {query: row for row, query in enumerate(run.query_ids)}
+        places = {query: row for row, query in enumerate(self._run.query_ids)}
+        if not places:
+            raise RunError("search comes after index")
         rows = np.array([places.get(query, -1) for query in queries.ids], np.intp)
         if len(rows) and (rows < 0).all():
             raise RunError(
-                f"{self._path}: it answers none of the queries (it has {run.query_ids[0]!r}, the dataset "
+                f"{self._path}: it answers none of the queries (it has {self._run.query_ids[0]!r}, the dataset "
                 f"{queries.ids[0]!r}): it is a run on another collection or split"
             )
         if lacking := int((rows < 0).sum()):
@@ -72,5 +85,4 @@ class RunFile:
 
     def nbytes(self) -> int:
         """Bytes of the run as it is held."""
-        run = self._read()
-        return int(run.docs.nbytes + run.scores.nbytes)
+        return int(self._run.docs.nbytes + self._run.scores.nbytes)

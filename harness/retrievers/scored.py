@@ -1,4 +1,4 @@
-"""Given documents ranked by what a retriever scores them, where it can score: for reranking tasks and for hybrids."""
+"""What retrievers that are made of others, and tasks with candidates of their own, ask of a retriever."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,3 +24,27 @@ def scored(retriever: Any, queries: Queries, doc_ids: Sequence[str], docs: NDArr
     check_scores(retriever)
     scores = retriever.score(queries, docs)
     return Run(queries.ids, doc_ids, np.where(np.isneginf(scores), -1, docs), scores)
+
+
+def untimed(retriever: Any) -> bool:
+    """Whether its rankings were made elsewhere: seconds that are spent here are not their cost."""
+    return bool(getattr(retriever, "untimed", False))
+
+
+def within(run: Run, doc_ids: Sequence[str]) -> Run:
+    """The run without documents that only it has, which are numbered behind those of the corpus."""
+    if len(run.doc_ids) == len(doc_ids):
+        return run
+    return Run(run.query_ids, doc_ids, np.where(run.docs < len(doc_ids), run.docs, -1), run.scores)
+
+
+def aligned(run: Run, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The run's scores [queries, candidates] of the documents `docs`; -inf for one that it has not."""
+    here, there = np.argsort(docs, axis=1, kind="stable"), np.argsort(run.docs, axis=1, kind="stable")
+    found = np.full(docs.shape, -np.inf, np.float32)
+    for row in range(len(docs)):
+        own, held = docs[row, here[row]], run.docs[row, there[row]]
+        places = np.minimum(np.searchsorted(held, own), max(len(held) - 1, 0))
+        same = (own >= 0) & (held[places] == own)
+        found[row, here[row][same]] = run.scores[row, there[row][places[same]]]
+    return found

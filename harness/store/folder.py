@@ -170,9 +170,14 @@ def _machine(manifest: Mapping[str, Any]) -> str:
 
 
 def _answers(record: Record, like: Record) -> bool:
-    return (record.cell, record.environment, record.code, record.retriever.label, record.dataset.label) == (
-        *(like.cell, like.environment, like.code),
-        *(like.retriever.label, like.dataset.label),
+    return _names(record) == _names(like)
+
+
+def _names(record: Record) -> tuple[object, ...]:
+    own = record.dataset
+    return (
+        *(record.cell, record.environment, record.code, record.retriever.label),
+        *(own.label, own.group, own.parts),  # the same task may be a part of one benchmark and not of another
     )
 
 

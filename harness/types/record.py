@@ -1,5 +1,6 @@
 """Record: one measured cell. Versioned, written once, never edited; tables, board and gate read only this."""
 
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, computed_field, field_validator
 # differences that the dataset's own name says, or that change where it lies and not what it is
 _SAID_BY_NAME = {
     *("name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"),
-    *("task", "subset", "language", "folder", "benchmark", "instruction", "id"),
+    *("task", "subset", "language", "folder", "benchmark", "id"),
 }
 
 
@@ -22,6 +23,17 @@ def _leads_out(path: str) -> bool:
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def _weights(config: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(config, Mapping):
+        own = config.get("model")
+        if isinstance(own, str):
+            yield own.partition("@")[0], own.partition("@")[2]
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for inner in config:
+            yield from _weights(inner)
 
 
 class RetrieverInfo(_Frozen):
@@ -37,9 +49,14 @@ class RetrieverInfo(_Frozen):
     @property
     def label(self) -> str:
         """The name with its differences: `bm25 [k1=1.2]`."""
-        if not self.differences:
-            return self.name
-        return f"{self.name} [{', '.join(f'{key}={value}' for key, value in self.differences.items())}]"
+        hidden = {"path"} if "name" in self.differences else set()  # of a run that is named
+        said = {key: value for key, value in self.differences.items() if key not in hidden}
+        return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
+
+    @property
+    def weights(self) -> frozenset[tuple[str, str]]:
+        """Name and revision, empty where none is given, of all weights that the config names."""
+        return frozenset(_weights(self.config))
 
 
 class DatasetInfo(_Frozen):
@@ -64,8 +81,8 @@ class DatasetInfo(_Frozen):
     def label(self) -> str:
         """The name with what makes it another collection than its config's own: `nfcorpus [split=dev]`."""
         said = {key: value for key, value in self.differences.items() if key not in _SAID_BY_NAME}
-        if self.name.endswith(f"/{said.get('split')}"):
-            del said["split"]
+        if self.about.get("source") == "mteb":  # whose name has the split where the task has others
+            said.pop("split", None)
         return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
 
 

@@ -23,22 +23,28 @@ def cells(name: str) -> list[Place]:
 
 
 def aggregates(name: str, records: Iterable[Record]) -> list[Aggregate]:
-    """What the benchmark makes of the records, best first; a retriever that lacks a task has none."""
+    """What the benchmark makes of the records, best first; a retriever that lacks a task has none.
+
+    mteb's rank is among the retrievers that lack none.
+    """
     from mteb.results import BenchmarkResults, ModelResult
 
     own = registry.benchmark(name)
-    found = []
+    wanted = {place for one in own.tasks for place in registry.places(one)}
+    whole, found = {}, []
     for model in results.of(records).models:
-        there = {result.task_name for result in model.results}
-        wanted = {place for one in own.tasks for place in registry.places(one)}
         missing = sorted({place.task for place in wanted - model.places.keys()})
-        if len(missing) == len({place.task for place in wanted}):
-            continue
-        scores = {}
-        if not missing and there >= {one.metadata.name for one in own.tasks}:
-            result = ModelResult(model_name=model.name, model_revision=model.revision, task_results=model.results)
-            with quiet():
-                ((_, told),) = own.get_score(BenchmarkResults(model_results=[result])).items()
-            scores = {key: float(value) for key, value in told.items() if value is not None}
-        found.append(Aggregate(model.record.retriever.label, scores, missing))
+        if not missing:
+            whole[f"{model.name}@{model.revision}"] = model
+        elif wanted & model.places.keys():
+            found.append(Aggregate(model.record.retriever.label, missing=missing))
+    held = [
+        ModelResult(model_name=key, model_revision=model.revision, task_results=model.results)
+        for key, model in whole.items()
+    ]
+    with quiet():
+        told = own.get_score(BenchmarkResults(model_results=held)) if held else {}
+    for key, scores in told.items():
+        numbers = {name: float(value) for name, value in scores.items() if value is not None}
+        found.append(Aggregate(whole[key].record.retriever.label, numbers))
     return sorted(found, key=lambda one: (-next(iter(one.scores.values()), -1.0), one.label))

@@ -6,7 +6,9 @@ the task's repository, which has its README.md, or BEIR's layout.
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,8 +23,10 @@ from harness.datasets.texts import gathered
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
 from harness.interop.mteb import names, registry, texts
-from harness.interop.mteb.registry import Place, library
+from harness.interop.mteb.registry import Place
 from harness.types import Corpus, Dataset, Qrels, Queries, Run
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -42,11 +46,11 @@ def load(
     own, place = registry.chosen(task, subset, split, language)
     group, parts = _group(place, benchmark)
     about = _about(own, place)
-    if (local := _folder(folder, place.task)) is not None and not (local / "README.md").is_file():
+    local = _folder(folder, place.task)
+    if local is not None and not (local / "README.md").is_file():
         found = _in_beirs_layout(own, place, local)
-        return _named(found, own, place, group, parts, about | _where(found), instruction)
-    data = _data(own, place, local)
-    found = _assembled(own, place, data)
+    else:
+        found = _assembled(own, place, _data(own, place, local), local)
     return _named(found, own, place, group, parts, about | (_where(found) if local else {}), instruction)
 
 
@@ -119,13 +123,21 @@ def _cached_apart(folder: Path | None) -> Iterator[None]:
         return
     files = sorted(path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts)
     state = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    key = hashlib.blake2b(json.dumps(state).encode(), digest_size=12).hexdigest()
+    home = cache_dir() / "mteb" / _hash(str(folder))
+    current = home / _hash(json.dumps(state))
+    for outdated in home.glob("*"):
+        if outdated != current:
+            shutil.rmtree(outdated, ignore_errors=True)
     before = datasets.config.HF_DATASETS_CACHE
-    datasets.config.HF_DATASETS_CACHE = cache_dir() / "mteb" / key
+    datasets.config.HF_DATASETS_CACHE = current
     try:
         yield
     finally:
         datasets.config.HF_DATASETS_CACHE = before
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 @contextmanager
@@ -141,7 +153,7 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _assembled(own: Any, place: Place, data: Mapping[str, Any]) -> Dataset:
+def _assembled(own: Any, place: Place, data: Mapping[str, Any], folder: Path | None) -> Dataset:
     spell = texts.quoted if texts.spaced(data) else str
     judged = {spell(q): {spell(d): int(g) for d, g in docs.items()} for q, docs in _judged(data).items()}
     candidates = data.get("top_ranked")
@@ -154,7 +166,8 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any]) -> Dataset:
         drop_self_hits=bool(own.ignore_identical_ids),
     )
     if candidates is not None:
-        found = with_candidates(found, {spell(q): [*map(spell, docs)] for q, docs in candidates.items()})
+        listed = {spell(q): list(dict.fromkeys(map(spell, docs))) for q, docs in candidates.items()}
+        found = with_candidates(found, listed)
     silent = len(judged) - len(found.queries)
     return replace(
         found,
@@ -162,7 +175,7 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any]) -> Dataset:
             **({"ids": "quoted as in a web address"} if spell is texts.quoted else {}),
             **({"queries_without_relevant": silent} if silent else {}),  # which mteb counts as 0
         },
-        own_scores=_own_scores(own, place, _judged(data)),
+        own_scores=_own_scores(own, place, judged, folder),
     )
 
 
@@ -173,6 +186,11 @@ def _judged(data: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
 
 
 def _in_beirs_layout(own: Any, place: Place, folder: Path) -> Dataset:
+    if own.metadata.type != "Retrieval" or _has_own_scores(own):
+        raise ConfigError(
+            f"{folder} is in BEIR's layout, which has no candidates, instructions or measures of a task's own, and "
+            f"mteb's {place.task} is of type {own.metadata.type}; name a copy of its repository, with its README.md"
+        )
     return beir.read(folder, _name(own, place), place.split, drop_self_hits=bool(own.ignore_identical_ids))
 
 
@@ -229,24 +247,32 @@ def _where(found: Dataset) -> dict[str, Any]:
 
 
 def _own_scores(
-    own: Any, place: Place, judged: Mapping[str, Mapping[str, int]]
+    own: Any, place: Place, judged: Mapping[str, Mapping[str, int]], folder: Path | None
 ) -> Callable[[Run], Mapping[str, float]] | None:
     """The task's own measures (p-MRR, robustness@10, ...), as mteb computes them; None where it has none."""
-    from mteb.abstasks import AbsTaskRetrieval
-
-    if type(own).task_specific_scores is AbsTaskRetrieval.task_specific_scores:
+    if not _has_own_scores(own):
         return None
-    library()
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
     def scores(run: Run) -> dict[str, float]:
-        results: dict[str, dict[str, float]] = {query: {} for query in judged} | texts.results(run)
-        with registry.quiet():
-            by_query = calculate_retrieval_scores(results, judged, own.k_values).all_scores
-            found = own.task_specific_scores(by_query, judged, results, hf_split=place.split, hf_subset=place.subset)
+        results = texts.results(run)
+        asked = {query: docs for query, docs in judged.items() if query in results}
+        try:
+            with registry.quiet(), _without_bars(), _cached_apart(folder):
+                by_query = calculate_retrieval_scores(results, asked, own.k_values).all_scores
+                found = own.task_specific_scores(by_query, asked, results, hf_split=place.split, hf_subset=place.subset)
+        except Exception as error:  # some fetch more data only now: what was measured is not lost for it
+            log.warning("mteb's own measures of %s cannot be had: %s: %s", place, type(error).__name__, error)
+            return {}
         return {names.ours(name): float(value) for name, value in found.items() if _is_number(value)}
 
     return scores
+
+
+def _has_own_scores(own: Any) -> bool:
+    from mteb.abstasks import AbsTaskRetrieval
+
+    return type(own).task_specific_scores is not AbsTaskRetrieval.task_specific_scores
 
 
 def _is_number(value: Any) -> bool:

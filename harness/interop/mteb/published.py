@@ -12,64 +12,64 @@ from harness.interop.mteb.registry import library, quiet
 from harness.types.published import PublishedFigures
 
 _FAMILIES = {"dense": "dense", "sparse": "splade", "late-interaction": "colbert"}
-_OTHER_FILES = {"model_meta.json", "run_settings.json"}
+_OTHER_FILES = {"model_meta.json"}
 
 
 @dataclass(frozen=True)
 class Imported:
-    """Figures, and the tasks that were left out since they do not rank texts."""
+    """Figures, the tasks that were left out since they do not rank texts, and files that are no results."""
 
     figures: list[PublishedFigures]
     left: list[str]
+    unreadable: list[str]
 
 
 def read(folder: Path) -> Imported:
     """Every result below a folder: a cache of mteb's, a copy of its results, or one model's own folder.
 
-    Raises `DataError` where there is none, and for a file that is no result.
+    Results of experiments, which mteb keeps apart, are left there. Raises `DataError` where there is none.
     """
     library()
     from mteb.results import TaskResult
 
+    known = {own.metadata.name: own for own in _known()}
     figures: list[PublishedFigures] = []
-    left = set()
+    left, unreadable = set(), []
     for path in _results(folder):
         try:
             with quiet():
                 result = TaskResult.from_disk(path)
         except Exception as error:  # old formats and other people's files fail in many ways
-            said = " ".join(str(error).split())[:200]
-            raise DataError(f"{path} is no result of mteb's: {type(error).__name__}: {said}") from None
-        task = _task(result.task_name)
-        if task is None:
-            left.add(result.task_name)
+            unreadable.append(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             continue
-        figures += _figures(result, task, *_model(path))
+        if result.task_name in known:
+            figures += _figures(result, known[result.task_name], *_model(path))
+        else:
+            left.add(result.task_name)
     if not figures:
+        said = f"; no results are in {unreadable[0]}" if unreadable else ""
         raise DataError(
             f"no results of tasks that rank texts in {folder}: give a folder that mteb wrote, results/ or "
-            "<model>/<revision>/ in it"
+            f"<model>/<revision>/ in it{said}"
         )
-    return Imported(figures, sorted(left))
+    return Imported(figures, sorted(left), unreadable)
 
 
 def _results(folder: Path) -> Iterator[Path]:
     if not folder.is_dir():
         raise DataError(f"no folder {str(folder)!r}; give one with results in mteb's format")
     for path in sorted(folder.rglob("*.json")):
-        if path.name not in _OTHER_FILES and not path.name.endswith("_predictions.json"):
+        other = path.name in _OTHER_FILES or path.name.endswith("_predictions.json")
+        if not other and "experiments" not in path.relative_to(folder).parts:
             yield path
-
-
-def _task(name: str) -> Any:
-    found = {own.metadata.name: own for own in _known()}
-    return found.get(name)
 
 
 def _known() -> list[Any]:
     mteb = library()
     with quiet():
-        every = mteb.get_tasks(task_types=list(registry.TYPES), exclude_superseded=False)
+        every = mteb.get_tasks(
+            task_types=list(registry.TYPES), exclude_superseded=False, exclude_private=False, exclude_beta=False
+        )
     return [own for own in every if own.metadata.modalities == ["text"]]
 
 

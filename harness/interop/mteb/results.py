@@ -16,10 +16,14 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from harness.errors import ConfigError
+from harness.files import write as write_file
 from harness.interop.mteb import names, registry, texts
 from harness.interop.mteb.registry import Place, library, quiet
+from harness.metrics import parse
 from harness.types import Record, trec
 
+_BEIR = "harness.datasets.beir.load"
 _FROM_DATASET = {"query_prompt", "document_prompt", "task", "subset", "split", "language"}
 _KINDS = {"dense": "dense", "bm25": "sparse", "splade": "sparse", "colbert": "late-interaction"}
 
@@ -51,8 +55,11 @@ def of(records: Iterable[Record]) -> Found:
     for record in sorted(records, key=lambda own: own.started):
         if record.status != "ok":
             continue
-        place = place_of(record)
-        lacking = "it is no task of mteb's" if place is None else _lacks(record, place)
+        try:
+            place = place_of(record)
+            lacking = "it is no task of mteb's" if place is None else _lacks(record, place)
+        except ConfigError as error:  # a task that this version of mteb does not have
+            place, lacking = None, str(error)
         if place is None or lacking:
             left.append(f"{record.retriever.label} on {record.dataset.label}: {lacking}")
             continue
@@ -69,7 +76,10 @@ def place_of(record: Record) -> Place | None:
     about = record.dataset.about
     if about.get("source") == "mteb":
         return Place(about["task"], about["subset"], about["split"])
-    if (same := names.task_of(record.dataset.name)) is None or record.dataset.differences.get("split"):
+    own = record.dataset
+    same = names.task_of(own.name)
+    public = own.config.get("_target_") == _BEIR and own.differences.keys() <= {"data_dir"}
+    if same is None or not public:
         return None
     splits = registry.task(same[0]).metadata.eval_splits
     return Place(*same, splits[0]) if len(splits) == 1 else None
@@ -127,10 +137,23 @@ def _results(places: Mapping[Place, Record]) -> list[Any]:
 
 
 def _scores(record: Record, main: str) -> dict[str, float]:
-    found = {names.theirs(name): value for name, value in record.metrics.items()}
-    if "recall@1" in record.metrics:
-        found["accuracy"] = record.metrics["recall@1"]
-    return {**found, "main_score": record.metrics[main]}
+    """Means as mteb takes them: a query without a relevant document, which we leave out, counts as 0."""
+    asked, silent = record.dataset.queries or 1, record.dataset.about.get("queries_without_relevant", 0)
+    share = asked / (asked + silent)
+    means = {name: value * (share if _is_ours(name) else 1) for name, value in record.metrics.items()}
+    found = {names.theirs(name): value for name, value in means.items()}
+    if "recall@1" in means:
+        found["accuracy"] = means["recall@1"]
+    return {**found, "main_score": means[main]}
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a measure is one of ours, and not one that the task defines itself."""
+    try:
+        parse(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _seconds(records: Sequence[Record]) -> float | None:
@@ -182,46 +205,35 @@ def _meta(model: Model) -> Any:
 
     record = model.record
     module = str(record.retriever.config.get("_target_", "")).split(".")[-2:-1]
-    hub = _hub_models(record.retriever.config)
+    hub = sorted({name for name, _ in record.retriever.weights if name.count("/") == 1 and name[0] not in "./~"})
+    length = record.facts.get("max_length")
     about = {
         "name": model.name,
         "revision": model.revision,
         "model_type": [_KINDS.get("".join(module), "hybrid")],
-        "max_tokens": record.facts.get("max_length"),
+        "max_tokens": length.get("document") if isinstance(length, Mapping) else length,
         "adapted_from": hub[0] if len(hub) == 1 else None,
     }
     with quiet():
         return ModelMeta.create_empty(overwrites=about)
 
 
-def _hub_models(config: Any) -> list[str]:
-    """The hub ids, without revisions, of the weights that a retriever's config names."""
-    if isinstance(config, list):
-        return sorted({name for inner in config for name in _hub_models(inner)})
-    if not isinstance(config, Mapping):
-        return []
-    own = config.get("model")
-    named = {own.partition("@")[0]} if isinstance(own, str) and own.count("/") == 1 and own[0] not in "./~" else set()
-    return sorted(named | {name for inner in config.values() for name in _hub_models(inner)})
-
-
 def _predictions(model: Model, folder: Path, results: Path) -> list[Path]:
-    from harness.files import write as write_file
-
-    by_task: dict[str, dict[str, Any]] = {}
+    """A file for each task whose runs are kept, one task in memory at a time."""
+    runs: dict[str, list[tuple[Place, Record]]] = {}
     for place, record in model.places.items():
-        path = results / record.files.get("run", "")
-        if not path.is_file():
-            continue
-        scores = texts.results(trec.read(path))
-        if record.dataset.about.get("ids"):
-            scores = {unquote(q): {unquote(doc): score for doc, score in own.items()} for q, own in scores.items()}
-        own = by_task.setdefault(
-            place.task, {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
-        )
-        own.setdefault(place.subset, {})[place.split] = scores
+        if "run" in record.files and (results / record.files["run"]).is_file():
+            runs.setdefault(place.task, []).append((place, record))
     written = []
-    for task, content in by_task.items():
+    for task, own in runs.items():
+        content: dict[str, Any] = {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
+        for place, record in own:
+            scores = texts.results(trec.read(results / record.files["run"]))
+            if record.dataset.about.get("ids"):
+                scores = {
+                    unquote(q): {unquote(doc): value for doc, value in told.items()} for q, told in scores.items()
+                }
+            content.setdefault(place.subset, {})[place.split] = scores
         folder.mkdir(parents=True, exist_ok=True)
         written.append(folder / f"{task}_predictions.json")
         write_file(written[-1], json.dumps(content, allow_nan=False).encode())

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.datasets.texts import gathered
+from harness.errors import DataError
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.identity import identity
 from harness.interop.mteb.registry import library, quiet
@@ -63,7 +64,9 @@ class SearchModel:
         docs = np.full((len(own), max(map(len, own), default=0)), -1, np.int32)
         known = self._corpus.ids.arrow.combine_chunks()
         for row, ids in enumerate(own):
-            docs[row, : len(ids)] = pc.index_in(pa.array(ids, pa.large_string()), value_set=known).to_numpy(
-                zero_copy_only=False
-            )
+            numbers = pc.index_in(pa.array(ids, pa.large_string()), value_set=known)
+            if numbers.null_count:
+                missing = ids[pc.index(numbers.is_null(), True).as_py()]
+                raise DataError(f"candidate {missing!r} of query {asked.ids[row]!r} is not in the corpus")
+            docs[row, : len(ids)] = numbers.to_numpy()
         return scored(self.retriever, asked, self._corpus.ids, docs)

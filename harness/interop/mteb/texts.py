@@ -59,10 +59,11 @@ def split_of(dataset: Dataset) -> dict[str, Any]:
     from datasets import Dataset as Rows
 
     corpus, asked = dataset.corpus, dataset.queries
+    known = set(asked.ids)
     return {
         "corpus": Rows.from_dict({"id": list(corpus.ids), "text": list(corpus.texts), "title": [""] * len(corpus)}),
         "queries": Rows.from_dict({"id": list(asked.ids), "text": list(asked.texts)}),
-        "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items() if query in set(asked.ids)},
+        "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items() if query in known},
         "top_ranked": None if dataset.candidates is None else {q: list(d) for q, d in dataset.candidates.items()},
     }
 
