@@ -211,9 +211,7 @@ def test_a_tasks_own_measure_is_in_the_record_as_mteb_computes_it(tmp_path):
 
 def test_a_layout_without_candidates_or_instructions_is_refused_for_a_task_that_has_them(data):
     for name in ("AskUbuntuDupQuestions", "NevIR", "Core17InstructionRetrieval"):
-        with pytest.raises(
-            ConfigError, match=r"is in BEIR's layout, which has no candidates"
-        ):
+        with pytest.raises(ConfigError, match=r"is in BEIR's layout, which has no candidates"):
             load(name, folder=str(data / "nfcorpus"))
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import statistics
 
 import pytest
 from mteb_tasks import evaluated, rows_of, write
@@ -11,9 +12,10 @@ from harness.board import build as board_of
 from harness.board.published import beside
 from harness.cli import benchmark, read
 from harness.cli.run import main as run
-from harness.interop.mteb import SearchModel, load, registry, results, task_of
+from harness.interop.mteb import SearchModel, names, registry, results, task_of
 from harness.interop.mteb.benchmark import aggregates, cells
 from harness.store import Store
+from harness.types import DatasetInfo, Record, RetrieverInfo
 
 WORDS = ["timing.latency_queries=0", "timing.repeats=1", "timing.warmup_documents=0"]
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -272,72 +274,79 @@ def test_a_benchmark_that_there_is_none_is_said(capsys, tmp_path):
     assert "mteb has no benchmark 'BIER'; did you mean 'BEIR'?" in capsys.readouterr().err
 
 
-def nano(data, tmp_path):
-    """All of NanoBEIR's tasks as small copies of two real collections, by their names in one folder."""
-    for number, place in enumerate(cells("NanoBEIR")):
-        own = load(
-            "NFCorpus" if number % 2 else "SciFact", folder=str(data / ("nfcorpus" if number % 2 else "scifact"))
-        )
-        asked = list(own.queries.ids)[number * 5 : number * 5 + 5]
-        rows = rows_of(own)
-        wanted = {doc for query in asked for doc in own.qrels[query]}
-        rows["corpus"] = [row for row in rows["corpus"] if row["_id"] in wanted][:60] + rows["corpus"][:60]
-        rows["corpus"] = list({row["_id"]: row for row in rows["corpus"]}.values())
-        rows["queries"] = [row for row in rows["queries"] if row["_id"] in asked]
-        held = {row["_id"] for row in rows["corpus"]}
-        rows["qrels"] = [row for row in rows["qrels"] if row["query-id"] in asked and row["corpus-id"] in held]
-        write(tmp_path / place.task, rows, split=place.split)
-    return tmp_path
+def record_of(place, value, k1=1.2):
+    """A record of one of mteb's tasks with a main score."""
+    config = {"_target_": "harness.retrievers.bm25.BM25", "k1": k1}
+    about = {"source": "mteb", "task": place.task, "subset": place.subset, "split": place.split}
+    main = names.ours(registry.task(place.task).metadata.main_score)
+    return Record(
+        cell=f"{hash((place, k1)) % 10**16:016}",
+        started="2026-11-01T00:00:00Z",
+        status="ok",
+        retriever=RetrieverInfo(name="bm25", config=config, differences={} if k1 == 1.2 else {"k1": k1}),
+        dataset=DatasetInfo(name=place.task, about=about),
+        k=100,
+        seed=0,
+        metric_version=1,
+        metrics={main: value},
+        environment="e",
+        harness="0",
+        code="c",
+        command="harness",
+    )
 
 
-def test_a_benchmark_is_measured_and_aggregated_as_mteb_does(data, tmp_path, capsys):
-    folder, root = nano(data, tmp_path / "tasks"), tmp_path / "results"
-    words = ["experiment=mteb", "dataset.benchmark=NanoBEIR", f"dataset.folder={folder}", f"results_dir={root}"]
-    assert run([*words, "retriever=bm25,bm25_mteb", *WORDS]) == 0
+def test_a_benchmark_is_aggregated_as_mteb_does():
+    """A benchmark whose tasks have two types and two main scores, and two retrievers, one of which lacks a task."""
+    places = cells("MTEB(eng, v2)")
+    values = [number / 20 for number in range(len(places))]
+    records = [record_of(place, value) for place, value in zip(places, values, strict=True)]
+    records += [record_of(place, value / 2, k1=9.0) for place, value in zip(places, values, strict=True)]
+    first, second = aggregates("MTEB(eng, v2)", records)
+    types = [registry.task(place.task).metadata.type for place in places]
+    means = {
+        kind: statistics.mean(value for value, own in zip(values, types, strict=True) if own == kind)
+        for kind in ("Retrieval", "Reranking")
+    }
+    for one, share in ((first, 1), (second, 2)):
+        assert one.scores["Mean(Task)"] == pytest.approx(statistics.mean(values) / share, abs=1e-5)
+        assert one.scores["Mean(TaskType)"] == pytest.approx(statistics.mean(means.values()) / share, abs=1e-5)
+        assert one.scores["Reranking"] == pytest.approx(means["Reranking"] / share, abs=1e-5)
+    assert [(one.label, one.scores["Rank"]) for one in (first, second)] == [("bm25", 1), ("bm25 [k1=9.0]", 2)]
+    whole, short = aggregates("MTEB(eng, v2)", records[:-1])
+    assert (whole.label, whole.missing) == ("bm25", [])
+    assert (short.scores, short.missing) == ({}, [places[-1].task])
+    shown = benchmark.render("MTEB(eng, v2)", records[:-1], 160, color=False)
+    assert f"{whole.scores['Mean(TaskType)']:.4f}" in shown
+    assert f"bm25 [k1=9.0]: no mean, 1 tasks are not measured: {places[-1].task}" in shown
+
+
+def test_a_benchmark_is_swept_and_its_aggregates_stand_below_the_table(data, tmp_path, capsys):
+    folder, root = tmp_path / "tasks", tmp_path / "results"
+    folder.mkdir()
+    for name, own in (("NanoSciFactRetrieval", "scifact"), ("NanoNFCorpusRetrieval", "nfcorpus")):
+        (folder / name).mkdir()
+        for part in ("corpus.jsonl", "queries.jsonl"):
+            (folder / name / part).symlink_to(data / own / part)
+        (folder / name / "qrels").mkdir()
+        (folder / name / "qrels" / "train.tsv").symlink_to(data / own / "qrels" / "test.tsv")
+    some = "dataset.task=NanoSciFactRetrieval,NanoNFCorpusRetrieval"
+    words = ["experiment=mteb", "dataset.benchmark=NanoBEIR", some, f"dataset.folder={folder}", "retriever=bm25"]
+    assert run([*words, f"results_dir={root}", *WORDS, "k=10", "metrics=[ndcg@10]"]) == 0
     out = capsys.readouterr().out
-    records = Store(root).latest()
-    assert len(records) == 26
-    (first, second) = aggregates("NanoBEIR", records)
-    for one in (first, second):
-        own = [rec.metrics["ndcg@10"] for rec in records if rec.retriever.label == one.label]
-        assert one.scores["Mean(Task)"] == pytest.approx(sum(own) / 13, abs=1e-4)
-        assert f"{one.scores['Mean(Task)']:.4f}" in out
-    assert [one.scores["Rank"] for one in (first, second)] == [1, 2]
-    assert "NanoBEIR as mteb aggregates it" in out
-    lacking = aggregates("NanoBEIR", records[:-1])
-    assert [len(one.missing) for one in lacking] in ([0, 1], [1, 0])
-    (without,) = [one for one in lacking if one.missing]
-    assert without.scores == {}
+    assert "NanoBEIR as mteb aggregates it, over its tasks that rank texts" in out
+    assert "bm25: no mean, 11 tasks are not measured: NanoArguAnaRetrieval, " in out
+    assert {record.dataset.name for record in Store(root).records()} == set(some.partition("=")[2].split(","))
     assert read.main(["report", "--results", str(root), "--benchmark", "NanoBEIR"]) == 0
-    assert "Mean(Task)" in capsys.readouterr().out
+    assert "11 tasks are not measured" in capsys.readouterr().out
+    assert read.main(["report", "--results", str(root), "--benchmark", "NanoBEIR", "--json"]) == 2
+    assert "--benchmark and --json exclude each other" in capsys.readouterr().err
 
 
-def test_cqadupstacks_forums_are_one_result_together(data):
+def test_cqadupstacks_forums_are_one_result_together():
     """Twelve records of forums, and the aggregate that mteb makes of them."""
-    from harness.types import DatasetInfo, Record, RetrieverInfo
-
     forums = [place for place in cells("BEIR") if place.task.startswith("CQADupstack")]
-    records = [
-        Record(
-            cell=f"{number:016}",
-            started=f"2026-11-01T00:00:{number:02}Z",
-            status="ok",
-            retriever=RetrieverInfo(name="bm25", config={"_target_": "harness.retrievers.bm25.BM25"}),
-            dataset=DatasetInfo(
-                name=place.task,
-                about={"source": "mteb", "task": place.task, "subset": place.subset, "split": place.split},
-            ),
-            k=100,
-            seed=0,
-            metric_version=1,
-            metrics={"ndcg@10": number / 100},
-            environment="e",
-            harness="0",
-            code="c",
-            command="harness",
-        )
-        for number, place in enumerate(forums)
-    ]
+    records = [record_of(place, number / 100) for number, place in enumerate(forums)]
     (model,) = results.of(records).models
     (whole,) = [one for one in model.results if one.task_name == "CQADupstackRetrieval"]
     assert whole.get_score() == pytest.approx(sum(range(12)) / 1200)

@@ -77,8 +77,16 @@ def test_another_models_cached_vectors_are_never_used(dataset, tmp_path, own_cac
     assert len([path for path in (own_cache / "embeddings").rglob("*") if path.is_file()]) >= 2
 
 
+def rising(doc):
+    return int(doc[1:])
+
+
+def falling(doc):
+    return -int(doc[1:])
+
+
 def weighted(*weights):
-    parts = {"up": Given(lambda doc: int(doc[1:])), "down": Given(lambda doc: -int(doc[1:]))}
+    parts = {"up": Given(rising), "down": Given(falling)}
     return Hybrid(parts, partial(rrf, weights=list(weights)))
 
 
