@@ -88,7 +88,11 @@ def test_a_reranker_says_the_rank_before_and_after(made, models):
     assert outside.why.said == "not among the first stage's 100 best, so it is not scored"
 
 
-@pytest.mark.parametrize("name", [name for name, _ in options_of("retriever")])
+OTHERS = {"mteb", "run_file"}
+"""Rankings of another's making, which says nothing of why."""
+
+
+@pytest.mark.parametrize("name", [name for name, _ in options_of("retriever") if name not in OTHERS])
 def test_every_retriever_of_the_configs_can_explain_itself(name):
     retriever = build.construct(build.composed([f"retriever={name}"])["retriever"], "retriever")
     assert callable(retriever.explain)

@@ -25,7 +25,7 @@ K = 100
 @pytest.fixture(scope="module")
 def small(collection):
     """English XQuAD's first documents, the longest longer than MiniLM reads, and as many queries that they answer."""
-    whole, n = collection("xquad/en"), 60
+    whole, n = collection("xquad/en"), 30
     ids, texts = list(whole.corpus.ids)[:n], list(whole.corpus.texts[:n])
     judged = {query: docs for query, docs in whole.qrels.items() if set(docs) <= set(ids)}
     asked = dict(zip(whole.queries.ids, whole.queries.texts, strict=True))
@@ -59,7 +59,7 @@ def test_splade_scores_what_mtebs_sparse_wrapper_scores(splade_folder, small):
     wrapper = pytest.importorskip("mteb.models.sentence_transformer_wrapper").SparseEncoderWrapper
     theirs = mtebs(wrapper(Sparse(splade_folder, device="cpu")), small)
     own = ours(Splade(SparseEncoder(splade_folder, device="cpu", cache=False)), small)
-    assert 0.3 < own < 1
+    assert 0.3 < own <= 1
     assert abs(own - theirs) < 0.0005
 
 
@@ -70,5 +70,5 @@ def test_late_interaction_scores_what_mtebs_multi_vector_wrapper_scores(models, 
     LateInteraction(modules=modules, device="cpu").save(str(tmp_path / "saved"))
     theirs = mtebs(wrapper(LateInteraction(str(tmp_path / "saved"), device="cpu")), small)
     own = ours(ColBERT(MultiVectorEncoder(minilm, projection="none", device="cpu", cache=False)), small)
-    assert 0.3 < own < 1
+    assert 0.3 < own <= 1
     assert abs(own - theirs) < 0.0005

@@ -119,9 +119,9 @@ class BM25:
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
         """Scores [queries, candidates] of the documents `docs`, 0 without a shared term; -inf for none (-1)."""
         with stage("encode"):
-            encoded = self._ordered(self._tokenizer.transform(queries.texts))
+            asked = self._ordered(self._tokenizer.transform(queries.texts))
         with stage("score"):
-            return self._postings.score(encoded, docs)
+            return self._postings.score(asked, docs)
 
     def _ordered(self, encoded: Sparse) -> Sparse:
         """The terms in the order of the whole collection, so that every part adds a score up in the same order."""
