@@ -1,6 +1,6 @@
 """The nouns of the harness; imports nothing else of ours but its errors."""
 
-from harness.types.dataset import Dataset, Retriever, Scores
+from harness.types.dataset import Dataset, Retriever
 from harness.types.explanation import Explains, Explanation
 from harness.types.per_query import PerQuery
 from harness.types.published import PublishedFigures
@@ -25,7 +25,6 @@ __all__ = [
     "Retriever",
     "RetrieverInfo",
     "Run",
-    "Scores",
     "Strings",
     "Texts",
     "Timing",

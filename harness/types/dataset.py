@@ -67,14 +67,6 @@ class Dataset:
         return found
 
 
-class Scores(Protocol):
-    """A retriever that can also score given documents, as reranking asks of it."""
-
-    def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores [queries, candidates] of the documents `docs` [queries, candidates]; -inf where there is none (-1)."""
-        ...
-
-
 class Retriever(Protocol):
     """Anything that ranks documents for queries. It knows of no dataset, split or judgement."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import DataError
 from harness.interop.mteb import names, registry
-from harness.interop.mteb.registry import library, quiet
+from harness.interop.mteb.registry import quiet
 from harness.types.published import PublishedFigures
 
 _FAMILIES = {"dense": "dense", "sparse": "splade", "late-interaction": "colbert"}
@@ -29,10 +29,9 @@ def read(folder: Path) -> Imported:
 
     Results of experiments, which mteb keeps apart, are left there. Raises `DataError` where there is none.
     """
-    library()
+    known = registry.every_task()
     from mteb.results import TaskResult
 
-    known = {own.metadata.name: own for own in _known()}
     figures: list[PublishedFigures] = []
     left, unreadable = set(), []
     for path in _results(folder):
@@ -62,15 +61,6 @@ def _results(folder: Path) -> Iterator[Path]:
         other = path.name in _OTHER_FILES or path.name.endswith("_predictions.json")
         if not other and "experiments" not in path.relative_to(folder).parts:
             yield path
-
-
-def _known() -> list[Any]:
-    mteb = library()
-    with quiet():
-        every = mteb.get_tasks(
-            task_types=list(registry.TYPES), exclude_superseded=False, exclude_private=False, exclude_beta=False
-        )
-    return [own for own in every if own.metadata.modalities == ["text"]]
 
 
 def _model(path: Path) -> tuple[str, str]:

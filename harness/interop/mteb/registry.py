@@ -4,7 +4,7 @@ import difflib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.errors import ConfigError
@@ -57,7 +57,7 @@ def task(name: str) -> Any:
         known = [own.metadata.name for own in tasks()]
         raise ConfigError(f"mteb has no task {name!r}{_hint(name, known)}; see: harness list datasets --mteb") from None
     about = found.metadata
-    if about.type not in TYPES or about.modalities != ["text"]:
+    if not ranks_texts(found):
         raise ConfigError(
             f"mteb's {name} is of type {about.type} over {', '.join(about.modalities)}; this harness measures "
             f"{', '.join(TYPES)} over text: harness list datasets --mteb"
@@ -95,13 +95,24 @@ def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = 
     except (KeyError, ValueError) as error:
         said = str(error.args[0] if error.args else error).partition(",")[0]
         raise ConfigError(f"{said}; --language takes codes of ISO 639-3, such as deu or eng") from None
-    return [own for own in found if own.metadata.modalities == ["text"]]
+    return list(filter(ranks_texts, found))
+
+
+def every_task() -> dict[str, Any]:
+    """Every task that ranks texts by its name, those too that are private, superseded or in beta."""
+    mteb = library()
+    with quiet():
+        found = mteb.get_tasks(exclude_superseded=False, exclude_private=False, exclude_beta=False)
+    return {own.metadata.name: own for own in found if ranks_texts(own)}
+
+
+def ranks_texts(own: Any) -> bool:
+    """Whether a task is one that this harness measures."""
+    return own.metadata.type in TYPES and own.metadata.modalities == ["text"]
 
 
 def benchmark(name: str) -> Any:
     """A benchmark with those of its tasks that rank texts. Raises `ConfigError` where it is unknown or has none."""
-    from dataclasses import replace
-
     mteb = library()
     try:
         with quiet():
@@ -116,7 +127,7 @@ def benchmark(name: str) -> Any:
 
 def ranking(found: Any) -> list[Any]:
     """Those of a benchmark's tasks that rank texts."""
-    return [own for own in found.tasks if own.metadata.type in TYPES and own.metadata.modalities == ["text"]]
+    return list(filter(ranks_texts, found.tasks))
 
 
 def benchmarks() -> list[Any]:
