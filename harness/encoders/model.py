@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness import clock, weights
-from harness.encoders import backends
+from harness.encoders import backends, cpu
 from harness.encoders.batching import Room
 from harness.errors import ConfigError
 
@@ -160,6 +160,8 @@ class Model:
             self._cut(model, self._max_length)
         self._shorten(model, self._most)
         backends.swap(model, self._backend, self._name)
+        if self._backend == "torch" and model.device.type == "cpu":
+            cpu.ready(model)
         return model
 
     def _opened(self, device: str) -> Any:

@@ -10,6 +10,8 @@ import torch
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import nn
 
+from harness.encoders import cpu
+
 _TOKENS = {"cpu": 128, "mps": 1024, "cuda": 8192}  # on a CPU a chunk's logits should stay in its cache
 
 
@@ -64,13 +66,13 @@ class FusedPooling(SpladePooling):
     def _greatest(self, rows: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         """The greatest logit of each term over each row's tokens [rows, vocabulary], as float32."""
         tokens = _TOKENS.get(like.device.type, _TOKENS["cuda"])
-        weight = self.head.weight.T
-        longest = min(tokens, max((len(row) for row in rows), default=0))
-        buffer = torch.empty((longest, weight.shape[1]), dtype=like.dtype, device=like.device)
-        found = torch.full((len(rows), weight.shape[1]), -torch.inf, dtype=like.dtype, device=like.device)
+        terms, packed = self.head.out_features, cpu.packed(self.head)
+        longest = 0 if packed else min(tokens, max((len(row) for row in rows), default=0))
+        buffer = torch.empty((longest, terms), dtype=like.dtype, device=like.device)
+        found = torch.full((len(rows), terms), -torch.inf, dtype=like.dtype, device=like.device)
         for place, row in enumerate(rows):
             for start in range(0, len(row), tokens):
                 part = row[start : start + tokens]
-                logits = torch.mm(part, weight, out=buffer[: len(part)])
+                logits = self.head(part) if packed else torch.mm(part, self.head.weight.T, out=buffer[: len(part)])
                 torch.maximum(found[place], logits.amax(dim=0), out=found[place])
-        return (found if self.head.bias is None else found + self.head.bias).float()
+        return (found if packed or self.head.bias is None else found + self.head.bias).float()

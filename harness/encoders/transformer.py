@@ -14,6 +14,7 @@ from harness.encoders.ahead import Ahead
 from harness.encoders.batching import Batch, Rows
 from harness.encoders.model import Model, attention_of, moved, wait_for
 from harness.encoders.shards import Arrays
+from harness.encoders.slab import Slab
 from harness.encoders.workers import Workers
 from harness.types import Strings
 
@@ -121,10 +122,10 @@ class TransformerEncoder(Model):
         model = self._loaded()
         per_token = effort.weights_per_token(model) if len(texts) >= effort.WEIGHED else (0, 0)
         found: list[tuple[Rows, Any]] = []
-        flops = 0
+        flops, slab = 0, Slab()
         with clock.recording() as seen:
             for batch in self._prepared(model, texts, side) if ahead is None else ahead:
-                found += self._run_batch(model, texts, batch, side)
+                found += map(slab.keep, self._run_batch(model, texts, batch, side))
                 clock.count("tokens", int(batch.lengths.sum()))
                 clock.count("padding", batch.padding)
                 clock.count("truncated", batch.truncated)

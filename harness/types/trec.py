@@ -32,7 +32,7 @@ def dump(run: Run, tag: str) -> str:
             raise RunError(f"id {spaced!r} has white space, which a TREC run file cannot hold: replace it in the data")
         scores = run.scores[row, : len(docs)].astype(str).tolist()
         ranked = enumerate(zip(names, scores, strict=True), start=1)
-        lines += [f"{query} Q0 {name} {rank} {score} {tag}\n" for rank, (name, score) in ranked]
+        lines.append("".join(f"{query} Q0 {name} {rank} {score} {tag}\n" for rank, (name, score) in ranked))
     return "".join(lines)
 
 

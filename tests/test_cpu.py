@@ -1,0 +1,161 @@
+"""Networks on a CPU: oneDNN's layers give the numbers of torch's, freed memory is kept, small results lie together."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from tiny_models import write_dense, write_masked
+from torch import nn
+from transformers import DistilBertConfig, DistilBertModel
+
+from harness.encoders import cpu
+from harness.encoders.dense import DenseEncoder
+from harness.encoders.slab import Slab
+from harness.encoders.sparse import SparseEncoder
+from harness.types import Strings
+
+TEXTS = Strings(["a short text", "b", "", "another text that is longer than the first one by far", "c d e f g"])
+
+
+@pytest.fixture
+def amd(monkeypatch):
+    """oneDNN's product is on every x86 processor; which is quicker is another matter."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch has no oneDNN here")
+    monkeypatch.setattr(cpu, "_is_amd", lambda: True)
+
+
+def encoded(kind, folder, **settings):
+    encoder = kind(str(folder), device="cpu", cache=False, **settings)
+    found = encoder.encode(TEXTS, "document")
+    return encoder, found
+
+
+def packed_layers(encoder):
+    modules = encoder._model.named_modules()
+    return [name for name, module in modules if type(module) is nn.Linear and cpu.packed(module)]
+
+
+def test_every_layer_is_packed_and_the_vectors_are_the_same(tmp_path, monkeypatch, amd):
+    folder = write_dense(tmp_path / "model")
+    encoder, found = encoded(DenseEncoder, folder)
+    linear = [name for name, module in encoder._model.named_modules() if type(module) is nn.Linear]
+    assert packed_layers(encoder) == linear
+    assert linear
+    assert any(
+        isinstance(module.intermediate_act_fn, nn.Identity)
+        for module in encoder._model.modules()
+        if hasattr(module, "intermediate_act_fn")
+    )
+    monkeypatch.setattr(cpu, "_is_amd", lambda: False)
+    plain, expected = encoded(DenseEncoder, folder)
+    assert packed_layers(plain) == []
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_a_vocabulary_layer_is_packed_and_the_terms_are_the_same(tmp_path, monkeypatch, amd):
+    folder = write_masked(tmp_path / "model")
+    encoder, found = encoded(SparseEncoder, folder)
+    assert any(name.endswith("head") for name in packed_layers(encoder))
+    monkeypatch.setattr(cpu, "_is_amd", lambda: False)
+    _, expected = encoded(SparseEncoder, folder)
+    assert found.terms.tolist() == expected.terms.tolist()
+    np.testing.assert_allclose(found.weights, expected.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize(("function", "fused"), [("gelu", True), ("gelu_new", False), ("relu", False)])
+def test_only_the_exact_gelu_is_taken_into_the_product(tmp_path, monkeypatch, amd, function, fused):
+    torch.manual_seed(0)
+    network = DistilBertModel(
+        DistilBertConfig(vocab_size=50, dim=16, hidden_dim=32, n_layers=1, n_heads=2, activation=function)
+    ).eval()
+    tokens = {"input_ids": torch.arange(1, 13).reshape(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    with torch.inference_mode():
+        expected = network(**tokens).last_hidden_state
+        cpu.ready(network)
+        found = network(**tokens).last_hidden_state
+    assert isinstance(network.transformer.layer[0].ffn.activation, nn.Identity) is fused
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_intels_processors_and_other_precisions_keep_torchs_own(tmp_path, amd, monkeypatch):
+    folder = write_dense(tmp_path / "model")
+    assert packed_layers(encoded(DenseEncoder, folder, dtype="bfloat16")[0]) == []
+    assert packed_layers(encoded(DenseEncoder, folder, backend="openvino")[0]) == []
+    monkeypatch.setattr(cpu, "_is_amd", lambda: False)
+    assert packed_layers(encoded(DenseEncoder, folder)[0]) == []
+
+
+def test_a_model_that_is_being_trained_keeps_its_layers(tmp_path, amd):
+    folder = write_dense(tmp_path / "model")
+    model = SentenceTransformer(str(folder), device="cpu")
+    encoder = DenseEncoder(str(folder), device="cpu", cache=False)
+    encoder.adopt(model)
+    encoder.encode(TEXTS, "document")
+    assert packed_layers(encoder) == []
+
+
+FAULTS = """
+import resource, sys, torch
+from harness.encoders import cpu
+if sys.argv[1] == "kept":
+    cpu.keep_memory()
+def work():
+    for _ in range(20):
+        narrow, wide = torch.ones(750_000), torch.ones(3_000_000)
+        after = wide + 1
+        back = after[: len(narrow)] + narrow
+        del narrow, wide, after, back
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone can be told to keep memory")
+def test_freed_memory_is_kept_for_the_next_layer():
+    mapped = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # every layer's arrays come from the system and go back
+
+    def faults(how):
+        words = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(words, capture_output=True, text=True, check=True, env=mapped).stdout)
+
+    page = resource.getpagesize()
+    assert page * faults("kept") < 20 << 20
+    assert page * faults("given back") > 200 << 20
+
+
+def test_a_slab_holds_copies_that_lie_together():
+    slab, rng = Slab(), np.random.default_rng(0)
+    given = [
+        rng.random((3, 5), np.float32),
+        rng.integers(0, 9, 7).astype(np.int64),
+        np.empty((0, 4), np.float16),
+        np.array(2.5),
+        rng.random((2000, 1200)),  # more than a slab
+        rng.random((4, 3), np.float32)[:, ::2],
+    ]
+    kept = [slab.keep(array) for array in given]
+    for own, array in zip(kept, given, strict=True):
+        assert own.dtype == array.dtype
+        assert not np.shares_memory(own, array)
+        np.testing.assert_array_equal(own, array)
+    assert kept[0].__array_interface__["data"][0] + 64 == kept[1].__array_interface__["data"][0]
+    kept[0][:] = 1
+    np.testing.assert_array_equal(kept[1], given[1])
+
+
+def test_a_slab_takes_tensors_and_tuples_and_leaves_the_rest():
+    rows, tensor = np.arange(3), torch.rand(3, 2)
+    kept = Slab().keep((rows, (tensor, 7)))
+    assert torch.equal(kept[1][0], tensor)
+    assert kept[1][0].data_ptr() != tensor.data_ptr()
+    assert kept[1][1] == 7
+    np.testing.assert_array_equal(kept[0], rows)
