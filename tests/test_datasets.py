@@ -302,6 +302,20 @@ def test_a_large_file_is_parsed_once_and_mapped_from_then_on(
     assert second.fingerprint == first.fingerprint
 
 
+@pytest.mark.parametrize("held", [64 << 20, 1000])
+def test_a_large_stream_lies_in_a_file_that_is_gone_with_it(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch, held: int
+):
+    monkeypatch.setattr(texts, "_HELD", held)
+    pairs = [(f"d{number}", f"text {number} " * 9) for number in range(40_000)]
+    before = pa.total_allocated_bytes()
+    corpus = texts.gathered(Corpus, pairs)
+    assert (pa.total_allocated_bytes() - before < 1 << 20) is (held == 1000)
+    assert not [file for file in own_cache.rglob("*") if file.is_file()]
+    assert list(zip(corpus.ids, corpus.texts, strict=True)) == pairs
+    assert corpus.fingerprint == Corpus(*zip(*pairs, strict=True)).fingerprint
+
+
 def test_a_large_file_that_changed_is_parsed_again(tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(texts, "_LARGE", 0)
     path = jsonl(tmp_path / "corpus.jsonl", DOCUMENTS)

@@ -159,6 +159,7 @@ def test_a_changed_revision_is_measured_anew_under_the_same_command(tmp_path):
         (["dataset.task=SciFact", "dataset.folder=/nowhere"], "no folder '/nowhere'; dataset.folder names a copy"),
         (["dataset.task=SciFact:default:test:x"], "give NAME, or NAME:SUBSET:SPLIT and no dataset.subset"),
         (["dataset.task=SciFact"], "SciFact:default:test cannot be loaded from mteb/scifact at revision d56462d"),
+        (["dataset.task=SciFact", "dataset.split=tset"], "mteb evaluates it on test: dataset.split=test"),
         ([], "dataset.task is not set; add: dataset.task=VALUE"),
         (["dataset.task=SciFact", "dataset.benchmark=NanoBEIR"], "is no part of mteb's benchmark 'NanoBEIR'"),
     ],

@@ -119,3 +119,20 @@ def test_a_tasks_own_instruction_stands_in_a_config_that_names_it():
     assert build.composed(words)["retriever"]["encoder"]["query_prompt"] == (
         "Instruct: Given a claim, find documents that refute the claim\nQuery: "
     )
+
+
+def test_a_task_that_says_nothing_is_asked_as_mteb_asks_tasks_of_its_kind():
+    words = ["retriever=e5_instruct", "dataset=mteb", "dataset.task=GermanQuAD-Retrieval"]
+    assert build.composed(words)["retriever"]["encoder"]["query_prompt"] == (
+        "Instruct: Retrieve text based on user query.\nQuery: "
+    )
+
+
+def test_an_instruction_that_is_null_is_asked_for():
+    words = ["retriever=e5_instruct", "dataset=irds", "dataset.id=beir/scifact/test"]
+    with pytest.raises(
+        ConfigError, match=r"dataset\.instruction is null; say what is asked: dataset\.instruction='Giv"
+    ):
+        build.composed(words)
+    (own,) = [build.composed([*words, "dataset.instruction='Find it'"])["retriever"]["encoder"]["query_prompt"]]
+    assert own == "Instruct: Find it\nQuery: "

@@ -368,11 +368,30 @@ def test_prompts_that_differ_by_task_are_one_model_and_settings_two(held):
     assert len(results.of([with_prompt("a"), with_prompt("a", k1=2.0)]).models) == 2
 
 
+def test_a_named_run_is_one_model_over_its_files_and_one_without_a_name_is_not(held):
+    one = next(rec for rec in Store(held).records() if rec.dataset.name == "NFCorpus")
+
+    def lucene(path, **named):
+        told = {
+            "name": "run_file",
+            "config": {"path": path, "name": None, **named},
+            "differences": {"path": path, **named},
+        }
+        return one.model_copy(update={"retriever": one.retriever.model_copy(update=told)})
+
+    (model,) = results.of([lucene("a.trec", name="lucene"), lucene("b.trec", name="lucene")]).models
+    assert model.name == "harness/run_file_name=lucene"
+    assert len(results.of([lucene("a.trec"), lucene("b.trec")]).models) == 2
+
+
 def test_the_lists_say_what_mteb_has(capsys):
     assert read.main(["list", "datasets", "--mteb", "--language", "deu", "--type", "Reranking"]) == 0
     shown = capsys.readouterr().out
     assert "MIRACLReranking" in shown
     assert "SciFact" not in shown
+    assert read.main(["list", "datasets", "--mteb", "--language", "deu", "--json"]) == 0
+    german = json.loads(capsys.readouterr().out)
+    assert next(one for one in german if one["task"] == "XQuADRetrieval")["subsets"] == ["de"]
     assert read.main(["list", "datasets", "--mteb", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert len(told) > 450

@@ -86,7 +86,7 @@ def tasks(options: argparse.Namespace) -> list[dict[str, Any]]:
             "task": own.metadata.name,
             "type": own.metadata.type,
             "languages": sorted(own.metadata.languages),
-            "subsets": list(own.metadata.hf_subsets),
+            "subsets": list(own.hf_subsets),
             "splits": list(own.metadata.eval_splits),
             "main_score": names.ours(own.metadata.main_score),
             "licence": own.metadata.license,

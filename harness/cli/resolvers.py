@@ -1,4 +1,4 @@
-"""What a config may ask for by name: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`."""
+"""What a config may ask for by name: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`, `${said:TEXT}`."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ def register() -> None:
     """Make the names known, before a config is resolved."""
     OmegaConf.register_new_resolver("mteb_prompt", _prompt, replace=True)
     OmegaConf.register_new_resolver("mteb_instruction", _instruction, replace=True)
+    OmegaConf.register_new_resolver("said", _said, replace=True)
 
 
 def _prompt(model: str, task: str | None, side: str, *, _parent_: Any) -> str | None:
@@ -29,3 +30,14 @@ def _instruction(task: str | None) -> str | None:
     from harness.interop.mteb.prompts import instruction
 
     return None if task is None else instruction(task)
+
+
+def _said(instruction: str | None) -> str:
+    if instruction is None:
+        from harness.errors import ConfigError
+
+        raise ConfigError(
+            "this model reads an instruction before each query, and dataset.instruction is null; say what is asked: "
+            "dataset.instruction='Given a question, retrieve passages that answer it'"
+        )
+    return instruction

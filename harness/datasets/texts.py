@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from harness.types import Fingerprint, Strings, Texts
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew
 _LARGE = 4 << 20
+_HELD = 64 << 20  # bytes of texts that come in a stream and stay in memory
 _SCHEMA = pa.schema([("id", pa.large_string()), ("text", pa.large_string())])
 
 Some = TypeVar("Some", bound=Texts)
@@ -41,12 +42,35 @@ def read(kind: type[Some], path: Path, columns: Columns) -> Some:
 
 
 def gathered(kind: type[Some], pairs: Iterable[tuple[str, str]]) -> Some:
-    """Corpus or Queries from a stream of ids and texts, held in Arrow a part at a time."""
-    parts, rows = [], iter(pairs)
-    while part := list(islice(rows, 16384)):
-        parts.append(pa.record_batch([[key for key, _ in part], [text for _, text in part]], schema=_SCHEMA))
-    table = pa.Table.from_batches(parts, _SCHEMA)
+    """Corpus or Queries from a stream of ids and texts, held in Arrow a part at a time.
+
+    A large one lies in a file without a name, mapped into memory and gone with it.
+    """
+    parts: list[pa.RecordBatch] = []
+    batches = _batches(iter(pairs))
+    table = None
+    for part in batches:
+        parts.append(part)
+        if sum(one.nbytes for one in parts) > _HELD:
+            table = _in_a_file(chain(parts, batches))
+    if table is None:
+        table = pa.Table.from_batches(parts, _SCHEMA)
     return kind(table.column("id"), table.column("text"))
+
+
+def _batches(rows: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
+    while part := list(islice(rows, 16384)):
+        yield pa.record_batch([[key for key, _ in part], [text for _, text in part]], schema=_SCHEMA)
+
+
+def _in_a_file(batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    folder = cache_dir() / "texts"
+    folder.mkdir(parents=True, exist_ok=True)
+    with temporary(folder) as path:
+        with pa.ipc.new_file(str(path), _SCHEMA) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 def titles(path: Path, columns: Columns) -> Callable[[], Strings] | None:

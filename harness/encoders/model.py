@@ -102,6 +102,10 @@ class Model:
         """Let the loaded weights go."""
         self._model = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded weights, which another process loads for itself."""
+        return {**vars(self), "_model": None}
+
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """The sentence-transformers model in a folder."""
@@ -142,6 +146,8 @@ class Model:
         clock.fact("batch_tokens", self._budget(model))
         clock.fact("backend", self._backend)
         clock.fact("attention", attention_of(model))
+        if any(map(cpu.packed, model.modules())):
+            clock.fact("linear_layers", "onednn")
         clock.fact("weights", {"model": self._name, "source": self._found.source, "identity": self._found.identity})
 
     def _load(self) -> Any:

@@ -25,7 +25,7 @@ def empty(shape: tuple[int, int], device: torch.device, dtype: torch.dtype = tor
     nbytes = shape[0] * shape[1] * dtype.itemsize
     if device.type == "cuda" and nbytes > _SHARE * torch.cuda.mem_get_info(device)[0]:
         device = torch.device("cpu")
-    if device.type != "cpu" or nbytes <= _SHARE * _free():
+    if device.type != "cpu" or nbytes <= _SHARE * free():
         return torch.empty(shape, dtype=dtype, device=device)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_dir()) as file:
@@ -34,7 +34,7 @@ def empty(shape: tuple[int, int], device: torch.device, dtype: torch.dtype = tor
     return torch.from_numpy(mapped).view(dtype).view(shape)
 
 
-def _free() -> int:
+def free() -> int:
     """Bytes of memory that this process may still take: the machine's, or less where a container has less."""
     free = int(psutil.virtual_memory().available)
     with suppress(OSError, ValueError):  # no Linux, no limit ("max")

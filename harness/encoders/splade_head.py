@@ -13,6 +13,7 @@ from torch import nn
 from harness.encoders import cpu
 
 _TOKENS = {"cpu": 128, "mps": 1024, "cuda": 8192}  # on a CPU a chunk's logits should stay in its cache
+_LOGITS = 16 << 20  # bytes of them that oneDNN makes anew in each call, which malloc should find in what it keeps
 
 
 def fuse(model: Any) -> None:
@@ -65,8 +66,9 @@ class FusedPooling(SpladePooling):
 
     def _greatest(self, rows: list[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
         """The greatest logit of each term over each row's tokens [rows, vocabulary], as float32."""
-        tokens = _TOKENS.get(like.device.type, _TOKENS["cuda"])
         terms, packed = self.head.out_features, cpu.packed(self.head)
+        tokens = _TOKENS.get(like.device.type, _TOKENS["cuda"])
+        tokens = min(tokens, max(16, _LOGITS // (4 * terms))) if packed else tokens
         longest = 0 if packed else min(tokens, max((len(row) for row in rows), default=0))
         buffer = torch.empty((longest, terms), dtype=like.dtype, device=like.device)
         found = torch.full((len(rows), terms), -torch.inf, dtype=like.dtype, device=like.device)

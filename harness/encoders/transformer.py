@@ -45,6 +45,10 @@ class TransformerEncoder(Model):
         super().forget()
         self._workers = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the loaded weights, and the processes on other devices."""
+        return {**super().__getstate__(), "_workers": None}
+
     def _load(self) -> Any:
         model = super()._load()
         if (n := len(self._devices)) > 1:

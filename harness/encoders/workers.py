@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import clock
 from harness.encoders.shards import Arrays
-from harness.environment import limited_threads
+from harness.environment import keep_memory, limited_threads
 from harness.errors import RunError
 from harness.signals import end_with
 from harness.types import Phase
@@ -78,6 +78,7 @@ def _answer(future: "Future[Any]") -> Any:
 def _begin(parent: int, encoder: Any, free: Any, all_here: Any, threads: int) -> None:
     global _own, _all_here, _limit
     end_with(parent)
+    keep_memory()
     encoder.settle(free.get())
     _own, _all_here, _limit = encoder, all_here, threads
     with limited_threads(threads):

@@ -49,9 +49,13 @@ class RetrieverInfo(_Frozen):
     @property
     def label(self) -> str:
         """The name with its differences: `bm25 [k1=1.2]`."""
-        hidden = {"path"} if "name" in self.differences else set()  # of a run that is named
-        said = {key: value for key, value in self.differences.items() if key not in hidden}
+        said = {key: value for key, value in self.differences.items() if key not in self.hidden}
         return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Keys that make no other retriever: the path of a run that is named, which differs by dataset."""
+        return frozenset({"path"} if "name" in self.differences else ())
 
     @property
     def weights(self) -> frozenset[tuple[str, str]]:

@@ -102,10 +102,12 @@ def _data(own: Any, place: Place, folder: Path | None) -> Mapping[str, Any]:
         whole = own.dataset.get(place.subset, own.dataset)  # as mteb's evaluation has it
         data: Mapping[str, Any] = whole[place.split]
     except Exception as error:  # the loaders of 500 tasks fail in many ways
-        said = " ".join(str(error).split())[:300]
+        said, usual = " ".join(str(error).split())[:300], own.metadata.eval_splits
+        hint = "where the hub is out of reach, name a copy of the task's repository: dataset.folder=FOLDER"
+        if place.split not in usual:
+            hint = f"mteb evaluates it on {', '.join(usual)}: dataset.split={usual[0]}"
         raise DataError(
-            f"mteb's {place} cannot be loaded from {where}: {type(error).__name__}: {said}; where the hub is out of "
-            "reach, name a copy of the task's repository: dataset.folder=FOLDER"
+            f"mteb's {place} cannot be loaded from {where}: {type(error).__name__}: {said}; {hint}"
         ) from error
     return data
 

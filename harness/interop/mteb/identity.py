@@ -17,7 +17,7 @@ import torch
 from harness.encoders.model import Model
 from harness.environment import code_hash
 
-_LOADED = {"_model", "_devices", "_room", "_found"}
+_LOADED = {"_model", "_devices", "_room", "_found", "_workers", "n_terms"}
 """What an encoder adds to its settings once its weights are loaded."""
 _known: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 

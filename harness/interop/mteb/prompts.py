@@ -43,8 +43,9 @@ def prompt(model: str, task: str, side: str, package: weights.Package | None = N
 
 
 def instruction(task: str) -> str | None:
-    """What a task of mteb says is asked of a query."""
-    return names.instruction(registry.task(task.partition(":")[0]).metadata)
+    """What a task of mteb says is asked of a query; where it says nothing, what mteb says for tasks of its kind."""
+    own = registry.task(task.partition(":")[0])
+    return names.instruction(own.metadata) or getattr(own, "abstask_prompt", None) or None
 
 
 def _loader(model: str) -> tuple[Any, Mapping[str, Any]]:

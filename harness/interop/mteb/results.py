@@ -66,8 +66,9 @@ def of(records: Iterable[Record]) -> Found:
         key = (f"harness/{names.slug(record.retriever.label)}", _revision(record))
         models.setdefault(key, Model(*key, record)).places[place] = record
     found = [own for _, own in sorted(models.items())]
+    aggregates = [own for own in registry.tasks() if own.is_aggregate] if found else []
     for model in found:
-        model.results = _results(model.places)
+        model.results = _results(model.places, aggregates)
     return Found(found, list(dict.fromkeys(left)))
 
 
@@ -106,7 +107,9 @@ def _revision(record: Record) -> str:
     """
     own = record.retriever
     held = {key: value["identity"] for key, value in record.facts.items() if key.rpartition("/")[2] == "weights"}
-    told = json.dumps([own.name, own.differences, _without(own.config), held], sort_keys=True, default=str)
+    differences = {key: value for key, value in own.differences.items() if key not in own.hidden}
+    config = {key: value for key, value in own.config.items() if key not in own.hidden}
+    told = json.dumps([own.name, differences, _without(config), held], sort_keys=True, default=str)
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
@@ -117,7 +120,7 @@ def _without(config: Any) -> Any:
     return [_without(inner) for inner in config] if isinstance(config, list) else config
 
 
-def _results(places: Mapping[Place, Record]) -> list[Any]:
+def _results(places: Mapping[Place, Record], aggregates: Sequence[Any]) -> list[Any]:
     from mteb.results import TaskResult
 
     by_task: dict[str, dict[Place, Record]] = {}
@@ -133,7 +136,7 @@ def _results(places: Mapping[Place, Record]) -> list[Any]:
             result = TaskResult.from_task_results(registry.task(name), scores, 0.0, date=records[-1].started)
         told = {"dataset_revision": _dataset_revision(records), "evaluation_time": _seconds(records)}
         found.append(result.model_copy(update=told))
-    return found + _aggregates(found)
+    return found + _aggregated(found, aggregates)
 
 
 def _scores(record: Record, main: str) -> dict[str, float]:
@@ -170,12 +173,12 @@ def _dataset_revision(records: Sequence[Record]) -> str:
     return ",".join(dict.fromkeys(found))
 
 
-def _aggregates(results: Sequence[Any]) -> list[Any]:
+def _aggregated(results: Sequence[Any], aggregates: Sequence[Any]) -> list[Any]:
     """Results of aggregated tasks (CQADupStack) whose parts are all there."""
     there = {own.task_name: own for own in results}
     found = []
-    for own in registry.tasks():
-        if own.is_aggregate and {part.metadata.name for part in own.tasks} <= there.keys():
+    for own in aggregates:
+        if {part.metadata.name for part in own.tasks} <= there.keys():
             with quiet():
                 whole = own.combine_task_results([there[part.metadata.name] for part in own.tasks])
             seconds = whole.evaluation_time if whole.evaluation_time == whole.evaluation_time else None
