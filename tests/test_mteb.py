@@ -169,6 +169,15 @@ def test_what_cannot_be_is_said_with_what_to_do(words, said, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_split_that_the_data_have_not_is_refused_though_mteb_would_take_another(tmp_path):
+    folder = str(write(tmp_path, ROWS))
+    with pytest.raises(
+        DataError, match=r"no split 'tset' among .*test.*; mteb evaluates it on test: dataset\.split=test"
+    ):
+        load("SciFact", split="tset", folder=folder)
+    assert load("SciFact", split="test", folder=folder).split == "test"
+
+
 def test_a_folder_without_a_part_says_which_task_and_where(tmp_path):
     write(tmp_path, {"corpus": ROWS["corpus"]})
     with pytest.raises(DataError, match=r"mteb's SciFact:default:test cannot be loaded from .*: ValueError: .*qrels"):

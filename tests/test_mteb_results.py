@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import statistics
+from datetime import timedelta
 
 import pytest
 from mteb_tasks import evaluated, rows_of, write
@@ -101,6 +102,21 @@ def test_what_is_no_task_or_lacks_its_main_score_is_left_out_and_said(held, tmp_
     assert "no record in" in said
 
 
+def test_of_two_records_of_one_task_the_older_is_left_out_and_said(held, tmp_path, capsys):
+    """NFCorpus under mteb's name and under BEIR's."""
+    root = tmp_path / "results"
+    shutil.copytree(held, root)
+    own = next(rec for rec in Store(root).records() if rec.dataset.name == "scifact")
+    about = {"source": "mteb", "task": "SciFact", "subset": "default", "split": "test"}
+    told = {"name": "SciFact", "about": about, "config": {}, "differences": {}}
+    older = own.model_copy(
+        update={"dataset": own.dataset.model_copy(update=told), "started": own.started - timedelta(days=1)}
+    )
+    Store(root).append(older, {})
+    assert read.main(["export", "mteb", "--to", str(tmp_path / "out"), "--results", str(root)]) == 0
+    assert "left out: bm25 on SciFact: scifact is newer, and the same task" in capsys.readouterr().err
+
+
 def test_a_reranking_result_without_its_main_score_says_how_to_measure_it(tmp_path, collection, capsys):
     own = collection("xquad/en")
     rows = rows_of(own) | {
@@ -115,11 +131,12 @@ def test_a_reranking_result_without_its_main_score_says_how_to_measure_it(tmp_pa
     )
 
 
-def test_published_results_stand_beside_ours_with_their_differences(held, reference, tmp_path, capsys):
+def test_published_results_stand_beside_ours_with_their_differences(held, reference, tmp_path, capsys, caplog):
     root = tmp_path / "results"
     shutil.copytree(held, root)
     assert read.main(["import", "mteb", str(reference / MINILM.replace("/", "__")), "--results", str(root)]) == 0
     assert "15 published results of 1 models" in capsys.readouterr().out
+    assert not [own for own in caplog.records if own.name.startswith("mteb")], "what is in beta is no news here"
     assert read.main(["report", "--results", str(root)]) == 0
     shown = capsys.readouterr().out
     assert "Published, not measured here; in brackets: ours minus the published figure." in shown
@@ -127,9 +144,17 @@ def test_published_results_stand_beside_ours_with_their_differences(held, refere
     assert "0.3159" in shown
     assert "0.6451" in shown
     assert "NFCorpus at revision ec0fa4fe" in " ".join(shown.split())
+    (heads,) = [line for line in shown.splitlines() if line.split()[:2] == ["ndcg@10,", "published"]]
+    assert "stdlib" not in heads, "nobody has a figure for it"
     for form in ("md", "csv", "tex", "html"):
         assert "all-MiniLM-L6-v2" in (root / f"leaderboard.{form}").read_text(encoding="utf-8")
     assert read.main(["report", "--results", str(root), "--check"]) == 0
+
+
+def test_figures_that_stand_alone_say_what_they_need(reference, tmp_path, capsys):
+    folder = str(reference / MINILM.replace("/", "__"))
+    assert read.main(["import", "mteb", folder, "--results", str(tmp_path)]) == 0
+    assert "yet, and published figures stand beside what is" in capsys.readouterr().err
 
 
 def test_the_row_of_the_same_weights_is_set_against_the_published_figure(reference):

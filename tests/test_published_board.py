@@ -13,6 +13,7 @@ from harness.errors import ConfigError
 from harness.report import csv as csv_form
 from harness.report import html, latex, published
 from harness.report import json as json_form
+from harness.types import PublishedFigures
 
 TASKS = {
     "arguana": "ArguAna",
@@ -93,7 +94,9 @@ def test_another_collection_of_the_same_name_has_no_published_figure():
 
 def test_both_forms_say_what_was_not_measured_here_and_where_it_is_from():
     board = build([cell("minilm", "scifact", 0.65), cell("minilm", "x|y", 0.5)])
-    text, table = published.render_terminal(board, beside(board), 200), published.render_markdown(board, beside(board))
+    theirs = {"model": "a/b", "revision": "r", "family": "", "dataset_revision": "r", "source": "somewhere"}
+    found = beside(board, [PublishedFigures(datasets=["x|y"], metrics={"ndcg@10": 0.4}, **theirs)])
+    text, table = published.render_terminal(board, found, 200), published.render_markdown(board, found)
     for shown in (text, table):
         assert "not measured here" in shown
         assert "0.6451 (+0.0049)" in shown

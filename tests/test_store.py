@@ -84,6 +84,14 @@ def test_the_latest_of_a_cell_is_the_newest_good_one(tmp_path):
     assert len(list(store.records())) == 4, "nothing is ever removed"
 
 
+def test_the_same_cell_under_two_names_of_a_collection_stands_under_both(tmp_path):
+    store = Store(tmp_path)
+    for minutes, name in enumerate(("SciFact", "scifact")):
+        own = record(started=START + timedelta(minutes=minutes))
+        store.append(own.model_copy(update={"dataset": own.dataset.model_copy(update={"name": name})}), {})
+    assert sorted(found.dataset.label for found in store.latest()) == ["SciFact", "scifact"]
+
+
 def test_a_cell_is_found_again_only_under_its_names_by_its_code_in_its_environment(tmp_path):
     store = Store(tmp_path)
     kept = store.append(record(), {})

@@ -63,7 +63,7 @@ def render(name: str, records: "Iterable[Record]", width: int, color: bool) -> s
             told = ", ".join(one.missing[:5]) + (", ..." if len(one.missing) > 5 else "")
             console.print(Text(f"{one.label}: no mean, {len(one.missing)} tasks are not measured: {told}", style="dim"))
     if not found:
-        console.print(Text("No record is of one of its tasks.", style="dim"))
+        console.print(Text("None of its tasks is measured.", style="dim"))
     return terminal.plain(out.getvalue())
 
 

@@ -74,6 +74,8 @@ def _import(options: argparse.Namespace) -> int:
     models = {(one.model, one.revision) for one in found.figures}
     print(f"{len(found.figures)} published results of {len(models)} models in {', '.join(map(str, written))}")
     print("set beside ours by: harness report")
+    if not Store(options.results).latest():
+        say(f"nothing is measured in {options.results}/ yet, and published figures stand beside what is")
     return 0
 
 

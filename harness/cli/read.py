@@ -165,7 +165,10 @@ def _list(options: argparse.Namespace) -> int:
 def _list_of_mteb(options: argparse.Namespace) -> int:
     if options.what == "benchmarks":
         rows = interop.benchmarks()
-        told = [(one["benchmark"], f"{len(one['tasks'])} tasks", one["description"]) for one in rows]
+        told = [
+            (one["benchmark"], f"{len(one['tasks'])} task{'s' if len(one['tasks']) > 1 else ''}", one["description"])
+            for one in rows
+        ]
     else:
         rows = interop.tasks(options)
         told = [(one["task"], f"{one['type']}, {_few(one['languages'])}", one["description"]) for one in rows]

@@ -86,7 +86,10 @@ def _had(id: str, read: Callable[[], T]) -> T:
         return read()
     except Exception as error:  # the sources of 700 collections fail in many ways
         said = " ".join(str(error).split())[:300]
-        raise DataError(f"{id} cannot be loaded by ir_datasets: {type(error).__name__}: {said}") from error
+        raise DataError(
+            f"{id} cannot be loaded by ir_datasets: {type(error).__name__}: {said}; what it has once fetched lies in "
+            "$IR_DATASETS_HOME, by default ~/.ir_datasets"
+        ) from error
 
 
 def _text(one: Any) -> str:

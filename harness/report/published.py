@@ -17,7 +17,7 @@ def render_terminal(board: Board, found: list[Beside], width: int = 120, color: 
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, highlight=False)
     console.print(Text(_TITLE, style="bold"))
-    console.print(terminal.table(_headings(board), _rows(board, found)))
+    console.print(terminal.table(_headings(board, found), _rows(board, found)))
     for note in _notes(found):
         console.print(Text(note, style="dim"))
     return terminal.plain(out.getvalue())
@@ -26,15 +26,20 @@ def render_terminal(board: Board, found: list[Beside], width: int = 120, color: 
 def render_markdown(board: Board, found: list[Beside]) -> str:
     """The same as markdown; the same board gives the same bytes."""
     notes = [f"{markdown.escaped(note)}\n" for note in _notes(found)]
-    return "\n".join([f"{_TITLE}\n", markdown.table(_headings(board), _rows(board, found)), *notes])
+    return "\n".join([f"{_TITLE}\n", markdown.table(_headings(board, found), _rows(board, found)), *notes])
 
 
-def _headings(board: Board) -> list[str]:
-    return [f"{board.metric}, published", *board.datasets, "ours"]
+def _headings(board: Board, found: list[Beside]) -> list[str]:
+    return [f"{board.metric}, published", *_datasets(board, found), "ours"]
 
 
 def _rows(board: Board, found: list[Beside]) -> list[list[str]]:
-    return [[one.retriever, *(_cell(one, name) for name in board.datasets), one.ours or "-"] for one in found]
+    return [[one.retriever, *(_cell(one, name) for name in _datasets(board, found)), one.ours or "-"] for one in found]
+
+
+def _datasets(board: Board, found: list[Beside]) -> list[str]:
+    """Those of the board's that anybody has a figure for."""
+    return [name for name in board.datasets if any(name in one.values for one in found)]
 
 
 def _cell(one: Beside, dataset: str) -> str:

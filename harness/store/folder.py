@@ -130,11 +130,11 @@ class Store:
         return found
 
     def latest(self) -> list[Record]:
-        """The newest record of each cell; one that failed does not hide an older one that did not."""
+        """The newest record of each cell under each name; one that failed does not hide an older one that did not."""
         newest: dict[tuple[str, ...], Record] = {}
         with _without_collector():
             for record in self.records():
-                key = (record.cell, record.environment, record.retriever.label)
+                key = (record.cell, record.environment, record.retriever.label, record.dataset.label)
                 if record.status == "ok" or key not in newest or newest[key].status != "ok":
                     newest[key] = record
         return list(newest.values())

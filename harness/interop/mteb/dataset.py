@@ -97,13 +97,18 @@ def _data(own: Any, place: Place, folder: Path | None) -> Mapping[str, Any]:
     where = folder or f"{own.metadata.dataset['path']} at revision {own.metadata.revision}"
     try:
         with stage(f"load {place.task}"), registry.quiet(), _without_bars(), _cached_apart(folder):
+            if place.split not in own.metadata.eval_splits:
+                registry.refuse_unknown_split(own, place)
             own.load_data()
             own.convert_v1_dataset_format_to_v2(None)
         whole = own.dataset.get(place.subset, own.dataset)  # as mteb's evaluation has it
         data: Mapping[str, Any] = whole[place.split]
     except Exception as error:  # the loaders of 500 tasks fail in many ways
         said, usual = " ".join(str(error).split())[:300], own.metadata.eval_splits
-        hint = "where the hub is out of reach, name a copy of the task's repository: dataset.folder=FOLDER"
+        hint = (
+            "where the hub is out of reach, name a copy of the task's repository, or a folder of such copies by the "
+            "tasks' names: dataset.folder=FOLDER"
+        )
         if place.split not in usual:
             hint = f"mteb evaluates it on {', '.join(usual)}: dataset.split={usual[0]}"
         raise DataError(

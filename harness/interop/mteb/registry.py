@@ -1,6 +1,7 @@
 """mteb's registry: a task by its name, a subset and a split of it, a benchmark, and what there is to choose from."""
 
 import difflib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -41,10 +42,16 @@ def library() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that mteb and its libraries give of themselves."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without the warnings that mteb and its libraries give of themselves, and that mteb writes to its log."""
+    log = logging.getLogger("mteb")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def task(name: str) -> Any:
@@ -171,6 +178,20 @@ def place(own: Any, subset: str | None, split: str | None, language: str | None)
         codes = sorted({code.partition("-")[0] for langs in spoken.values() for code in langs})
         raise ConfigError(f"dataset.language={language!r}: mteb's {name} has {', '.join(codes)}")
     return Place(name, _one(name, "subset", subset, there), _one(name, "split", split, own.metadata.eval_splits))
+
+
+def refuse_unknown_split(own: Any, place: Place) -> None:
+    """mteb's loader takes the only split that there is in the place of one that is not there. Raises `ValueError`."""
+    from datasets import get_dataset_config_names, get_dataset_split_names
+
+    where = {"path": own.metadata.dataset["path"], "revision": own.metadata.dataset.get("revision")}
+    there = {
+        split
+        for name in get_dataset_config_names(**where)
+        for split in get_dataset_split_names(config_name=name, **where)
+    }
+    if place.split not in there:
+        raise ValueError(f"no split {place.split!r} among {', '.join(sorted(map(str, there)))}")
 
 
 def _one(task: str, key: str, chosen: str | None, there: Sequence[str]) -> str:

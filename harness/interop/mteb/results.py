@@ -64,7 +64,12 @@ def of(records: Iterable[Record]) -> Found:
             left.append(f"{record.retriever.label} on {record.dataset.label}: {lacking}")
             continue
         key = (f"harness/{names.slug(record.retriever.label)}", _revision(record))
-        models.setdefault(key, Model(*key, record)).places[place] = record
+        own = models.setdefault(key, Model(*key, record)).places
+        if (older := own.get(place)) is not None:
+            left.append(
+                f"{older.retriever.label} on {older.dataset.label}: {record.dataset.label} is newer, and the same task"
+            )
+        own[place] = record
     found = [own for _, own in sorted(models.items())]
     aggregates = [own for own in registry.tasks() if own.is_aggregate] if found else []
     for model in found:
