@@ -56,8 +56,8 @@ def peak(device: str, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a large matrix product on a device just now: the best of some."""
     n = _SIDE.get(device.partition(":")[0], _SIDE["cuda"])
     one = torch.ones((n, n), dtype=dtype, device=device)
-    out = torch.empty_like(one)
-    multiply = cpu.product(one) if device == "cpu" and cpu.quicker(dtype) else partial(torch.mm, one, out=out)
+    quick = device == "cpu" and cpu.quicker(dtype)
+    multiply = cpu.product(one) if quick else partial(torch.mm, one, out=torch.empty_like(one))
     return 2 * n**3 / min(_seconds(multiply, one) for _ in range(_ROUNDS))
 
 

@@ -98,10 +98,6 @@ class Model:
         """Take another device than the config's, before the weights are loaded."""
         self._device = device
 
-    def forget(self) -> None:
-        """Let the loaded weights go."""
-        self._model = None
-
     def __getstate__(self) -> dict[str, Any]:
         """Without the loaded weights, which another process loads for itself."""
         return {**vars(self), "_model": None}

@@ -40,11 +40,6 @@ class TransformerEncoder(Model):
         self._prompts, self._cache = {"query": query_prompt, "document": document_prompt}, cache
         self._workers: Workers | None = None
 
-    def forget(self) -> None:
-        """Let the loaded weights go, and the processes on other devices."""
-        super().forget()
-        self._workers = None
-
     def __getstate__(self) -> dict[str, Any]:
         """Without the loaded weights, and the processes on other devices."""
         return {**super().__getstate__(), "_workers": None}

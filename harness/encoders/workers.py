@@ -28,8 +28,7 @@ class Workers:
     """
 
     def __init__(self, encoder: Any, devices: list[str], threads: int) -> None:
-        bare = copy.copy(encoder)
-        bare.forget()
+        bare = copy.copy(encoder)  # without what is loaded, and no circle through the pool
         context = multiprocessing.get_context("spawn")
         free, all_here = context.Queue(), context.Barrier(len(devices))
         for device in devices:
