@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.ci import text
 from harness.cli import gate
 from harness.cli.chosen import BASELINE
 from harness.cli.remeasure import importable
 from harness.gate.cells import Key, key_of
+from harness.gate.ci import text
 from harness.store import read_record
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 
 from harness import weights
-from harness.cli import build
+from harness.config import build
 from harness.datasets import beir
 from harness.environment import cache_dir
 from harness.retrievers.dense import Dense

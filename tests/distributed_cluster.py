@@ -18,17 +18,17 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from harness.cli import build
-from harness.clock import recording
+from harness.config import build
 from harness.datasets import stdlib
 from harness.distributed import Sharded, cluster, sharded
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.multi_vector import MultiVectorEncoder
-from harness.encoders.words import Words
 from harness.errors import HarnessError
+from harness.instrument import recording
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.colbert import ColBERT
 from harness.retrievers.dense import Dense
+from harness.text.tokenizer import Tokenizer
 
 K = 20
 CONFIG = BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
@@ -38,7 +38,7 @@ class Watched(BM25):
     """Notes who indexes what; dies once, half way, in the shard whose first document is `victim`."""
 
     def __init__(self, folder: Path, dies: str = "never", always: bool = False) -> None:
-        super().__init__(Words())
+        super().__init__(Tokenizer())
         self.folder, self.dies, self.always = folder, dies, always
 
     def index(self, corpus):
@@ -93,7 +93,7 @@ def compared(expected, run, slack: float = 1e-6) -> dict:
 
 
 def families(model: str):
-    yield "bm25", lambda: BM25(Words())
+    yield "bm25", lambda: BM25(Tokenizer())
     short = ["retriever=splade_tiny", "retriever.encoder.max_length=32", "retriever.encoder.cache=false"]
     yield "splade", lambda: build.construct(build.composed(short)["retriever"], "retriever")
     yield "dense", lambda: Dense(DenseEncoder(model, device="cpu", cache=False))
@@ -146,10 +146,10 @@ def main(models: Path, folder: Path, two: Cluster) -> dict:
             found["score"] = float(
                 np.abs(one.score(data.queries, expected.docs) - many.score(data.queries, expected.docs)).max()
             )
-    expected = BM25(Words())
+    expected = BM25(Tokenizer())
     expected.index(data.corpus)
     expected = expected.search(data.queries, K)
-    more = made(BM25(Words()), shards=5)
+    more = made(BM25(Tokenizer()), shards=5)
     more.index(data.corpus)
     found["five shards on two actors"] = compared(expected, more.search(data.queries, K))
     for when in ("index", "search"):
@@ -163,8 +163,8 @@ def main(models: Path, folder: Path, two: Cluster) -> dict:
     found["node lost"] = compared(expected, more.search(data.queries, K))
     sharded._TRIES = 1
     found["always killed"] = error_of(lambda: made(Watched(folder, "index", always=True)).index(data.corpus))
-    found["no room"] = error_of(lambda: Sharded(BM25(Words()), address=two.address, cpus=64).index(data.corpus))
-    found["elsewhere"] = error_of(lambda: Sharded(BM25(Words())).index(data.corpus))
+    found["no room"] = error_of(lambda: Sharded(BM25(Tokenizer()), address=two.address, cpus=64).index(data.corpus))
+    found["elsewhere"] = error_of(lambda: Sharded(BM25(Tokenizer())).index(data.corpus))
     return found
 
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from harness.encoders import shards
+from harness.embedding_cache import shards
 from harness.store import Store
 
 SHARD = 128
@@ -230,7 +230,7 @@ def _harness(arguments: list[str]) -> int:
 
 def _slowed() -> None:
     """Small shards, each of which is noted and takes a while longer."""
-    from harness.encoders import cache
+    from harness.embedding_cache import cache
     from harness.encoders.dense import DenseEncoder
 
     assert cache.encoded.__kwdefaults__ is not None
@@ -267,7 +267,7 @@ def _child(order: Mapping[str, Any]) -> None:
 def _nurse() -> None:
     import harness.retrievers.bm25
     import harness.retrievers.dense  # noqa: F401
-    from harness.cli import build
+    from harness.config import build
     from harness.encoders.dense import DenseEncoder
     from harness.types import Strings
 

@@ -36,15 +36,16 @@ from api_server import (
 from collections_made import write_beir
 from safetensors import safe_open
 
-from harness import __main__, clock
-from harness.cli import build
-from harness.cli.conf import options_of
+from harness import __main__, instrument
+from harness.config import build
+from harness.config.conf import options_of
 from harness.datasets import beir
-from harness.encoders import api, cache, hosted, requests
-from harness.encoders.server import _is_local
+from harness.embedding_cache import cache
 from harness.errors import ApiError, ConfigError
+from harness.evaluation.timing import TimingPlan, measure
+from harness.providers import api, hosted, requests
+from harness.providers.server import _is_local
 from harness.retrievers.dense import Dense
-from harness.runner import TimingPlan, measure
 from harness.store import Store
 from harness.types import Corpus, Queries, Strings
 
@@ -129,7 +130,7 @@ def assert_same(found, minilm, texts=TEXTS):
 
 
 def counted(work):
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         work()
     return seen.phase().counts, seen.facts
 
@@ -768,7 +769,7 @@ def test_progress_counts_every_text(encoder, protocol, server, small_shards):
         def end(self, name, wall_s):
             pass
 
-    with clock.listening(Listener()):
+    with instrument.listening(Listener()):
         encoder(protocol).encode(Strings(numbered(10)), "document")
     assert ("encode", 10) in told
     assert sum(step for step in told if isinstance(step, int)) == 10
@@ -831,7 +832,7 @@ def test_a_missing_package_is_named_with_its_extra(protocol, monkeypatch):
 
 
 def test_the_module_itself_imports_neither_package():
-    code = "import sys, harness.encoders.api; print([name for name in ('openai', 'cohere') if name in sys.modules])"
+    code = "import sys, harness.providers.api; print([name for name in ('openai', 'cohere') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -12,18 +12,18 @@ import pytest
 import Stemmer
 from rank_bm25 import BM25Okapi
 
-from harness.clock import recording
-from harness.encoders import words
-from harness.encoders.words import Words
 from harness.errors import ConfigError
+from harness.instrument import recording
 from harness.retrievers.bm25 import BM25, RankBM25
 from harness.search.postings import Sparse
+from harness.text import tokenizer
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Dataset, Queries, Run, Strings
 
 
-def plain() -> Words:
+def plain() -> Tokenizer:
     """Words as they are: no stemmer, no stop words."""
-    return Words(stemmer=None, stop_words=None)
+    return Tokenizer(stemmer=None, stop_words=None)
 
 
 def corpus(*texts: str) -> Corpus:
@@ -39,7 +39,7 @@ def found(run: Run, query: int = 0) -> dict[str, float]:
     return dict(zip(names, scores.tolist(), strict=True))
 
 
-def counted(tokenizer: Words, counts: Sparse) -> list[dict[str, float]]:
+def counted(tokenizer: Tokenizer, counts: Sparse) -> list[dict[str, float]]:
     """The counts of each text by term."""
     vocabulary, rows = tokenizer.vocabulary, []
     for start, stop in zip(counts.starts[:-1], counts.starts[1:], strict=True):
@@ -49,11 +49,11 @@ def counted(tokenizer: Words, counts: Sparse) -> list[dict[str, float]]:
     return rows
 
 
-def fitted(tokenizer: Words, *texts: str) -> list[dict[str, float]]:
+def fitted(tokenizer: Tokenizer, *texts: str) -> list[dict[str, float]]:
     return counted(tokenizer, tokenizer.fit(Strings(texts)))
 
 
-def transformed(tokenizer: Words, *texts: str) -> list[dict[str, float]]:
+def transformed(tokenizer: Tokenizer, *texts: str) -> list[dict[str, float]]:
     return counted(tokenizer, tokenizer.transform(Strings(texts)))
 
 
@@ -86,19 +86,21 @@ def test_words_of_any_script_are_words() -> None:
 
 
 def test_a_pattern_says_what_a_word_is() -> None:
-    assert fitted(Words(stemmer=None, stop_words=None, pattern=r"[a-z]"), "a1b A") == [{"a": 2, "b": 1}]
-    assert fitted(Words(stemmer=None, stop_words=None, pattern=r"\S+"), "vitamin-D, 7") == [{"vitamin-d,": 1, "7": 1}]
+    assert fitted(Tokenizer(stemmer=None, stop_words=None, pattern=r"[a-z]"), "a1b A") == [{"a": 2, "b": 1}]
+    assert fitted(Tokenizer(stemmer=None, stop_words=None, pattern=r"\S+"), "vitamin-D, 7") == [
+        {"vitamin-d,": 1, "7": 1}
+    ]
 
 
 def test_stop_words_are_dropped_before_stemming() -> None:
     # "running" stems to the stop word "run" and stays; "run" goes, also from queries
-    tokenizer = Words(stop_words=["Run"])
+    tokenizer = Tokenizer(stop_words=["Run"])
     assert fitted(tokenizer, "running run runs") == [{"run": 2}]
     assert transformed(tokenizer, "RUN running") == [{"run": 1}]
 
 
 def test_a_stop_word_that_no_document_has_is_dropped_from_a_query() -> None:
-    tokenizer = Words(stop_words=["runs"])
+    tokenizer = Tokenizer(stop_words=["runs"])
     assert fitted(tokenizer, "running") == [{"run": 1}]
     assert transformed(tokenizer, "runs") == [{}]
 
@@ -107,26 +109,26 @@ def test_lucenes_stop_words_are_33_and_others_stay() -> None:
     lucene = (
         "a an and are as at be but by for if in into is it no not of on or such that the their then there these they"
     )
-    tokenizer = Words(stemmer=None, pattern=r"\w+")
+    tokenizer = Tokenizer(stemmer=None, pattern=r"\w+")
     assert fitted(tokenizer, f"{lucene} this to was will with were have I") == [{"were": 1, "have": 1, "i": 1}]
 
 
 def test_english_words_are_stemmed_and_its_stop_words_dropped_by_default() -> None:
-    assert fitted(Words(), "The cats, as they are jumping, and the cat jumped") == [{"cat": 2, "jump": 2}]
+    assert fitted(Tokenizer(), "The cats, as they are jumping, and the cat jumped") == [{"cat": 2, "jump": 2}]
 
 
 @pytest.mark.parametrize("language", ["german", "de"])
 def test_german_has_its_stemmer_and_its_stop_words_by_either_name(language: str) -> None:
-    assert fitted(Words(language), "Die Häuser und das Haus") == [{"haus": 2}]
+    assert fitted(Tokenizer(language), "Die Häuser und das Haus") == [{"haus": 2}]
 
 
 def test_stemmer_and_stop_words_may_be_set_apart_from_the_language() -> None:
-    assert fitted(Words(stemmer="german"), "the Häuser and und") == [{"haus": 1, "und": 1}]
-    assert fitted(Words(stop_words="german"), "the houses und") == [{"the": 1, "hous": 1}]
-    assert fitted(Words(stemmer="porter", stop_words=None), "generously") == [{"gener": 1}]  # English: "generous"
-    assert fitted(Words("german", stemmer=None), "die Häuser") == [{"häuser": 1}]
-    assert fitted(Words("german", stop_words=None), "die Häuser") == [{"die": 1, "haus": 1}]
-    assert fitted(Words(stop_words=[]), "the cats") == [{"the": 1, "cat": 1}]
+    assert fitted(Tokenizer(stemmer="german"), "the Häuser and und") == [{"haus": 1, "und": 1}]
+    assert fitted(Tokenizer(stop_words="german"), "the houses und") == [{"the": 1, "hous": 1}]
+    assert fitted(Tokenizer(stemmer="porter", stop_words=None), "generously") == [{"gener": 1}]  # English: "generous"
+    assert fitted(Tokenizer("german", stemmer=None), "die Häuser") == [{"häuser": 1}]
+    assert fitted(Tokenizer("german", stop_words=None), "die Häuser") == [{"die": 1, "haus": 1}]
+    assert fitted(Tokenizer(stop_words=[]), "the cats") == [{"the": 1, "cat": 1}]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_stemmer_and_stop_words_may_be_set_apart_from_the_language() -> None:
 )
 def test_a_setting_that_cannot_be_is_an_error_that_names_it(settings: dict[str, Any], start: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(start)}"):
-        Words(**settings)
+        Tokenizer(**settings)
 
 
 @pytest.mark.parametrize(
@@ -154,17 +156,17 @@ def test_a_setting_that_cannot_be_is_an_error_that_names_it(settings: dict[str, 
 )
 def test_an_error_says_what_else_may_be_set(settings: dict[str, Any], end: str) -> None:
     with pytest.raises(ConfigError, match=f"{re.escape(end)}$"):
-        Words(**settings)
+        Tokenizer(**settings)
 
 
 def test_a_word_that_only_the_query_has_is_stemmed_to_a_term_of_the_documents() -> None:
-    tokenizer = Words()
+    tokenizer = Tokenizer()
     assert fitted(tokenizer, "vasodilation") == [{"vasodil": 1}]
     assert transformed(tokenizer, "vasodilating", "vasodilation vasodilating") == [{"vasodil": 1}, {"vasodil": 2}]
 
 
 def test_transform_never_learns() -> None:
-    tokenizer = Words()
+    tokenizer = Tokenizer()
     fitted(tokenizer, "cats and dogs")
     before = tokenizer.vocabulary
     for _ in range(2):  # a second time as the first: nothing is remembered of a query's words either
@@ -185,14 +187,14 @@ TEXTS = ["big dog", "", "the dog and the cat", "cats", "", "bird dogs", "jumping
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 10, 11])
 def test_words_do_not_depend_on_where_a_block_of_texts_ends(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    whole = Words()
+    whole = Tokenizer()
     expected, asked = fitted(whole, *TEXTS), transformed(whole, *TEXTS, "flies unknown")
-    split = Words().split(Strings(TEXTS))
-    monkeypatch.setattr(words, "_BLOCK", block)
-    blocks = Words()
+    split = Tokenizer().split(Strings(TEXTS))
+    monkeypatch.setattr(tokenizer, "_BLOCK", block)
+    blocks = Tokenizer()
     assert fitted(blocks, *TEXTS) == expected
     assert transformed(blocks, *TEXTS, "flies unknown") == asked
-    assert Words().split(Strings(TEXTS)) == split
+    assert Tokenizer().split(Strings(TEXTS)) == split
 
 
 def test_more_texts_than_a_block_holds_are_all_counted() -> None:
@@ -202,13 +204,13 @@ def test_more_texts_than_a_block_holds_are_all_counted() -> None:
 
 
 def test_split_gives_the_terms_in_order_and_as_often_as_they_stand() -> None:
-    assert Words().split(Strings(["The cats jump, cats!", "", "and", "jumping dog"])) == [
+    assert Tokenizer().split(Strings(["The cats jump, cats!", "", "and", "jumping dog"])) == [
         ["cat", "jump", "cat"],
         [],
         [],
         ["jump", "dog"],
     ]
-    assert Words().split(Strings([])) == []
+    assert Tokenizer().split(Strings([])) == []
 
 
 def test_a_slice_of_texts_is_counted_as_the_texts_alone() -> None:
@@ -218,7 +220,7 @@ def test_a_slice_of_texts_is_counted_as_the_texts_alone() -> None:
 
 def test_texts_and_tokens_are_counted_for_the_record() -> None:
     with recording() as seen:
-        Words().fit(Strings(["the cats jump", "", "cat"]))
+        Tokenizer().fit(Strings(["the cats jump", "", "cat"]))
     assert dict(seen.counts) == {"texts": 3, "tokens": 3}
 
 
@@ -278,7 +280,7 @@ def test_a_term_that_every_document_has_still_scores_above_zero() -> None:
 def test_bm25_is_that_of_the_bm25s_package_on_real_text(collection: Callable[[str], Dataset]) -> None:
     real = collection("scifact")
     asked = real.queries[:40]
-    tokenizer = Words()
+    tokenizer = Tokenizer()
     retriever = BM25(tokenizer, k1=1.5, b=0.75)
     retriever.index(real.corpus)
     run = retriever.search(asked, len(real.corpus))
@@ -306,15 +308,15 @@ def test_bm25_is_that_of_the_bm25s_package_on_real_text(collection: Callable[[st
 
 
 def test_a_document_that_shares_no_term_is_not_returned() -> None:
-    retriever = BM25(Words())
+    retriever = BM25(Tokenizer())
     retriever.index(corpus("cats", "dogs", "", "the and"))
     run = retriever.search(queries("a cat and the birds", "elephant", "", "the"), 4)
     assert [list(found(run, row)) for row in range(4)] == [["d0"], [], [], []]
 
 
 def test_the_query_word_vasodilating_finds_a_document_that_has_only_vasodilation() -> None:
-    for tokenizer in (Words(), Words("german", stemmer="english")):
-        for retriever in (BM25(tokenizer), RankBM25(tokenizer)):
+    for words in (Tokenizer(), Tokenizer("german", stemmer="english")):
+        for retriever in (BM25(words), RankBM25(words)):
             retriever.index(corpus("heart", "nitric oxide causes vasodilation", "lung"))
             assert list(found(retriever.search(queries("vasodilating drugs"), 3))) == ["d1"]
 
@@ -336,7 +338,7 @@ def test_documents_of_equal_score_come_in_descending_order_of_id_also_at_the_cut
     assert list(found(retriever.search(queries("cat"), 2))) == ["é", "a"]
 
 
-RETRIEVERS = {"bm25": lambda: BM25(Words()), "rank_bm25": lambda: RankBM25(Words())}
+RETRIEVERS = {"bm25": lambda: BM25(Tokenizer()), "rank_bm25": lambda: RankBM25(Tokenizer())}
 either = pytest.mark.parametrize("make", RETRIEVERS.values(), ids=RETRIEVERS.keys())
 DOCUMENTS = ["big dog", "", "the dog and the cat", "cats", "bird dogs", "jumping", "jump big cats", "a flying bird"]
 
@@ -409,14 +411,14 @@ def test_k1_and_b_that_cannot_be_are_errors(
     retriever: type[BM25] | type[RankBM25], settings: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
-        retriever(Words(), **settings)
+        retriever(Tokenizer(), **settings)
 
 
 @pytest.mark.parametrize("retriever", [BM25, RankBM25])
 @pytest.mark.parametrize("name", ["k1", "b"])
 def test_k1_and_b_that_are_no_numbers_are_errors(retriever: type[BM25] | type[RankBM25], name: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name}=nan "):
-        retriever(Words(), **{name: math.nan})
+        retriever(Tokenizer(), **{name: math.nan})
 
 
 def test_the_bounds_of_k1_and_b_are_allowed() -> None:
@@ -430,12 +432,12 @@ def test_the_bounds_of_k1_and_b_are_allowed() -> None:
 
 
 def assert_okapi(texts: Sequence[str], asked: Sequence[str], k: int, **settings: float) -> Run:
-    retriever = RankBM25(Words(), **settings)
+    retriever = RankBM25(Tokenizer(), **settings)
     documents = corpus(*texts)
     retriever.index(documents)
     run = retriever.search(queries(*asked), k)
-    model = BM25Okapi(Words().split(documents.texts), **settings)
-    for row, terms in enumerate(Words().split(Strings(asked))):
+    model = BM25Okapi(Tokenizer().split(documents.texts), **settings)
+    for row, terms in enumerate(Tokenizer().split(Strings(asked))):
         scores = model.get_scores(terms).astype(np.float32) if terms else np.zeros(len(texts), np.float32)
         hits = {f"d{i}": float(scores[i]) for i in range(len(texts)) if scores[i]}
         best = sorted(hits.items(), key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:k]
@@ -469,7 +471,7 @@ def test_rank_bm25_finds_documents_of_negative_score_before_it_gives_up() -> Non
 )
 def test_few_texts_are_split_as_many_are(pattern: str) -> None:
     texts = ["Some 1,000 plain words, a.b and abba_c", "", "don't stop-me now 3.5"]
-    few, many = Words(pattern=pattern, stop_words=None), Words(pattern=pattern, stop_words=None)
+    few, many = Tokenizer(pattern=pattern, stop_words=None), Tokenizer(pattern=pattern, stop_words=None)
     few.fit(Strings(texts * 10))
     many.fit(Strings(texts * 10))
     alone = [few.transform(Strings([text])) for text in texts]

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from harness.board import build
-from harness.report import markdown, terminal
+from harness.leaderboard import build
+from harness.leaderboard.tables import markdown, terminal
 from harness.types import DatasetInfo, Phase, Record, RetrieverInfo, Timing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

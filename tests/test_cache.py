@@ -17,18 +17,18 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from harness import clock
-from harness.board import build
-from harness.clock import recording, stage
-from harness.encoders import cache, shards
-from harness.encoders.batching import by_length
+from harness import instrument
+from harness.embedding_cache import cache, shards
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.multi_vector import MultiVectorEncoder
+from harness.encoders.runtime.batching import by_length
 from harness.encoders.sparse import SparseEncoder
 from harness.environment import limited_threads
-from harness.report import markdown
+from harness.evaluation.timing import TimingPlan, measure
+from harness.instrument import recording, stage
+from harness.leaderboard import build
+from harness.leaderboard.tables import markdown
 from harness.retrievers.dense import Dense
-from harness.runner import TimingPlan, measure
 from harness.types import Corpus, Dataset, DatasetInfo, Qrels, Queries, Record, RetrieverInfo, Strings
 
 N = 300
@@ -232,7 +232,7 @@ def test_another_size_of_batch_has_another_price_and_is_encoded_anew(model, monk
 def test_reading_and_writing_shards_is_no_part_of_the_price(own_cache, monkeypatch):
     """A second of house-keeping, on a clock of the test's own, is in no figure."""
     now = [0.0]
-    monkeypatch.setattr("harness.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("harness.instrument.time.perf_counter", lambda: now[0])
     whole = shards.write
 
     def slow(*arguments):
@@ -317,7 +317,7 @@ def test_the_price_of_the_first_encode_is_paid_again_on_the_clock(model, slow):
 def test_the_price_is_that_of_the_encoding_however_often_it_was_read(model, slow):
     prices = []
     for _ in range(3):
-        with clock.recording() as seen:
+        with instrument.recording() as seen:
             encoder(model).encode(TEXTS, "document")
         prices.append(seen.earlier_s)
     assert prices[0] == 0
@@ -326,7 +326,7 @@ def test_the_price_is_that_of_the_encoding_however_often_it_was_read(model, slow
 
 def test_the_price_is_in_the_stage_of_the_part_of_a_hybrid(model):
     encoder(model).encode(TEXTS, "document")
-    with clock.recording() as seen, clock.part("dense"):
+    with instrument.recording() as seen, instrument.part("dense"):
         encoder(model).encode(TEXTS, "document")
     assert seen.stages["dense/encode"] >= seen.earlier_s > 0
     assert seen.counts["dense/tokens"] > N
@@ -389,7 +389,7 @@ def test_renew_encodes_anew_and_keeps_that(model, own_cache, monkeypatch):
     (path,) = files(own_cache)
     before = path.stat().st_ino
     seen = calls(monkeypatch)
-    with cache.using("renew"), clock.recording() as renewed:
+    with cache.using("renew"), instrument.recording() as renewed:
         encoder(model).encode(TEXTS, "document")
     assert seen == [N]
     assert renewed.earlier_s == 0
@@ -463,7 +463,7 @@ def test_an_encode_that_was_killed_goes_on_after_its_last_whole_shard(model, own
             encoder(model).encode(texts, "document")
     assert len(files(own_cache)) == 1
     seen = calls(monkeypatch)
-    with clock.recording() as again:
+    with instrument.recording() as again:
         found = encoder(model).encode(texts, "document")
     assert seen == [256, 88]
     assert torch.equal(found, whole)

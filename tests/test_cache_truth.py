@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_models import write_dense
 
-from harness.encoders import cache, shards
+from harness.embedding_cache import cache, shards
 from harness.encoders.dense import DenseEncoder
 from harness.types import Strings
 

@@ -457,7 +457,7 @@ def test_validate_checks_settings_too(here, monkeypatch, capsys):
 
 
 def test_a_hybrid_is_as_deep_as_what_is_asked_for(here, monkeypatch):
-    from harness.cli import build
+    from harness.config import build
 
     assert build.composed(["retriever=hybrid", "k=1000"])["retriever"]["depth"] == 1000
     assert build.composed(["retriever=hybrid"])["retriever"]["depth"] == 100

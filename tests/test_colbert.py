@@ -13,11 +13,11 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
-from harness.clock import recording
 from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.errors import ConfigError, RunError, WeightsError
+from harness.evaluation.timing import TimingPlan, measure
+from harness.instrument import recording
 from harness.retrievers.colbert import ColBERT
-from harness.runner import TimingPlan, measure
 from harness.types import Corpus, Dataset, Qrels, Queries, Strings
 
 HIDDEN, WIDTH, QUERY, DOCUMENT = 32, 128, 32, 48

@@ -6,13 +6,14 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from harness.cli import build, settings, tuned
-from harness.cli.conf import conf, options_of
+from harness.cli import tuned
 from harness.cli.train import TrainConfig
 from harness.cli.validate import whole
+from harness.config import build, settings
+from harness.config.conf import conf, options_of
 from harness.errors import ConfigError
+from harness.evaluation.timing import TimingPlan
 from harness.metrics import parse
-from harness.runner import TimingPlan
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Retriever
 

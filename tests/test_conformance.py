@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from api_server import KEY, Provider, serving, vectors_of
 
-from harness.cli import build
-from harness.cli.conf import options_of
+from harness.config import build
+from harness.config.conf import options_of
 from harness.errors import WeightsError
 from harness.types import Corpus, Queries, Retriever
 

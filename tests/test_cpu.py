@@ -15,10 +15,10 @@ from tiny_models import write_dense, write_masked
 from torch import nn
 from transformers import DistilBertConfig, DistilBertModel
 
-from harness import clock
-from harness.encoders import cpu, effort, room
+from harness import instrument
 from harness.encoders.dense import DenseEncoder
-from harness.encoders.slab import Slab
+from harness.encoders.runtime import cpu, mfu, storage
+from harness.encoders.runtime.slab import Slab
 from harness.encoders.sparse import SparseEncoder
 from harness.types import Strings
 
@@ -106,7 +106,7 @@ def test_a_model_that_is_being_trained_keeps_its_layers(tmp_path, amd):
 
 
 def test_weights_that_memory_would_not_hold_twice_stay_as_they_are(tmp_path, amd, monkeypatch):
-    monkeypatch.setattr(room, "free", lambda: 1000)
+    monkeypatch.setattr(storage, "free", lambda: 1000)
     assert packed_layers(encoded(DenseEncoder, write_dense(tmp_path / "model"))[0]) == []
 
 
@@ -114,7 +114,7 @@ def test_the_record_says_whose_product_it_is(tmp_path, amd, monkeypatch):
     folder = write_dense(tmp_path / "model")
     for theirs, said in ((True, "onednn"), (False, None)):
         monkeypatch.setattr(cpu, "_is_amd", lambda theirs=theirs: theirs)
-        with clock.recording() as seen:
+        with instrument.recording() as seen:
             encoded(DenseEncoder, folder)
         assert seen.facts.get("linear_layers") == said
 
@@ -123,8 +123,8 @@ def test_the_machines_product_is_the_one_that_the_layers_use(amd, monkeypatch):
     seen = []
     product = cpu.product
     monkeypatch.setattr(cpu, "product", lambda weight: seen.append(weight.shape) or product(weight))
-    assert effort.peak("cpu", torch.float32) > 0
-    assert effort.peak("cpu", torch.bfloat16) > 0
+    assert mfu.peak("cpu", torch.float32) > 0
+    assert mfu.peak("cpu", torch.bfloat16) > 0
     assert seen == [(1024, 1024)]
 
 

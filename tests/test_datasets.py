@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness import metrics
-from harness.cli import build
+from harness.config import build
 from harness.datasets import beir, folder, judgements, rows, stdlib, texts
 from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Run

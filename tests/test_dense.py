@@ -16,12 +16,12 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer
 
 from harness import __main__
-from harness.board import build as build_board
-from harness.cli import build
-from harness.clock import recording
-from harness.encoders.batching import batches
+from harness.config import build
 from harness.encoders.dense import DenseEncoder
+from harness.encoders.runtime.batching import batches
 from harness.errors import ConfigError
+from harness.instrument import recording
+from harness.leaderboard import build as build_board
 from harness.retrievers.dense import Dense
 from harness.store import Store
 from harness.types import Corpus, Queries, Strings

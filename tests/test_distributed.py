@@ -20,16 +20,16 @@ import pytest
 import Stemmer
 from hydra.errors import MissingConfigException
 
-from harness import clock
-from harness.cli import build
-from harness.cli.conf import options_of
-from harness.cli.wording import explained
+from harness import instrument
+from harness.config import build
+from harness.config.conf import options_of
+from harness.config.wording import explained
 from harness.distributed import Sharded
 from harness.distributed.shipping import edges, packed, surroundings, unpacked
 from harness.distributed.worker import Answer
-from harness.encoders.words import Words
 from harness.errors import ConfigError
 from harness.retrievers.bm25 import BM25
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Phase, Queries, Run, Strings
 
 FAMILIES = ("bm25", "splade", "dense", "colbert")
@@ -132,7 +132,7 @@ def in_parts(data, n, k):
     """BM25 over n parts with the statistics of the whole, each part's run moved to its place and all put together."""
     cuts = edges(len(data.corpus), n)
     parts = [data.corpus[start:stop] for start, stop in pairwise(cuts)]
-    retrievers = [BM25(Words()) for _ in parts]
+    retrievers = [BM25(Tokenizer()) for _ in parts]
     first, *others = [one.statistics(part) for one, part in zip(retrievers, parts, strict=True)]
     docs, scores = [], []
     for start, one, part in zip(cuts[:-1], retrievers, parts, strict=True):
@@ -146,7 +146,7 @@ def in_parts(data, n, k):
 
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_parts_with_the_statistics_of_the_whole_score_as_the_whole(data, n):
-    whole = BM25(Words())
+    whole = BM25(Tokenizer())
     whole.index(data.corpus)
     expected, run = whole.search(data.queries, 10), in_parts(data, n, 10)
     np.testing.assert_array_equal(run.docs, expected.docs)
@@ -155,7 +155,7 @@ def test_parts_with_the_statistics_of_the_whole_score_as_the_whole(data, n):
 
 def test_parts_with_statistics_of_their_own_do_not(data):
     half = data.corpus[: len(data.corpus) // 2]
-    alone, whole = BM25(Words()), BM25(Words())
+    alone, whole = BM25(Tokenizer()), BM25(Tokenizer())
     alone.index(half)
     whole.use(whole.statistics(data.corpus))
     whole.index(half)
@@ -163,9 +163,9 @@ def test_parts_with_statistics_of_their_own_do_not(data):
 
 
 def test_merged_statistics_are_those_of_the_whole_in_the_same_order(data):
-    whole = BM25(Words()).statistics(data.corpus)
+    whole = BM25(Tokenizer()).statistics(data.corpus)
     cuts = edges(len(data.corpus), 4)
-    first, *others = [BM25(Words()).statistics(data.corpus[a:b]) for a, b in pairwise(cuts)]
+    first, *others = [BM25(Tokenizer()).statistics(data.corpus[a:b]) for a, b in pairwise(cuts)]
     merged = first.merged(others)
     assert merged.terms.equals(whole.terms)
     np.testing.assert_array_equal(merged.df, whole.df)
@@ -173,9 +173,9 @@ def test_merged_statistics_are_those_of_the_whole_in_the_same_order(data):
 
 
 def test_words_counted_for_the_statistics_are_not_counted_again(data, monkeypatch):
-    retriever, calls = BM25(Words()), []
-    fit = Words.fit
-    monkeypatch.setattr(Words, "fit", lambda self, texts: (calls.append(len(texts)), fit(self, texts))[1])
+    retriever, calls = BM25(Tokenizer()), []
+    fit = Tokenizer.fit
+    monkeypatch.setattr(Tokenizer, "fit", lambda self, texts: (calls.append(len(texts)), fit(self, texts))[1])
     retriever.use(retriever.statistics(data.corpus))
     retriever.index(data.corpus)
     assert calls == [300]
@@ -226,13 +226,13 @@ def test_a_hybrid_may_have_sharded_parts():
 )
 def test_settings_that_cannot_be_are_refused(settings, said):
     with pytest.raises(ConfigError, match=said):
-        Sharded(BM25(Words()), **settings)
+        Sharded(BM25(Tokenizer()), **settings)
 
 
 def test_without_ray_the_extra_is_named(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'retrieval-harness\[ray\]'"):
-        Sharded(BM25(Words())).index(data.corpus)
+        Sharded(BM25(Tokenizer())).index(data.corpus)
 
 
 def test_a_part_is_sent_without_the_rest_of_its_memory():
@@ -259,7 +259,7 @@ def test_an_empty_set_of_queries_can_be_sent():
 def test_a_tokenizer_is_sent_with_its_stemmer_and_its_terms():
     words = Strings(["running houses possibilities", "häuser città nations дома", "abandonnées lopende"])
     for algorithm in Stemmer.algorithms():
-        own = Words(stemmer=algorithm, stop_words=None)
+        own = Tokenizer(stemmer=algorithm, stop_words=None)
         own.fit(words)
         back = pickle.loads(pickle.dumps(own))
         assert back.vocabulary == own.vocabulary
@@ -290,9 +290,9 @@ def phase(wall_s, earlier_s=0.0, elsewhere=False):
 
 def billed(*phases):
     """What a driver that waited no time is billed for these phases, of an actor each."""
-    sharded = Sharded(BM25(Words()))
+    sharded = Sharded(BM25(Tokenizer()))
     sharded._homes = {shard: f"actor {shard}" for shard in range(len(phases))}
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         sharded._bill([Answer(None, one, {}) for one in phases], "encode")
     return seen.phase()
 

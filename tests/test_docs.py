@@ -12,8 +12,9 @@ import yaml
 from mteb_tasks import evaluated
 from readme_blocks import README, block, generated
 
-from harness.cli import JOBS, build, read
-from harness.cli.conf import conf, options_of
+from harness.cli import JOBS, read
+from harness.config import build
+from harness.config.conf import conf, options_of
 from harness.gate.baseline import read as read_baseline
 from harness.interop.mteb import task_of
 from harness.metrics import parse

@@ -15,10 +15,12 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from harness import clock
-from harness.encoders import batching, cache, cpu, effort, model, room
-from harness.encoders.ahead import Ahead
+from harness import instrument
+from harness.embedding_cache import cache
+from harness.encoders import model
 from harness.encoders.dense import DenseEncoder
+from harness.encoders.runtime import batching, cpu, mfu, storage
+from harness.encoders.runtime.prefetch import Ahead
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import ConfigError, RunError
 from harness.types import Strings
@@ -188,7 +190,7 @@ def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_vectors(folder
         return run(self, loaded, features, side)
 
     monkeypatch.setattr(DenseEncoder, "_run", crowded)
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         found = encoder(folder).encode(TEXTS, "document")
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
     assert sum(size > 60 for size in sizes) <= 2, "it remembers what fits"
@@ -215,12 +217,12 @@ def test_operations_are_those_that_torch_counts(folder, monkeypatch):
         with FlopCounterMode(display=False) as counter:
             loaded[0].model(**features)
         pooler = 2 * n * 32 * 32  # it sees a text once, and its vector is not used
-        ours = effort.flops(effort.weights_per_token(loaded), np.full(n, length))
+        ours = mfu.flops(mfu.weights_per_token(loaded), np.full(n, length))
         assert ours == counter.get_total_flops() - pooler
 
 
 def test_the_record_says_how_much_was_padding_and_how_near_the_machines_product_it_came(folder):
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         encoder(folder).encode(TEXTS, "document")
     phase = seen.phase()
     tokens = batching.token_counts(encoder(folder)._loaded(), list(TEXTS))
@@ -228,7 +230,7 @@ def test_the_record_says_how_much_was_padding_and_how_near_the_machines_product_
     assert phase.padding_share == phase.counts["padding"] / (phase.counts["padding"] + tokens.sum())
     assert 0 < phase.padding_share < 0.3
     assert phase.gemm_share == phase.counts["flops"] / phase.counts["gemm_flops"] > 0
-    with clock.recording() as again:
+    with instrument.recording() as again:
         encoder(folder).encode(TEXTS, "document")
     assert again.earlier_s > 0
     assert again.phase().gemm_share == phase.gemm_share, "kept with the vectors"
@@ -242,8 +244,8 @@ def test_the_comparison_is_no_part_of_what_is_timed(folder, monkeypatch):
         time.sleep(1.5)
         return 1e9
 
-    monkeypatch.setattr(effort, "peak", slow)
-    with clock.recording() as seen:
+    monkeypatch.setattr(mfu, "peak", slow)
+    with instrument.recording() as seen:
         own.encode(TEXTS, "query")
     assert seen.wall_s < 1.5
     assert seen.stages["encode"] < 1.5
@@ -251,7 +253,7 @@ def test_the_comparison_is_no_part_of_what_is_timed(folder, monkeypatch):
 
 
 def test_a_few_texts_are_not_weighed(folder):
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         encoder(folder).encode(TEXTS[:5], "query")
     assert "flops" not in seen.phase().counts
     assert seen.phase().gemm_share is None
@@ -334,16 +336,16 @@ def test_several_devices_encode_at_once_to_the_same_vectors(folder, expected, mo
     monkeypatch.setattr(cache, "_LEAST", 10)
     own = encoder(folder, device=["cpu", "cpu"])
     own.load()
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         found = own.encode(TEXTS, "document")
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
     one = encoder(folder)
-    with clock.recording() as alone, cache.using("off"):
+    with instrument.recording() as alone, cache.using("off"):
         one.encode(TEXTS, "document")
     assert seen.counts["tokens"] == alone.counts["tokens"]
     assert seen.counts["texts"] == 300
     assert len(list(own_cache.rglob("*.safetensors"))) == 5
-    with clock.recording() as again:
+    with instrument.recording() as again:
         assert torch.equal(own.encode(TEXTS, "document"), found)
     assert again.earlier_s > 0
     processes = own._workers._pool._processes.copy()
@@ -386,7 +388,7 @@ def test_vectors_that_memory_would_not_hold_lie_in_a_file_without_a_name(own_cac
     found = encoder(folder, cache=False).encode(TEXTS, "document")
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
     assert list(own_cache.iterdir()) == []
-    half = room.empty((10, 4), torch.device("cpu"), torch.float16)
+    half = storage.empty((10, 4), torch.device("cpu"), torch.float16)
     half[:] = 1
     assert half.sum() == 40
 

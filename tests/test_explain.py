@@ -7,11 +7,11 @@ import pytest
 from collections_made import write_beir
 
 from harness import __main__
-from harness.cli import build
-from harness.cli.conf import options_of
 from harness.cli.explain import Answer, Explained, explain
+from harness.config import build
+from harness.config.conf import options_of
 from harness.errors import ConfigError
-from harness.report import explanation
+from harness.leaderboard.tables import explanation
 from harness.types import Explanation
 
 ADDITIVE = ["bm25", "bm25_rank_bm25", "splade_tiny", "colbert_minilm"]

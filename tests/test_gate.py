@@ -11,10 +11,10 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from harness import __main__, stats
-from harness.ci import github, junit, text
 from harness.errors import ConfigError, UndecidedError
 from harness.gate import MACRO, Baseline, Finding, Policy, gate, matched, policy, verdict
 from harness.gate import baseline as accepted
+from harness.gate.ci import github, junit, text
 from harness.gate.cost import per_document, per_query
 from harness.store import Store
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
@@ -550,7 +550,7 @@ def test_a_bad_policy_is_refused(here, monkeypatch, capsys, content, said):
 
 
 def test_the_policy_in_conf_is_the_codes_own():
-    from harness.cli.conf import conf
+    from harness.config.conf import conf
 
     assert policy.read([conf() / "gate.yaml"]) == Policy()
 

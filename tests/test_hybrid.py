@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import __main__
-from harness.clock import recording
-from harness.encoders.words import Words
 from harness.errors import ConfigError
+from harness.instrument import recording
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.hybrid import Hybrid, convex, rrf
 from harness.store import Store
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Queries, Run
 
 Rankings = list[list[str]]
@@ -513,7 +513,7 @@ def test_a_hybrid_names_its_own_stage() -> None:
 
 
 def test_a_hybrid_of_real_retrievers_answers_singly_as_in_a_batch_and_nothing_to_nothing() -> None:
-    parts = {"stemmed": BM25(Words()), "plain": BM25(Words(stemmer=None, stop_words=None))}
+    parts = {"stemmed": BM25(Tokenizer()), "plain": BM25(Tokenizer(stemmer=None, stop_words=None))}
     hybrid = Hybrid(parts, rrf, depth=3)
     hybrid.index(Corpus(["a", "b", "c", "d"], ["cats and dogs", "the cat", "", "dog cat"]))
     asked = Queries(["1", "2", "3", "4"], ["cat", "", "elephant", "the dogs"])

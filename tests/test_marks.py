@@ -5,8 +5,8 @@ import pytest
 from test_board import cell, forums, row
 
 from harness import stats
-from harness.board import build
 from harness.errors import ConfigError
+from harness.leaderboard import build
 from harness.types import PerQuery
 
 

@@ -8,11 +8,12 @@ import pytest
 from mteb_tasks import rows_of, write
 
 import harness
-from harness.cli import build, read
+from harness.cli import read
 from harness.cli.run import main as run
+from harness.config import build
 from harness.errors import ConfigError, DataError
+from harness.evaluation.timing import TimingPlan, measure
 from harness.interop.mteb import load, registry, task_of, texts
-from harness.runner import TimingPlan, measure
 from harness.store import Store
 
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)

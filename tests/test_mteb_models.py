@@ -9,11 +9,11 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from tiny_models import write_dense, write_masked
 
-from harness.cli import build
+from harness.config import build
 from harness.errors import ConfigError, WeightsError
+from harness.evaluation.timing import TimingPlan, measure
 from harness.interop.mteb import Retriever, SearchModel, load, names, task_of
 from harness.metrics import parse, score
-from harness.runner import TimingPlan, measure
 from harness.types import Corpus, Dataset, Qrels, Queries
 
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)

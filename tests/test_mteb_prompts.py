@@ -6,8 +6,8 @@ import pytest
 from mteb_tasks import rows_of, write
 from tiny_models import write_dense
 
-from harness.cli import build
 from harness.cli.run import main as run
+from harness.config import build
 from harness.errors import ConfigError
 from harness.interop.mteb import prompts, registry
 from harness.interop.mteb.prompts import prompt

@@ -9,12 +9,12 @@ from datetime import timedelta
 import pytest
 from mteb_tasks import evaluated, rows_of, write
 
-from harness.board import build as board_of
-from harness.board.published import beside
 from harness.cli import benchmark, read
 from harness.cli.run import main as run
 from harness.interop.mteb import SearchModel, names, registry, results, task_of
 from harness.interop.mteb.benchmark import aggregates, cells
+from harness.leaderboard import build as board_of
+from harness.leaderboard.published import beside
 from harness.store import Store
 from harness.types import DatasetInfo, Record, RetrieverInfo
 
@@ -256,7 +256,7 @@ def test_a_collection_that_only_has_a_public_name_is_no_task_of_mtebs(data, tmp_
 
 def test_a_result_of_the_adapter_and_of_the_export_agree(held, exported, data):
     """One retriever, by mteb.evaluate and by our own record."""
-    from harness.cli import build
+    from harness.config import build
 
     retriever = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
     theirs = evaluated(SearchModel(retriever), task_of("NFCorpus", str(data / "nfcorpus")))

@@ -9,8 +9,8 @@ from mteb_tasks import evaluated, scores
 from tiny_models import write_dense
 
 from harness import metrics
-from harness.cli import build
-from harness.encoders import cache
+from harness.config import build
+from harness.embedding_cache import cache
 from harness.encoders.dense import DenseEncoder
 from harness.errors import DataError, RunError, WeightsError
 from harness.interop.mteb import Retriever, SearchModel, task_of

@@ -18,8 +18,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from harness import stats
-from harness.board import build
-from harness.report import html
+from harness.leaderboard import build
+from harness.leaderboard.page import html
 from harness.store import Store
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
 
@@ -555,7 +555,7 @@ def test_two_rows_are_compared_in_scores_and_configuration(page):
 
 
 def test_slices_are_those_of_the_board(page, results):
-    from harness.board.slices import slices
+    from harness.leaderboard.slices import slices
 
     boards, scores = boards_of(results)
     page.choose("#slice", "beta")

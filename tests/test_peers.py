@@ -8,14 +8,14 @@ from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 
 from harness import weights
-from harness.cli import build
+from harness.config import build
 from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import WeightsError
+from harness.evaluation.timing import TimingPlan, measure
 from harness.interop.mteb import task_of
 from harness.retrievers.colbert import ColBERT
 from harness.retrievers.splade import Splade
-from harness.runner import TimingPlan, measure
 from harness.types import Corpus, Dataset, Qrels, Queries
 
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import build
+from harness.config import build
 from harness.metrics import parse, score
 from harness.store import Store
 

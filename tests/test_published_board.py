@@ -6,13 +6,14 @@ import json
 import pytest
 from test_board import cell
 
-from harness.board import build
-from harness.board.published import beside, figures
-from harness.cli.conf import options_of
+from harness.config.conf import options_of
 from harness.errors import ConfigError
-from harness.report import csv as csv_form
-from harness.report import html, latex, published
-from harness.report import json as json_form
+from harness.leaderboard import build
+from harness.leaderboard.page import html
+from harness.leaderboard.published import beside, figures
+from harness.leaderboard.tables import csv as csv_form
+from harness.leaderboard.tables import json as json_form
+from harness.leaderboard.tables import latex, published
 from harness.types import PublishedFigures
 
 TASKS = {

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.cli import build
+from harness.config import build
 from harness.errors import ConfigError
+from harness.evaluation.timing import TimingPlan, measure
 from harness.metrics import parse, score
 from harness.retrievers.dense import Dense
-from harness.runner import TimingPlan, measure
 from harness.search import dense
 from harness.search.ann import Faiss
 from harness.search.quantised import Binary, Int8

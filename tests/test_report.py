@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from harness import __main__
-from harness.board import build
 from harness.gate.baseline import accept
-from harness.report import csv as csv_form
-from harness.report import json as json_form
-from harness.report import latex, markdown, pareto, terminal
+from harness.leaderboard import build, pareto
+from harness.leaderboard.tables import csv as csv_form
+from harness.leaderboard.tables import json as json_form
+from harness.leaderboard.tables import latex, markdown, terminal
 from harness.store import Store
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from sentence_transformers import CrossEncoder as Peer
 
-from harness.cli import build
-from harness.clock import recording
+from harness.config import build
 from harness.encoders.cross import CrossEncoder
 from harness.errors import ConfigError, RunError, WeightsError
+from harness.instrument import recording
 from harness.metrics import parse, score
-from harness.retrievers.rerank import Cross, Rerank
+from harness.retrievers.rerank import CrossEncoderScorer, Rerank
 from harness.types import Corpus, Dataset, Qrels, Queries, Strings
 
 STEPS, TRIPLETS, LENGTH = 200, 2, 64
@@ -85,7 +85,9 @@ def retriever(name, *overrides):
 
 def reranked(folder, dataset, depth=10):
     """With twice the tokens that it was trained on."""
-    found = Rerank(retriever("bm25"), Cross(CrossEncoder(str(folder), device="cpu", max_length=2 * LENGTH)), depth)
+    found = Rerank(
+        retriever("bm25"), CrossEncoderScorer(CrossEncoder(str(folder), device="cpu", max_length=2 * LENGTH)), depth
+    )
     found.index(dataset.corpus)
     return found.search(dataset.queries, depth)
 
@@ -155,7 +157,7 @@ def test_the_candidates_are_the_first_stages_and_no_others(untrained, slice_of_s
 
 
 def test_less_depth_than_k_is_said_and_gives_the_depth(untrained, slice_of_scifact, caplog):
-    found = Rerank(retriever("bm25"), Cross(CrossEncoder(str(untrained), device="cpu")), depth=3)
+    found = Rerank(retriever("bm25"), CrossEncoderScorer(CrossEncoder(str(untrained), device="cpu")), depth=3)
     found.index(slice_of_scifact.corpus)
     with caplog.at_level(logging.WARNING), recording() as recorder:
         run = found.search(slice_of_scifact.queries[:2], 10)
@@ -174,7 +176,7 @@ def test_a_depth_of_nothing_is_refused():
 
 def test_a_model_of_several_labels_is_refused_before_anything_is_searched(models, tmp_path):
     made(models, tmp_path, labels=3)
-    found = Rerank(retriever("bm25"), Cross(CrossEncoder(str(tmp_path), device="cpu")))
+    found = Rerank(retriever("bm25"), CrossEncoderScorer(CrossEncoder(str(tmp_path), device="cpu")))
     with pytest.raises(WeightsError, match="has 3 labels; a reranker gives one score a pair"):
         found.index(Corpus(["d"], ["text"]))
 
@@ -183,7 +185,7 @@ def test_an_encoder_without_a_head_is_refused(models, slice_of_scifact):
     """transformers would give it random weights, and it would rank at random."""
     encoder = CrossEncoder(str(models / "all-MiniLM-L6-v2"), device="cpu")
     with pytest.raises(WeightsError, match="no head that scores pairs, so its scores would be random; give one, such"):
-        Rerank(retriever("bm25"), Cross(encoder), depth=3).index(slice_of_scifact.corpus)
+        Rerank(retriever("bm25"), CrossEncoderScorer(encoder), depth=3).index(slice_of_scifact.corpus)
 
 
 def test_a_score_that_is_no_number_is_an_error(trained, monkeypatch):
@@ -233,7 +235,10 @@ def test_a_hybrid_can_be_the_first_stage(models):
 
 
 def test_the_bytes_of_both_stages_count(untrained, slice_of_scifact):
-    first, found = retriever("bm25"), Rerank(retriever("bm25"), Cross(CrossEncoder(str(untrained), device="cpu")))
+    first, found = (
+        retriever("bm25"),
+        Rerank(retriever("bm25"), CrossEncoderScorer(CrossEncoder(str(untrained), device="cpu"))),
+    )
     for one in (first, found):
         one.index(slice_of_scifact.corpus)
     assert found.nbytes() == first.nbytes() + slice_of_scifact.corpus.texts.arrow.nbytes

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 from collections_made import write_beir
 
-from harness.cli import build, read
+from harness.cli import read
 from harness.cli.run import main as run
+from harness.config import build
 from harness.errors import ConfigError, RunError
+from harness.evaluation.timing import TimingPlan, measure
 from harness.metrics import parse, score
 from harness.retrievers.hybrid import Hybrid, rrf
 from harness.retrievers.rerank import Rerank
 from harness.retrievers.run_file import RunFile
-from harness.runner import TimingPlan, measure
 from harness.store import Store
 from harness.types import Corpus, Dataset, Qrels, Queries
 

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from harness import clock
+from harness import instrument
 from harness.errors import ConfigError, RunError
-from harness.runner import TimingPlan, cell_key, measure, without_self_hits
+from harness.evaluation.timing import TimingPlan, cell_key, measure, without_self_hits
 from harness.types import Corpus, Dataset, Qrels, Queries, Run, Strings
 
 PLAN = TimingPlan(warmup_documents=2, repeats=3, latency_queries=2)
@@ -20,9 +20,9 @@ class Fixed:
         self.indexed, self.searched, self.score = [], [], score
 
     def index(self, corpus):
-        with clock.stage("encode"):
-            clock.count("tokens", 7 * len(corpus))
-        clock.fact("device", "cpu")
+        with instrument.stage("encode"):
+            instrument.count("tokens", 7 * len(corpus))
+        instrument.fact("device", "cpu")
         self.corpus = corpus
         self.indexed.append(len(corpus))
 
@@ -78,9 +78,9 @@ def test_repeats_end_when_enough_time_was_spent():
 
 
 def test_stages_hold_their_own_time_and_not_that_of_stages_inside():
-    with clock.recording() as seen, clock.stage("outer"):
+    with instrument.recording() as seen, instrument.stage("outer"):
         time.sleep(0.02)
-        with clock.stage("inner"):
+        with instrument.stage("inner"):
             time.sleep(0.05)
     phase = seen.phase()
     assert phase.stages["inner"] >= 0.05
@@ -162,13 +162,13 @@ def test_a_folder_of_weights_is_known_by_its_content_under_a_bare_name_too(tmp_p
 
 
 def test_the_parts_of_a_hybrid_are_told_apart_in_the_record():
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         for name in ("one", "two"):
-            with clock.part(name), clock.stage("encode"):
-                clock.count("texts", 4)
-                clock.fact("device", name)
-        with clock.part("two"):
-            clock.count("truncated", 1)
+            with instrument.part(name), instrument.stage("encode"):
+                instrument.count("texts", 4)
+                instrument.fact("device", name)
+        with instrument.part("two"):
+            instrument.count("truncated", 1)
     assert set(seen.stages) == {"one/encode", "two/encode"}
     assert seen.counts == {"one/texts": 4, "two/texts": 4, "two/truncated": 1}
     assert seen.facts == {"one/device": "one", "two/device": "two"}
@@ -177,7 +177,7 @@ def test_the_parts_of_a_hybrid_are_told_apart_in_the_record():
 
 def test_a_long_text_counts_as_truncated_and_its_tokens_up_to_the_limit(minilm):
     corpus = Corpus(["short", "long"], ["a few words", "word " * 1000])
-    with clock.recording() as seen:
+    with instrument.recording() as seen:
         minilm.index(corpus)
     phase = seen.phase()
     assert phase.counts["truncated"] == 1

@@ -16,7 +16,7 @@ import torch
 from safetensors import safe_open
 
 from harness import __main__, files
-from harness.encoders import shards, tensors
+from harness.embedding_cache import shards, tensors
 from harness.errors import StoreError
 from harness.types import Phase
 

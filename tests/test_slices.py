@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from test_board import cell
 
-from harness.board import build
-from harness.board.slices import slices
-from harness.cli.build import composed, construct
+from harness.config.build import composed, construct
+from harness.leaderboard import build
+from harness.leaderboard.slices import slices
 from harness.metrics import parse, score
 from harness.store import asked, ranked
 from harness.types import Corpus, Dataset, PerQuery, Qrels, Queries, Run

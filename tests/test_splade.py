@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
 from harness import weights
-from harness.cli import build
-from harness.clock import recording
+from harness.config import build
 from harness.encoders import splade_head
 from harness.encoders.sparse import SparseEncoder, TokenWeights
 from harness.encoders.splade_head import FusedPooling
 from harness.errors import ConfigError, RunError, WeightsError
+from harness.instrument import recording
 from harness.retrievers.splade import Splade
 from harness.search.postings import Postings, Sparse
 from harness.types import Corpus, Queries, Strings

@@ -11,8 +11,9 @@ import pytest
 from collections_made import write_beir
 
 from harness import __main__, environment
-from harness.cli import build, synthesize
-from harness.cli.conf import options_of
+from harness.cli import synthesize
+from harness.config import build
+from harness.config.conf import options_of
 from harness.datasets import beir
 from harness.errors import ConfigError
 from harness.train import triplets

@@ -31,7 +31,7 @@ from chat_server import (
 )
 
 from harness.cli import synthesize
-from harness.encoders import requests
+from harness.providers import requests
 from harness.train import triplets
 
 OUTPUT = Path("made/zoo.parquet")

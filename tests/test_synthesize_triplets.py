@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.cli import build
+from harness.config import build
 from harness.errors import ConfigError, DataError
 from harness.train import triplets
 from harness.train.negatives import Mined, Random, extended, filled

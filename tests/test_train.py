@@ -16,8 +16,8 @@ from trainable import write_ciphered
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness import __main__
-from harness.cli import build
 from harness.cli.tuned import Place, configs
+from harness.config import build
 from harness.datasets import folder
 from harness.metrics import parse, score
 from harness.store import Store

@@ -15,7 +15,7 @@ import huggingface_hub.constants
 import pytest
 
 from harness import weights
-from harness.cli import build
+from harness.config import build
 from harness.errors import WeightsError
 from harness.weights import Package, Weights, find
 

@@ -16,8 +16,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from harness.cli import chosen, say
-from harness.cli.conf import conf
 from harness.cli.remeasure import run
+from harness.config.conf import conf
 from harness.errors import ConfigError, UndecidedError
 
 if TYPE_CHECKING:

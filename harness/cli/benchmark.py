@@ -48,7 +48,7 @@ def render(name: str, records: "Iterable[Record]", width: int, color: bool) -> s
     from rich.text import Text
 
     from harness.interop.mteb.benchmark import aggregates
-    from harness.report import terminal
+    from harness.leaderboard.tables import terminal
 
     found = aggregates(name, records)
     columns = list(dict.fromkeys(key for one in found for key in one.scores))
@@ -78,7 +78,8 @@ def show(words: Sequence[str], code: int) -> None:
     flags = [word for word in words if word.startswith("-") and not word.startswith(("-m", "--multirun", "--config-d"))]
     if "experiment=mteb" not in words or name is None or flags or code not in (0, 1):
         return
-    from harness.cli import build, chosen
+    from harness.cli import chosen
+    from harness.config import build
     from harness.store import Store
 
     try:

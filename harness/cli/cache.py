@@ -14,7 +14,7 @@ from harness.cli import amount, say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.encoders.shelf import Shard
+    from harness.embedding_cache.contents import Shard
 
 _CHOICES = "--older-than DAYS, --max-gb N, --model TEXT, --damaged, --elsewhere, --all"
 _HEADINGS = ["model", "encoder", "side", "dtype", "settings", "shards", "texts", "MB", "last used", "made"]
@@ -44,9 +44,9 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from harness.encoders import shards, shelf
+    from harness.embedding_cache import contents, shards
 
-    groups = [_group(folder, held) for folder, held in shelf.contents().items()]
+    groups = [_group(folder, held) for folder, held in contents.contents().items()]
     groups.sort(key=lambda group: (group["model"], group["encoder"], group["folder"]))
     if options.json:
         print(json.dumps(groups, indent=2, sort_keys=True))
@@ -88,7 +88,7 @@ def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
 def _table(groups: Sequence[Mapping[str, Any]]) -> str:
     from rich.console import Console
 
-    from harness.report import figures, terminal
+    from harness.leaderboard.tables import figures, terminal
 
     rows = [
         [
@@ -123,30 +123,30 @@ def _bytes(groups: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _counted(n: int, nbytes: int) -> str:
-    from harness.report import figures
+    from harness.leaderboard.tables import figures
 
     size = f"{figures.amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{figures.amount(nbytes / 1e6)} MB"
     return f"{n:,} shard{'' if n == 1 else 's'}, {size}"
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from harness.encoders import shards, shelf
+    from harness.embedding_cache import contents, shards
 
     narrowed = (options.older_than, options.max_gb, options.model)
     if not (options.all or options.damaged or options.elsewhere or any(value is not None for value in narrowed)):
         raise ConfigError(f"say which embeddings to remove: {_CHOICES}; see what there is: harness cache list")
-    choice = shelf.Choice(
-        older_than_s=None if options.older_than is None else options.older_than * shelf.DAY_S,
+    choice = contents.Choice(
+        older_than_s=None if options.older_than is None else options.older_than * contents.DAY_S,
         model=options.model,
         damaged=options.damaged,
         elsewhere=options.elsewhere,
         most_bytes=None if options.max_gb is None else options.max_gb * 1e9,
     )
-    held = [shard for own in shelf.contents().values() for shard in own]
-    chosen, stale = choice.of(held, time.time()), shelf.stale()
+    held = [shard for own in contents.contents().values() for shard in own]
+    chosen, stale = choice.of(held, time.time()), contents.stale()
     if not options.dry_run:
         try:
-            shelf.remove([*(shard.path for shard in chosen), *stale])
+            contents.remove([*(shard.path for shard in chosen), *stale])
         except OSError as error:
             raise ConfigError(f"{error.filename} cannot be removed: {error.strerror}") from None
     freed, kept = sum(shard.nbytes for shard in chosen), sum(shard.nbytes for shard in held)

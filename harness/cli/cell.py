@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli import build, job, say, settings
+from harness.cli import job, say
 from harness.cli.progress import listener
-from harness.clock import listening, peak_memory
-from harness.encoders import cache
+from harness.config import build, settings
+from harness.embedding_cache import cache
 from harness.errors import ConfigError
+from harness.evaluation.timing import Measured, TimingPlan, cell_key, measure, parse_metrics
+from harness.instrument import listening, peak_memory
 from harness.metrics import METRIC_VERSION
-from harness.runner import Measured, TimingPlan, cell_key, measure, parse_metrics
 from harness.store import Store, asked, ranked
 from harness.types import Dataset, DatasetInfo, PerQuery, Record, RetrieverInfo
 

@@ -47,9 +47,9 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from harness.board.compare import compare
+    from harness.leaderboard.compare import compare
+    from harness.leaderboard.tables import comparison
     from harness.metrics import parse
-    from harness.report import comparison
     from harness.store import Store
 
     options.metric = str(parse(options.metric))
@@ -119,9 +119,9 @@ def _by_name(name: str, records: "Sequence[Record]") -> "list[Record]":
 
 
 def _recommend(options: argparse.Namespace) -> int:
-    from harness.board import build
-    from harness.board.recommend import recommend
-    from harness.report import recommendation
+    from harness.leaderboard import build
+    from harness.leaderboard.recommend import recommend
+    from harness.leaderboard.tables import recommendation
     from harness.store import Store
 
     store = Store(options.results)

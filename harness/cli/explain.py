@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.cli import build, say
+from harness.cli import say
 from harness.cli.cell import checked_config
 from harness.cli.progress import listener
-from harness.clock import listening
+from harness.config import build
 from harness.errors import ConfigError
+from harness.instrument import listening
 from harness.types import Corpus, Dataset, Explains, Explanation, Queries
 
 _KEYS = ("query", "doc", "top")

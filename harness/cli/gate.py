@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import chosen, remeasure, say
 from harness.cli.chosen import BASELINE
-from harness.cli.conf import conf
+from harness.config.conf import conf
 from harness.errors import ConfigError, StoreError, UndecidedError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def decided(
 
 def _say_stale(candidates: "Sequence[Record]") -> None:
     """Records of other code than this checkout's; of a retriever of the user's own that cannot be told from here."""
-    from harness.cli.build import modules
+    from harness.config.build import modules
     from harness.environment import code_hash
 
     ours = [record for record in candidates if not modules(record.retriever.config)]
@@ -108,8 +108,8 @@ def _check_rules(rules: "Policy", baseline: "Baseline") -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from harness.ci import text
     from harness.gate import Finding, verdict
+    from harness.gate.ci import text
 
     rules = policy_of(options.policy)
     baseline = options.baseline or options.results / BASELINE
@@ -145,7 +145,7 @@ def _check_names(options: argparse.Namespace, baseline: Path) -> None:
 
 
 def _write(found: "Verdict", options: argparse.Namespace) -> None:
-    from harness.ci import github, junit
+    from harness.gate.ci import github, junit
     from harness.store import write
 
     if options.junit is not None:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from harness.cli import say
-from harness.clock import Advance
+from harness.instrument import Advance
 
 _WORTH_A_LINE_S = 1.0
 

@@ -15,7 +15,7 @@ from typing import Any
 import harness
 from harness.cli import cache, decide, gate, interop, report, say
 from harness.cli.chosen import show_json
-from harness.cli.conf import conf, options_of
+from harness.config.conf import conf, options_of
 from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\
@@ -112,7 +112,7 @@ def _explain(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from harness.cli.explain import explain
-    from harness.report import explanation
+    from harness.leaderboard.tables import explanation
 
     found = explain(options.words, _folders(options))
     if options.json:

@@ -11,8 +11,8 @@ from harness.cli import benchmark, chosen, say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.board import Board, Scores
-    from harness.board.published import Beside
+    from harness.leaderboard import Board, Scores
+    from harness.leaderboard.published import Beside
     from harness.store import Store
     from harness.types import Record
 
@@ -39,7 +39,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from harness.board import build
+    from harness.leaderboard import build
     from harness.store import Store
 
     _refuse_contradictions(options)
@@ -95,7 +95,7 @@ class _Forms:
 
     def terminal(self) -> str:
         """The board on the terminal, published figures below it when asked for."""
-        from harness.report import published, terminal
+        from harness.leaderboard.tables import published, terminal
 
         width, color = chosen.terminal()
         found = self._published
@@ -106,7 +106,8 @@ class _Forms:
 
     def text(self, form: str) -> str:
         """One of the forms that are text."""
-        from harness.report import csv, html, json, latex, markdown, published
+        from harness.leaderboard.page import html
+        from harness.leaderboard.tables import csv, json, latex, markdown, published
 
         if form == "md":
             found = self._published
@@ -122,7 +123,7 @@ class _Forms:
     @cached_property
     def _published(self) -> "list[Beside] | None":
         """Published figures where they are asked for, and those that were imported in any case."""
-        from harness.board.published import beside
+        from harness.leaderboard.published import beside
 
         imported, asked = self._store.published(), self._options.published
         found = beside(self._board, imported, table=asked) if asked or imported else None
@@ -130,7 +131,7 @@ class _Forms:
 
     def picture(self, form: str) -> bytes:
         """The Pareto front as SVG or PNG. Raises `ConfigError` without matplotlib."""
-        from harness.report import pareto
+        from harness.leaderboard import pareto
 
         return pareto.render(self._board, form)
 
@@ -153,7 +154,7 @@ class _Forms:
 
     def check(self) -> int:
         """1 when a file is not what the records give; a picture that is there must show this board."""
-        from harness.report.pareto import digest
+        from harness.leaderboard.pareto import digest
 
         stale = [str(path) for path, content in self.files().items() if not _is(path, content)]
         pictures = [self._options.results / f"pareto.{form}" for form in ("svg", "png")]
@@ -178,7 +179,7 @@ class _Forms:
         )
 
     def _with_block(self, readme: Path) -> str:
-        from harness.report import markdown
+        from harness.leaderboard.tables import markdown
 
         begin, end = "<!-- begin: board -->\n", "<!-- end: board -->"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
@@ -192,7 +193,7 @@ class _Forms:
     @cached_property
     def _boards(self) -> "tuple[dict[str, Board], Scores]":
         """The board of every metric that was measured, the asked one first."""
-        from harness.board import build
+        from harness.leaderboard import build
 
         own = self._board.metric
         others = sorted({name for record in self._records for name in record.metrics} - {own})

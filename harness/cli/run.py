@@ -16,9 +16,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from harness import weights
-from harness.cli import benchmark, build, say, table
+from harness.cli import benchmark, say, table
 from harness.cli.cell import Cell, validated
 from harness.cli.job import run_job
+from harness.config import build
 from harness.environment import THREAD_VARIABLES
 from harness.errors import ConfigError, HarnessError
 from harness.signals import STARTED_BY, end_with_parent

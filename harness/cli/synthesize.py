@@ -12,14 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli import build, say
+from harness.cli import say
 from harness.cli.job import folder_options, run_job
 from harness.cli.progress import listener
-from harness.cli.settings import checked
-from harness.clock import listening, recording
+from harness.config import build
+from harness.config.settings import checked
 from harness.datasets import texts
 from harness.errors import ConfigError
-from harness.report.triplets import render
+from harness.instrument import listening, recording
+from harness.leaderboard.tables.triplets import render
 from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
 from harness.types import Corpus, Dataset
 

@@ -8,8 +8,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from harness.board import Scores, build
-from harness.report import terminal
+from harness.leaderboard import Scores, build
+from harness.leaderboard.tables import terminal
 from harness.store import Store, read_record
 from harness.types import Record
 

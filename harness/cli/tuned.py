@@ -9,7 +9,7 @@ from typing import Any
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from harness.cli import build
+from harness.config import build
 from harness.encoders.model import Model
 from harness.errors import ConfigError
 

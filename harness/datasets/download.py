@@ -9,9 +9,9 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from harness.clock import stage
 from harness.errors import DownloadError
 from harness.files import scratch
+from harness.instrument import stage
 
 _CHUNK = 1 << 20
 _OTHERWISE = "or put the unpacked collection into a folder of collections that data_dir or HARNESS_DATA names"

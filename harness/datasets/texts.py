@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import pyarrow as pa
 
-from harness.clock import stage
 from harness.datasets.rows import Row, rows
 from harness.environment import cache_dir
 from harness.errors import DataError
 from harness.files import temporary
+from harness.instrument import stage
 from harness.types import Fingerprint, Strings, Texts
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew

@@ -13,13 +13,13 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import clock
-from harness.clock import fact, stage
+from harness import instrument
 from harness.distributed import cluster
 from harness.distributed.shipping import edges, packed, recipe, surroundings
 from harness.distributed.worker import Answer
-from harness.encoders import cache
+from harness.embedding_cache import cache
 from harness.errors import ConfigError, HarnessError
+from harness.instrument import fact, stage
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
 
 _TRIES = 3
@@ -134,7 +134,7 @@ class Sharded:
         """Bytes of all shards' indexes."""
         return self._nbytes
 
-    def _each(self, ask: Ask, step: clock.Advance | None = None) -> list[Answer]:
+    def _each(self, ask: Ask, step: instrument.Advance | None = None) -> list[Answer]:
         """The answers of all shards in their order; one whose actor is lost is done anew elsewhere and asked again."""
         ray = cluster.library()
         lost = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError, ray.exceptions.WorkerCrashedError)
@@ -191,9 +191,9 @@ class Sharded:
         whole = max(sum(phase.wall_s for phase in phases) for phases in costs.values())
         spent = max(sum(phase.wall_s - phase.earlier_s for phase in phases) for phases in costs.values())
         cpu_s = sum(answer.phase.cpu_s for answer in found)
-        clock.bill(Phase(wall_s=whole - spent, cpu_s=cpu_s, counts=counts), into, earlier=True)
+        instrument.bill(Phase(wall_s=whole - spent, cpu_s=cpu_s, counts=counts), into, earlier=True)
         if any(answer.phase.elsewhere for answer in found):
-            clock.bill(Phase(wall_s=0, cpu_s=0), into, earlier=True, elsewhere=True)
+            instrument.bill(Phase(wall_s=0, cpu_s=0), into, earlier=True, elsewhere=True)
 
     def _say(self, found: Sequence[Answer], sizes: NDArray[np.int64]) -> None:
         for name, value in found[0].facts.items():

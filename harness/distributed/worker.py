@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness import clock
+from harness import instrument
 from harness.distributed.shipping import Sent, Surroundings, unpacked
-from harness.encoders import cache
+from harness.embedding_cache import cache
 from harness.environment import THREAD_VARIABLES, keep_memory, limited_threads
 from harness.types import Corpus, Phase, Queries
 
@@ -88,6 +88,6 @@ class Worker:
 
 
 def _timed(work: Callable[[], Any], use: cache.Use = "reuse") -> Answer:
-    with cache.using(use), clock.recording() as seen:
+    with cache.using(use), instrument.recording() as seen:
         value = work()
     return Answer(value, seen.phase(), seen.facts)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness import clock
-from harness.encoders import effort
-from harness.encoders.ahead import Ahead
-from harness.encoders.batching import batches, token_counts, tokenizing
+from harness import instrument
 from harness.encoders.model import Model, moved, wait_for
+from harness.encoders.runtime import mfu
+from harness.encoders.runtime.batching import batches, token_counts, tokenizing
+from harness.encoders.runtime.prefetch import Ahead
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.types import Strings
 
@@ -39,7 +39,7 @@ class CrossEncoder(Model):
         wanted, own = np.unique(docs[rows, columns], return_inverse=True)
         texts, asked = documents.take(wanted), list(queries)
         found = np.full(docs.shape, -np.inf, np.float32)
-        with clock.stage("score", total=len(rows)) as step:
+        with instrument.stage("score", total=len(rows)) as step:
             lengths = self._lengths(model, asked, texts, rows, own)
 
             def make(batch: NDArray[np.int64]) -> dict[str, Any]:
@@ -52,19 +52,19 @@ class CrossEncoder(Model):
                         features = make(batch)
                     yield batch, features
 
-            per_token, flops = effort.weights_per_token(model), 0
-            with clock.recording() as seen, closing(Ahead(made())) as ahead:
+            per_token, flops = mfu.weights_per_token(model), 0
+            with instrument.recording() as seen, closing(Ahead(made())) as ahead:
                 for batch, features in ahead:
                     read = features["attention_mask"].sum(dim=1).numpy()
-                    clock.count("padding", int(features["attention_mask"].numel() - read.sum()))
-                    flops += effort.flops(per_token, read)
+                    instrument.count("padding", int(features["attention_mask"].numel() - read.sum()))
+                    flops += mfu.flops(per_token, read)
                     for part, scores in self._room.fitted(lambda own: self._run(model, own), make, batch, features):
                         found[rows[part], columns[part]] = scores
                     step(len(batch))
                 wait_for(model.device)
-            clock.bill(seen.phase(), "score", earlier=False)
-            effort.weigh(model, flops if len(rows) >= effort.WEIGHED else 0, seen.wall_s)
-        clock.count("pairs", len(rows))
+            instrument.bill(seen.phase(), "score", earlier=False)
+            mfu.weigh(model, flops if len(rows) >= mfu.WEIGHED else 0, seen.wall_s)
+        instrument.count("pairs", len(rows))
         if not np.isfinite(found[rows, columns]).all():
             raise RunError(f"the cross-encoder {self._name!r} gave a score that is not a number, or infinite")
         return found
@@ -76,10 +76,10 @@ class CrossEncoder(Model):
         lengths = token_counts(model, queries)[rows] + token_counts(model, texts)[own] - 1
         limit = self._limit(model)
         if limit is not None:
-            clock.count("truncated", int((lengths > limit).sum()))
+            instrument.count("truncated", int((lengths > limit).sum()))
             lengths = np.minimum(lengths, limit)
-        clock.count("texts", len(rows))
-        clock.count("tokens", int(lengths.sum()))
+        instrument.count("texts", len(rows))
+        instrument.count("tokens", int(lengths.sum()))
         return lengths
 
     def _run(self, model: Any, features: dict[str, Any]) -> NDArray[np.float32]:

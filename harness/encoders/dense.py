@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.encoders import room
-from harness.encoders.batching import Rows
-from harness.encoders.shards import Arrays
+from harness.embedding_cache.shards import Arrays
+from harness.encoders.runtime import storage
+from harness.encoders.runtime.batching import Rows
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError
 from harness.types import Strings
@@ -47,7 +47,7 @@ class DenseEncoder(TransformerEncoder):
         for rows, arrays in self._shards(texts, side):
             found = torch.from_numpy(arrays["vectors"])
             if vectors is None:
-                vectors = room.empty((len(texts), found.shape[1]), model.device)
+                vectors = storage.empty((len(texts), found.shape[1]), model.device)
             vectors[torch.from_numpy(rows).to(vectors.device)] = found.to(vectors.device)
         if vectors is None:
             return torch.empty((0, self._dimensions or model.get_embedding_dimension() or 0), device=model.device)

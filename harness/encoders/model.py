@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from harness import clock, weights
-from harness.encoders import backends, cpu
-from harness.encoders.batching import Room
+from harness import instrument, weights
+from harness.encoders.runtime import backends, cpu
+from harness.encoders.runtime.batching import Room
 from harness.errors import ConfigError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -129,22 +129,24 @@ class Model:
 
     def _loaded(self) -> Any:
         if self._model is None:
-            with clock.stage("load"):
+            with instrument.stage("load"):
                 self._model = self._load()
         self._say(self._model)
         return self._model
 
     def _say(self, model: Any) -> None:
         """What belongs in the record."""
-        clock.fact("device", str(model.device))
-        clock.fact("dtype", str(model.dtype).removeprefix("torch."))
-        clock.fact("max_length", self._limit(model))
-        clock.fact("batch_tokens", self._budget(model))
-        clock.fact("backend", self._backend)
-        clock.fact("attention", attention_of(model))
+        instrument.fact("device", str(model.device))
+        instrument.fact("dtype", str(model.dtype).removeprefix("torch."))
+        instrument.fact("max_length", self._limit(model))
+        instrument.fact("batch_tokens", self._budget(model))
+        instrument.fact("backend", self._backend)
+        instrument.fact("attention", attention_of(model))
         if any(map(cpu.packed, model.modules())):
-            clock.fact("linear_layers", "onednn")
-        clock.fact("weights", {"model": self._name, "source": self._found.source, "identity": self._found.identity})
+            instrument.fact("linear_layers", "onednn")
+        instrument.fact(
+            "weights", {"model": self._name, "source": self._found.source, "identity": self._found.identity}
+        )
 
     def _load(self) -> Any:
         from transformers.utils.logging import disable_progress_bar

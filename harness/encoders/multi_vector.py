@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness import clock
-from harness.encoders import room
-from harness.encoders.batching import Rows
+from harness import instrument
+from harness.embedding_cache.shards import Arrays
 from harness.encoders.model import moved
-from harness.encoders.room import spans
-from harness.encoders.shards import Arrays
+from harness.encoders.runtime import storage
+from harness.encoders.runtime.batching import Rows
+from harness.encoders.runtime.storage import spans
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.maxsim import Tokens
@@ -62,12 +62,12 @@ class MultiVectorEncoder(TransformerEncoder):
         starts = np.concatenate([[0], np.cumsum(counts)])
         width = parts[0][1].shape[1] if parts else int(model.get_embedding_dimension() or 0)
         dtype = torch.from_numpy(parts[0][1][:0]).dtype if parts else torch.float32
-        vectors = room.empty((int(starts[-1]), width), model.device, dtype)
+        vectors = storage.empty((int(starts[-1]), width), model.device, dtype)
         while parts:  # each is let go before the next is laid in its place
             rows, found = parts.pop()
             places = torch.from_numpy(spans(starts[rows], counts[rows])).to(vectors.device)
             vectors[places] = torch.from_numpy(found).to(vectors.device)
-        clock.count("vectors", int(starts[-1]))
+        instrument.count("vectors", int(starts[-1]))
         return Tokens(starts, vectors)
 
     def token_names(self, text: str, side: Side) -> list[str]:
@@ -82,7 +82,7 @@ class MultiVectorEncoder(TransformerEncoder):
     def _say(self, model: Any) -> None:
         super()._say(model)
         if self._projection == "none":
-            clock.fact("remark", "Token vectors without a projection, not trained for late interaction")
+            instrument.fact("remark", "Token vectors without a projection, not trained for late interaction")
 
     def _settings(self) -> dict[str, Any]:
         return {"projection": self._projection, "stored": self._stored}

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness import clock, weights
-from harness.encoders.batching import Rows
+from harness import instrument, weights
+from harness.embedding_cache.shards import Arrays
 from harness.encoders.model import moved
-from harness.encoders.room import spans
-from harness.encoders.shards import Arrays
+from harness.encoders.runtime.batching import Rows
+from harness.encoders.runtime.storage import spans
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
@@ -59,7 +59,7 @@ class SparseEncoder(TransformerEncoder):
             terms[places], values[places] = found
         if not np.isfinite(values).all():
             raise RunError(f"the sparse encoder {self._name!r} gave a weight that is not finite")
-        clock.count("terms", len(terms))
+        instrument.count("terms", len(terms))
         return Sparse(starts, terms, values)
 
     def decode(self, vectors: Sparse, row: int, n: int | None = None) -> list[tuple[str, float]]:
@@ -148,14 +148,14 @@ class TokenWeights:
     def encode(self, texts: Strings, side: Side) -> Sparse:
         """One row of the text's different tokens for each text."""
         self._load()
-        with clock.stage("encode", total=len(texts)) as step:
+        with instrument.stage("encode", total=len(texts)) as step:
             settings = {"add_special_tokens": False, "truncation": True}
             rows = self._tokenizer(list(texts), **settings)["input_ids"] if len(texts) else []
             kept = [ids[self._weights[ids] > 0] for ids in (np.unique(np.array(row, np.int32)) for row in rows)]
             step(len(texts))
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in kept], dtype=np.int64)])
         terms = np.concatenate([*kept, np.empty(0, np.int32)]).astype(np.int32)
-        clock.count("texts", len(texts))
+        instrument.count("texts", len(texts))
         return Sparse(starts, terms, self._weights[terms])
 
     def decode_terms(self, terms: NDArray[np.int32]) -> list[str]:
@@ -169,7 +169,7 @@ class TokenWeights:
             return
         from transformers import AutoTokenizer
 
-        with clock.stage("load"):
+        with instrument.stage("load"):
             found = weights.find(self._name, self._package)
             self._tokenizer = AutoTokenizer.from_pretrained(str(found.path), local_files_only=True)
             self._weights = np.ones(len(self._tokenizer), np.float32)

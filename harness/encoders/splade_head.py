@@ -10,7 +10,7 @@ import torch
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import nn
 
-from harness.encoders import cpu
+from harness.encoders.runtime import cpu
 
 _TOKENS = {"cpu": 128, "mps": 1024, "cuda": 8192}  # on a CPU a chunk's logits should stay in its cache
 _LOGITS = 16 << 20  # bytes of them that oneDNN makes anew in each call, which malloc should find in what it keeps

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from harness import clock, environment
-from harness.encoders import batching, cache, effort
-from harness.encoders.ahead import Ahead
-from harness.encoders.batching import Batch, Rows
+from harness import environment, instrument
+from harness.embedding_cache import cache
+from harness.embedding_cache.shards import Arrays
 from harness.encoders.model import Model, attention_of, moved, wait_for
-from harness.encoders.shards import Arrays
-from harness.encoders.slab import Slab
-from harness.encoders.workers import Workers
+from harness.encoders.runtime import batching, mfu
+from harness.encoders.runtime.batching import Batch, Rows
+from harness.encoders.runtime.prefetch import Ahead
+from harness.encoders.runtime.slab import Slab
+from harness.encoders.runtime.workers import Workers
 from harness.types import Strings
 
 Side = Literal["query", "document"]
@@ -65,13 +66,13 @@ class TransformerEncoder(Model):
     def _shards(self, texts: Strings, side: Side) -> Iterator[tuple[Rows, Arrays]]:
         """The numbers of some texts and their arrays, shard by shard, the longest texts first."""
         model = self._loaded()
-        clock.count("texts", len(texts))
-        with clock.stage("encode", total=len(texts)) as step, ExitStack() as opened, self._crew():
+        instrument.count("texts", len(texts))
+        with instrument.stage("encode", total=len(texts)) as step, ExitStack() as opened, self._crew():
 
             def begin(block: list[str]) -> cache.Finish:
                 if self._workers and len(texts) > cache.SHARD:
                     return partial(self._workers.begin(block, side), step)
-                if len(block) < effort.WEIGHED:
+                if len(block) < mfu.WEIGHED:
                     return partial(self.shard, block, side, step=step)
                 ahead = Ahead(self._prepared(model, block, side))
                 opened.callback(ahead.close)
@@ -88,7 +89,7 @@ class TransformerEncoder(Model):
                 ahead=2 * len(self._devices) if self._workers else 1,
             )
         if self._room.tokens is not None:
-            clock.fact("batch_tokens_that_fit", self._room.tokens)
+            instrument.fact("batch_tokens_that_fit", self._room.tokens)
 
     @contextmanager
     def _crew(self) -> Iterator[None]:
@@ -115,24 +116,28 @@ class TransformerEncoder(Model):
         }
 
     def shard(
-        self, texts: list[str], side: Side, ahead: Iterator[Batch] | None = None, step: clock.Advance = clock.ignore
+        self,
+        texts: list[str],
+        side: Side,
+        ahead: Iterator[Batch] | None = None,
+        step: instrument.Advance = instrument.ignore,
     ) -> Arrays:
         """The arrays of one shard's texts; `ahead` gives its batches where they are being made already."""
         model = self._loaded()
-        per_token = effort.weights_per_token(model) if len(texts) >= effort.WEIGHED else (0, 0)
+        per_token = mfu.weights_per_token(model) if len(texts) >= mfu.WEIGHED else (0, 0)
         found: list[tuple[Rows, Any]] = []
         flops, slab = 0, Slab()
-        with clock.recording() as seen:
+        with instrument.recording() as seen:
             for batch in self._prepared(model, texts, side) if ahead is None else ahead:
                 found += map(slab.keep, self._run_batch(model, texts, batch, side))
-                clock.count("tokens", int(batch.lengths.sum()))
-                clock.count("padding", batch.padding)
-                clock.count("truncated", batch.truncated)
-                flops += effort.flops(per_token, batch.lengths)
+                instrument.count("tokens", int(batch.lengths.sum()))
+                instrument.count("padding", batch.padding)
+                instrument.count("truncated", batch.truncated)
+                flops += mfu.flops(per_token, batch.lengths)
                 step(len(batch.rows))
             wait_for(model.device)
-        clock.bill(seen.phase(), "encode", earlier=False)
-        effort.weigh(model, flops, seen.wall_s)
+        instrument.bill(seen.phase(), "encode", earlier=False)
+        mfu.weigh(model, flops, seen.wall_s)
         return self._join(found, len(texts))
 
     def _prepared(self, model: Any, texts: list[str], side: Side) -> Iterator[Batch]:
@@ -184,5 +189,5 @@ class TransformerEncoder(Model):
     def _say(self, model: Any) -> None:
         super()._say(model)
         lengths = {side: self._side_limit(model, side) for side in ("query", "document")}
-        clock.fact("max_length", lengths["query"] if len(set(lengths.values())) == 1 else lengths)
-        clock.fact("prompts", {side: self.prompt(model, side) for side in ("query", "document")})
+        instrument.fact("max_length", lengths["query"] if len(set(lengths.values())) == 1 else lengths)
+        instrument.fact("prompts", {side: self.prompt(model, side) for side in ("query", "document")})

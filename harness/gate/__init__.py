@@ -5,13 +5,13 @@ gate(baseline, matched(baseline.records, records), scores, policy) -> Verdict, w
 
 from collections.abc import Sequence
 
-from harness.board import Scores
 from harness.gate.baseline import Baseline
 from harness.gate.cells import Matched, matched
 from harness.gate.cost import cost
 from harness.gate.findings import MACRO, Finding, Verdict, verdict
 from harness.gate.policy import Policy
 from harness.gate.quality import quality
+from harness.leaderboard import Scores
 from harness.types import Record
 
 __all__ = ["MACRO", "Baseline", "Finding", "Matched", "Policy", "Verdict", "gate", "matched", "verdict"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.board import Scores
+from harness.leaderboard import Scores
 from harness.types import Record
 
 Key = tuple[str, str]

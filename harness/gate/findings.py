@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.board import Difference
+from harness.leaderboard import Difference
 
 Status = Literal["fail", "undecided", "warn", "new", "improved", "pass", "identical"]
 ORDER: tuple[Status, ...] = ("fail", "undecided", "warn", "new", "improved", "pass", "identical")

@@ -11,10 +11,10 @@ from math import ceil
 import numpy as np
 
 from harness import stats
-from harness.board import Difference, Scores
 from harness.gate.cells import Matched, Scored, scored
 from harness.gate.findings import MACRO, Finding, Status
 from harness.gate.policy import Limits, Policy
+from harness.leaderboard import Difference, Scores
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from harness.clock import stage
 from harness.datasets import texts
 from harness.datasets.assemble import assemble, with_candidates
 from harness.datasets.judgements import Judgements
 from harness.errors import ConfigError, DataError
+from harness.instrument import stage
 from harness.types import Corpus, Dataset, Qrels, Queries
 
 _SELF_HITS = ("beir/arguana", "beir/quora")

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from harness.clock import stage
-from harness.encoders.words import Words
 from harness.environment import threads
 from harness.errors import ConfigError
+from harness.instrument import stage
 from harness.search.postings import Postings, Sparse
 from harness.search.topk import no_hits
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Explanation, Queries, Run
 
 
@@ -50,7 +50,7 @@ class BM25:
     comparable = True
     """Scores compare across parts of a collection, once each part is given the statistics of the whole."""
 
-    def __init__(self, tokenizer: Words, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, tokenizer: Tokenizer, k1: float = 1.2, b: float = 0.75) -> None:
         _check(k1, b)
         self._tokenizer, self._k1, self._b = tokenizer, k1, b
         self._whole: Statistics | None = None
@@ -161,7 +161,7 @@ class BM25:
 class RankBM25:
     """BM25Okapi of the rank-bm25 package: every document is scored for every query."""
 
-    def __init__(self, tokenizer: Words, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> None:
+    def __init__(self, tokenizer: Tokenizer, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> None:
         _check(k1, b)
         self._tokenizer, self._settings = tokenizer, {"k1": k1, "b": b, "epsilon": epsilon}
 

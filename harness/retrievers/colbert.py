@@ -7,10 +7,10 @@ et al., 2022); the best of them are then scored exactly. What that loses is meas
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import afterwards, fact, stage
 from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.environment import threads
 from harness.errors import ConfigError
+from harness.instrument import afterwards, fact, stage
 from harness.search import maxsim
 from harness.search.centroids import Centroids
 from harness.search.topk import Hits, recall

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.clock import afterwards, stage
 from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.errors import ConfigError
+from harness.instrument import afterwards, stage
 from harness.search import dense
 from harness.search.topk import Hits, recall
 from harness.types import Corpus, Explanation, Queries, Run, Strings

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import part, stage
 from harness.errors import ConfigError
+from harness.instrument import part, stage
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import aligned, scored, untimed, within
 from harness.types import Corpus, Explanation, Queries, Retriever, Run

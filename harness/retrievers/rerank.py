@@ -6,9 +6,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import fact, part
 from harness.encoders.cross import CrossEncoder
 from harness.errors import ConfigError
+from harness.instrument import fact, part
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import untimed, within
 from harness.types import Corpus, Explanation, Queries, Retriever, Run
@@ -32,7 +32,7 @@ class Scorer(Protocol):
         ...
 
 
-class Cross:
+class CrossEncoderScorer:
     """A cross-encoder over the documents' texts."""
 
     def __init__(self, encoder: CrossEncoder) -> None:

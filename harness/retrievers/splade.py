@@ -5,10 +5,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import fact, stage
 from harness.encoders.sparse import SparseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
+from harness.instrument import fact, stage
 from harness.search.postings import Postings, Sparse
 from harness.types import Corpus, Explanation, Queries, Run, Strings
 

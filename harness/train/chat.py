@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from harness.encoders.requests import Failure, estimated, masked
-from harness.encoders.server import OpenAIServer
+from harness.providers.requests import Failure, estimated, masked
+from harness.providers.server import OpenAIServer
 
 
 @dataclass(frozen=True)

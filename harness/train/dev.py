@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers.base.evaluation import BaseEvaluator
 
-from harness import clock
-from harness.encoders import cache
+from harness import instrument
+from harness.embedding_cache import cache
 from harness.errors import ConfigError
 from harness.metrics import Metric, score
 from harness.train.examples import Examples
@@ -109,7 +109,7 @@ class Evaluator(BaseEvaluator):
         self._encoder.adopt(model)
         model.eval()
         dev = self._dev
-        with clock.listening(None), cache.using("off"), _halved(model, self._bfloat16):
+        with instrument.listening(None), cache.using("off"), _halved(model, self._bfloat16):
             self._retriever.index(dev.corpus)
             run = self._retriever.search(dev.queries, min(self._metric.k or len(dev.corpus), len(dev.corpus)))
         _, values = score(run, dev.qrels, [self._metric])

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import stage
 from harness.errors import ConfigError
+from harness.instrument import stage
 from harness.train import triplets
 from harness.train.negatives import Negatives, filled
 from harness.types import Corpus, Dataset, Queries, Retriever

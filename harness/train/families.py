@@ -18,7 +18,7 @@ from harness.encoders import cross, dense, model, multi_vector, sparse
 from harness.errors import ConfigError
 from harness.retrievers.colbert import ColBERT
 from harness.retrievers.dense import Dense
-from harness.retrievers.rerank import Cross, Rerank
+from harness.retrievers.rerank import CrossEncoderScorer, Rerank
 from harness.retrievers.splade import Splade
 from harness.train.examples import Examples
 from harness.train.losses import Known, Masked, Score
@@ -262,7 +262,7 @@ class CrossFamily(Family):
         """The first stage's best, scored."""
         if first_stage is None:
             raise ConfigError("a cross-encoder scores another retriever's candidates; choose retriever=rerank")
-        return Rerank(first_stage, Cross(self.encoder), _DEV_DEPTH)
+        return Rerank(first_stage, CrossEncoderScorer(self.encoder), _DEV_DEPTH)
 
 
 _FAMILIES: Mapping[type[model.Model], type[Family]] = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from harness import clock
+from harness import instrument
 from harness.errors import ConfigError
 from harness.train.dev import Evaluator
 from harness.train.examples import Examples
@@ -66,7 +66,7 @@ def fit(
         columns, known = family.columns(examples), Known(examples.known, len(examples.documents))
         running = trainer(family, model, columns, family.loss(model, known, loss), evaluator, plan, seed, work)
         last = checkpoint(work)
-        with clock.stage("train", total=steps(len(columns["label"]), plan)) as step:
+        with instrument.stage("train", total=steps(len(columns["label"]), plan)) as step:
             running.add_callback(Progress(metric, say, step))
             running.train(resume_from_checkpoint=None if last is None else str(last))
     state = running.state

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from harness import clock
-from harness.encoders.requests import Failure, Outcome, concurrently, repeated
+from harness import instrument
 from harness.errors import ConfigError
+from harness.providers.requests import Failure, Outcome, concurrently, repeated
 from harness.train import journal, questions
 from harness.train.candidates import Candidate, Generated, Task
 from harness.train.chat import Chat, Reply
@@ -121,11 +121,11 @@ class LLM(Chat):
             return self._answer(document, n, kept, stop)
 
         answers = concurrently(answer, documents, self._concurrency, self.provider)
-        with clock.stage("generate", total=len(documents)) as step, closing(answers) as asked:
+        with instrument.stage("generate", total=len(documents)) as step, closing(answers) as asked:
             for document, outcome in asked:
                 step(1)
-                clock.count("requests", 1 + outcome.retries)
-                clock.count("retries", outcome.retries)
+                instrument.count("requests", 1 + outcome.retries)
+                instrument.count("retries", outcome.retries)
                 if not isinstance(outcome.found, Failure):
                     in_a_row = 0
                     continue

@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.clock import stage
 from harness.errors import ConfigError
+from harness.instrument import stage
 from harness.types import Corpus, Queries, Retriever
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from harness.encoders.words import ENGLISH
+from harness.text.tokenizer import ENGLISH
 from harness.train.words import normalised, words
 
 _IN_A_ROW = 0.8

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.clock import stage
 from harness.errors import ConfigError, DataError
 from harness.files import write_together
+from harness.instrument import stage
 from harness.train import triplets
 from harness.train.candidates import Candidate, Generated, Generator, Task
 from harness.train.negatives import Negatives, extended

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from harness import clock
+from harness import instrument
 from harness.errors import ConfigError
 from harness.train.families import Family
 from harness.train.plan import TrainingPlan
@@ -158,7 +158,7 @@ def _plain(kind: Any) -> Any:
 class Progress(TrainerCallback):
     """Counts the steps, says what dev gave, and has it measured after the last step too."""
 
-    def __init__(self, metric: str, say: Callable[[str], None], step: clock.Advance) -> None:
+    def __init__(self, metric: str, say: Callable[[str], None], step: instrument.Advance) -> None:
         self._metric, self._say, self._step, self._done = metric, say, step, 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from harness.clock import recording
-from harness.encoders.words import Words
 from harness.environment import cores
+from harness.instrument import recording
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.dense import Dense
 from harness.search.topk import in_blocks
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Queries
 
 K = 100
@@ -117,7 +117,7 @@ def timed_search(retriever: BM25 | Dense, queries: Queries) -> float:
 
 def bm25(n: int) -> dict[str, float]:
     """Index and search Zipf text."""
-    retriever = BM25(Words())
+    retriever = BM25(Tokenizer())
     retriever.index(Corpus(["d"], ["warm"]))
     base = memory("VmRSS")
     corpus = Corpus(ids(n, "d"), zipf_texts(n, PER_DOCUMENT, 1, seed=0))

@@ -8,10 +8,10 @@ import pytest
 import Stemmer
 from rank_bm25 import BM25Okapi
 
-from harness.cli import build
-from harness.encoders.words import Words
+from harness.config import build
 from harness.environment import cores
 from harness.retrievers.bm25 import BM25
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Queries
 
 K = 100
@@ -23,7 +23,7 @@ def scifact(collection):
 
 
 def ours():
-    return BM25(Words(), k1=1.5, b=0.75)
+    return BM25(Tokenizer(), k1=1.5, b=0.75)
 
 
 def indexed(corpus):
@@ -95,7 +95,7 @@ def test_bm25_index_against_bm25s(versus, scifact, measuring):
 def test_bm25_index_against_rank_bm25(versus, scifact, measuring):
     corpus = part(scifact, measuring)
     own, peer = versus(
-        lambda: indexed(corpus), lambda: BM25Okapi(Words().split(corpus.texts)), of="rank-bm25", size=said(corpus)
+        lambda: indexed(corpus), lambda: BM25Okapi(Tokenizer().split(corpus.texts)), of="rank-bm25", size=said(corpus)
     )
     assert own.nbytes() > 0
     assert peer.corpus_size == len(corpus)
@@ -120,7 +120,7 @@ def test_bm25_search_against_rank_bm25(versus, scifact, measuring):
     corpus = part(scifact, measuring)
     queries = scifact.queries[:30] if not measuring else scifact.queries
     own = indexed(corpus)
-    words = Words()
+    words = Tokenizer()
     model = BM25Okapi(words.split(corpus.texts))
 
     def peer():
@@ -186,7 +186,7 @@ def test_bm25_kernel_against_bm25s_on_100_000_documents(versus, measuring):
     corpus = Corpus([f"d{i}" for i in range(n)], [" ".join(words[row]) for row in drawn])
     asked = np.minimum(rng.zipf(1.2, (200, 8)) + 50, len(words)) - 1
     queries = Queries([f"q{i}" for i in range(len(asked))], [" ".join(words[row]) for row in asked])
-    own = BM25(Words(stemmer=None, stop_words=None), k1=1.5, b=0.75)
+    own = BM25(Tokenizer(stemmer=None, stop_words=None), k1=1.5, b=0.75)
     own.index(corpus)
     model = bm25s.BM25(k1=1.5, b=0.75, method="lucene", backend="numba")
     model.index(bm25s.tokenize(list(corpus.texts), stopwords=None, show_progress=False), show_progress=False)

@@ -20,8 +20,8 @@ CHILD = """
 import contextlib, json, resource, sys, time
 from pathlib import Path
 begin = time.perf_counter()
-from harness.board import build
-from harness.report import markdown
+from harness.leaderboard import build
+from harness.leaderboard.tables import markdown
 from harness.store import Store
 store = Store(Path(sys.argv[1]))
 records = store.latest()

@@ -5,10 +5,10 @@ import pytest
 from mteb_tasks import evaluated
 from sentence_transformers import SentenceTransformer
 
-from harness.cli import build
-from harness.encoders import cache
+from harness.config import build
+from harness.embedding_cache import cache
+from harness.evaluation.timing import TimingPlan, measure
 from harness.interop.mteb import task_of
-from harness.runner import TimingPlan, measure
 from harness.types import Corpus, Dataset, Qrels, Queries
 
 K = 100

@@ -6,7 +6,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import dot_score, semantic_search
 
-from harness.encoders import cache
+from harness.embedding_cache import cache
 from harness.environment import cores
 from harness.search import dense
 

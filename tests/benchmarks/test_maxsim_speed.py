@@ -108,7 +108,7 @@ def minilm_tokens(collection):
     """`minilm_tokens(measuring)` gives NFCorpus, or the beginning of it, and its queries as MiniLM's token vectors."""
 
     def encoded(measuring):
-        from harness.cli import build
+        from harness.config import build
 
         dataset = collection("nfcorpus")
         encoder = build.construct(build.composed(["retriever=colbert_minilm"])["retriever"]["encoder"], "encoder")

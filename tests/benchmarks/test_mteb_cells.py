@@ -13,7 +13,7 @@ import pytest
 from mteb_tasks import rows_of, write
 
 from harness import weights
-from harness.cli import build
+from harness.config import build
 from harness.errors import WeightsError
 
 CHILD = Path(__file__).with_name("mteb_child.py")

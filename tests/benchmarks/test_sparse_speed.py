@@ -95,8 +95,8 @@ def test_splade_encoding_against_sentence_transformers(versus, measuring, collec
     from sentence_transformers import SparseEncoder
 
     from harness import weights
-    from harness.cli import build
-    from harness.encoders import cache
+    from harness.config import build
+    from harness.embedding_cache import cache
 
     config = build.composed(["retriever=splade_tiny"])["retriever"]["encoder"]
     encoder = build.construct(config, "encoder")

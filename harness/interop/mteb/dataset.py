@@ -15,13 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.clock import stage
 from harness.datasets import beir
 from harness.datasets.assemble import assemble, with_candidates
 from harness.datasets.judgements import Judgements
 from harness.datasets.texts import gathered
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
+from harness.instrument import stage
 from harness.interop.mteb import names, registry, texts
 from harness.interop.mteb.registry import Place
 from harness.types import Corpus, Dataset, Qrels, Queries, Run

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.clock import fact, stage
 from harness.environment import threads
 from harness.errors import ConfigError, RunError
+from harness.instrument import fact, stage
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
 from harness.search.topk import Best

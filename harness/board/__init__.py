@@ -1,9 +1,0 @@
-"""Records to a Board: rows of retrievers, columns of datasets, what is best and what cannot be told from it.
-
-`build(records, "ndcg@10", scores, baseline="bm25")`. A pure function of records and their per-query scores.
-"""
-
-from harness.board.build import build
-from harness.board.nouns import AXES, Board, Cell, Difference, Row, Scores
-
-__all__ = ["AXES", "Board", "Cell", "Difference", "Row", "Scores", "build"]

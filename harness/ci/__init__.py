@@ -1,1 +1,0 @@
-"""A gate's verdict for people, CI servers and GitHub."""

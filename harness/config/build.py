@@ -1,0 +1,240 @@
+"""Configs composed and turned into objects, with errors that a user can act on."""
+
+import contextlib
+import difflib
+import inspect
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.singleton import Singleton
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.cli import COMMANDS
+from harness.config import resolvers
+from harness.config.conf import conf
+from harness.config.wording import explained, unknown_key
+from harness.errors import ConfigError, HarnessError
+
+CONF = conf()
+resolvers.register()
+_NONE = "You must specify 'retriever'"  # as Hydra says it
+_NAMES = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
+_SECRET = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
+_SECRET_INSIDE = re.compile(rf"(?:^|[\W_]){_NAMES}['\"]?\s*:", re.IGNORECASE)
+
+
+def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
+    """The config, when nothing in it is left to be set. Raises `ConfigError`."""
+    for key, value in _leaves(config, where):
+        if value == "???":
+            raise ConfigError(f"{key} is not set; add: {key}=VALUE")
+    return config
+
+
+def composed(overrides: Sequence[str], folders: Sequence[str] = (), name: str = "run") -> dict[str, Any]:
+    """The resolved config for some overrides, apart from any Hydra job that is running; a missing value is ???."""
+    return _by_name(OmegaConf.to_container(composition(overrides, folders, name=name), resolve=True))
+
+
+def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
+    """The option chosen in each group, those inside a retriever included, for some overrides."""
+    return chosen(overrides, folders)[1]
+
+
+def chosen(overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
+    """`composition` and `choices` at once."""
+    whole = composition(overrides, folders, hydra_too=True)
+    own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
+    return own, dict(whole.hydra.runtime.choices)
+
+
+def composition(
+    overrides: Sequence[str], folders: Sequence[str] = (), hydra_too: bool = False, name: str = "run"
+) -> DictConfig:
+    """conf/<name>.yaml for some overrides, not resolved, apart from any Hydra job that is running."""
+    state = Singleton.get_state()
+    try:
+        GlobalHydra.instance().clear()
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            quoted = ",".join(f"'file://{folder}'".replace("\\", "\\\\") for folder in folders)
+            search = [f"hydra.searchpath=[{quoted}]"] if folders else []
+            return compose(name, [*overrides, *search], return_hydra_config=hydra_too)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(refused(error, overrides, name)) from None
+    finally:
+        Singleton.set_state(state)
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config as resolved dicts and lists. Raises `ConfigError` for a value that is missing or cannot be resolved."""
+    try:
+        resolved = _by_name(OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        raise ConfigError(explained(error)) from None
+    required(resolved)
+    return resolved
+
+
+def public(config: DictConfig) -> dict[str, Any]:
+    """A config as it may be kept: resolved, but for values from environment variables, and without secrets."""
+    return dict(_public(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)))
+
+
+def masked(config: DictConfig) -> dict[str, Any]:
+    """A config as it is written, interpolations and all, but without secrets."""
+    raw = OmegaConf.to_container(config)
+    return dict(_public(raw, raw))
+
+
+def _public(raw: Any, resolved: Any, key: str = "") -> Any:
+    if isinstance(resolved, Mapping):
+        parts = raw if isinstance(raw, Mapping) else resolved
+        return {str(name): _public(parts.get(name), inner, str(name)) for name, inner in resolved.items()}
+    if isinstance(resolved, list):
+        return [
+            _public(one, inner) for one, inner in zip(raw if isinstance(raw, list) else resolved, resolved, strict=True)
+        ]
+    if isinstance(raw, str) and "${oc.env:" in raw:
+        return raw
+    return "***" if resolved and _SECRET.search(key) else resolved
+
+
+def without_secret(override: str) -> str:
+    """An override as it may be kept."""
+    key, equals, value = override.partition("=")
+    return f"{key}=***" if equals and (_SECRET.search(key) or _SECRET_INSIDE.search(value)) else override
+
+
+def modules(config: Any) -> set[str]:
+    """The modules outside the harness that a config's targets lie in."""
+    if isinstance(config, list):
+        return {module for inner in config for module in modules(inner)}
+    if not isinstance(config, Mapping):
+        return set()
+    own = str(config.get("_target_", "harness.")).rpartition(".")[0]
+    inside = {module for inner in config.values() for module in modules(inner)}
+    return inside if own.split(".")[0] == "harness" else {own, *inside}
+
+
+def _by_name(config: Any) -> dict[str, Any]:
+    return {str(key): value for key, value in config.items()}
+
+
+def differences(mine: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys of `mine` whose values differ from the default's, and those that only one of them has."""
+    own, other = dict(_leaves(mine)), dict(_leaves(default))
+    return {key: own.get(key) for key in sorted({*own, *other}) if own.get(key) != other.get(key)}
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def construct(config: Mapping[str, Any], where: str) -> Any:
+    """The object that a config describes. `where` is its key, for messages. Raises `ConfigError`."""
+    check_keys(config, where)
+    try:
+        return instantiate(dict(config), _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, HarnessError):
+            raise cause from None
+        raise ConfigError(f"{where}: {explained(error)}") from error
+
+
+def check_keys(config: Any, where: str) -> None:
+    """Refuse a target that is not there, and a key or a kind of value that its constructor does not take."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            _check_target(config, where)
+        for key, inner in config.items():
+            check_keys(inner, f"{where}.{key}")
+
+
+def _check_target(config: Mapping[str, Any], where: str) -> None:
+    try:
+        target = get_object(config["_target_"])
+    except Exception as error:
+        raise ConfigError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
+    parameters = _parameters(target)
+    if parameters is None:
+        return
+    for key, value in config.items():
+        if key.startswith("_"):
+            continue
+        if key not in parameters:
+            raise ConfigError(unknown_key(where, key, list(parameters)))
+        if wanted := _wanted(value, parameters[key]):
+            raise ConfigError(f"{where}.{key}={value!r} must be {wanted}; see: harness --cfg job")
+
+
+def _parameters(target: Any) -> dict[str, Any] | None:
+    """The parameters of a target and their types, with those that a class hands on to its bases; None: any key."""
+    kinds = [vars(kind).get("__init__") for kind in target.__mro__[:-1]] if inspect.isclass(target) else [target]
+    makers = [maker for maker in kinds if maker is not None]
+    found: dict[str, Any] = {}
+    for maker in makers:
+        own = inspect.signature(maker).parameters
+        hints = get_type_hints(maker)
+        found = {**{name: hints.get(name) for name, one in own.items() if one.kind not in _LOOSE}, **found}
+        if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
+            found.pop("self", None)
+            return found
+    return None if makers else {}
+
+
+_LOOSE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+_KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
+
+
+def _wanted(value: Any, hint: Any) -> str | None:
+    """What a parameter of this type takes, in words, when the value is a plain one of another kind."""
+    if hint is None or not isinstance(value, str | int | float | bool | None):
+        return None
+    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if Any in kinds or any(kind in _KINDS and _is(value, kind) for kind in kinds):
+        return None
+    return " or ".join(_KINDS.get(kind, "a group of keys with its own _target_ or a list") for kind in kinds)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
+
+
+def refused(error: BaseException, arguments: Sequence[str], name: str = "run") -> str:
+    """What to say of an error in the command line itself, which is one for conf/<name>.yaml."""
+    if isinstance(error, OverrideParseException):
+        word = error.override
+        key, _, value = word.partition("=")
+        if value:
+            return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
+        near = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
+        hint = f"did you mean the command {near[0]!r}?" if near else "write KEY=VALUE, such as retriever=bm25"
+        return f"{word!r} is neither a command nor a setting; {hint}; see: harness --help"
+    if "Config group override must be a string" in str(error):
+        return f"a group was set to null: {explained(ValueError(_NONE))}"
+    if match := re.search(r"Could not override '([^']+)'", str(error)):
+        where, _, key = match[1].rpartition(".")
+        others = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
+        with contextlib.suppress(HarnessError, AttributeError, KeyError, TypeError):
+            config: Any = composed([argument for argument in others if "," not in argument], name=name)
+            for part in where.split(".") if where else []:
+                config = config[part]
+            return unknown_key(where, key, [name for name in config if not name.startswith("_")])
+        return f"the config has no key {match[1]!r}; see: harness --cfg job"
+    return explained(error)

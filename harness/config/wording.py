@@ -1,0 +1,54 @@
+"""How Hydra's errors, and a key or an option that nobody knows, are put to the user."""
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hydra.errors import MissingConfigException
+
+from harness.config.conf import options_of
+
+_LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray-launcher"}
+"""Launchers that other packages bring, and the extras that install them."""
+
+
+def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
+    """What to say of a key that is not among those that are known."""
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {f'{where}.' if where else ''}{near[0]}?" if near else ""
+    return f"{where or 'the config'} has no key {key!r}; choices: {', '.join(known)}{hint}; see: harness --cfg job"
+
+
+def explained(error: BaseException) -> str:
+    """An error's own words without the frames and file names around them."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.partition("/")
+        if group == "hydra":  # its groups have two parts
+            (kind, _, name), group = name.partition("/"), error.missing_cfg_file.rpartition("/")[0]
+            if kind == "launcher" and name in _LAUNCHERS:
+                extra = _LAUNCHERS[name]
+                return f"the launcher {name!r} needs a package: pip install 'retrieval-harness[{extra}]'"
+        return _unknown_option(group, name, error.options or [])
+    if match := re.search(r"You must specify '([^']+)'", str(error)):
+        group = match[1].partition("@")[0]
+        return f"no {group!r} is chosen; add {match[1]}=NAME; {_choices(group)}"
+    if match := re.search(r"Ambiguous value for argument '(([^=]+)=(.*))'", str(error)):
+        several, key, values = match.groups()
+        return f"{several!r} gives several values: one after another with harness -m, a list as {key}=[{values}]"
+    said = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error))
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    kept = [line for line in lines if not line.lstrip().startswith(("full_key:", "object_type=", "reference_type="))]
+    cause = error.__cause__
+    said = "\n".join(kept) or type(error).__name__
+    return f"{said}\n{explained(cause)}" if cause is not None and str(cause) and str(cause) not in said else said
+
+
+def _unknown_option(group: str, name: str, found: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, [*found, *(known for known, _ in options_of(group))], n=1)
+    return f"no {group} {name!r}; {_choices(group, found)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _choices(group: str, found: Sequence[str] = ()) -> str:
+    names = sorted({*found, *(name for name, _ in options_of(group))})
+    see = f"; see: harness list {group}s" if group in ("retriever", "dataset", "experiment") else ""
+    return f"choices: {', '.join(names)}{see}"

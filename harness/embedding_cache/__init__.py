@@ -1,0 +1,1 @@
+"""Embeddings on disk, keyed by everything that they depend on."""

@@ -1,0 +1,1 @@
+"""Batching, prefetch, storage and CPU kernels under the encoders."""

@@ -1,0 +1,1 @@
+"""Evaluate one retriever on one dataset: identity, timing and the stored record."""

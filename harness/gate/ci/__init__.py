@@ -1,0 +1,1 @@
+"""The gate's verdict for CI systems: text, JUnit and GitHub annotations."""

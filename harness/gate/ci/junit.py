@@ -1,0 +1,62 @@
+"""A Verdict as JUnit XML: a suite for each retriever, a case for each dataset and check."""
+
+import re
+from collections.abc import Sequence
+from xml.etree import ElementTree as ET  # writes only; nothing is parsed
+
+from harness.gate import Finding, Verdict
+from harness.gate.ci import text
+
+_ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def render(verdict: Verdict) -> str:
+    """XML 1.0. What fails is a failure, what cannot be decided an error, or skipped where that is let pass."""
+    suites: dict[str, list[Finding]] = {}
+    for finding in verdict.findings:
+        suites.setdefault(finding.retriever, []).append(finding)
+    root = ET.Element("testsuites", {"name": "harness gate", **_counts(verdict.findings, verdict)})
+    for retriever, findings in sorted(suites.items()):
+        suite = ET.SubElement(root, "testsuite", {"name": _legal(retriever), **_counts(findings, verdict)})
+        for finding in findings:
+            _case(suite, finding, verdict)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _counts(findings: Sequence[Finding], verdict: Verdict) -> dict[str, str]:
+    kinds = [_kind(finding, verdict) for finding in findings]
+    count = {"tests": len(findings), "failures": kinds.count("failure"), "errors": kinds.count("error")}
+    return {key: str(n) for key, n in (count | {"skipped": kinds.count("skipped")}).items()}
+
+
+def _kind(finding: Finding, verdict: Verdict) -> str | None:
+    if finding.status == "fail":
+        return "failure"
+    if finding.status == "undecided":
+        return "skipped" if verdict.lenient else "error"
+    return "skipped" if finding.status == "new" else None
+
+
+def _case(suite: ET.Element, finding: Finding, verdict: Verdict) -> None:
+    case = ET.SubElement(
+        suite,
+        "testcase",
+        classname=_legal(finding.retriever),
+        name=_legal(f"{finding.dataset} {finding.check}"),
+        time="0",
+    )
+    told = text.told(finding).removeprefix("- ")
+    if (kind := _kind(finding, verdict)) is not None:
+        own = ET.SubElement(case, kind, message=_legal(told))
+        if kind != "skipped":
+            own.set("type", finding.status)
+            again = f"\nmeasure it again: {finding.command}" if finding.command else ""
+            own.text = _legal(f"{text.line(finding)}{again}")
+    else:
+        ET.SubElement(case, "system-out").text = _legal(text.line(finding))
+
+
+def _legal(said: str) -> str:
+    """Without the characters that XML 1.0 cannot hold."""
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", said)

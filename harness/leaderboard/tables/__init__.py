@@ -1,0 +1,1 @@
+"""Leaderboards, comparisons and recommendations as terminal text, Markdown, LaTeX, CSV and JSON."""

@@ -1,0 +1,1 @@
+"""Hosted APIs: embeddings and the HTTP plumbing that their SDKs lack."""
