@@ -6,7 +6,6 @@ Nothing here may hold a secret: of the environment's variables only those in _VA
 import ctypes
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ import psutil
 import threadpoolctl
 
 import harness
+from harness import user_code
 
 _PACKAGES = (
     "retrieval-harness",
@@ -146,29 +146,13 @@ def revision() -> str | None:
 
 
 def code_hash(modules: Iterable[str] = ()) -> str:
-    """Hash of the harness' own sources and of those of other modules by name, 16 hex digits.
+    """Return a hash of the harness's sources and of the user's code behind some modules, 16 hex digits.
 
-    With a module of the user's own counts the whole package that it is in, or what lies beside it; of an installed
-    one only its file.
+    It is shown and compared as metadata; what is reused is decided by `harness.versions`.
     """
     digest = hashlib.blake2b(_own_sources(), digest_size=8)
-    for path in sorted({path for module in modules for path in _sources(module)}):
-        digest.update(path.read_bytes())
+    digest.update((user_code.code_hash(modules) or "").encode())
     return digest.hexdigest()
-
-
-def _sources(module: str) -> list[Path]:
-    try:
-        spec, whole = importlib.util.find_spec(module), importlib.util.find_spec(module.partition(".")[0])
-    except (ImportError, ValueError):
-        return []
-    if spec is None or whole is None or not spec.origin or not Path(spec.origin).is_file():
-        return []
-    if {"site-packages", "dist-packages"} & set(Path(spec.origin).parts):
-        return [Path(spec.origin)]
-    if whole.submodule_search_locations is None:
-        return list(Path(spec.origin).parent.glob("*.py"))
-    return [path for folder in whole.submodule_search_locations for path in Path(folder).rglob("*.py")]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 HarnessError
 ├── ConfigError      a setting that cannot be: an unknown key, a metric nobody knows, a depth below a metric's cutoff
+│   └── TargetError  a class or function named in a config that cannot be imported or called
 ├── DataError        a collection that cannot be used: names the file, the line and the fix
 ├── DownloadError    a file that could not be fetched, or that is not the one that was promised
 ├── WeightsError     model weights that cannot be had: names what was tried
@@ -18,6 +19,10 @@ class HarnessError(Exception):
 
 class ConfigError(HarnessError):
     """A setting that cannot be."""
+
+
+class TargetError(ConfigError):
+    """A class or function named in a config that cannot be imported or called."""
 
 
 class DataError(HarnessError):

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError
 from harness.types import Qrels, Run, Strings
 
-METRIC_VERSION = 1
-
 Array = NDArray[np.float64]
 
 

@@ -94,6 +94,23 @@ def find(model: str, package: Package | None = None) -> Weights:
     )
 
 
+def identity(model: str, package: Package | None = None) -> str:
+    """Return what tells the weights of ``model`` from others, without fetching any that a revision names.
+
+    The content's hash for a local folder; ``org/name@revision`` as it stands; for a hub model without a revision the
+    commit that is there now, or the name alone where it cannot be resolved.
+    """
+    local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
+    if model and local.is_dir():
+        return tree_hash(local)
+    if "@" in model:
+        return model
+    try:
+        return f"{model}@{find(model, package).identity}"
+    except WeightsError:
+        return model
+
+
 def tree_hash(folder: Path) -> str:
     """Hash of the names and contents of all files in a folder, 32 hex digits."""
     digest = hashlib.blake2b(digest_size=16)

@@ -36,7 +36,7 @@ from api_server import (
 from collections_made import write_beir
 from safetensors import safe_open
 
-from harness import __main__, instrument
+from harness import __main__, instrument, versions
 from harness.config import build
 from harness.config.conf import options_of
 from harness.datasets import beir
@@ -873,9 +873,10 @@ def test_a_record_of_vectors_says_what_they_are_of(encoder, server, small_shards
     (path,) = own_cache.rglob("*.safetensors")
     with safe_open(path, framework="numpy") as file:
         identity = json.loads(file.metadata()["identity"])
-    assert identity.pop("code") == cache._code()
+    assert identity.pop("libraries") == cache._libraries()
     assert identity == {
         "encoder": "cohere",
+        "embeddings": ["cohere", versions.EMBEDDINGS["cohere"]],
         "base_url": server.address,
         "model": "minilm",
         "dimensions": None,

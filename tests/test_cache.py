@@ -17,7 +17,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
-from harness import instrument
+from harness import instrument, versions
 from harness.embedding_cache import cache, shards
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.multi_vector import MultiVectorEncoder
@@ -80,7 +80,7 @@ def test_an_encoder_of_ones_own_is_known_by_its_code(model, own_cache, tmp_path,
     sys.modules.pop("encoder_of_mine")
     np.testing.assert_allclose(found[0], -found[1])
     assert len(files(own_cache)) == 2
-    assert cache.foreign(DenseEncoder) == {}
+    assert cache.encoder_identity(DenseEncoder) == {"embeddings": ["dense", versions.EMBEDDINGS["dense"]]}
 
 
 def files(folder):

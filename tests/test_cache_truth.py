@@ -106,7 +106,9 @@ def test_equal_keys_only_for_equal_vectors_over_a_thousand_random_pairs(folders)
         side = settings.pop("side")
         own = opened(case(settings, ())[0])
         vectors = own.encode(Strings(texts), side).numpy()
-        return shards.path_of({"code": cache._code(), **own._identity(own._loaded(), side)}, texts), vectors.tobytes()
+        return shards.path_of(
+            {"libraries": cache._libraries(), **own._identity(own._loaded(), side)}, texts
+        ), vectors.tobytes()
 
     rng, seen = random.Random(0), {(True, True): 0, (False, True): 0, (False, False): 0}
     some, several = bases(rng, 8), [varied(TEXTS, rng) for _ in range(16)]

@@ -17,7 +17,6 @@ from collections_made import JUDGED, write_beir
 
 from harness import __main__
 from harness.cli.run import _with_quickstart
-from harness.environment import code_hash
 from harness.store import Store
 from harness.types import trec
 
@@ -411,25 +410,6 @@ def test_a_config_of_ones_own_is_explained_and_validated(own_retriever, monkeypa
     assert "Own cannot explain itself" in capsys.readouterr().err
     assert harness(monkeypatch, "validate", "--config-dir=nowhere", choice) == 2
     assert "--config-dir='nowhere' is no folder" in capsys.readouterr().err
-
-
-def test_what_the_code_of_ones_own_imports_from_its_own_package_is_its_code_too(tmp_path, monkeypatch):
-    package = tmp_path / "package_of_mine"
-    package.mkdir()
-    (package / "__init__.py").write_text("from package_of_mine.inner import Mine\n")
-    (package / "inner.py").write_text("class Mine: pass\n")
-    (tmp_path / "plain_of_mine.py").write_text("import beside_of_mine\n")
-    (tmp_path / "beside_of_mine.py").write_text("")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    for module, changed in (
-        ("package_of_mine", package / "inner.py"),
-        ("package_of_mine.inner", package / "__init__.py"),
-        ("plain_of_mine", tmp_path / "beside_of_mine.py"),
-    ):
-        before = code_hash([module])
-        assert before == code_hash([module])
-        changed.write_text(changed.read_text() + "# changed\n")
-        assert code_hash([module]) != before, module
 
 
 def test_a_retriever_whose_code_has_changed_is_measured_again(own_retriever, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from harness import instrument
 from harness.errors import ConfigError, RunError
-from harness.evaluation.timing import TimingPlan, cell_key, measure, without_self_hits
+from harness.evaluation.timing import TimingPlan, drop_self_hits, measure
 from harness.types import Corpus, Dataset, Qrels, Queries, Run, Strings
 
 PLAN = TimingPlan(warmup_documents=2, repeats=3, latency_queries=2)
@@ -100,8 +100,8 @@ def test_the_query_that_is_its_own_document_is_dropped_once_by_the_flag():
 
 def test_self_hits_are_found_in_a_plain_list_of_ids_too():
     run = Run(["x", "y"], ["y", "z"], np.array([[0, 1], [0, 1]]), np.array([[2.0, 1.0], [2.0, 1.0]]))
-    assert without_self_hits(run).hits(1)[0] == ["z"]
-    assert without_self_hits(Run(["x"], Strings(["y"]), np.array([[0]]), np.array([[1.0]]))).hits(0)[0] == ["y"]
+    assert drop_self_hits(run).hits(1)[0] == ["z"]
+    assert drop_self_hits(Run(["x"], Strings(["y"]), np.array([[0]]), np.array([[1.0]]))).hits(0)[0] == ["y"]
 
 
 def test_the_mean_covers_queries_that_are_not_answered():
@@ -121,44 +121,6 @@ def test_a_retriever_that_gives_nan_is_refused_by_name_of_the_query():
 def test_a_metric_deeper_than_k_is_refused():
     with pytest.raises(ConfigError, match=r"metric recall@100 looks deeper than k=10; set k=100 or more"):
         measure(Fixed(), dataset(), k=10, metrics=["recall@100"], plan=PLAN)
-
-
-def key(**changed):
-    usual = {"retriever": {"k1": 1.2}, "plan": PLAN, "dataset": "f", "k": 10, "metric_names": ["ndcg@10"], "seed": 0}
-    return cell_key(**{**usual, **changed})
-
-
-def test_a_cell_is_another_when_anything_that_counts_is_another():
-    changes = [
-        {},
-        {"retriever": {"k1": 1.3}},
-        {"retriever": {"k1": 1.2, "b": None}},
-        {"plan": TimingPlan(threads=1)},
-        {"dataset": "g"},
-        {"k": 11},
-        {"metric_names": ["ndcg@10", "map@10"]},
-        {"seed": 1},
-    ]
-    assert len({key(**change) for change in changes}) == len(changes)
-    assert key() == key()
-
-
-def test_weights_trained_anew_under_the_same_path_are_another_cell(tmp_path):
-    (tmp_path / "weights").write_bytes(b"one")
-    config = {"encoder": {"model": str(tmp_path)}}
-    before = key(retriever=config)
-    assert before == key(retriever=config)
-    (tmp_path / "weights").write_bytes(b"two")
-    assert key(retriever=config) != before
-
-
-def test_a_folder_of_weights_is_known_by_its_content_under_a_bare_name_too(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / "weights").write_bytes(b"one")
-    before = key(retriever={"encoder": {"model": "tuned"}})
-    (tmp_path / "tuned" / "weights").write_bytes(b"two")
-    assert key(retriever={"encoder": {"model": "tuned"}}) != before
 
 
 def test_the_parts_of_a_hybrid_are_told_apart_in_the_record():

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.cli import say
-from harness.cli.cell import checked_config
 from harness.cli.progress import listener
 from harness.config import build
+from harness.config.schema import checked_config
 from harness.errors import ConfigError
 from harness.instrument import listening
 from harness.types import Corpus, Dataset, Explains, Explanation, Queries

@@ -4,12 +4,13 @@ A failed cell leaves a record with its error and the sweep goes on; a cell that 
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,14 +18,18 @@ from omegaconf import DictConfig
 
 from harness import weights
 from harness.cli import benchmark, say, table
-from harness.cli.cell import Cell, validated
-from harness.cli.job import run_job
+from harness.cli.job import folder_options, folders, run_job
+from harness.cli.progress import listener
 from harness.config import build
+from harness.config.naming import Composition, dataset_info, retriever_info
+from harness.config.schema import EvaluationConfig, validated
 from harness.environment import THREAD_VARIABLES
 from harness.errors import ConfigError, HarnessError
+from harness.evaluation.evaluate import Evaluation
+from harness.instrument import listening
 from harness.signals import STARTED_BY, end_with_parent
 from harness.store import Store, read_record
-from harness.types import Record
+from harness.types import Dataset, Record, Retriever
 
 ISOLATED = "HARNESS_ISOLATED"
 """Set for a process that measures one cell and nothing else: the file where it says which record it wrote."""
@@ -114,14 +119,18 @@ def _refuse_other_rows(tuned: Path, words: Sequence[str]) -> None:
 
 
 def job(config: DictConfig) -> float:
-    """Measure one cell, or find that it is measured; gives its first metric, for Hydra's optimising sweepers."""
-    run = HydraConfig.get()
-    # read now: the config of another composition is Hydra's own while the record's differences are found
-    sweep = Path(run.sweep.dir) / str(run.job.num) if run.mode == RunMode.MULTIRUN else None
-    cell = Cell(validated(config), build.public(config), run)
-    isolated = cell.config.timing.isolate and ISOLATED not in os.environ
-    record = _in_own_process(cell) if isolated else cell.measured(whole_process=ISOLATED in os.environ)
-    path = cell.config.results_dir / record.files["record"]
+    """Evaluate what a config says, or reuse its record; return its first metric, for Hydra's optimising sweepers."""
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir) / str(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
+    checked = validated(config)
+    composition = composition_of(hydra, config)
+    store = Store(checked.results_dir)
+    arguments = _arguments(composition, hydra)
+    if checked.timing.isolate and ISOLATED not in os.environ:
+        record = _in_own_process(composition.title, store, checked, arguments)
+    else:
+        record = _evaluated(composition, checked, store, arguments)
+    path = store.root / record.files["record"]
     if ISOLATED in os.environ:
         Path(os.environ[ISOLATED]).write_text(str(path.resolve()))
     elif sweep:
@@ -131,26 +140,63 @@ def job(config: DictConfig) -> float:
     return next(iter(record.metrics.values()))
 
 
-def _surroundings(cell: Cell) -> dict[str, str]:
-    """This process' variables; where the plan says how many threads, no launcher says otherwise."""
-    theirs = () if cell.config.timing.threads is None else THREAD_VARIABLES
-    return {name: value for name, value in os.environ.items() if name not in theirs}
+def composition_of(hydra: Any, config: DictConfig) -> Composition:
+    """Return what Hydra composed for the job that is running."""
+    options = {
+        key: option
+        for key, option in hydra.runtime.choices.items()
+        if key in ("retriever", "dataset", "prompts") or "@retriever." in key
+    }
+    overrides = [override for override in hydra.overrides.task if not override.startswith("hydra.mode=")]
+    return Composition(config, build.public(config), options, overrides, folders(hydra))
 
 
-def _in_own_process(cell: Cell) -> Record:
-    """Measure in a new process, so that its peak memory is the cell's alone and its death is only the cell's."""
-    started = datetime.now(UTC)
-    with tempfile.TemporaryDirectory() as scratch:
-        said = Path(scratch) / "record"
-        command = [sys.executable, "-P", "-m", "harness", "run", *cell.arguments]
-        surroundings = {**_surroundings(cell), ISOLATED: str(said), STARTED_BY: str(os.getpid())}
-        done = subprocess.run(command, env=surroundings, stdin=subprocess.DEVNULL)
-        if said.exists():
-            return read_record(Path(said.read_text()))
-    if done.returncode < 0:
-        error = CellError(
-            f"{cell.title}: its process was ended by signal {-done.returncode}, perhaps for lack of memory"
+def _arguments(composition: Composition, hydra: Any) -> list[str]:
+    """Return what follows `harness` to repeat this evaluation, and no other."""
+    sweeps = any(override.startswith("experiment=") for override in composition.overrides)
+    return [*folder_options(hydra), *composition.overrides, *(["hydra.mode=RUN"] if sweeps else [])]
+
+
+def _evaluated(composition: Composition, config: EvaluationConfig, store: Store, arguments: Sequence[str]) -> Record:
+    """Evaluate in this process, with its progress on stderr."""
+    evaluation = Evaluation(
+        retriever_info(composition, config.name),
+        dataset_info(composition),
+        config.settings,
+        store,
+        config.resume,
+        command=shlex.join(["harness", *map(build.without_secret, arguments)]),
+        whole_process=ISOLATED in os.environ,
+        notify=lambda line: say(f"{composition.title}: {line}"),
+    )
+    with listening(listener()):
+        evaluated = evaluation.run(
+            lambda: cast("Retriever", build.construct(config.retriever, "retriever")),
+            lambda: cast("Dataset", build.construct(config.dataset, "dataset")),
         )
-        cell.failed(started, None, error)
+    record = evaluated.record
+    if evaluated.reused:
+        say(f"{composition.title}: measured {record.started:%Y-%m-%d %H:%M} UTC; again with resume=false")
+    return record
+
+
+def _environment(config: EvaluationConfig) -> dict[str, str]:
+    """Return this process's variables, without a launcher's threads where the timing plan has its own."""
+    dropped = () if config.timing.threads is None else THREAD_VARIABLES
+    return {name: value for name, value in os.environ.items() if name not in dropped}
+
+
+def _in_own_process(title: str, store: Store, config: EvaluationConfig, arguments: Sequence[str]) -> Record:
+    """Evaluate in a new process, so that its peak memory and its death are the evaluation's alone."""
+    with tempfile.TemporaryDirectory() as scratch:
+        written = Path(scratch) / "record"
+        command = [sys.executable, "-P", "-m", "harness", "run", *arguments]
+        variables = {**_environment(config), ISOLATED: str(written), STARTED_BY: str(os.getpid())}
+        process = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL)
+        if written.exists():
+            return read_record(Path(written.read_text()))
+    if process.returncode < 0:
+        error = CellError(f"{title}: its process was ended by signal {-process.returncode}, perhaps for lack of memory")
+        store.recover(f"CellError: {error}")
         raise error
-    raise CellError(f"{cell.title}: failed in its own process, as said above")
+    raise CellError(f"{title}: failed in its own process, as said above")

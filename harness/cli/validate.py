@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from harness.cli.cell import checked_config
 from harness.config import build
 from harness.config.conf import options_of
+from harness.config.schema import checked_config
 from harness.errors import HarnessError
 from harness.types import Dataset
 

@@ -20,7 +20,8 @@ from harness.cli import COMMANDS
 from harness.config import resolvers
 from harness.config.conf import conf
 from harness.config.wording import explained, unknown_key
-from harness.errors import ConfigError, HarnessError
+from harness.errors import ConfigError, HarnessError, TargetError
+from harness.evaluation import identity
 
 CONF = conf()
 resolvers.register()
@@ -112,17 +113,6 @@ def without_secret(override: str) -> str:
     return f"{key}=***" if equals and (_SECRET.search(key) or _SECRET_INSIDE.search(value)) else override
 
 
-def modules(config: Any) -> set[str]:
-    """The modules outside the harness that a config's targets lie in."""
-    if isinstance(config, list):
-        return {module for inner in config for module in modules(inner)}
-    if not isinstance(config, Mapping):
-        return set()
-    own = str(config.get("_target_", "harness.")).rpartition(".")[0]
-    inside = {module for inner in config.values() for module in modules(inner)}
-    return inside if own.split(".")[0] == "harness" else {own, *inside}
-
-
 def _by_name(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
@@ -145,12 +135,27 @@ def construct(config: Mapping[str, Any], where: str) -> Any:
     """The object that a config describes. `where` is its key, for messages. Raises `ConfigError`."""
     check_keys(config, where)
     try:
-        return instantiate(dict(config), _convert_="all")
+        return _built(config)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, HarnessError):
             raise cause from None
-        raise ConfigError(f"{where}: {explained(error)}") from error
+        raise TargetError(f"{where}: {explained(error)}") from error
+
+
+def _built(config: Any) -> Any:
+    """Construct the targets in a config, inner ones first, and remember what each was constructed with."""
+    if isinstance(config, list):
+        return [_built(inner) for inner in config]
+    if not isinstance(config, Mapping):
+        return config
+    arguments = {key: _built(value) for key, value in config.items() if not str(key).startswith("_")}
+    if "_target_" not in config:
+        return arguments
+    settings = {key: value for key, value in config.items() if str(key).startswith("_")}
+    component = instantiate({**settings, "_recursive_": False}, **arguments)
+    identity.remember_arguments(component, arguments)
+    return component
 
 
 def check_keys(config: Any, where: str) -> None:
@@ -166,7 +171,7 @@ def _check_target(config: Mapping[str, Any], where: str) -> None:
     try:
         target = get_object(config["_target_"])
     except Exception as error:
-        raise ConfigError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
+        raise TargetError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
     parameters = _parameters(target)
     if parameters is None:
         return

@@ -21,6 +21,7 @@ from harness.embedding_cache import cache
 from harness.errors import ConfigError, HarnessError
 from harness.instrument import fact, stage
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
+from harness.types.component import Component
 
 _TRIES = 3
 _INLINE = 50_000  # bytes
@@ -33,7 +34,7 @@ class ShardError(HarnessError):
     """A shard whose actors were lost one after another."""
 
 
-class Sharded:
+class Sharded(Component):
     """`shards` None: as many as actors of `cpus` CPUs and `gpus` GPUs fit on the cluster at `address`."""
 
     def __init__(

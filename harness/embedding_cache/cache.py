@@ -5,10 +5,8 @@ price again on the clock.
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
-import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import instrument
+from harness import instrument, user_code, versions
 from harness.embedding_cache import shards
 from harness.embedding_cache.shards import Arrays
-from harness.environment import code_hash, threads
+from harness.environment import threads
 from harness.types import Phase, Strings
 
 SHARD = 4096
@@ -80,7 +78,7 @@ def encoded(
     the conditions.
     """
     keep = keep and use() != "off"
-    whole = {"code": _code(), **identity}
+    whole = {"libraries": _libraries(), **identity}
     said = "" if paid else json.dumps({"threads": threads(), **(conditions or {})}, sort_keys=True)
     order = np.arange(len(texts)) if order is None else order
     begun: deque[_Begun] = deque()
@@ -122,19 +120,20 @@ def _finished(
     return begun.rows, arrays
 
 
-def foreign(encoder: type) -> dict[str, str]:
-    """What a user's own class adds to an identity: its name and the hash of its sources; nothing for one of ours."""
-    known = {"harness", *sys.stdlib_module_names}
-    modules = {base.__module__ for base in encoder.__mro__ if base.__module__.partition(".")[0] not in known}
-    return {"class": f"{encoder.__module__}.{encoder.__qualname__}", "source": code_hash(modules)} if modules else {}
+def encoder_identity(encoder: type) -> dict[str, Any]:
+    """Return what an encoder's class adds to an identity.
+
+    The version of its family's embeddings; for a user's own class also its name and the hash of its source and of
+    all modules of the user's that it brings in.
+    """
+    family = getattr(encoder, "family", None)
+    version = {"embeddings": [family, versions.EMBEDDINGS[family]]} if family in versions.EMBEDDINGS else {}
+    source = user_code.code_hash(base.__module__ for base in encoder.__mro__)
+    if source is None:
+        return version
+    return {**version, "class": f"{encoder.__module__}.{encoder.__qualname__}", "source": source}
 
 
 @functools.cache
-def _code() -> str:
-    """Hash of what else makes the vectors: our encoders' sources and the libraries' versions."""
-    digest = hashlib.blake2b(digest_size=8)
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    for package in ("transformers", "sentence-transformers"):
-        digest.update(importlib.metadata.version(package).encode())
-    return digest.hexdigest()
+def _libraries() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in ("transformers", "sentence-transformers")}

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ class CrossEncoder(Model):
 
     Scores are the logits, without the model's own activation: a sigmoid keeps their order until it makes ties of them.
     """
+
+    family: ClassVar[str] = "cross_encoder"
 
     def __init__(self, model: str, **settings: Any) -> None:
         super().__init__(model, **settings)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ class DenseEncoder(TransformerEncoder):
     `pooling` (mean, cls, last_token, weighted_mean, max), `dimensions` that are kept of each vector (Matryoshka) and
     `normalize` are the model's own where they are None; a model whose similarity is the cosine is normalised.
     """
+
+    family: ClassVar[str] = "dense"
 
     def __init__(
         self,

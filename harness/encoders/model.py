@@ -13,13 +13,14 @@ from harness import instrument, weights
 from harness.encoders.runtime import backends, cpu
 from harness.encoders.runtime.batching import Room
 from harness.errors import ConfigError
+from harness.types.component import Component
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BUDGET = {"cpu": 2048, "mps": 16384, "cuda": 65536}
 _ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
-class Model:
+class Model(Component):
     """A local folder, or `org/name@revision` on the hub, or the package that ships it.
 
     `device` auto takes a GPU where there is one, all takes every GPU; a list names several. `dtype` auto is bfloat16 on
@@ -101,6 +102,10 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         """Without the loaded weights, which another process loads for itself."""
         return {**vars(self), "_model": None}
+
+    def weights_identity(self) -> str:
+        """Return what tells this model's weights from others: a hash of their content, or a revision."""
+        return weights.identity(self._name, self._package)
 
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:

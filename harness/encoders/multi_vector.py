@@ -7,7 +7,7 @@ lengths, query expansion, skipped punctuation and projection; all of them are us
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class MultiVectorEncoder(TransformerEncoder):
     `projection` own takes the checkpoint's and refuses a model that has none; none uses the encoder's token vectors as
     they are. `stored` is the precision of the documents' vectors; queries are float32.
     """
+
+    family: ClassVar[str] = "colbert"
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ SPLADE's weight of a term is log(1 + relu(logit)) at its greatest over the text'
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
 from harness.types import Strings
+from harness.types.component import Component
 
 _BUDGET = {"cpu": 2048, "mps": 8192, "cuda": 16384}  # the logits of a batch are tokens x vocabulary
 
@@ -33,6 +34,8 @@ class SparseEncoder(TransformerEncoder):
     `query_terms` and `document_terms`: only so many of a text's terms, the heaviest, are kept; None: all. A model with
     a route of its own for queries (inference-free ones) takes it.
     """
+
+    family: ClassVar[str] = "splade"
 
     def __init__(
         self, model: str, *, query_terms: int | None = None, document_terms: int | None = None, **settings: Any
@@ -134,16 +137,22 @@ class SparseEncoder(TransformerEncoder):
         return {"counts": counts[order], "terms": terms[taken], "weights": values[taken], "width": width}
 
 
-class TokenWeights:
+class TokenWeights(Component):
     """Queries as their own tokens with a weight each, no network run: OpenSearch's inference-free document models.
 
     `model` is the folder or hub id that has the tokenizer and, as OpenSearch's do, `idf.json` of token weights; with
     `file` null every token that is there weighs 1. A token counts once (Geng et al., 2024).
     """
 
+    family: ClassVar[str] = "token_weights"
+
     def __init__(self, model: str, package: weights.Package | None = None, file: str | None = "idf.json") -> None:
         self._name, self._package, self._file = model, package, file
         self._tokenizer: Any = None
+
+    def weights_identity(self) -> str:
+        """Return what tells this model's files from others: a hash of their content, or a revision."""
+        return weights.identity(self._name, self._package)
 
     def encode(self, texts: Strings, side: Side) -> Sparse:
         """One row of the text's different tokens for each text."""

@@ -104,7 +104,7 @@ class TransformerEncoder(Model):
     def _identity(self, model: Any, side: Side) -> dict[str, Any]:
         return {
             "encoder": type(self).__name__,
-            **cache.foreign(type(self)),
+            **cache.encoder_identity(type(self)),
             "weights": self._found.identity,
             "dtype": str(model.dtype),
             "backend": self._backend,

@@ -1,17 +1,13 @@
-"""Measures one cell: one retriever on one dataset. The only place that looks at a clock.
+"""Measure one retriever on one dataset: index, search, score, and the time that each takes.
 
-measured = measure(retriever, dataset, k=100, metrics=["ndcg@10"], plan=TimingPlan())
+This is the only module that looks at a clock around a retriever.
 """
 
 import gc
-import hashlib
-import json
-import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,56 +20,57 @@ from harness import instrument
 from harness.embedding_cache import cache
 from harness.environment import keep_memory, limited_threads
 from harness.errors import ConfigError
-from harness.metrics import METRIC_VERSION, Metric, parse, score
+from harness.metrics import Metric, parse, score
 from harness.retrievers.scored import check_scores, scored, untimed
 from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
-from harness.weights import tree_hash
 
-_ONCE: dict[str, float] = {"warmup_documents": 0, "repeats": 1, "least_s": 0.0, "latency_queries": 0}
-_MOST = 50
-"""Repeats of a search, however short it is."""
+_MAX_REPEATS = 50
 
 
 class TimingPlan(BaseModel):
-    """How a cell is timed: the `timing` group of the config."""
+    """How an evaluation is timed: the `timing` group of the config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    warmup_documents: int = Field(64, ge=0)
-    """Documents indexed before the clock counts; 0 leaves loading and compiling inside the figures."""
-    repeats: int = Field(3, ge=1)
-    """How often all queries are searched."""
-    least_s: float = Field(0.0, ge=0)
-    """Seconds of searching before which repeats go on, up to fifty: what is over in milliseconds is timed often."""
-    enough_s: float = Field(30.0, gt=0)
+    warmup_documents: int = Field(default=64, ge=0)
+    """Documents indexed, and a few queries searched, before anything is timed; 0 times loading and compiling too."""
+    repeats: int = Field(default=3, ge=1)
+    """Searches of all queries."""
+    least_s: float = Field(default=0.0, ge=0)
+    """Seconds of searching up to which repeats go on, at most 50 of them: short searches are timed often."""
+    enough_s: float = Field(default=30.0, gt=0)
     """Seconds of searching after which no further repeat begins."""
-    latency_queries: int = Field(100, ge=0)
+    latency_queries: int = Field(default=100, ge=0)
     """Queries, drawn by the seed, that are searched one at a time."""
-    threads: int | None = Field(None, ge=1)
-    """Threads for BLAS, torch and our kernels; None takes every core."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads for BLAS, torch and our kernels; None for every core."""
     isolate: bool = False
-    """Measure in a process of its own, whose peak memory is the cell's."""
+    """Measure in a process of its own, whose peak memory is that of the evaluation."""
+
+
+_UNTIMED = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a cell gave."""
+class Measurement:
+    """Everything that one evaluation measures."""
 
     run: Run
     query_ids: list[str]
-    """Answerable queries, the rows of `scores`."""
+    """Queries with a relevant document: the rows of `scores`."""
     scores: dict[str, NDArray[np.float64]]
     """Per-query values [queries] by metric name."""
     timing: Timing | None
-    """None where the retriever brings a run that was made elsewhere."""
+    """None where nothing was to be timed, or the run was made elsewhere."""
     facts: dict[str, Any]
-    own: dict[str, float] = field(default_factory=dict)
-    """Measures that the collection defines itself, which have no values by query."""
+    """Metadata that the retriever recorded."""
+    extra_metrics: dict[str, float] = field(default_factory=dict)
+    """Means of metrics that the dataset defines itself, which have no values by query."""
 
     @property
     def means(self) -> dict[str, float]:
-        """The mean of each metric over all answerable queries, and the collection's own measures."""
-        return {**{name: float(values.mean()) for name, values in self.scores.items()}, **self.own}
+        """Mean of each metric over all queries with a relevant document, and the dataset's own metrics."""
+        return {**{name: float(values.mean()) for name, values in self.scores.items()}, **self.extra_metrics}
 
 
 def measure(
@@ -82,29 +79,43 @@ def measure(
     *,
     k: int,
     metrics: Sequence[str],
-    plan: TimingPlan,
+    plan: TimingPlan | None,
     seed: int = 0,
-) -> Measured:
-    """Index the corpus, search every query, score the answers; every timed sample is kept.
+) -> Measurement:
+    """Index the corpus, search every query and score the run; every timed sample is kept.
 
-    Where the dataset has candidates, the retriever scores those of each query instead. A retriever that is `untimed`
-    brings rankings that were made elsewhere: seconds spent on reading them are not its cost, and none are kept.
+    Where the dataset has candidates, the retriever scores those of each query instead of searching. A retriever whose
+    rankings were made elsewhere is not timed: reading them is not what they cost.
+
+    Args:
+        retriever: The retriever; it sees neither the dataset's name nor its qrels.
+        dataset: Corpus, queries and qrels.
+        k: Documents retrieved for each query.
+        metrics: Metric names such as ``ndcg@10``; none may look deeper than ``k``.
+        plan: Warm-up, repeats and latencies; None to search once and time nothing.
+        seed: Draws the queries that are timed one at a time.
+
+    Raises:
+        ConfigError: A metric is unknown or deeper than ``k``, or the retriever cannot score the dataset's candidates.
+        RunError: The retriever returned scores or documents that no metric may score.
     """
-    wanted = parse_metrics(metrics, k)
-    elsewhere = untimed(retriever)
-    plan = plan.model_copy(update=_ONCE) if elsewhere else plan
-    ask = _Asking(retriever, dataset, k + 1 if dataset.drop_self_hits else k)
+    parsed = parse_metrics(metrics, k)
+    timed = plan is not None and not untimed(retriever)
+    threads_of_plan = plan.threads if plan else None
+    active = plan if plan is not None and timed else _UNTIMED
+    runner = QueryRunner(retriever, dataset, k + 1 if dataset.drop_self_hits else k)
     keep_memory()
-    with limited_threads(plan.threads) as threads:
+    with limited_threads(threads_of_plan) as threads:
         with instrument.recording() as warmup:
-            ask.first(plan.warmup_documents)
+            runner.warm_up(active.warmup_documents)
         gc.collect()
-        references = [instrument.reference_kernels()]
+        references = [instrument.reference_kernels()] if timed else []
         with instrument.recording() as indexing:
             retriever.index(dataset.corpus)
-        references.append(instrument.reference_kernels())
-        run, searches, facts = _search_all(ask, plan, references)
-        latencies, paid = _one_by_one(ask, plan.latency_queries, seed)
+        if timed:
+            references.append(instrument.reference_kernels())
+        run, searches, facts = _search_all(runner, active, references if timed else None)
+        latencies, api_cost = _search_one_by_one(runner, active.latency_queries, seed)
         timing = Timing(
             warmup=warmup.phase(),
             index=indexing.phase(),
@@ -116,27 +127,30 @@ def measure(
             threads=threads,
             references=references,
         )
-    whole = without_self_hits(run) if dataset.drop_self_hits else run
-    run = whole.top(k)
-    query_ids, scores = score(run, dataset.qrels, wanted)
-    said = {**warmup.facts, **indexing.facts, **facts, **paid}
-    own = dict(dataset.own_scores(whole)) if dataset.own_scores else {}
-    return Measured(run, query_ids, scores, None if elsewhere else timing, said, own)
+    ranking = drop_self_hits(run) if dataset.drop_self_hits else run
+    run = ranking.top(k)
+    query_ids, scores = score(run, dataset.qrels, parsed)
+    metadata = {**warmup.facts, **indexing.facts, **facts, **api_cost}
+    extra_metrics = dict(dataset.own_scores(ranking)) if dataset.own_scores else {}
+    return Measurement(run, query_ids, scores, timing if timed else None, metadata, extra_metrics)
 
 
 def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
-    """The metrics by name. Raises `ConfigError` for one that looks deeper than the k documents that are searched."""
+    """Parse metric names. Raises `ConfigError` for none, an unknown one, and one deeper than the k retrieved."""
     if not names:
         raise ConfigError("metrics is empty; name at least one, such as metrics=[ndcg@10]")
-    wanted = [parse(name) for name in names]
-    for metric in wanted:
+    parsed = [parse(name) for name in names]
+    for metric in parsed:
         if metric.k is not None and metric.k > k:
             raise ConfigError(f"metric {metric} looks deeper than k={k}; set k={metric.k} or more")
-    return wanted
+    return parsed
 
 
-class _Asking:
-    """A retriever that is asked a dataset's queries: about the whole corpus, or about each query's candidates."""
+class QueryRunner:
+    """Runs a dataset's queries against a retriever.
+
+    Searches the full corpus or, for reranking datasets, scores each query's candidates.
+    """
 
     def __init__(self, retriever: Retriever, dataset: Dataset, depth: int) -> None:
         self._retriever, self._dataset, self._depth = retriever, dataset, depth
@@ -146,106 +160,76 @@ class _Asking:
 
     @property
     def queries(self) -> Queries:
-        """All that can be asked."""
+        """The dataset's queries."""
         return self._dataset.queries
 
-    def about(self, row: int | None = None) -> Callable[[], Run]:
-        """What asks one query, or all: what it takes to ask is made ready now, and is on no clock."""
-        rows = slice(None) if row is None else slice(row, row + 1)
-        queries = self.queries if row is None else self.queries[rows]
+    def prepare(self, query: int | None = None) -> Callable[[], Run]:
+        """Return a callable that runs one query, or all queries if ``query`` is None.
+
+        Inputs are prepared here so that the callable contains only work that should be timed.
+        """
+        rows = slice(None) if query is None else slice(query, query + 1)
+        queries = self.queries if query is None else self.queries[rows]
         if self._candidates is None:
             return partial(self._retriever.search, queries, self._depth)
         return partial(scored, self._retriever, queries, self._dataset.corpus.ids, self._candidates[rows])
 
-    def first(self, documents: int) -> None:
-        """Index and search a little before the clock counts."""
-        if not documents:
+    def warm_up(self, n_documents: int) -> None:
+        """Index ``n_documents`` documents and run a few queries, to load weights and compile kernels."""
+        if not n_documents:
             return
         with instrument.listening(None), cache.using("off"):
-            corpus, queries = self._dataset.corpus[:documents], self.queries[:8]
+            corpus, queries = self._dataset.corpus[:n_documents], self.queries[:8]
             self._retriever.index(corpus)
             if self._candidates is None:
-                self._retriever.search(queries, min(self._depth, documents))
+                self._retriever.search(queries, min(self._depth, n_documents))
             else:
-                some = np.arange(min(self._candidates.shape[1], len(corpus)), dtype=np.int32)
-                scored(self._retriever, queries, corpus.ids, np.tile(some, (len(queries), 1)))
+                docs = np.arange(min(self._candidates.shape[1], len(corpus)), dtype=np.int32)
+                scored(self._retriever, queries, corpus.ids, np.tile(docs, (len(queries), 1)))
 
 
 def _search_all(
-    ask: _Asking, plan: TimingPlan, references: list[dict[str, float]]
+    runner: QueryRunner, plan: TimingPlan, references: list[dict[str, float]] | None
 ) -> tuple[Run, list[Phase], dict[str, Any]]:
-    """The run, what each repeat cost and the facts; the reference kernels' seconds are added after each."""
+    """Return the run, each repeat's phase and the metadata; reference kernels run after each repeat."""
     searches: list[Phase] = []
-    whole = ask.about()
-    while _goes_on(searches, plan):
+    search = runner.prepare()
+    while _continues(searches, plan):
         with instrument.recording() as searching:
-            run = whole()
+            run = search()
         searches.append(searching.phase())
-        references.append(instrument.reference_kernels())
+        if references is not None:
+            references.append(instrument.reference_kernels())
     with instrument.listening(None):
-        found = {name: find() for name, find in searching.later.items()}
-    return run, searches, {**searching.facts, **found}
+        deferred = {name: measure() for name, measure in searching.later.items()}
+    return run, searches, {**searching.facts, **deferred}
 
 
-def _goes_on(searches: Sequence[Phase], plan: TimingPlan) -> bool:
+def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
     spent = sum(search.wall_s for search in searches)
     if len(searches) < plan.repeats:
         return spent < plan.enough_s
-    return spent < plan.least_s and len(searches) < _MOST
+    return spent < plan.least_s and len(searches) < _MAX_REPEATS
 
 
-def _one_by_one(ask: _Asking, n: int, seed: int) -> tuple[list[float], dict[str, int]]:
-    """Seconds of each of n queries alone, and what they cost where a provider was paid."""
-    chosen = np.random.default_rng(seed).permutation(len(ask.queries))[:n]
+def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[float], dict[str, int]]:
+    """Return the latency of each of n queries in seconds, and what they cost where a provider was paid."""
+    rows = np.random.default_rng(seed).permutation(len(runner.queries))[:n]
     latencies: list[float] = []
-    paid: Counter[str] = Counter()
+    cost: Counter[str] = Counter()
     with instrument.listening(None):
-        for row in chosen.tolist():
-            alone = ask.about(row)
+        for row in rows.tolist():
+            search = runner.prepare(row)
             with instrument.recording() as searching:
-                alone()
+                search()
             latencies.append(searching.wall_s)
-            paid.update({name: n for name, n in searching.counts.items() if name.rpartition(".")[2] == "micro_usd"})
-    return latencies, {f"latency.{name}": total for name, total in paid.items()}
+            cost.update({name: n for name, n in searching.counts.items() if name.rpartition(".")[2] == "micro_usd"})
+    return latencies, {f"latency.{name}": total for name, total in cost.items()}
 
 
-def without_self_hits(run: Run) -> Run:
-    """The run without the hit, if any, whose document has the query's own id."""
+def drop_self_hits(run: Run) -> Run:
+    """Return the run without each query's own document, the one with the query's id."""
     ids = pa.array(run.doc_ids.arrow.combine_chunks() if hasattr(run.doc_ids, "arrow") else list(run.doc_ids))
-    own = pc.fill_null(pc.index_in(pa.array(run.query_ids, pa.large_string()), value_set=ids), -2)
-    keep = run.docs != own.to_numpy(zero_copy_only=False)[:, None]
+    self_hits = pc.fill_null(pc.index_in(pa.array(run.query_ids, pa.large_string()), value_set=ids), -2)
+    keep = run.docs != self_hits.to_numpy(zero_copy_only=False)[:, None]
     return Run(run.query_ids, run.doc_ids, np.where(keep, run.docs, -1), run.scores)
-
-
-def cell_key(
-    retriever: Mapping[str, Any], plan: TimingPlan, dataset: str, k: int, metric_names: Sequence[str], seed: int
-) -> str:
-    """Hash of what makes a cell what it is, 16 hex digits; `dataset` is its fingerprint.
-
-    A model, path, file or folder that lies on this disk counts with its content, so that weights trained anew under the
-    same path are another cell.
-    """
-    identity = {
-        "retriever": _with_content(retriever),
-        "timing": plan.model_dump(),
-        "dataset": dataset,
-        "k": k,
-        "metrics": [str(parse(name)) for name in metric_names],
-        "metric_version": METRIC_VERSION,
-        "seed": seed,
-    }
-    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-def _with_content(value: Any, key: str = "") -> Any:
-    if isinstance(value, Mapping):
-        return {key: _with_content(inner, str(key)) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_content(inner) for inner in value]
-    if isinstance(value, str) and key.rpartition("_")[2] in ("model", "path", "file", "folder", "dir"):
-        path = Path(os.path.expanduser(value))  # noqa: PTH111  # leaves a user whom nobody knows
-        if value and path.is_dir():
-            return {"content": tree_hash(path)}
-        if path.is_file():
-            return {"content": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
-    return value

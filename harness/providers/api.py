@@ -5,7 +5,7 @@ OPENAI_API_KEY=... harness retriever=openai_small dataset=scifact
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.encoders.transformer import Side
 from harness.providers.hosted import HostedEncoder
@@ -18,6 +18,8 @@ class OpenAIEncoder(OpenAIServer, HostedEncoder):
 
     The settings of `HostedEncoder` and of `OpenAIServer`.
     """
+
+    family: ClassVar[str] = "openai"
 
     most_texts = 2048
 
@@ -53,6 +55,8 @@ class CohereEncoder(HostedEncoder):
 
     The server cuts what is over the model's length, or over `max_tokens`.
     """
+
+    family: ClassVar[str] = "cohere"
 
     provider = "cohere"
     official = "https://api.cohere.com"

@@ -114,7 +114,7 @@ class HostedEncoder(Server):
     def _identity(self, side: Side) -> dict[str, Any]:
         return {
             "encoder": self.provider,
-            **cache.foreign(type(self)),
+            **cache.encoder_identity(type(self)),
             "base_url": self._url,
             "model": self._model,
             "dimensions": self._dimensions,

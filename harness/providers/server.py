@@ -18,11 +18,12 @@ from urllib.parse import urlsplit
 from harness import instrument
 from harness.errors import ApiError, ConfigError
 from harness.providers.requests import Failure, refused, unanswered
+from harness.types.component import Component
 
 NO_KEY = "none"  # what a server without keys is sent
 
 
-class Server:
+class Server(Component):
     """A provider's server, or one that speaks its protocol; each argument is a config key.
 
     `base_url` None is the provider's own. `api_key_env` names the environment variable that holds the key; only the

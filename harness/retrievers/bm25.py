@@ -20,6 +20,7 @@ from harness.search.postings import Postings, Sparse
 from harness.search.topk import no_hits
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Explanation, Queries, Run
+from harness.types.component import Component
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Statistics:
         return Statistics(documents, words, numbered.dictionary, df)
 
 
-class BM25:
+class BM25(Component):
     """k1 >= 0 bounds what a repeated term adds, b in 0..1 is how much a long document pays."""
 
     comparable = True
@@ -158,7 +159,7 @@ class BM25:
         return self._postings.nbytes
 
 
-class RankBM25:
+class RankBM25(Component):
     """BM25Okapi of the rank-bm25 package: every document is scored for every query."""
 
     def __init__(self, tokenizer: Tokenizer, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> None:

@@ -15,11 +15,12 @@ from harness.search import maxsim
 from harness.search.centroids import Centroids
 from harness.search.topk import Hits, recall
 from harness.types import Corpus, Explanation, Queries, Run
+from harness.types.component import Component
 
 _CHECKED = 50
 
 
-class ColBERT:
+class ColBERT(Component):
     """`candidates` null scores every document; a number, k at least, so many of each query's likeliest."""
 
     def __init__(self, encoder: MultiVectorEncoder, candidates: int | None = None, seed: int = 0) -> None:

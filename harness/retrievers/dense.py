@@ -13,6 +13,7 @@ from harness.instrument import afterwards, stage
 from harness.search import dense
 from harness.search.topk import Hits, recall
 from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types.component import Component
 from harness.types.explanation import Cell
 
 
@@ -41,7 +42,7 @@ class Index(Protocol):
         ...
 
 
-class Dense:
+class Dense(Component):
     """Any encoder, and an `index`; None searches the float32 vectors exactly, where the encoder left them.
 
     An index's recall against the exact search is measured on the first `checked` queries after the clock has stopped;

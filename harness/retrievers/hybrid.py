@@ -11,6 +11,7 @@ from harness.instrument import part, stage
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import aligned, scored, untimed, within
 from harness.types import Corpus, Explanation, Queries, Retriever, Run
+from harness.types.component import Component
 from harness.types.explanation import Cell
 
 log = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 Fusion = Callable[[Sequence[Run]], Run]
 
 
-class Hybrid:
+class Hybrid(Component):
     """Named retrievers, each asked for its `depth` best; the k best of the fused list are kept."""
 
     def __init__(self, retrievers: Mapping[str, Retriever], fusion: Fusion, depth: int = 100) -> None:

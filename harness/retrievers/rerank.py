@@ -12,6 +12,7 @@ from harness.instrument import fact, part
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import untimed, within
 from harness.types import Corpus, Explanation, Queries, Retriever, Run
+from harness.types.component import Component
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Scorer(Protocol):
         ...
 
 
-class CrossEncoderScorer:
+class CrossEncoderScorer(Component):
     """A cross-encoder over the documents' texts."""
 
     def __init__(self, encoder: CrossEncoder) -> None:
@@ -52,7 +53,7 @@ class CrossEncoderScorer:
         return int(self._texts.arrow.nbytes)
 
 
-class Rerank:
+class Rerank(Component):
     """The first stage's `depth` best, in the scorer's order; nothing beyond them is returned."""
 
     def __init__(self, first_stage: Retriever, scorer: Scorer, depth: int = 100) -> None:

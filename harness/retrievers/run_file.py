@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError, RunError
 from harness.retrievers.scored import aligned
 from harness.types import Corpus, Queries, Run, Strings, trec
+from harness.types.component import Component
 
 log = logging.getLogger(__name__)
 
 
-class RunFile:
+class RunFile(Component):
     """A TREC run file, plain or gzipped; scores give the order, as trec_eval reads it. `name` is shown for its path.
 
     Documents that the corpus does not have keep their ranks, as in trec_eval; they are numbered behind the corpus'.

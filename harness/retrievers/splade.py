@@ -11,6 +11,7 @@ from harness.environment import threads
 from harness.instrument import fact, stage
 from harness.search.postings import Postings, Sparse
 from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types.component import Component
 
 
 class Encodes(Protocol):
@@ -25,7 +26,7 @@ class Encodes(Protocol):
         ...
 
 
-class Splade:
+class Splade(Component):
     """`encoder` for documents and, where no `query_encoder` is given, for queries too."""
 
     comparable = True

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.search.topk import Hits, no_hits
+from harness.types.component import Component
 
 
-class Faiss:
+class Faiss(Component):
     """`kind` hnsw: `links` a node, `ef_construction` and `ef_search` nodes looked at; ivf: `lists`, `probes` of them.
 
     `lists` null is four times the root of the number of documents. Needs the extra `faiss`.

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError
 from harness.search import dense
 from harness.search.topk import Hits, best_first, in_blocks, key_of, no_hits, no_keys, offer, score_of, scores_of
+from harness.types.component import Component
 
 _RESCORE = ("int8", "float32")
 
 
-class Int8:
+class Int8(Component):
     """A quarter of the memory. Held and searched on the CPU."""
 
     def build(self, vectors: torch.Tensor) -> None:
@@ -41,7 +42,7 @@ class Int8:
         return self._codes.nbytes + self._scale.nbytes
 
 
-class Binary:
+class Binary(Component):
     """A bit a dimension; k x `oversample` candidates are rescored with int8 or float32 vectors, or not at all (null).
 
     The finer vectors are held too and count: 1/32 + 1/4 of float32 with int8.

@@ -11,7 +11,7 @@ import gzip
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from harness.errors import StoreError
 from harness.files import write_together
+from harness.store.pending import Pending, pending, recover
 from harness.store.scores import as_table, parquet, read_scores, read_table
 from harness.types import PerQuery, PublishedFigures, Record, Run
 from harness.types.trec import dump
@@ -45,8 +46,7 @@ class Store:
         asked: pa.Table | None = None,
     ) -> Record:
         """Write a cell's files, the record last; gives the record with their paths."""
-        stamp = record.started.strftime("%Y%m%dT%H%M%S.%fZ")
-        place = f"{_safe(record.dataset.name)}/{_safe(record.retriever.name)}/{stamp}-{record.cell[:8]}"
+        place = _place(record)
         files, contents = {"environment": f"environments/{record.environment[:8]}.json"}, {}
         if not (self.root / files["environment"]).exists():
             contents[files["environment"]] = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
@@ -69,8 +69,17 @@ class Store:
         write_together({self.root / path: content for path, content in contents.items()})
         return record
 
+    def pending(self, record: Record) -> AbstractContextManager[Pending]:
+        """Mark an evaluation as in progress; `record` is kept as its failure if the process dies in the block."""
+        return pending(self.root, record, _place(record))
+
+    def recover(self, error: str | None = None) -> list[Path]:
+        """Make records of the evaluations whose processes died, with the `error` that is known of them."""
+        return recover(self.root, error)
+
     def records(self) -> Iterator[Record]:
         """Every record, oldest first. Raises `StoreError` naming a file that is no record."""
+        self.recover()
         folder = self.root / "records"
         for path in sorted(folder.rglob("*.json"), key=lambda path: path.name):
             if not path.name.startswith("."):
@@ -140,7 +149,7 @@ class Store:
         return list(newest.values())
 
     def find(self, like: Record) -> Record | None:
-        """The newest good record of the same cell under the same names, by the same code in the same environment."""
+        """The newest good record of the same evaluation under the same names in the same environment."""
         good = [
             record
             for path in (self.root / "records").rglob(f"*-{like.cell[:8]}.json")
@@ -176,7 +185,7 @@ def _answers(record: Record, like: Record) -> bool:
 def _names(record: Record) -> tuple[object, ...]:
     own = record.dataset
     return (
-        *(record.cell, record.environment, record.code, record.retriever.label),
+        *(record.cell, record.environment, record.retriever.label),
         *(own.label, own.group, own.parts),  # the same task may be a part of one benchmark and not of another
     )
 
@@ -190,6 +199,12 @@ def read_record(path: Path) -> Record:
         raise StoreError(
             f"{path} is no record of this version: {said}; move it away and give the command again"
         ) from None
+
+
+def _place(record: Record) -> str:
+    """Return the path, without a suffix, that a record's files have in their folders."""
+    stamp = record.started.strftime("%Y%m%dT%H%M%S.%fZ")
+    return f"{_safe(record.dataset.name)}/{_safe(record.retriever.name)}/{stamp}-{record.cell[:8]}"
 
 
 def _safe(name: str) -> str:

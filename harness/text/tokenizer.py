@@ -19,6 +19,7 @@ from harness.errors import ConfigError
 from harness.instrument import count
 from harness.search.postings import Sparse
 from harness.types import Strings
+from harness.types.component import Component
 
 # The list of Apache Lucene's EnglishAnalyzer: 33 words. The stop-words package, which has the other languages, drops
 # 1,333 words of English, "system", "run" and "test" among them.
@@ -35,7 +36,7 @@ _FEW = 16
 _SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|\((?!\?)|[\w)+*?])+")
 
 
-class Tokenizer:
+class Tokenizer(Component):
     """Splits texts into terms and numbers them.
 
     `pattern` is matched against the lower-cased text (Rust regex syntax: Unicode, no look-around). `language` names the

@@ -43,12 +43,18 @@ class RetrieverInfo(_Frozen):
     """The config's name, such as `bm25`."""
     differences: dict[str, Any] = {}
     """Dotted keys whose values differ from that config's own: `{"k1": 1.2}`."""
-    config: dict[str, Any]
+    config: dict[str, Any] = {}
     """The resolved config, enough to build the retriever again."""
+    identity: str | None = None
+    """Hash of class, arguments, weights and user code, 16 hex digits; None in old records and failed ones."""
+    row: str | None = None
+    """The row's name where the user gave one."""
 
     @property
     def label(self) -> str:
-        """The name with its differences: `bm25 [k1=1.2]`."""
+        """The row's name, else the config's name with its differences: `bm25 [k1=1.2]`."""
+        if self.row:
+            return self.row
         said = {key: value for key, value in self.differences.items() if key not in self.hidden}
         return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
 

@@ -6,7 +6,7 @@ as it does for mteb; a cross-encoder only scores, as the scorer of `retriever=re
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,18 +19,21 @@ from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
 from harness.search.topk import Best
 from harness.types import Corpus, Queries, Run
+from harness.types.component import Component
 from harness.types.texts import Texts
 
 _CHUNK = 8192
 _ROWS = 512
 
 
-class Retriever:
+class Retriever(Component):
     """`model` is a name of mteb's registry (name@revision), or a model object of mteb's or sentence-transformers.
 
     mteb's models read their prompts and languages from a task: `task`, with `subset`, `split` and `language` as for
     `load`, names one; without it they are asked as for any retrieval task in English.
     """
+
+    family: ClassVar[str] = "mteb"
 
     def __init__(
         self,

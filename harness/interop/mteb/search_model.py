@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from harness.datasets.texts import gathered
 from harness.errors import DataError
+from harness.evaluation.identity import retriever_identity
 from harness.interop.mteb import names, texts
-from harness.interop.mteb.identity import identity
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
 from harness.types import Corpus, Queries, Retriever, Run
@@ -27,7 +27,7 @@ class SearchModel:
     def __init__(self, retriever: Retriever, name: str | None = None, revision: str | None = None) -> None:
         self.retriever = retriever
         self._name = name or f"harness/{names.slug(type(retriever).__name__)}"
-        self._revision = revision or identity(retriever)
+        self._revision = revision or retriever_identity(retriever)
 
     @cached_property
     def mteb_model_meta(self) -> Any:

@@ -1,0 +1,227 @@
+"""Evaluate one retriever on one dataset: reuse the stored record or measure, and keep what came of it.
+
+    evaluate(BM25(), dataset, store=Store(Path("results")))
+
+A failure leaves a record too: of an exception, of a `sys.exit` inside a retriever, and, through a file that marks an
+evaluation in progress, of a process that died.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import harness
+from harness import environment, user_code, versions
+from harness.embedding_cache import cache
+from harness.errors import ConfigError, RunError, TargetError
+from harness.evaluation import identity
+from harness.evaluation.timing import Measurement, TimingPlan, measure, parse_metrics
+from harness.instrument import peak_memory
+from harness.store import Store, asked, ranked
+from harness.store.pending import Pending
+from harness.types import Dataset, DatasetInfo, PerQuery, Record, Retriever, RetrieverInfo, Run
+
+DEFAULT_METRICS = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10", "hit@10", "judged@10")
+
+
+class Settings(BaseModel):
+    """What is measured of a retriever on a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    k: int = Field(default=100, ge=1)
+    """Documents retrieved for each query."""
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    timing: TimingPlan | None = TimingPlan()
+    """None scores the rankings and times nothing."""
+    seed: int = Field(default=0, ge=0)
+
+    def checked(self) -> "Settings":
+        """Return the settings with the metrics' canonical names. Raises `ConfigError` for one that cannot be."""
+        return self.model_copy(update={"metrics": tuple(map(str, parse_metrics(self.metrics, self.k)))})
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation's record and what was measured for it."""
+
+    record: Record
+    run: Run | None = None
+    """None where the record was reused from a store, which has the run."""
+    per_query: PerQuery | None = None
+    reused: bool = False
+
+
+@dataclass
+class Evaluation:
+    """One retriever on one dataset, before it is measured.
+
+    `retriever` and `dataset` say how they are called and configured; both are completed once the objects are there.
+    """
+
+    retriever: RetrieverInfo
+    dataset: DatasetInfo
+    settings: Settings = field(default_factory=Settings)
+    store: Store | None = None
+    resume: bool = True
+    """Reuse a stored record and cached embeddings."""
+    command: str = ""
+    """Repeats the evaluation."""
+    whole_process: bool = False
+    """This process does nothing else, so that its peak memory is that of the evaluation."""
+    notify: Callable[[str], None] = lambda line: None
+    """Takes lines about the progress."""
+
+    def run(self, construct: Callable[[], Retriever], load: Callable[[], Dataset]) -> Evaluated:
+        """Construct the retriever, load the dataset, and reuse or measure.
+
+        Raises whatever the retriever or the dataset raises, after a record of the failure was stored; a wrong setting
+        that is refused before the dataset is loaded leaves none.
+        """
+        self.settings = settings = self.settings.checked()
+        started = datetime.now(UTC)
+        with self._failure_kept(started) as pending, cache.using("reuse" if self.resume else "renew"):
+            retriever = construct()
+            self.retriever = self.retriever.model_copy(update={"identity": identity.retriever_identity(retriever)})
+            dataset = load()
+            self.dataset = completed(self.dataset, dataset)
+            if self.resume and self.store and (record := self.store.find(self._record(started))):
+                return Evaluated(record, reused=True)
+            if pending:
+                pending.update(self._record(started))
+            if not dataset.own_scores:  # their names are known once they are measured
+                self._warn_without_main_score(dataset, settings.metrics)
+            self.notify(f"{len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
+            measured = measure(
+                retriever,
+                dataset,
+                k=settings.k,
+                metrics=settings.metrics,
+                plan=settings.timing,
+                seed=settings.seed,
+            )
+            if dataset.own_scores:
+                self._warn_without_main_score(dataset, measured.means)
+            return self._stored(started, dataset, measured)
+        raise AssertionError  # the block returns or raises
+
+    def _warn_without_main_score(self, dataset: Dataset, metrics: Collection[str]) -> None:
+        """Say so where the metric that others publish for the dataset is not measured."""
+        main = dataset.about.get("main_score")
+        if main is None or main in metrics:
+            return
+        depth = main.rpartition("@")[2]
+        k = f" k={depth}" if depth.isdigit() and int(depth) > self.settings.k else ""
+        self.notify(f"the dataset's main score is {main}, which is not measured; add:{k} metrics=[{main}]")
+
+    def failed(self, started: datetime, error: str) -> None:
+        """Store a record of a failure."""
+        if self.store:
+            self.store.append(
+                self._record(started).model_copy(update={"status": "failed", "error": error}), environment.manifest()
+            )
+
+    @contextmanager
+    def _failure_kept(self, started: datetime) -> "Iterator[Pending | None]":
+        """Store a record of any failure in the block, of the process's death too."""
+        if self.store is None:
+            yield None
+            return
+        with self.store.pending(self._record(started)) as pending:
+            try:
+                yield pending
+            except SystemExit as error:
+                self.failed(started, f"SystemExit: {error.code}")
+                raise RunError(f"the retriever or the dataset called sys.exit({error.code!r})") from error
+            except Exception as error:
+                refused = isinstance(error, ConfigError) and not isinstance(error, TargetError)
+                if not refused or self.dataset.fingerprint:
+                    self.failed(started, f"{type(error).__name__}: {error}")
+                raise
+
+    def _stored(self, started: datetime, dataset: Dataset, measured: Measurement) -> Evaluated:
+        timing = measured.timing
+        if timing and self.whole_process and not timing.index.earlier_s:  # cached embeddings spare memory too
+            timing = timing.model_copy(update={"peak_memory_bytes": peak_memory()})
+        result = {"metrics": measured.means, "timing": timing, "facts": measured.facts}
+        record = self._record(started).model_copy(update=result)
+        per_query = PerQuery(measured.query_ids, measured.scores)
+        if self.store:
+            excerpts = (ranked(measured.run, dataset), asked(dataset))
+            record = self.store.append(record, environment.manifest(), measured.run, per_query, *excerpts)
+        return Evaluated(record, measured.run, per_query)
+
+    def _record(self, started: datetime) -> Record:
+        settings = self.settings
+        retriever = self.retriever.identity or identity.config_identity(self.retriever.config)
+        dataset = self.dataset.fingerprint or identity.config_identity(self.dataset.config)
+        return Record(
+            cell=identity.evaluation_identity(
+                retriever,
+                dataset,
+                k=settings.k,
+                metrics=settings.metrics,
+                timing=settings.timing.model_dump() if settings.timing else None,
+                seed=settings.seed,
+            ),
+            started=started,
+            status="ok",
+            retriever=self.retriever,
+            dataset=self.dataset,
+            k=settings.k,
+            seed=settings.seed,
+            metric_version=versions.METRICS,
+            environment=environment.fingerprint(),
+            harness=harness.__version__,
+            code=environment.code_hash(user_code.modules_of(self.retriever.config)),
+            revision=environment.revision(),
+            command=self.command,
+        )
+
+
+def evaluate(
+    retriever: Retriever,
+    dataset: Dataset,
+    *,
+    name: str | None = None,
+    settings: Settings | None = None,
+    store: Store | None = None,
+    resume: bool = True,
+) -> Record:
+    """Evaluate a retriever on a dataset and return the record.
+
+    Args:
+        retriever: Any object of the retriever protocol.
+        dataset: Corpus, queries and qrels.
+        name: The row's name; by default the class's.
+        settings: k, metrics, timing plan and seed.
+        store: Where the record is looked for and kept; None keeps nothing.
+        resume: Reuse a stored record of the same evaluation, and cached embeddings.
+
+    Raises:
+        ConfigError: A setting cannot be.
+        RunError: The retriever's run cannot be scored.
+    """
+    kind = type(retriever)
+    info = RetrieverInfo(name=name or kind.__name__, config={"_target_": f"{kind.__module__}.{kind.__qualname__}"})
+    evaluation = Evaluation(info, DatasetInfo(name=dataset.name), settings or Settings(), store, resume)
+    return evaluation.run(lambda: retriever, lambda: dataset).record
+
+
+def completed(info: DatasetInfo, dataset: Dataset) -> DatasetInfo:
+    """Return the description of a dataset with what is known once it is loaded."""
+    return info.model_copy(
+        update={
+            "name": dataset.name,
+            "split": dataset.split,
+            "fingerprint": dataset.fingerprint,
+            "group": dataset.group,
+            "parts": dataset.parts,
+            "documents": len(dataset.corpus),
+            "queries": len(dataset.queries),
+            "about": dict(dataset.about),
+        }
+    )

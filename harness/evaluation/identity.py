@@ -1,0 +1,281 @@
+"""Identity of a retriever and of an evaluation: hashes of everything that their numbers depend on.
+
+A retriever is its class and arguments, with weights and files by their content, the user's own code, and the versions
+of the computations (`harness.versions`). A config, an object in Python and an adapter of another tool that describe the
+same retriever have the same identity.
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import os
+import re
+import sys
+import types
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+from uuid import uuid4
+
+import numpy as np
+from pydantic import BaseModel
+
+from harness import user_code, versions
+from harness.errors import HarnessError
+from harness.types.component import Component
+from harness.weights import Package, tree_hash
+
+_PATH_KEYS = ("model", "path", "file", "folder", "dir")
+_arguments: "weakref.WeakKeyDictionary[Any, Mapping[str, Any]]" = weakref.WeakKeyDictionary()
+_identities: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
+
+
+@runtime_checkable
+class HasWeights(Protocol):
+    """A component whose output depends on model weights."""
+
+    def weights_identity(self) -> str:
+        """Return the hash or the revision of the weights, 1 to 64 characters."""
+        ...
+
+
+def remember_arguments(component: Any, arguments: Mapping[str, Any]) -> None:
+    """Note the arguments that an object of a user's class was constructed with, which then say what it is.
+
+    Without them such an object is known by its attributes.
+    """
+    with suppress(TypeError):  # it has slots, or is unhashable
+        _arguments[component] = dict(arguments)
+
+
+def retriever_identity(retriever: Any) -> str:
+    """Return the hash of a retriever's class, arguments, weights and user code, 16 hex digits.
+
+    It is computed when it is first asked for, so that what an object indexes or loads later does not count. An object
+    that holds something without a describable content, such as an open connection, equals no other object.
+    """
+    with suppress(TypeError):
+        if retriever in _identities:
+            return _identities[retriever]
+    description = _Description()
+    content = {
+        "retriever": description.of(retriever),
+        "ranking": versions.RANKING,
+        "code": user_code.code_hash(description.modules),
+    }
+    identity = _hash(content)
+    with suppress(TypeError):
+        _identities[retriever] = identity
+    return identity
+
+
+def evaluation_identity(
+    retriever: str, dataset: str, *, k: int, metrics: Sequence[str], timing: Mapping[str, Any] | None, seed: int
+) -> str:
+    """Return the hash of everything that an evaluation's record depends on, 16 hex digits.
+
+    Args:
+        retriever: The retriever's identity.
+        dataset: The dataset's fingerprint.
+        k: Documents retrieved for each query.
+        metrics: Names of the metrics.
+        timing: The timing plan's settings; None where nothing is timed.
+        seed: Seed of the draws, such as that of the queries timed one by one.
+    """
+    content = {
+        "retriever": retriever,
+        "dataset": dataset,
+        "k": k,
+        "metrics": list(metrics),
+        "timing": timing,
+        "seed": seed,
+        "versions": {"metrics": versions.METRICS, "datasets": versions.DATASETS},
+    }
+    return _hash(content)
+
+
+def config_identity(config: Mapping[str, Any]) -> str:
+    """Return the hash of a config, 16 hex digits: the identity of what could not be constructed or read."""
+    return _hash({"config": config})
+
+
+def _hash(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+@dataclass
+class _Description:
+    """Describes objects as JSON values and collects the modules that their classes and functions are from."""
+
+    modules: set[str] = field(default_factory=set)
+    _above: list[int] = field(default_factory=list)
+
+    def of(self, value: Any, key: str = "") -> Any:
+        """Return a JSON value that is equal for objects that do the same."""
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, str):
+            return _content(value) if key.rpartition("_")[2] in _PATH_KEYS else value
+        if id(value) in self._above:
+            return "recursive"
+        self._above.append(id(value))
+        try:
+            return self._collection(value)
+        finally:
+            self._above.pop()
+
+    def _collection(self, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): self.of(inner, str(key)) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.of(inner) for inner in value]
+        if isinstance(value, set | frozenset):
+            return sorted(json.dumps(self.of(inner), sort_keys=True) for inner in value)
+        if isinstance(value, functools.partial):
+            return [self.of(value.func), self.of(value.args), self.of(value.keywords)]
+        plain = _plain(value)
+        return self._object(value) if plain is None else plain
+
+    def _object(self, value: Any) -> Any:
+        if inspect.isclass(value) or inspect.isroutine(value):
+            return self._code(value)
+        arguments = value.arguments if isinstance(value, Component) else _remembered(value)
+        if arguments is None:
+            arguments = _state(value)
+        if arguments is None:
+            return uuid4().hex
+        described = [self._code(type(value)), {name: self.of(inner, name) for name, inner in arguments.items()}]
+        if isinstance(value, HasWeights):
+            described[1].pop("package", None)  # only where the same weights are found
+            described[1]["model"] = value.weights_identity()
+        if (family := getattr(type(value), "family", None)) in versions.EMBEDDINGS:
+            described.append({"embeddings": versions.EMBEDDINGS[family]})
+        return described
+
+    def _code(self, value: Any) -> Any:
+        """Describe a class or a function by its name and, where its module has no file, by its code."""
+        if isinstance(value, types.MethodType):
+            return [self._code(value.__func__), self.of(value.__self__)]
+        module = str(getattr(value, "__module__", None))
+        kinds = value.__mro__ if inspect.isclass(value) else ()
+        self.modules |= {module, *(kind.__module__ for kind in kinds)}
+        name = f"{module}.{getattr(value, '__qualname__', value)}"
+        if inspect.isclass(value):
+            return name if user_code.is_users(module) or not _is_interactive(module) else [name, self._class(value)]
+        if not isinstance(value, types.FunctionType):
+            owner = getattr(value, "__self__", None)
+            return name if owner is None or isinstance(owner, types.ModuleType) else uuid4().hex
+        cells = list(inspect.getclosurevars(value).nonlocals.items())
+        if not cells and not _is_interactive(module) and value.__name__.isidentifier():
+            return name
+        return [name, self._function(value), self.of(cells)]
+
+    def _class(self, kind: type) -> Any:
+        return {
+            name: self._function(member)
+            for name, member in sorted(vars(kind).items())
+            if isinstance(member, types.FunctionType)
+        }
+
+    def _function(self, function: types.FunctionType) -> Any:
+        """Describe a function by its byte code, defaults, and the functions and values of its module that it uses."""
+        names = [name for name in _names(function.__code__) if name in function.__globals__]
+        own = {name: function.__globals__[name] for name in names}
+        used = {name: self.of(value) for name, value in own.items() if not isinstance(value, types.ModuleType)}
+        self.modules |= {value.__name__ for value in own.values() if isinstance(value, types.ModuleType)}
+        return [_byte_code(function.__code__), self.of(function.__defaults__), self.of(function.__kwdefaults__), used]
+
+
+def _is_interactive(module: str) -> bool:
+    """Return whether a module has no source file, as in a notebook or an interpreter."""
+    return not getattr(sys.modules.get(module), "__file__", None)
+
+
+def _names(code: types.CodeType) -> list[str]:
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return [*code.co_names, *(name for each in inner for name in _names(each))]
+
+
+def _byte_code(code: types.CodeType) -> str:
+    digest = hashlib.blake2b(code.co_code, digest_size=8)
+    for const in code.co_consts:
+        digest.update(_constant(const).encode())
+    digest.update(repr(code.co_names).encode())
+    return digest.hexdigest()
+
+
+def _constant(const: Any) -> str:
+    if isinstance(const, types.CodeType):
+        return _byte_code(const)
+    return repr(sorted(map(repr, const)) if isinstance(const, frozenset) else const)
+
+
+def _remembered(value: Any) -> Mapping[str, Any] | None:
+    with suppress(TypeError):
+        return _arguments.get(value)
+    return None
+
+
+def _state(value: Any) -> Mapping[str, Any] | None:
+    """Return the attributes that tell an object from others of its class; None where nothing does."""
+    if hasattr(value, "state_dict") and hasattr(value, "named_parameters"):
+        return _network(value)
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {} if isinstance(value, Package) else {one.name: getattr(value, one.name) for one in fields(value)}
+    if not hasattr(value, "__dict__"):
+        return None
+    state = value.__getstate__()
+    return dict(state) if isinstance(state, Mapping) else dict(vars(value))
+
+
+def _network(model: Any) -> Mapping[str, Any]:
+    """Return a hash of a torch network's weights, and its structure as it prints itself."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(_array(tensor)).tobytes())
+    settings = ("prompts", "default_prompt_name", "max_seq_length", "similarity_fn_name", "truncate_dim")
+    held = {name: getattr(model, name) for name in settings if hasattr(model, name)}
+    return {"weights": digest.hexdigest(), "structure": str(model), **held}
+
+
+def _array(tensor: Any) -> Any:
+    values = tensor.detach().cpu()
+    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
+
+
+def _plain(value: Any) -> Any:
+    """Return the content of a value that is neither a collection nor an object with arguments; None for another."""
+    if isinstance(value, re.Pattern):
+        return [value.pattern, value.flags]
+    if isinstance(value, Path):
+        return _content(str(value))
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
+        value = _array(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
+    return str(value) if type(value).__module__ == "torch" else None  # a device, a dtype
+
+
+def _content(text: str) -> Any:
+    """Return the hash of a file or folder of this name, or the text where there is none."""
+    path = Path(os.path.expanduser(text))  # noqa: PTH111  # keeps the name of a user who does not exist
+    try:
+        if text and path.is_dir():
+            return {"content": tree_hash(path)}
+        if text and path.is_file():
+            return {"content": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
+    except (OSError, HarnessError):
+        return text
+    return text

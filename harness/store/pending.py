@@ -1,0 +1,81 @@
+"""Evaluations in progress, so that the death of a process leaves a record of the failure.
+
+While an evaluation runs, the record of its failure lies beside the records in a hidden file, whose lock the process
+holds. Whoever reads the store later finds the file without a holder and gives it its name as a record.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from harness.types import Record
+
+_SUFFIX = ".pending"
+_ERROR = "ProcessDied: the process ended without a result: it was killed, ran out of memory, or crashed"
+
+
+class Pending:
+    """An evaluation in progress: the record that is left if the process dies now."""
+
+    def __init__(self, root: Path, record: Record, place: str) -> None:
+        self._root, self._place = root, place
+        path = root / "records" / f"{place}.json"
+        self._path = path.with_name(f".{path.stem}{_SUFFIX}")
+        self.update(record)
+
+    def update(self, record: Record) -> None:
+        """Replace the record that is left if the process dies."""
+        files = {"record": f"records/{self._place}.json"}
+        left = record.model_copy(update={"status": "failed", "error": _ERROR, "files": files})
+        self._path.write_text(left.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+    def remove(self) -> None:
+        """Leave no record: the evaluation ended otherwise."""
+        self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def pending(root: Path, record: Record, place: str) -> Iterator[Pending]:
+    """Mark an evaluation as in progress during the block."""
+    path = root / "records" / f"{place}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(_lock(path.with_name(f".{path.stem}{_SUFFIX}")))
+    with lock:
+        marker = Pending(root, record, place)
+        try:
+            yield marker
+        finally:
+            marker.remove()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def recover(root: Path, error: str | None = None) -> list[Path]:
+    """Turn what dead processes left into records of their failure; return the records' paths.
+
+    Args:
+        root: The results folder.
+        error: What is known of the death, in place of a general sentence.
+    """
+    recovered: list[Path] = []
+    for path in (root / "records").rglob(f".*{_SUFFIX}"):
+        lock = FileLock(_lock(path))
+        with suppress(Timeout, OSError), lock.acquire(blocking=False):
+            if path.exists():
+                recovered.append(_named(path, error))
+            Path(lock.lock_file).unlink(missing_ok=True)
+    return recovered
+
+
+def _named(path: Path, error: str | None) -> Path:
+    target = path.with_name(f"{path.stem.removeprefix('.')}.json")
+    if error is not None:
+        record = Record.model_validate_json(path.read_bytes()).model_copy(update={"error": error})
+        path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    path.rename(target)
+    return target
+
+
+def _lock(path: Path) -> Path:
+    return path.with_suffix(".lock")

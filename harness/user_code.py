@@ -1,0 +1,145 @@
+"""The user's own code behind a retriever: every module that it brings in, hashed.
+
+The standard library, installed packages and the harness are known by their versions; any other module may change under
+the same name, so its source counts.
+"""
+
+import ast
+import hashlib
+import importlib.machinery
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import harness
+
+_INSTALLED = {"site-packages", "dist-packages"}
+_LIBRARY = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib"))
+_HARNESS = Path(harness.__file__).resolve().parent
+_IMPORTERS = {"import_module", "__import__"}
+
+
+def is_users(module: str) -> bool:
+    """Return whether a module is outside the standard library, site-packages and the harness."""
+    return _file(module) is not None
+
+
+def code_hash(modules: Iterable[str]) -> str | None:
+    """Return a hash of the user's modules among these and of all that they import, 16 hex digits; None without any.
+
+    Imports are followed through the source, those inside functions and `import_module("name")` included, and through
+    the objects that a loaded module holds.
+    """
+    files = _closure(modules)
+    if not files:
+        return None
+    digest = hashlib.blake2b(digest_size=8)
+    for name, path in sorted(files.items()):
+        content = path.read_bytes()
+        digest.update(f"{name} {len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def modules_of(config: Any) -> set[str]:
+    """Return the modules, outside the harness, of the targets that a config names."""
+    if isinstance(config, list):
+        return {module for inner in config for module in modules_of(inner)}
+    if not isinstance(config, Mapping):
+        return set()
+    target = str(config.get("_target_", "harness.")).rpartition(".")[0]
+    inside = {module for inner in config.values() for module in modules_of(inner)}
+    return inside if target.partition(".")[0] == "harness" else {target, *inside}
+
+
+def _closure(modules: Iterable[str]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        path = None if name in files else _file(name)
+        if path is None:
+            continue
+        files[name] = path
+        waiting += [*_parents(name), *_held(sys.modules.get(name))]
+        if path.suffix == ".py":
+            waiting += _imported(path, name)
+    return files
+
+
+def _parents(name: str) -> list[str]:
+    """Return the packages that a module lies in, whose ``__init__`` runs before it."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _file(name: str) -> Path | None:
+    """Return the file of one of the user's modules; None for any other."""
+    module = sys.modules.get(name)
+    origin = getattr(module, "__file__", None) if module else _origin(name)
+    if not origin:
+        return None
+    path = Path(origin).resolve()
+    if not path.is_file() or _INSTALLED & set(path.parts):
+        return None
+    return None if any(path.is_relative_to(root) for root in (*_LIBRARY, _HARNESS)) else path
+
+
+def _origin(name: str) -> str | None:
+    """Return the file that a module would be loaded from, without running a package around it."""
+    search: Any = None
+    spec: importlib.machinery.ModuleSpec | None = None
+    for part in (*_parents(name), name):
+        try:
+            spec = importlib.machinery.PathFinder.find_spec(part, search)
+        except (ImportError, ValueError):
+            return None
+        if spec is None:
+            return None
+        search = spec.submodule_search_locations
+    return spec.origin if spec and spec.has_location else None
+
+
+def _held(module: ModuleType | None) -> Iterator[str]:
+    """Yield the modules of the objects in a loaded module, which an import by a computed name may have brought in."""
+    for value in list(vars(module).values()) if module else []:
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str):
+            yield name
+
+
+def _imported(path: Path, name: str) -> Iterator[str]:
+    """Yield the names that a source file imports, each with the names that may be modules inside it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):  # importing it fails, and says so
+        return
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node, package)
+            if base is not None:
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and _called(node.func) in _IMPORTERS and node.args:
+            target = node.args[0]
+            if isinstance(target, ast.Constant) and isinstance(target.value, str):
+                yield target.value if not target.value.startswith(".") else f"{package}{target.value}"
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str | None:
+    if not node.level:
+        return node.module
+    try:
+        return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    except (ImportError, ValueError):
+        return None
+
+
+def _called(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

@@ -1,0 +1,281 @@
+"""Which evaluations are the same: arguments, weights and user code count, comments in the harness do not."""
+
+import functools
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import user_code, versions
+from harness.config import build
+from harness.evaluation.evaluate import Settings, evaluate
+from harness.evaluation.identity import evaluation_identity, retriever_identity
+from harness.evaluation.timing import TimingPlan
+from harness.retrievers.bm25 import BM25
+from harness.retrievers.hybrid import Hybrid, rrf
+from harness.store import Store
+from harness.text.tokenizer import Tokenizer
+from harness.types import Corpus, Dataset, Qrels, Queries, Run
+
+QUICK = Settings(k=10, metrics=("ndcg@10",), timing=None)
+
+
+def of_config(*overrides: str) -> str:
+    config = build.composed(["retriever=bm25", *overrides])["retriever"]
+    return retriever_identity(build.construct(config, "retriever"))
+
+
+def dataset() -> Dataset:
+    corpus = Corpus(["a", "b", "c"], ["apples and pears", "pears", "plums"])
+    return Dataset("made", "test", corpus, Queries(["q"], ["pears"]), Qrels({"q": {"b": 1}}))
+
+
+# ------------------------------------------------------------------------------------------------- arguments
+
+
+def test_a_config_and_a_constructor_call_are_the_same_retriever():
+    assert retriever_identity(BM25(Tokenizer())) == of_config()
+    assert retriever_identity(BM25(Tokenizer(), 0.9)) == retriever_identity(BM25(k1=0.9, tokenizer=Tokenizer()))
+    assert retriever_identity(BM25(Tokenizer(), k1=0.9)) == of_config("retriever.k1=0.9") != of_config()
+
+
+def test_indexing_changes_no_identity():
+    before, after = BM25(Tokenizer()), BM25(Tokenizer())
+    after.index(dataset().corpus)
+    assert retriever_identity(after) == retriever_identity(before)
+
+
+def test_parts_and_fusion_are_a_hybrids_arguments():
+    def hybrid(constant: float) -> Hybrid:
+        return Hybrid({"lexical": BM25(Tokenizer())}, functools.partial(rrf, constant=constant))
+
+    assert retriever_identity(hybrid(60)) == retriever_identity(hybrid(60)) != retriever_identity(hybrid(10))
+
+
+def test_an_evaluation_is_another_when_anything_that_counts_is_another():
+    usual = {"retriever": "r", "dataset": "d", "k": 10, "metrics": ["ndcg@10"], "timing": {"repeats": 3}, "seed": 0}
+    changes = [
+        {},
+        {"retriever": "s"},
+        {"dataset": "e"},
+        {"k": 11},
+        {"metrics": ["ndcg@10", "map@10"]},
+        {"timing": None},
+        {"timing": {"repeats": 4}},
+        {"seed": 1},
+    ]
+    assert len({evaluation_identity(**{**usual, **change}) for change in changes}) == len(changes)
+
+
+@pytest.mark.parametrize("name", ["METRICS", "DATASETS", "RANKING"])
+def test_a_raised_version_is_another_evaluation(name, monkeypatch):
+    def identity() -> str:
+        retriever = retriever_identity(BM25(Tokenizer()))
+        return evaluation_identity(retriever, "d", k=10, metrics=["ndcg@10"], timing=None, seed=0)
+
+    before = identity()
+    monkeypatch.setattr(versions, name, getattr(versions, name) + 1)
+    assert identity() != before
+
+
+def test_a_file_counts_by_its_content_under_the_same_name(tmp_path):
+    path = tmp_path / "x.trec"
+    identities = []
+    for score in (1, 2):
+        path.write_text(f"q Q0 a 1 {score} tag\n")
+        config = build.composed(["retriever=run_file", f"retriever.path={path}"])["retriever"]
+        identities.append(retriever_identity(build.construct(config, "retriever")))
+    assert identities[0] != identities[1]
+
+
+def test_functions_are_told_apart_by_their_code_and_by_what_they_hold():
+    class Mine:
+        def __init__(self, rank):
+            self.rank = rank
+
+    def closure(weight):
+        return lambda queries: weight
+
+    assert retriever_identity(Mine(closure(1))) == retriever_identity(Mine(closure(1)))
+    assert retriever_identity(Mine(closure(1))) != retriever_identity(Mine(closure(2)))
+    assert retriever_identity(Mine(lambda queries: 1)) != retriever_identity(Mine(lambda queries: 2))
+
+
+# ------------------------------------------------------------------------------------------------- user code
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder on the import path with a package of the user's, and modules beside it."""
+    package = tmp_path / "package_of_user"
+    (package / "inner").mkdir(parents=True)
+    files = {
+        "package_of_user/__init__.py": "",
+        "package_of_user/search.py": "import sibling_of_user\nfrom .inner import deep\nfrom . import lazy_user\n",
+        "package_of_user/lazy_user.py": "def f():\n    from computed_user import value\n    return value\n",
+        "package_of_user/inner/__init__.py": "from package_of_user.inner.deep import value\n",
+        "package_of_user/inner/deep.py": "value = 1\n",
+        "sibling_of_user.py": "import importlib\nheld = importlib.import_module('named_' + 'user')\n",
+        "computed_user.py": "import importlib\nimportlib.import_module('constant_user')\nvalue = 1\n",
+        "constant_user.py": "",
+        "named_user.py": "",
+        "unrelated_user.py": "",
+    }
+    for name, source in files.items():
+        (tmp_path / name).write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if "_user" in name]:
+        sys.modules.pop(name)
+
+
+CHANGED = [
+    "package_of_user/__init__.py",
+    "package_of_user/search.py",
+    "package_of_user/lazy_user.py",
+    "package_of_user/inner/__init__.py",
+    "package_of_user/inner/deep.py",
+    "sibling_of_user.py",
+    "computed_user.py",
+    "constant_user.py",
+    "named_user.py",
+]
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+def test_every_module_that_user_code_brings_in_counts(project, changed):
+    importlib.import_module("package_of_user.search")
+    before = user_code.code_hash(["package_of_user.search"])
+    assert before == user_code.code_hash(["package_of_user.search"])
+    path = project / changed
+    path.write_text(path.read_text() + "# changed\n")
+    assert user_code.code_hash(["package_of_user.search"]) != before
+
+
+def test_a_module_that_is_not_brought_in_does_not_count(project):
+    importlib.import_module("unrelated_user")
+    before = user_code.code_hash(["package_of_user.search"])
+    (project / "unrelated_user.py").write_text("value = 2\n")
+    assert user_code.code_hash(["package_of_user.search"]) == before
+
+
+@pytest.mark.parametrize("module", ["json", "numpy", "harness.metrics", "no_such_module_of_user", "builtins"])
+def test_libraries_and_the_harness_are_no_user_code(module):
+    assert user_code.code_hash([module]) is None
+
+
+def test_source_that_cannot_be_parsed_still_counts(project):
+    (project / "sibling_of_user.py").write_text("def broken(:\n")
+    first = user_code.code_hash(["sibling_of_user"])
+    (project / "sibling_of_user.py").write_text("def broken((:\n")
+    assert first is not None
+    assert user_code.code_hash(["sibling_of_user"]) != first
+
+
+# ------------------------------------------------------------------------------------------------- evaluate
+
+
+class Constant:
+    """Ranks the documents in one order, or leaves the process."""
+
+    def __init__(self, fails: BaseException | None = None):
+        self.fails, self.indexed = fails, 0
+
+    def index(self, corpus):
+        self.indexed += 1
+        self.corpus = corpus
+
+    def search(self, queries, k):
+        if self.fails:
+            raise self.fails
+        docs = np.tile(np.arange(min(k, len(self.corpus)), dtype=np.int32), (len(queries), 1))
+        return Run(queries.ids, self.corpus.ids, docs, -docs.astype(np.float32))
+
+    def nbytes(self):
+        return 0
+
+
+def test_an_evaluation_needs_no_config_and_is_reused(tmp_path):
+    store = Store(tmp_path)
+    first, second = Constant(), Constant()
+    record = evaluate(first, dataset(), settings=QUICK, store=store)
+    assert record.metrics == {"ndcg@10": pytest.approx(1 / np.log2(3))}
+    assert record.timing is None
+    assert record.retriever.label == "Constant"
+    assert evaluate(second, dataset(), settings=QUICK, store=store) == record
+    assert (first.indexed, second.indexed) == (1, 0)
+    assert evaluate(Constant(), dataset(), settings=QUICK, store=store, resume=False) != record
+    assert evaluate(BM25(Tokenizer()), dataset(), settings=QUICK, store=store).metrics["ndcg@10"] == 1.0
+
+
+def test_without_a_store_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    timed = Settings(k=2, metrics=("ndcg@2",), timing=TimingPlan(warmup_documents=1, repeats=2, latency_queries=1))
+    assert evaluate(Constant(), dataset(), settings=timed).timing.latency_ms
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(ValueError("bad"), "ValueError: bad"), (SystemExit(3), "SystemExit: 3")]
+)
+def test_a_failure_inside_a_retriever_leaves_a_failed_record(tmp_path, error, message):
+    from harness.errors import RunError
+
+    store = Store(tmp_path)
+    with pytest.raises((ValueError, RunError), match=r"bad|sys\.exit\(3\)"):
+        evaluate(Constant(error), dataset(), settings=QUICK, store=store)
+    (record,) = store.records()
+    assert (record.status, record.error) == ("failed", message)
+    assert record.dataset.fingerprint == dataset().fingerprint
+
+
+def test_an_interruption_leaves_no_record(tmp_path):
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Constant(KeyboardInterrupt()), dataset(), settings=QUICK, store=store)
+    assert list(store.records()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+DYING = """
+import os, sys
+sys.path[:0] = {path}
+from pathlib import Path
+from test_identity import Constant, dataset, QUICK
+from harness.evaluation.evaluate import evaluate
+from harness.store import Store
+
+class Dying(Constant):
+    def search(self, queries, k):
+        os._exit(9)
+
+evaluate(Dying(), dataset(), settings=QUICK, store=Store(Path({root!r})))
+"""
+
+
+def test_the_death_of_the_process_leaves_a_failed_record(tmp_path):
+    import subprocess
+
+    script = DYING.format(path=[str(Path(__file__).parent), *sys.path], root=str(tmp_path / "results"))
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.returncode == 9, process.stderr
+    (record,) = Store(tmp_path / "results").records()
+    assert record.status == "failed"
+    assert record.error.startswith("ProcessDied")
+    assert record.dataset.name == "made"
+    assert [record] == list(Store(tmp_path / "results").records()), "it is recovered once"
+
+
+def test_an_evaluation_in_progress_is_no_record_of_a_failure(tmp_path):
+    store = Store(tmp_path)
+    seen = []
+
+    class Watching(Constant):
+        def search(self, queries, k):
+            seen.append(list(store.records()))
+            return super().search(queries, k)
+
+    evaluate(Watching(), dataset(), settings=QUICK, store=store)
+    assert seen == [[]]
