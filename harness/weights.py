@@ -13,6 +13,9 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from harness.environment import cache_dir
 from harness.errors import WeightsError
@@ -109,6 +112,23 @@ def identity(model: str, package: Package | None = None) -> str:
         return f"{model}@{find(model, package).identity}"
     except WeightsError:
         return model
+
+
+def network_identity(model: Any) -> str:
+    """Return a hash of a torch network in memory: its weights, its structure, and a sentence encoder's settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor_array(tensor)).tobytes())
+    settings = ("prompts", "default_prompt_name", "max_seq_length", "similarity_fn_name", "truncate_dim")
+    digest.update(repr([str(model), *(getattr(model, name, None) for name in settings)]).encode())
+    return digest.hexdigest()
+
+
+def tensor_array(tensor: Any) -> Any:
+    """Return a torch tensor as a NumPy array; bfloat16, which NumPy lacks, as float32."""
+    values = tensor.detach().cpu()
+    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
 
 
 def tree_hash(folder: Path) -> str:

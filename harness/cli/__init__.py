@@ -1,8 +1,6 @@
 """The commands: what measures is Hydra, what reads records is argparse."""
 
 import argparse
-import sys
-from contextlib import suppress
 
 JOBS = ("run", "train", "synthesize")
 """The commands that are Hydra jobs; no word at all is `run`."""
@@ -19,9 +17,3 @@ def amount(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no amount; give a number of 0 or more")
     return value
-
-
-def say(line: str) -> None:
-    """One line on stderr."""
-    with suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)

@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harness.cli import chosen, say
+from harness.cli import chosen
 from harness.cli.remeasure import run
 from harness.config.conf import conf
+from harness.console import say
 from harness.errors import ConfigError, UndecidedError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import say
+from harness.console import say
 from harness.errors import ConfigError, HarnessError
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import amount, say
+from harness.cli import amount
+from harness.console import say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.cli import say
-from harness.cli.progress import listener
 from harness.config import build
 from harness.config.schema import checked_config
+from harness.console import say
 from harness.errors import ConfigError
 from harness.instrument import listening
+from harness.progress import listener
 from harness.types import Corpus, Dataset, Explains, Explanation, Queries
 
 _KEYS = ("query", "doc", "top")

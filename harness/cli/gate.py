@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen, remeasure, say
+from harness.cli import chosen, remeasure
 from harness.cli.chosen import BASELINE
 from harness.config.conf import conf
+from harness.console import say
 from harness.errors import ConfigError, StoreError, UndecidedError
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness.cli import chosen, say
+from harness.cli import chosen
+from harness.console import say
 from harness.errors import UndecidedError
 
 _FORMATS = ("mteb",)

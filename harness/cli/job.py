@@ -14,8 +14,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import say
 from harness.config import build
+from harness.console import say
 from harness.errors import HarnessError
 from harness.signals import Terminated, terminable
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.cli import cache, decide, gate, interop, report, say
+from harness.cli import cache, decide, gate, interop, report
 from harness.cli.chosen import show_json
 from harness.config.conf import conf, options_of
+from harness.console import say
 from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cli import say
+from harness.console import say
 
 if TYPE_CHECKING:
     from harness.types import Record

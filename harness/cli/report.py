@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import benchmark, chosen, say
+from harness.cli import benchmark, chosen
+from harness.console import say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -17,16 +17,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from harness import weights
-from harness.cli import benchmark, say, table
+from harness.cli import benchmark, table
 from harness.cli.job import folder_options, folders, run_job
-from harness.cli.progress import listener
 from harness.config import build
 from harness.config.naming import Composition, dataset_info, retriever_info
 from harness.config.schema import EvaluationConfig, validated
+from harness.console import say
 from harness.environment import THREAD_VARIABLES
 from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import Evaluation
 from harness.instrument import listening
+from harness.progress import listener
 from harness.signals import STARTED_BY, end_with_parent
 from harness.store import Store, read_record
 from harness.types import Dataset, Record, Retriever

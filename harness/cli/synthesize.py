@@ -12,15 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli import say
 from harness.cli.job import folder_options, run_job
-from harness.cli.progress import listener
 from harness.config import build
 from harness.config.settings import checked
+from harness.console import say
 from harness.datasets import texts
 from harness.errors import ConfigError
 from harness.instrument import listening, recording
 from harness.leaderboard.tables.triplets import render
+from harness.progress import listener
 from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
 from harness.types import Corpus, Dataset
 

@@ -21,17 +21,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli import say
 from harness.cli.job import folder_options, run_job
-from harness.cli.progress import listener
 from harness.cli.tuned import configs, place_of
 from harness.config import build
 from harness.config.settings import checked
+from harness.console import say
 from harness.errors import ConfigError
 from harness.files import alone
 from harness.instrument import listening
 from harness.leaderboard.tables import training as report
 from harness.metrics import parse
+from harness.progress import listener
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Dataset, Retriever

@@ -73,13 +73,16 @@ def composition(
         Singleton.set_state(state)
 
 
-def plain(config: Any) -> dict[str, Any]:
-    """A config as resolved dicts and lists. Raises `ConfigError` for a value that is missing or cannot be resolved."""
+def plain(config: Any, where: str = "") -> dict[str, Any]:
+    """Return a config as resolved dicts and lists; `where` is its key, for messages.
+
+    Raises `ConfigError` for a value that is missing or cannot be resolved.
+    """
     try:
         resolved = _by_name(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         raise ConfigError(explained(error)) from None
-    required(resolved)
+    required(resolved, where)
     return resolved
 
 

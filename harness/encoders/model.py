@@ -17,6 +17,8 @@ from harness.types.component import Component
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BUDGET = {"cpu": 2048, "mps": 16384, "cuda": 65536}
+IN_MEMORY = "in memory"
+"""Name of a model that was handed over as an object."""
 _ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
@@ -64,7 +66,7 @@ class Model(Component):
         return weights.find(self._name, self._package)
 
     def adopt(self, model: Any) -> None:
-        """Encode with a model that is being trained, as it is now and where it is."""
+        """Encode with a model that is in memory, such as one being trained, as it is now and where it is."""
         self._model, self._devices = model, [str(model.device)]
         self._found = weights.Weights(Path(), "training", "training")
 
@@ -105,6 +107,8 @@ class Model(Component):
 
     def weights_identity(self) -> str:
         """Return what tells this model's weights from others: a hash of their content, or a revision."""
+        if self._name == IN_MEMORY:
+            return weights.network_identity(self._model)
         return weights.identity(self._name, self._package)
 
     @abstractmethod

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 from harness import user_code, versions
 from harness.errors import HarnessError
 from harness.types.component import Component
-from harness.weights import Package, tree_hash
+from harness.weights import Package, network_identity, tensor_array, tree_hash
 
 _PATH_KEYS = ("model", "path", "file", "folder", "dir")
 _arguments: "weakref.WeakKeyDictionary[Any, Mapping[str, Any]]" = weakref.WeakKeyDictionary()
@@ -224,7 +224,7 @@ def _remembered(value: Any) -> Mapping[str, Any] | None:
 def _state(value: Any) -> Mapping[str, Any] | None:
     """Return the attributes that tell an object from others of its class; None where nothing does."""
     if hasattr(value, "state_dict") and hasattr(value, "named_parameters"):
-        return _network(value)
+        return {"network": network_identity(value)}
     if isinstance(value, BaseModel):
         return value.model_dump()
     if is_dataclass(value) and not isinstance(value, type):
@@ -233,22 +233,6 @@ def _state(value: Any) -> Mapping[str, Any] | None:
         return None
     state = value.__getstate__()
     return dict(state) if isinstance(state, Mapping) else dict(vars(value))
-
-
-def _network(model: Any) -> Mapping[str, Any]:
-    """Return a hash of a torch network's weights, and its structure as it prints itself."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(np.ascontiguousarray(_array(tensor)).tobytes())
-    settings = ("prompts", "default_prompt_name", "max_seq_length", "similarity_fn_name", "truncate_dim")
-    held = {name: getattr(model, name) for name in settings if hasattr(model, name)}
-    return {"weights": digest.hexdigest(), "structure": str(model), **held}
-
-
-def _array(tensor: Any) -> Any:
-    values = tensor.detach().cpu()
-    return (values.float() if str(values.dtype) == "torch.bfloat16" else values).numpy()
 
 
 def _plain(value: Any) -> Any:
@@ -260,7 +244,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.random.Generator):
         return str(value.bit_generator.state)
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        value = _array(value)
+        value = tensor_array(value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

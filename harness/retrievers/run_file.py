@@ -1,7 +1,7 @@
 """A run that another system made, as a retriever: `retriever=run_file retriever.path=x.trec.gz`.
 
-Lucene's, a vendor's or an older harness': its rankings are scored, compared and tested like any other. What they cost
-there nobody knows here, so it has no throughput.
+Rankings of Lucene, of a vendor or of an older system are scored, compared and tested like any other. What they cost is
+not known here, so they have no throughput.
 """
 
 import logging
@@ -21,37 +21,46 @@ from harness.types.component import Component
 log = logging.getLogger(__name__)
 
 
-class RunFile(Component):
-    """A TREC run file, plain or gzipped; scores give the order, as trec_eval reads it. `name` is shown for its path.
+class FixedRun(Component):
+    """A retriever whose rankings are those of a run.
 
-    Documents that the corpus does not have keep their ranks, as in trec_eval; they are numbered behind the corpus'.
+    Documents that the corpus does not have keep their ranks, as in trec_eval; they are numbered behind the corpus's.
+
+    Args:
+        run: Rankings of the dataset's queries.
     """
 
     untimed = True
     """Its rankings were made elsewhere: seconds that are spent here are not their cost."""
 
-    def __init__(self, path: str, name: str | None = None) -> None:
-        self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
-        self._name = name
-        if not self._path.is_file():
-            raise ConfigError(f"no file {path!r}; name a TREC run: retriever.path=FILE")
-        self._run = Run([], [], np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
+    def __init__(self, run: Run) -> None:
+        self._given = run
+        self._name = "the run"
+        self._run: Run | None = None
+
+    def _read(self) -> Run:
+        return self._given
 
     def index(self, corpus: Corpus) -> None:
-        """Read the run. Raises `DataError` for a line that is none, `RunError` where it is of another collection."""
-        run = trec.read(self._path)
+        """Match the run's documents with the corpus.
+
+        Raises:
+            DataError: A line of the file is no line of a run.
+            RunError: None of the documents is in the corpus.
+        """
+        run = self._read()
         ids = pa.array(list(run.doc_ids), pa.large_string())
         numbers = pc.index_in(ids, value_set=corpus.ids.arrow.combine_chunks())
         unknown = ids.filter(numbers.is_null())
-        if len(unknown) == len(ids):
+        if len(ids) and len(unknown) == len(ids):
             raise RunError(
-                f"{self._path}: none of its {len(ids):,} documents is in the corpus (such as {unknown[0].as_py()!r}; "
-                f"the corpus has {corpus.ids[0]!r}): it is a run on another collection"
+                f"{self._name}: none of its {len(ids):,} documents is in the corpus (such as {unknown[0].as_py()!r}; "
+                f"the corpus has {corpus.ids[0]!r}): it is a run on another dataset"
             )
         if len(unknown):
             log.warning(
                 "%s: %d of %d documents are not in the corpus, the first %r; they keep their ranks",
-                *(self._path, len(unknown), len(ids), unknown[0].as_py()),
+                *(self._name, len(unknown), len(ids), unknown[0].as_py()),
             )
         places = numbers.to_numpy(zero_copy_only=False).copy()
         places[np.isnan(places)] = np.arange(len(corpus), len(corpus) + len(unknown))
@@ -60,30 +69,55 @@ class RunFile(Component):
         self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The run's k best of each query; none for a query that it does not answer."""
-        rows = self._rows(queries)
-        docs = np.where(rows[:, None] >= 0, self._run.docs[rows], -1)
-        return Run(queries.ids, self._run.doc_ids, docs, self._run.scores[rows]).top(k)
+        """Return the run's k best of each query; none for a query that it does not have."""
+        run = self._indexed()
+        rows = self._rows(run, queries)
+        docs = np.where(rows[:, None] >= 0, run.docs[rows], -1)
+        return Run(queries.ids, run.doc_ids, docs, run.scores[rows]).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The run's scores [queries, candidates] of the documents `docs`; -inf for those that it does not rank."""
-        return aligned(self.search(queries, self._run.depth), docs)
-
-    def _rows(self, queries: Queries) -> NDArray[np.intp]:
-        """The run's row of each query; -1 where it has none. Raises `RunError` where it has none at all."""
-        places = {query: row for row, query in enumerate(self._run.query_ids)}
-        if not places:
-            raise RunError("search comes after index")
-        rows = np.array([places.get(query, -1) for query in queries.ids], np.intp)
-        if len(rows) and (rows < 0).all():
-            raise RunError(
-                f"{self._path}: it answers none of the queries (it has {self._run.query_ids[0]!r}, the dataset "
-                f"{queries.ids[0]!r}): it is a run on another collection or split"
-            )
-        if lacking := int((rows < 0).sum()):
-            log.warning("%s: %d of %d queries are not in it; they score 0", self._path, lacking, len(rows))
-        return rows
+        """Return the run's scores [queries, candidates] of the documents ``docs``; -inf for those it does not rank."""
+        return aligned(self.search(queries, self._indexed().depth), docs)
 
     def nbytes(self) -> int:
-        """Bytes of the run as it is held."""
-        return int(self._run.docs.nbytes + self._run.scores.nbytes)
+        """Return the bytes of the run in memory."""
+        run = self._indexed()
+        return int(run.docs.nbytes + run.scores.nbytes)
+
+    def _indexed(self) -> Run:
+        if self._run is None:
+            raise RunError("search before index: call index(corpus) first")
+        return self._run
+
+    def _rows(self, run: Run, queries: Queries) -> NDArray[np.intp]:
+        """Return the run's row of each query, -1 where it has none. Raises `RunError` where it has none at all."""
+        places = {query: row for row, query in enumerate(run.query_ids)}
+        rows = np.array([places.get(query, -1) for query in queries.ids], np.intp)
+        if len(rows) and (rows < 0).all():
+            first = run.query_ids[0] if len(run) else None
+            raise RunError(
+                f"{self._name}: it has none of the queries (it has {first!r}, the dataset {queries.ids[0]!r}): it is a "
+                "run on another dataset or split"
+            )
+        if missing := int((rows < 0).sum()):
+            log.warning("%s: %d of %d queries are not in it; they score 0", self._name, missing, len(rows))
+        return rows
+
+
+class RunFile(FixedRun):
+    """The rankings of a TREC run file; scores give the order, as trec_eval reads it.
+
+    Args:
+        path: The file, plain or gzipped.
+        name: Name of the system, shown in place of the path.
+    """
+
+    def __init__(self, path: str, name: str | None = None) -> None:
+        self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
+        if not self._path.is_file():
+            raise ConfigError(f"no file {path!r}; name a TREC run: retriever.path=FILE")
+        super().__init__(Run([], [], np.empty((0, 0), np.int32), np.empty((0, 0), np.float32)))
+        self._name = str(self._path)
+
+    def _read(self) -> Run:
+        return trec.read(self._path)

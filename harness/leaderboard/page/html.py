@@ -59,6 +59,17 @@ def render(
     return _page(layout, data | {"details": kept(layout, scores, read, spare)}, published)
 
 
+def render_table(board: Board) -> str:
+    """Return a leaderboard as a table with its marks and legend, for a notebook. It holds no script."""
+    layout = Layout({board.metric: board})
+    return _TEMPLATES.get_template("notebook.html.jinja").render(
+        board=board,
+        headings=_headings(layout),
+        rows=[(row.label, _texts(layout, row)) for row in layout.rows(board)],
+        warnings=warnings(layout),
+    )
+
+
 def _page(layout: Layout, data: Mapping[str, Any], published: Sequence[Beside] | None) -> str:
     style, script = _file("page.css"), _script()
     metrics, differences = detectable(layout)

@@ -1,11 +1,9 @@
 """Progress on stderr: bars on a terminal, otherwise a line for each step that took a while."""
 
 import sys
+from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-from harness.cli import say
+from harness.console import say
 from harness.instrument import Advance
 
 _WORTH_A_LINE_S = 1.0
@@ -35,9 +33,12 @@ class Bars:
     """A bar for each open step, gone when it has ended."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
         columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._open: list[TaskID] = []
+        self._open: list[Any] = []
 
     def begin(self, name: str, total: int | None) -> Advance:
         """A step has begun."""

@@ -1,0 +1,54 @@
+"""Results as text, files and a notebook's table."""
+
+import shutil
+import sys
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import ConfigError
+from harness.files import write
+
+if TYPE_CHECKING:
+    from harness.api.results import Results
+
+_FORMATS = {"csv": ".csv", "md": ".md", "latex": ".tex", "html": ".html"}
+
+
+def terminal(results: "Results") -> str:
+    """Return the leaderboard as the terminal shows it."""
+    from harness.leaderboard.tables import terminal
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    return terminal.render(results.leaderboard, width, color=sys.stdout.isatty()).rstrip("\n")
+
+
+def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:
+    """Write the leaderboard in the format of a path's suffix; return the path. Raises `ConfigError`."""
+    target = folder / f"leaderboard{_FORMATS[str(path)]}" if str(path) in _FORMATS else Path(path).expanduser()
+    if target.suffix not in _FORMATS.values():
+        raise ConfigError(
+            f"{str(path)!r} names no format; give a file that ends in {', '.join(_FORMATS.values())}, or one of "
+            f"{', '.join(_FORMATS)}"
+        )
+    write(target, _rendered(results, target.suffix).encode())
+    return target
+
+
+def _rendered(results: "Results", suffix: str) -> str:
+    from harness.leaderboard.page import html as page
+    from harness.leaderboard.tables import csv, latex, markdown
+
+    if suffix == ".md":
+        return markdown.render(results.leaderboard)
+    if suffix == ".tex":
+        return latex.render(results.leaderboard)
+    boards = results.leaderboards()
+    return csv.render(boards) if suffix == ".csv" else page.render(boards, results.scores, results.table)
+
+
+def html(results: "Results") -> str:
+    """Return the leaderboard as an HTML table with its marks and legend, for a notebook."""
+    from harness.leaderboard.page import html as page
+
+    return page.render_table(results.leaderboard)

@@ -1,0 +1,123 @@
+"""Datasets and retrievers by name, as the configs have them."""
+
+import re
+import shlex
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+from harness.config import build
+from harness.config.naming import Composition, dataset_info, retriever_info
+from harness.errors import ConfigError
+from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
+
+_SCHEMES = {"mteb": ("mteb", "task"), "irds": ("irds", "id")}
+_INFO = "_harness_info"
+
+
+def load_dataset(name: str | PathLike[str], **settings: Any) -> Dataset:
+    """Load a dataset.
+
+    Args:
+        name: A config's name, with settings where there are any (``"scifact"``, ``"nfcorpus split=dev"``);
+            ``"mteb:SciFact"``, ``"irds:beir/scifact/test"``; or a folder (see `dataset=folder`).
+        **settings: Keys of the dataset's config, such as ``split="dev"``.
+
+    Raises:
+        ConfigError: There is no such dataset or setting.
+        DataError: The dataset cannot be read.
+    """
+    composition = compose("retriever=bm25", *dataset_overrides(name, **settings))
+    return construct_dataset(composition)
+
+
+def load_retriever(name: str, *, dataset: str | Dataset = "stdlib", **settings: Any) -> Retriever:
+    """Construct a retriever from its config.
+
+    Args:
+        name: A config's name, with settings where there are any (``"bm25"``, ``"bm25 k1=0.9"``).
+        dataset: Gives the prompts of retrievers that take them from the dataset.
+        **settings: Keys of the retriever's config, such as ``k1=0.9``.
+
+    Raises:
+        ConfigError: There is no such retriever or setting.
+    """
+    words = [*retriever_overrides(name), *(f"retriever.{key}={_quoted(value)}" for key, value in settings.items())]
+    retriever, _ = construct_retriever(compose(*words, *dataset_words(dataset)))
+    return retriever
+
+
+def compose(*overrides: str) -> Composition:
+    """Compose the config of one evaluation. Raises `ConfigError`."""
+    config, options = build.chosen(list(overrides))
+    return Composition(config, build.public(config), options, overrides, ())
+
+
+def dataset_overrides(name: str | PathLike[str], **settings: Any) -> list[str]:
+    """Return the overrides that choose a dataset by its name, path or scheme."""
+    words = shlex.split(str(name)) if isinstance(name, str) and not Path(name).expanduser().is_dir() else [str(name)]
+    chosen = [f"dataset.{word}" for word in words[1:]]
+    chosen += [f"dataset.{key}={_quoted(value)}" for key, value in settings.items()]
+    scheme, colon, rest = words[0].partition(":")
+    if colon and scheme in _SCHEMES:
+        option, key = _SCHEMES[scheme]
+        return [f"dataset={option}", f"dataset.{key}={_quoted(rest)}", *chosen]
+    if Path(words[0]).expanduser().is_dir():
+        return ["dataset=folder", f"dataset.path={_quoted(words[0])}", *chosen]
+    return [f"dataset={words[0]}", *chosen]
+
+
+def dataset_words(dataset: str | PathLike[str] | Dataset) -> list[str]:
+    """Return the overrides of a dataset; for one in memory, those that give retrievers its instruction."""
+    if not isinstance(dataset, Dataset):
+        return dataset_overrides(dataset)
+    if dataset.instruction is None:
+        return ["dataset=stdlib", "dataset.instruction=null"]
+    return ["dataset=stdlib", f"dataset.instruction={_quoted(dataset.instruction)}"]
+
+
+def retriever_overrides(name: str) -> list[str]:
+    """Return the overrides of ``"bm25 k1=0.9"``. Words with a group or a dotted config key are taken as they stand."""
+    words = shlex.split(name)
+    if not words:
+        raise ConfigError("a retriever's name is empty; see: harness list retrievers")
+    chosen = [
+        word if re.match(r"\+*(retriever|fusion|prompts)[@.=]", word) else f"retriever.{word}" for word in words[1:]
+    ]
+    return [f"retriever={words[0]}", *chosen]
+
+
+def construct_dataset(composition: Composition) -> Dataset:
+    """Construct a composition's dataset, which remembers how the config calls it."""
+    dataset = cast("Dataset", build.construct(build.plain(composition.config["dataset"], "dataset"), "dataset"))
+    vars(dataset)[_INFO] = dataset_info(composition)
+    return dataset
+
+
+def construct_retriever(composition: Composition, row: str | None = None) -> tuple[Retriever, RetrieverInfo]:
+    """Construct a composition's retriever; return it with its description."""
+    info = retriever_info(composition, row)
+    config = build.plain(composition.config["retriever"], "retriever")
+    return cast("Retriever", build.construct(config, "retriever")), info
+
+
+def remembered_info(dataset: Dataset) -> DatasetInfo:
+    """Return how a dataset's config calls it, or its own name."""
+    info: DatasetInfo | None = vars(dataset).get(_INFO)
+    return info or DatasetInfo(name=dataset.name)
+
+
+def _quoted(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_quoted, value))}]"
+    return str(value)
+
+
+def construct_info(name: str) -> RetrieverInfo:
+    """Return the description of a config by its name, before it is composed for a dataset."""
+    return retriever_info(compose(*retriever_overrides(name)))

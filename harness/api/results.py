@@ -1,0 +1,369 @@
+"""Results: evaluations as a table, DataFrames, comparisons and plots. Reading stored ones needs no torch."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import ConfigError
+from harness.leaderboard import Board, Scores, build
+from harness.leaderboard.compare import Comparison, compare
+from harness.leaderboard.recommend import Recommendation, recommend
+from harness.store import Store, excerpts
+from harness.types import Dataset, PerQuery, Record, Run, trec
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+    from matplotlib.figure import Figure
+
+    from harness.evaluation.evaluate import Evaluated
+
+Level = Literal["evaluation", "query", "hit"]
+_LIMITS = {
+    "max_latency_ms": "latency_ms",
+    "max_index_mb": "index_mb",
+    "min_docs_per_s": "docs_per_s",
+    "min_queries_per_s": "queries_per_s",
+}
+
+
+class Results:
+    """Evaluations of retrievers on datasets.
+
+    Printing one shows the leaderboard; so does the last line of a notebook's cell.
+
+    Args:
+        records: One record for each evaluation.
+        scores: Per-query scores by the path that a record names in ``files["per_query"]``.
+        runs: Runs by record id; those of other records are read from the store.
+        datasets: Datasets in memory by fingerprint; they give `worst` its texts and the hits their grades.
+        store: The results folder that the records are from.
+        metric: The metric that orders the table.
+        baseline: The row that the others are compared to.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        scores: Scores,
+        *,
+        runs: Mapping[str, Run] | None = None,
+        datasets: Mapping[str, Dataset] | None = None,
+        store: Store | None = None,
+        metric: str = "ndcg@10",
+        baseline: str | None = None,
+    ) -> None:
+        self.records, self.scores = list(records), scores
+        self.metric, self.baseline = metric, baseline
+        self._runs, self._datasets, self._store = dict(runs or {}), dict(datasets or {}), store
+
+    @classmethod
+    def of(
+        cls, evaluated: "Iterable[Evaluated]", *, datasets: Iterable[Dataset], store: Store | None, **settings: Any
+    ) -> "Results":
+        """Return the results of evaluations that were just carried out."""
+        records: list[Record] = []
+        scores: dict[str, PerQuery] = {}
+        runs: dict[str, Run] = {}
+        for each in evaluated:
+            record = each.record
+            if each.per_query is not None:
+                if "per_query" not in record.files:
+                    path = f"memory/{record.cell}-{len(records)}"
+                    record = record.model_copy(update={"files": {**record.files, "per_query": path}})
+                scores[record.files["per_query"]] = each.per_query
+            if each.run is not None:
+                runs[record.cell] = each.run
+            records.append(record)
+        if store is not None:
+            scores |= store.scores(record for record in records if record.files.get("per_query") not in scores)
+        held = {dataset.fingerprint: dataset for dataset in datasets}
+        return cls(records, scores, runs=runs, datasets=held, store=store, **settings)
+
+    @property
+    def labels(self) -> list[str]:
+        """The rows' names, in the order in which they were evaluated."""
+        return list(dict.fromkeys(record.retriever.label for record in self.records))
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that any evaluation has."""
+        return list(dict.fromkeys(name for record in self.records for name in record.metrics))
+
+    @cached_property
+    def leaderboard(self) -> Board:
+        """The leaderboard of `metric`: rows best first, intervals, significance and cost."""
+        return self._board(self.metric)
+
+    def leaderboards(self) -> dict[str, Board]:
+        """Return the leaderboard of every metric, the table's first."""
+        return {name: self._board(name) for name in dict.fromkeys([self.metric, *self.metrics])}
+
+    def _board(self, metric: str) -> Board:
+        board = build(self.records, metric, self.scores, self.baseline)
+        return replace(board, machines=self._store.machines(self.records)) if self._store else board
+
+    def to_pandas(self, level: Level = "evaluation") -> "pd.DataFrame":
+        """Return a tidy DataFrame.
+
+        Args:
+            level: ``"evaluation"``: a row for each retriever and dataset, with metrics and cost. ``"query"``: a row for
+                each query and metric. ``"hit"``: a row for each ranked document.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._columns(level))
+
+    def to_polars(self, level: Level = "evaluation") -> "pl.DataFrame":
+        """Return a tidy DataFrame as `to_pandas` does, of polars."""
+        import polars as pl
+
+        return pl.DataFrame(self._columns(level), strict=False)
+
+    def _columns(self, level: Level) -> dict[str, list[Any]]:
+        levels = {"evaluation": self._evaluations, "query": self._queries, "hit": self._hits}
+        if level not in levels:
+            raise ConfigError(f"level={level!r}; choices: {', '.join(levels)}")
+        rows = list(levels[level]())
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        return {name: [row.get(name) for row in rows] for name in names}
+
+    def _evaluations(self) -> Iterator[dict[str, Any]]:
+        for record in self.records:
+            timing = record.timing
+            latency = {f"latency_{name}_ms": value for name, value in timing.latency_ms.items()} if timing else {}
+            yield {
+                "retriever": record.retriever.label,
+                "dataset": record.dataset.label,
+                "split": record.dataset.split,
+                **record.metrics,
+                "docs_per_s": timing.docs_per_s if timing else None,
+                "queries_per_s": timing.queries_per_s if timing else None,
+                **latency,
+                "index_mb": timing.index_bytes / 1e6 if timing else None,
+                "documents": record.dataset.documents,
+                "queries": record.dataset.queries,
+                "status": record.status,
+                "started": record.started,
+                "id": record.cell,
+            }
+
+    def _queries(self) -> Iterator[dict[str, Any]]:
+        for record in self.records:
+            per_query = self.scores.get(record.files.get("per_query", ""))
+            if per_query is None:
+                continue
+            for metric, values in per_query.values.items():
+                for query, value in zip(per_query.query_ids, values.tolist(), strict=True):
+                    yield {**_keys(record), "query_id": query, "metric": metric, "value": value}
+
+    def _hits(self) -> Iterator[dict[str, Any]]:
+        for record in self.records:
+            run, dataset = self._run(record), self._dataset(record)
+            for row, query in enumerate(run.query_ids):
+                grades = dataset.qrels.get(query, {}) if dataset else {}
+                docs, scores = run.hits(row)
+                for rank, (doc, score) in enumerate(zip(docs, scores.tolist(), strict=True), start=1):
+                    hit = {"query_id": query, "rank": rank, "doc_id": doc, "score": score}
+                    yield {**_keys(record), **hit, **({"grade": grades.get(doc)} if dataset else {})}
+
+    def run(self, retriever: str, dataset: str | None = None) -> Run:
+        """Return a retriever's run on a dataset, which may be left out where there is one.
+
+        Raises:
+            ConfigError: There is no such evaluation, or it keeps no run.
+        """
+        return self._run(self._record(retriever, dataset))
+
+    def _run(self, record: Record) -> Run:
+        if record.cell in self._runs:
+            return self._runs[record.cell]
+        if self._store is None or "run" not in record.files:
+            name, dataset = record.retriever.label, record.dataset.label
+            raise ConfigError(f"the run of {name!r} on {dataset!r} is not kept; evaluate it again")
+        return trec.read(self._store.root / record.files["run"])
+
+    def compare(self, a: str, b: str, metric: str | None = None) -> Comparison:
+        """Compare two rows query by query; differences are b - a.
+
+        Args:
+            a: The row that is compared to.
+            b: The other row.
+            metric: The metric; by default the table's.
+        """
+        sides = [self._of(name) for name in (a, b)]
+        return compare(sides[0], sides[1], metric or self.metric, self.scores, self.table)
+
+    def recommend(self, **limits: float) -> Recommendation:
+        """Return the best row within limits, the runner-up, and whether they differ significantly.
+
+        Args:
+            **limits: Any of ``max_latency_ms`` (95th percentile), ``max_index_mb``, ``min_docs_per_s`` and
+                ``min_queries_per_s``.
+        """
+        if unknown := [name for name in limits if name not in _LIMITS]:
+            raise self._unknown("limit", unknown[0], list(_LIMITS))
+        return recommend(self.leaderboard, {_LIMITS[name]: value for name, value in limits.items()}, self.scores)
+
+    def plot_pareto(self, x: str = "queries_per_s") -> "Figure":
+        """Plot the metric's mean against a cost and return the matplotlib figure.
+
+        Args:
+            x: A numeric column of ``to_pandas()``, such as ``"latency_p95_ms"`` or ``"index_mb"``.
+        """
+        from harness.api import plots
+
+        return plots.pareto(self, x)
+
+    def plot_differences(self, a: str, b: str, metric: str | None = None) -> "Figure":
+        """Plot the sorted per-query differences b - a and return the matplotlib figure."""
+        from harness.api import plots
+
+        return plots.differences(self, a, b, metric or self.metric)
+
+    def paired(self, a: str, b: str, metric: str | None = None) -> "pd.DataFrame":
+        """Return both rows' scores of every query that both have: columns dataset, query_id, a, b, difference."""
+        import pandas as pd
+
+        frame = self.to_pandas("query")
+        frame = frame[frame["metric"] == (metric or self.metric)]
+        sides = [frame[frame["retriever"] == self._record(name, None, several=True).retriever.label] for name in (a, b)]
+        both = pd.merge(*sides, on=["dataset", "query_id"], suffixes=("_a", "_b"))
+        columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
+        return columns.assign(difference=columns["b"] - columns["a"])
+
+    def worst(self, retriever: str, n: int = 10, dataset: str | None = None) -> "pd.DataFrame":
+        """Return a retriever's queries of lowest score.
+
+        Args:
+            retriever: The row.
+            n: Number of queries.
+            dataset: The dataset, which may be left out where there is one.
+
+        Returns:
+            Columns query_id, query (text), score, first (the text ranked first), and relevant: for each relevant
+            document its id, grade, rank (None below the run's depth) and, where the dataset is in memory, text.
+        """
+        import pandas as pd
+
+        record = self._record(retriever, dataset)
+        per_query = self.scores[record.files["per_query"]]
+        values = per_query.values[self.metric]
+        lowest = values.argsort(kind="stable")[:n].tolist()
+        data = self._dataset(record)
+        asked, ranked = self.table(record, "asked"), self.table(record, "ranked")
+        texts, firsts = _column(asked, "text"), _column(ranked, "first")
+        run = self._run(record)
+        places = {query: row for row, query in enumerate(run.query_ids)}
+        rows = []
+        for row in lowest:
+            query = per_query.query_ids[row]
+            hits = run.hits(places[query])[0] if query in places else []
+            relevant = _relevant(data, query, hits) if data else None
+            rows.append((query, texts.get(query), float(values[row]), firsts.get(query), relevant))
+        return pd.DataFrame(rows, columns=["query_id", "query", "score", "first", "relevant"])
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the leaderboard to a file; its suffix gives the format: .csv, .md, .tex or .html.
+
+        A bare format name (``"csv"``, ``"md"``, ``"latex"``, ``"html"``) writes ``leaderboard.<suffix>`` into the
+        results folder, or the working directory where there is none.
+        """
+        from harness.api import formats
+
+        return formats.save(self, path, self._store.root if self._store else Path())
+
+    def __repr__(self) -> str:
+        from harness.api import formats
+
+        return formats.terminal(self)
+
+    def _repr_html_(self) -> str:
+        from harness.api import formats
+
+        return formats.html(self)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def _record(self, retriever: str, dataset: str | None, several: bool = False) -> Record:
+        own = self._of(retriever)
+        chosen = [record for record in own if dataset in (None, record.dataset.label, record.dataset.name)]
+        if not chosen:
+            raise self._unknown("dataset", str(dataset), [record.dataset.label for record in own])
+        if len(chosen) > 1 and not several:
+            names = ", ".join(record.dataset.label for record in chosen)
+            raise ConfigError(f"{retriever!r} was evaluated on several datasets; name one: dataset=... ({names})")
+        return chosen[0]
+
+    def _of(self, retriever: str) -> list[Record]:
+        """Return a row's records, by its label or by the only config of that name. Raises `ConfigError`."""
+        own = [record for record in self.records if record.retriever.label == retriever]
+        own = own or [record for record in self.records if record.retriever.name == retriever]
+        if len({record.retriever.label for record in own}) != 1:
+            raise self._unknown("row" if not own else "single row", retriever, self.labels)
+        return own
+
+    def _unknown(self, kind: str, name: str, choices: Sequence[str]) -> ConfigError:
+        return ConfigError(f"no {kind} is called {name!r}; choices: {', '.join(map(repr, choices))}")
+
+    def _dataset(self, record: Record) -> Dataset | None:
+        return self._datasets.get(record.dataset.fingerprint or "")
+
+    def table(self, record: Record, kind: str) -> "pa.Table | None":
+        """Return a record's table of queries (`asked`) or of first hits (`ranked`)."""
+        data = self._dataset(record)
+        if data is not None:
+            return excerpts.asked(data) if kind == "asked" else excerpts.ranked(self._run(record), data)
+        return self._store.table(record, kind) if self._store else None
+
+
+def open_results(
+    path: str | PathLike[str] = "results", metric: str = "ndcg@10", baseline: str | None = None
+) -> Results:
+    """Open what was stored in a results folder, by the command line or by `evaluate`.
+
+    Args:
+        path: The results folder.
+        metric: The metric that orders the table.
+        baseline: The row that the others are compared to.
+
+    Raises:
+        ConfigError: The folder does not exist or holds no record.
+    """
+    root = Path(path).expanduser()
+    records = [record for record in Store(root).latest() if record.status == "ok"] if root.is_dir() else []
+    if not records:
+        raise ConfigError(f"no records in {str(path)!r}; name a results folder, or measure: harness retriever=bm25")
+    store = Store(root)
+    return Results(records, store.scores(records), store=store, metric=metric, baseline=baseline)
+
+
+def _keys(record: Record) -> dict[str, str]:
+    return {"retriever": record.retriever.label, "dataset": record.dataset.label}
+
+
+def _column(table: "pa.Table | None", column: str) -> dict[str, Any]:
+    return dict(zip(table["query_id"].to_pylist(), table[column].to_pylist(), strict=True)) if table is not None else {}
+
+
+def _relevant(dataset: Dataset, query: str, hits: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a query's relevant documents with their ranks, the most relevant first."""
+    judged = sorted(dataset.qrels.get(query, {}).items(), key=lambda pair: -pair[1])
+    relevant = []
+    for doc, grade in judged:
+        if grade > 0:
+            text = None
+            with contextlib.suppress(KeyError):
+                text = dataset.corpus[doc]
+            relevant.append({"doc_id": doc, "grade": grade, "rank": _rank(hits, doc), "text": text})
+    return relevant
+
+
+def _rank(hits: Sequence[str], doc: str) -> int | None:
+    return hits.index(doc) + 1 if doc in hits else None

@@ -1,0 +1,168 @@
+"""Everything that `evaluate` takes for a retriever, as retrievers with a description."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from harness.api import load
+from harness.config.naming import Composition
+from harness.errors import ConfigError
+from harness.types import Dataset, Retriever, RetrieverInfo, Run
+from harness.types.component import Component, parameters
+
+_RUN_SUFFIXES = (".trec", ".run", ".txt", ".res", ".gz")
+_PROTOCOL = ("index", "search", "nbytes")
+_ACCEPTED = (
+    "a config's name ('bm25 k1=0.9'), a retriever object, a function (queries, k) -> hits, a SentenceTransformer, "
+    "SparseEncoder, MultiVectorEncoder or CrossEncoder, a model of mteb or beir, a Run, or the path of a run file"
+)
+
+
+@dataclass(frozen=True)
+class Described:
+    """A retriever, or the config that it is made from for each dataset."""
+
+    info: RetrieverInfo
+    retriever: Retriever | None = None
+    config_name: str | None = None
+
+    def composed(self, dataset: "str | PathLike[str] | Dataset", *settings: str) -> Composition:
+        """Return the config of this retriever for a dataset."""
+        assert self.config_name is not None  # noqa: S101  # only asked of configs
+        return load.compose(*load.retriever_overrides(self.config_name), *load.dataset_words(dataset), *settings)
+
+
+def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Described]:
+    """Return the retrievers of `evaluate`'s first argument, each under a name of its own.
+
+    Args:
+        retrievers: One retriever, a sequence of them, or ``{name: retriever}``.
+        names: Row names by position in the sequence, or by the name of a config.
+
+    Raises:
+        ConfigError: Something is no retriever, or two have the same name.
+    """
+    if isinstance(retrievers, Mapping):
+        described = [_named(describe(value), name) for name, value in retrievers.items()]
+    else:
+        several = isinstance(retrievers, Sequence) and not isinstance(retrievers, str | Run)
+        listed = list(retrievers) if several else [retrievers]
+        described = [
+            _named(describe(value), (names or {}).get(value if isinstance(value, str) else position))
+            for position, value in enumerate(listed)
+        ]
+    if not described:
+        raise ConfigError(f"no retriever is given; give {_ACCEPTED}")
+    labels = [each.info.label for each in described]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ConfigError(
+                f"{labels.count(label)} retrievers are called {label!r}; name them: evaluate({{'first': ..., "
+                "'second': ...}, data)"
+            )
+    return described
+
+
+def describe(value: Any) -> Described:
+    """Return one retriever with its description. Raises `ConfigError` for what is none."""
+    if isinstance(value, str) and not _is_run_file(value):
+        return Described(load.construct_info(value), config_name=value)
+    if isinstance(value, str | PathLike):
+        return _run_file(Path(value))
+    retriever, name = _retriever(value)
+    return Described(info_of(retriever, name), retriever)
+
+
+def info_of(retriever: Any, name: str | None = None) -> RetrieverInfo:
+    """Return the description of a retriever object: its class, and the arguments that are not the defaults."""
+    config = config_of(retriever)
+    differences = {} if name else dict(_differences(retriever, ""))
+    return RetrieverInfo(name=name or type(retriever).__name__, differences=differences, config=config)
+
+
+def config_of(value: Any) -> Any:
+    """Return a component as the config that constructs it again, as far as its arguments can be written down."""
+    if isinstance(value, Component):
+        target = f"{type(value).__module__}.{type(value).__qualname__}"
+        return {"_target_": target, **{name: config_of(inner) for name, inner in value.arguments.items()}}
+    if isinstance(value, Mapping):
+        return {str(name): config_of(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [config_of(inner) for inner in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    kind = value if inspect.isroutine(value) or inspect.isclass(value) else type(value)
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}"}
+
+
+def _differences(value: Any, prefix: str) -> list[tuple[str, Any]]:
+    """Return dotted argument names and values that differ from the constructor's defaults."""
+    changed: list[tuple[str, Any]] = []
+    known = parameters(type(value)) or {} if isinstance(value, Component) else {}
+    for name, argument in value.arguments.items() if isinstance(value, Component) else ():
+        key = f"{prefix}{name}"
+        if isinstance(argument, Component):
+            changed += _differences(argument, f"{key}.")
+        elif isinstance(argument, str | int | float | bool) and (name not in known or known[name].default != argument):
+            changed.append((key, argument))
+    return changed
+
+
+def _named(described: Described, name: str | None) -> Described:
+    return replace(described, info=described.info.model_copy(update={"row": name})) if name else described
+
+
+def _is_run_file(text: str) -> bool:
+    return text.endswith(_RUN_SUFFIXES) and Path(text).expanduser().is_file()
+
+
+def _run_file(path: Path) -> Described:
+    from harness.retrievers.run_file import RunFile
+
+    return Described(info_of(RunFile(str(path)), path.name.partition(".")[0]), RunFile(str(path)))
+
+
+def _retriever(value: Any) -> tuple[Any, str | None]:
+    """Return the retriever that an object is or is turned into, and a name for it."""
+    if isinstance(value, Run):
+        from harness.retrievers.run_file import FixedRun
+
+        return FixedRun(value), "run"
+    if all(callable(getattr(value, name, None)) for name in _PROTOCOL):
+        return value, None
+    for adapt in (_sentence_transformers, _mteb, _beir):
+        if (adapted := adapt(value)) is not None:
+            return adapted
+    if callable(value) and not inspect.isclass(value):
+        from harness.retrievers.function import Function
+
+        return Function(value), getattr(value, "__name__", type(value).__name__)
+    raise ConfigError(f"{value!r} is no retriever ({type(value).__name__}); give {_ACCEPTED}")
+
+
+def _sentence_transformers(model: Any) -> tuple[Any, str] | None:
+    kinds = {kind.__name__ for kind in type(model).__mro__ if kind.__module__.startswith("sentence_transformers.")}
+    if not kinds & {"SentenceTransformer", "SparseEncoder", "MultiVectorEncoder", "CrossEncoder"}:
+        return None
+    from harness.retrievers import in_memory
+
+    return in_memory.retriever(model), in_memory.name(model)
+
+
+def _mteb(model: Any) -> tuple[Any, str | None] | None:
+    if not hasattr(model, "mteb_model_meta"):
+        return None
+    from harness.interop.mteb import Retriever as MtebRetriever
+
+    return MtebRetriever(model), model.mteb_model_meta.name
+
+
+def _beir(model: Any) -> tuple[Any, str | None] | None:
+    if not any(kind.__module__.startswith("beir.") for kind in type(model).__mro__):
+        return None
+    from harness.interop.beir import Retriever as BeirRetriever
+
+    return BeirRetriever(model), type(model).__name__

@@ -1,0 +1,208 @@
+"""Evaluate retrievers on datasets from Python."""
+
+import shlex
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.api import load
+from harness.api.results import Results
+from harness.api.retrievers import Described, describe_all
+from harness.config import build
+from harness.config.naming import Composition, dataset_info
+from harness.errors import ConfigError, HarnessError
+from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings
+from harness.evaluation.timing import TimingPlan
+from harness.instrument import listening
+from harness.progress import listener
+from harness.store import Store
+from harness.types import Dataset, DatasetInfo, Retriever
+
+if TYPE_CHECKING:
+    from harness.leaderboard.compare import Comparison
+
+AnyDataset = str | PathLike[str] | Dataset
+Timing = TimingPlan | str | None
+
+
+def evaluate(
+    retrievers: Any,
+    datasets: AnyDataset | Sequence[AnyDataset],
+    *,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    k: int = 100,
+    baseline: str | None = None,
+    timing: TimingPlan | Literal["default"] | str | None = "default",
+    seed: int = 0,
+    results_dir: str | PathLike[str] | None = None,
+    resume: bool = True,
+    names: Mapping[Any, str] | None = None,
+    progress: bool = False,
+) -> Results:
+    """Evaluate retrievers on datasets.
+
+    Args:
+        retrievers: One retriever, a list, or ``{name: retriever}``. A retriever is a config's name with settings
+            (``"bm25 k1=0.9"``), an object with ``index``, ``search`` and ``nbytes``, a function
+            ``(queries, k) -> hits``, a SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder, a model
+            of mteb or beir, a `Run`, or the path of a TREC run file.
+        datasets: One dataset or a list: a `Dataset`, or a name as `load_dataset` takes it.
+        metrics: Metric names; the first one orders the table.
+        k: Documents retrieved for each query.
+        baseline: The row that the others are compared to.
+        timing: A `TimingPlan`, the name of a config (``"default"``, ``"gpu"``), or None to score without timing.
+        seed: Draws the queries that are timed one by one.
+        results_dir: Where evaluations are stored and looked for; None writes nothing.
+        resume: Reuse stored evaluations and cached embeddings.
+        names: Row names by position in ``retrievers``, or by the name of a config.
+        progress: Show progress on stderr.
+
+    Returns:
+        The evaluations as `Results`: a table, a DataFrame, comparisons and plots.
+
+    Raises:
+        ConfigError: A name, a setting or a metric cannot be; nothing has been measured then.
+        HarnessError: Every evaluation failed. Where only some did, a warning says which, and the others are returned.
+    """
+    plan = _plan(timing)
+    settings = Settings(k=k, metrics=tuple([metrics] if isinstance(metrics, str) else metrics), timing=plan, seed=seed)
+    settings = settings.checked()
+    described = describe_all(retrievers, names)
+    several = isinstance(datasets, Sequence) and not isinstance(datasets, str)
+    listed: list[AnyDataset] = list(datasets) if several else [datasets]  # type: ignore[list-item, arg-type]
+    if not listed:
+        raise ConfigError("no dataset is given; give a Dataset or a name such as 'scifact'; see: harness list datasets")
+    if baseline is not None and baseline not in (labels := _labels(described)):
+        raise ConfigError(f"baseline={baseline!r} is none of the retrievers; choices: {', '.join(sorted(labels))}")
+    store = None if results_dir is None else Store(Path(results_dir).expanduser())
+    session = _Session(settings, timing if isinstance(timing, str) else None, store, resume)
+    plans = [_prepared(each, dataset, session) for dataset in listed for each in described]
+    with ExitStack() as stack:
+        if progress:
+            stack.enter_context(listening(listener()))
+        return _results([plan.run(session) for plan in plans], session, settings.metrics[0], baseline)
+
+
+def compare(
+    a: Any, b: Any, datasets: AnyDataset | Sequence[AnyDataset], *, metric: str = "ndcg@10", **settings: Any
+) -> "Comparison":
+    """Evaluate two retrievers and compare them query by query.
+
+    Args:
+        a: The one that is compared to.
+        b: The other; differences are b - a.
+        datasets: As for `evaluate`.
+        metric: The metric that is compared.
+        **settings: Further arguments of `evaluate`.
+    """
+    results = evaluate([a, b], datasets, metrics=settings.pop("metrics", (metric,)), **settings)
+    first, second = results.labels
+    return results.compare(first, second, metric=metric)
+
+
+@dataclass
+class _Session:
+    """What the evaluations of one call share."""
+
+    settings: Settings
+    timing_name: str | None
+    store: Store | None
+    resume: bool
+
+    def __post_init__(self) -> None:
+        self.datasets: dict[str, Dataset] = {}
+
+
+@dataclass
+class _Plan:
+    """One evaluation that can be carried out: everything in it was checked."""
+
+    evaluation: Evaluation
+    retriever: Retriever
+    dataset: Dataset | None
+    composition: "Composition | None"
+    outcome: Evaluated | None = None
+    error: Exception | None = None
+
+    def run(self, session: _Session) -> "_Plan":
+        """Carry out the evaluation; an error is kept, so that the other evaluations are not lost."""
+        try:
+            self.outcome = self.evaluation.run(lambda: self.retriever, lambda: self._loaded(session))
+        except Exception as error:
+            self.error = error
+        return self
+
+    def _loaded(self, session: _Session) -> Dataset:
+        if self.dataset is None:
+            assert self.composition is not None  # noqa: S101  # a dataset by name has one
+            key = repr(self.composition.public["dataset"])
+            if key not in session.datasets:
+                session.datasets[key] = load.construct_dataset(self.composition)
+            self.dataset = session.datasets[key]
+        return self.dataset
+
+
+def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _Plan:
+    """Compose, check and construct everything that one evaluation needs, but the data."""
+    in_memory = dataset if isinstance(dataset, Dataset) else None
+    composition, command = None, ""
+    if described.config_name is not None or in_memory is None:
+        words = ["retriever=bm25"] if described.config_name is None else load.retriever_overrides(described.config_name)
+        words += load.dataset_words(dataset)
+        composition = load.compose(*words)
+        if described.config_name is not None and in_memory is None:
+            command = shlex.join(["harness", *words, *_settings_words(session)])
+    retriever, info = described.retriever, described.info
+    if retriever is None:
+        assert composition is not None  # noqa: S101  # a config was composed above
+        retriever, info = load.construct_retriever(composition, described.info.row)
+    data_info = load.remembered_info(in_memory) if in_memory is not None else _info(composition)
+    evaluation = Evaluation(info, data_info, session.settings, session.store, session.resume, command)
+    return _Plan(evaluation, retriever, in_memory, composition)
+
+
+def _info(composition: "Composition | None") -> DatasetInfo:
+    assert composition is not None  # noqa: S101  # a dataset by name has one
+    build.check_keys(composition.public["dataset"], "dataset")
+    return dataset_info(composition)
+
+
+def _settings_words(session: _Session) -> list[str]:
+    """Return the overrides of settings that are not the command line's defaults."""
+    usual, own = Settings(), session.settings
+    words = [f"k={own.k}"] if own.k != usual.k else []
+    words += [f"metrics=[{','.join(own.metrics)}]"] if own.metrics != usual.metrics else []
+    words += [f"timing={session.timing_name}"] if session.timing_name not in (None, "default") else []
+    return [*words, *([f"seed={own.seed}"] if own.seed else [])]
+
+
+def _labels(described: Sequence[Described]) -> set[str]:
+    return {each.info.label for each in described} | {each.info.name for each in described}
+
+
+def _plan(timing: Timing) -> TimingPlan | None:
+    if not isinstance(timing, str):
+        return timing
+    config = build.composed(["retriever=bm25", f"timing={timing}"])["timing"]
+    return TimingPlan(**config)
+
+
+def _results(plans: Sequence[_Plan], session: _Session, metric: str, baseline: str | None) -> Results:
+    done = [plan for plan in plans if plan.outcome is not None]
+    failed = [plan for plan in plans if plan.error is not None]
+    if failed and not done:
+        raise failed[0].error or HarnessError("every evaluation failed")
+    for plan in failed:
+        title = f"{plan.evaluation.retriever.label} on {plan.evaluation.dataset.name}"
+        warnings.warn(f"{title} failed: {type(plan.error).__name__}: {plan.error}", RuntimeWarning, stacklevel=3)
+    return Results.of(
+        [plan.outcome for plan in done if plan.outcome],
+        datasets=[plan.dataset for plan in done if plan.dataset is not None],
+        store=session.store,
+        metric=metric,
+        baseline=baseline,
+    )

@@ -1,0 +1,56 @@
+"""Score a run that already exists."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from harness.datasets import judgements
+from harness.errors import ConfigError
+from harness.metrics import parse
+from harness.metrics import score as score_run
+from harness.types import Dataset, Qrels, Run, trec
+
+
+def score(
+    run: Run | Mapping[str, Mapping[str, float]] | str | PathLike[str],
+    qrels: Qrels | Dataset | Mapping[str, Mapping[str, int]] | str | PathLike[str],
+    metrics: Sequence[str] = ("ndcg@10",),
+    *,
+    per_query: bool = False,
+) -> dict[str, Any]:
+    """Score a run as trec_eval does.
+
+    Args:
+        run: A `Run`, ``{query: {document: score}}``, or the path of a TREC run file.
+        qrels: `Qrels`, ``{query: {document: grade}}``, a `Dataset`, or the path of a qrels file.
+        metrics: Metric names such as ``ndcg@10``, ``map@100`` or ``recall@1000``.
+        per_query: Return every query's value instead of the mean.
+
+    Returns:
+        By metric the mean over the queries with a relevant document, or ``{query: value}``.
+
+    Raises:
+        ConfigError: A metric is unknown.
+        DataError: A file cannot be read, or the run and the qrels have no query in common.
+    """
+    if isinstance(metrics, str):
+        raise ConfigError(f"metrics={metrics!r} is one text; give a list: metrics=[{metrics!r}]")
+    query_ids, values = score_run(_run(run), _qrels(qrels), [parse(name) for name in metrics])
+    if per_query:
+        return {name: dict(zip(query_ids, column.tolist(), strict=True)) for name, column in values.items()}
+    return {name: float(column.mean()) for name, column in values.items()}
+
+
+def _run(run: Any) -> Run:
+    if isinstance(run, Run):
+        return run
+    return Run.from_dict(run) if isinstance(run, Mapping) else trec.read(Path(run).expanduser())
+
+
+def _qrels(qrels: Any) -> Qrels:
+    if isinstance(qrels, Dataset):
+        return qrels.qrels
+    if isinstance(qrels, Qrels):
+        return qrels
+    return Qrels(qrels) if isinstance(qrels, Mapping) else judgements.read(Path(qrels).expanduser()).qrels

@@ -1,0 +1,55 @@
+"""Models of sentence-transformers that are in memory, as retrievers; the models stay as and where they are."""
+
+from pathlib import Path
+from typing import Any
+
+from harness.encoders.cross import CrossEncoder
+from harness.encoders.dense import DenseEncoder
+from harness.encoders.model import IN_MEMORY
+from harness.encoders.multi_vector import MultiVectorEncoder
+from harness.encoders.sparse import SparseEncoder
+from harness.errors import ConfigError
+from harness.retrievers.bm25 import BM25
+from harness.retrievers.colbert import ColBERT
+from harness.retrievers.dense import Dense
+from harness.retrievers.rerank import CrossEncoderScorer, Rerank
+from harness.retrievers.splade import Splade
+from harness.text.tokenizer import Tokenizer
+from harness.types import Retriever
+
+
+def retriever(model: Any) -> Retriever:
+    """Return a retriever over a model of sentence-transformers.
+
+    A SentenceTransformer becomes `Dense`, a SparseEncoder `Splade`, a MultiVectorEncoder `ColBERT`, and a CrossEncoder
+    `Rerank` over the best 100 documents of BM25. Embeddings are not cached: the model may be trained on.
+
+    Raises:
+        ConfigError: The model is of another kind.
+    """
+    import sentence_transformers
+
+    if isinstance(model, sentence_transformers.CrossEncoder):
+        scorer = CrossEncoder(IN_MEMORY)
+        scorer.adopt(model)
+        return Rerank(BM25(Tokenizer()), CrossEncoderScorer(scorer))
+    if isinstance(model, sentence_transformers.MultiVectorEncoder):
+        tokens = MultiVectorEncoder(IN_MEMORY, cache=False)
+        tokens.adopt(model)
+        return ColBERT(tokens)
+    if isinstance(model, sentence_transformers.SparseEncoder):
+        terms = SparseEncoder(IN_MEMORY, cache=False)
+        terms.adopt(model)
+        return Splade(terms)
+    if isinstance(model, sentence_transformers.SentenceTransformer):
+        dense = DenseEncoder(IN_MEMORY, cache=False)
+        dense.adopt(model)
+        return Dense(dense)
+    kinds = "SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder"
+    raise ConfigError(f"{type(model).__name__} is no {kinds}")
+
+
+def name(model: Any) -> str:
+    """Return the name that a model was loaded under, without its folders, or its class's."""
+    config = getattr(getattr(model[0], "model", None), "config", None)
+    return Path(getattr(config, "_name_or_path", "")).name or type(model).__name__

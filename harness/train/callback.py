@@ -1,0 +1,79 @@
+"""Evaluate a model while sentence-transformers trains it.
+
+trainer = SentenceTransformerTrainer(..., callbacks=[harness.EvaluationCallback(dataset, every_n_steps=500)])
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import TrainerCallback
+
+from harness import stats
+from harness.errors import ConfigError
+from harness.evaluation.timing import measure, parse_metrics
+from harness.retrievers import in_memory
+from harness.types import Dataset
+
+
+class EvaluationCallback(TrainerCallback):
+    """A trainer callback that logs a retrieval metric, and how far it is from where the training began.
+
+    It logs ``eval_<dataset>_<metric>`` and, from the second evaluation on, ``..._change`` (mean of the per-query
+    differences to the start) with ``..._change_low`` and ``..._change_high``, the ends of its 95 % bootstrap interval.
+    `history` holds the same values by step.
+
+    Args:
+        dataset: Corpus, queries and qrels; a sample of the corpus keeps an evaluation short.
+        every_n_steps: Optimizer steps between evaluations; one more is made before the first step and after the last.
+        metric: The metric.
+        k: Documents retrieved for each query; by default the metric's cutoff.
+    """
+
+    def __init__(
+        self, dataset: Dataset, every_n_steps: int = 500, metric: str = "ndcg@10", k: int | None = None
+    ) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(f"every_n_steps={every_n_steps} must be at least 1")
+        (parsed,) = parse_metrics([metric], k or 10**9)
+        self._dataset, self._every, self._metric = dataset, every_n_steps, str(parsed)
+        self._k = min(k or parsed.k or 100, len(dataset.corpus))
+        self._start: NDArray[np.float64] | None = None
+        self.history: dict[int, dict[str, float]] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Evaluate the model that the training begins with."""
+        self._evaluate(state, model)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Evaluate after every ``every_n_steps`` steps."""
+        if state.global_step % self._every == 0:
+            self._evaluate(state, model)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Evaluate the model that the training ends with, unless its last step was evaluated."""
+        if state.global_step not in self.history:
+            self._evaluate(state, model)
+
+    def _evaluate(self, state: Any, model: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        training = model.training
+        model.eval()
+        try:
+            retriever = in_memory.retriever(model)
+            measured = measure(retriever, self._dataset, k=self._k, metrics=[self._metric], plan=None)
+        finally:
+            model.train(training)
+        values = measured.scores[self._metric]
+        name = f"eval_{self._dataset.name}_{self._metric}"
+        logged = {name: float(values.mean())}
+        if self._start is None:
+            self._start = values
+        else:
+            difference = values - self._start
+            low, high = stats.intervals([(1.0, difference[:, None])])
+            logged |= {f"{name}_change": float(difference.mean())}
+            logged |= {f"{name}_change_low": float(low[0]), f"{name}_change_high": float(high[0])}
+        self.history[state.global_step] = logged
+        state.log_history.append({**logged, "step": state.global_step, "epoch": state.epoch})
