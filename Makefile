@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: quickstart test lint gate bench board clean
 
 quickstart: $(STAMP)
-	$(BIN)/harness
+	$(BIN)/harness quickstart
 
 # several tests at a time, each with one thread; one more than cores, since some wait for processes of their own
 test: $(STAMP)

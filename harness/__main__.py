@@ -9,9 +9,11 @@ from harness.cli import JOBS, READS
 def main() -> None:
     """Hand the command line to the reader of records or to a Hydra job; the exit code is the process'."""
     arguments = sys.argv[1:]
-    if arguments and arguments[0] in {*READS, "--help", "-h", "--version"}:
+    if not arguments:
+        name = "quickstart"
+    elif arguments[0] in {*READS, "--help", "-h", "--version"}:
         name = "read"
-    elif arguments and arguments[0] in JOBS:
+    elif arguments[0] in JOBS:
         name, *arguments = arguments
     else:
         name = "run"

@@ -16,7 +16,6 @@ import torch
 from collections_made import JUDGED, write_beir
 
 from harness import __main__
-from harness.cli.run import _with_quickstart
 from harness.store import Store
 from harness.types import trec
 
@@ -78,18 +77,22 @@ def test_a_sweep_ends_in_one_table_of_all_its_cells(here, monkeypatch, capsys):
     assert sorted(rows[1:]) == [*labels, "bm25_mteb [k1=1.2]"]
 
 
-def test_bare_harness_is_the_quickstart_and_takes_settings():
-    assert _with_quickstart([]) == ["experiment=quickstart"]
-    assert _with_quickstart(["results_dir=x"]) == ["results_dir=x", "experiment=quickstart"]
-    assert _with_quickstart(["--cfg", "job"]) == ["--cfg", "job", "experiment=quickstart"]
-    for chosen in (
-        ["retriever=bm25"],
-        ["-m", "dataset=stdlib"],
-        ["experiment=beir"],
-        ["+experiment=x"],
-        ["-sc", "query=bash"],
-    ):
-        assert _with_quickstart(chosen) == chosen
+def test_harness_alone_is_the_quickstart_and_the_command_takes_settings(monkeypatch, capsys):
+    assert harness(monkeypatch, "quickstart", "seed=7", "--cfg", "job") == 0
+    assert "seed: 7" in capsys.readouterr().out
+    assert harness(monkeypatch, "quickstart", "--cfg", "hydra", "-p", "hydra.sweeper.params") == 0
+    quickstart = capsys.readouterr().out
+    assert "splade_tiny" in quickstart
+    assert harness(monkeypatch, "--cfg", "job") == 1
+    assert "no 'retriever' is chosen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("experiment", "command"), [("mteb", "harness mteb BEIR"), ("finetune", "harness finetuned models/tuned")]
+)
+def test_an_experiment_that_is_a_command_says_so(monkeypatch, capsys, experiment, command):
+    assert harness(monkeypatch, f"experiment={experiment}") == 1
+    assert command in capsys.readouterr().err
 
 
 def test_an_experiment_given_again_measures_only_what_is_missing(here, monkeypatch, capsys):

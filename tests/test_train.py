@@ -86,7 +86,7 @@ def test_a_trained_model_answers_what_the_base_did_not(here, monkeypatch, capsys
     assert said["dev"] == {"queries": 8, "documents": 120}
     assert said["before"] < max(entry["ndcg@10"] for entry in said["curve"] if "ndcg@10" in entry)
     assert said["base"]["source"] == "folder"
-    assert "harness experiment=finetune tuned=models/tuned" in out
+    assert "harness finetuned models/tuned" in out
     assert "step 125 of 125: dev ndcg@10" in err
     assert not list(Path("models").rglob("*.bin"))
     assert not Path("models/tuned/.training").exists()
@@ -95,7 +95,7 @@ def test_a_trained_model_answers_what_the_base_did_not(here, monkeypatch, capsys
 def test_the_ready_configs_measure_base_and_tuned_and_hybrids(here, monkeypatch, capsys):
     assert harness(monkeypatch, *LEARNS, *here) == 0
     sweep = ["~hydra.sweeper.params.dataset", "dataset.path=made", *SETTINGS]
-    assert harness(monkeypatch, "experiment=finetune", *sweep) == 0
+    assert harness(monkeypatch, "finetuned", *sweep) == 0
     found = {record.retriever.name: record for record in Store(Path("results")).records()}
     assert sorted(found) == ["base", "bm25", "hybrid_base", "hybrid_tuned", "tuned"]
     assert found["tuned"].metrics["ndcg@10"] > found["base"].metrics["ndcg@10"]
@@ -107,9 +107,9 @@ def test_the_ready_configs_measure_base_and_tuned_and_hybrids(here, monkeypatch,
 
 
 def test_without_a_training_the_experiment_says_what_to_do(here, monkeypatch, capsys):
-    assert harness(monkeypatch, "experiment=finetune", "tuned=elsewhere") == 1
+    assert harness(monkeypatch, "finetuned", "elsewhere") == 1
     err = capsys.readouterr().err
-    assert "tuned='elsewhere' has no conf/retriever" in err
+    assert "'elsewhere' has no conf/retriever" in err
     assert "harness train dataset=NAME output=elsewhere" in err
 
 
@@ -263,8 +263,8 @@ def test_what_else_lies_in_a_trainings_folder_stays_there(here, monkeypatch, cap
     assert Path("models/tuned/notes.txt").read_text() == "what I thought of it"
     shutil.copytree("models/tuned", "models/copied")
     capsys.readouterr()
-    assert harness(monkeypatch, "experiment=finetune", "tuned=models/copied") == 1
-    assert "tuned='models/copied' was moved or copied" in capsys.readouterr().err
+    assert harness(monkeypatch, "finetuned", "models/copied") == 1
+    assert "'models/copied' was moved or copied" in capsys.readouterr().err
 
 
 def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
@@ -278,13 +278,13 @@ def test_rows_of_another_training_are_not_mixed_with_these(here, monkeypatch, ca
     assert harness(monkeypatch, *TRAIN, *here) == 0
     assert harness(monkeypatch, *TRAIN, *here, "seed=1", "output=models/other") == 0
     sweep = ["~hydra.sweeper.params.dataset", "hydra.sweeper.params.retriever=tuned", "dataset.path=made", *SETTINGS]
-    assert harness(monkeypatch, "experiment=finetune", *sweep) == 0
-    other = ["experiment=finetune", "tuned=models/other", *sweep]
+    assert harness(monkeypatch, "finetuned", *sweep) == 0
+    other = ["finetuned", "models/other", *sweep]
     capsys.readouterr()
     assert harness(monkeypatch, *other) == 1
     err = capsys.readouterr().err
     assert "results has rows called base and tuned of another training" in err
-    assert "tuned=models/other results_dir=results/other" in err
+    assert "harness finetuned models/other results_dir=results/other" in err
     assert harness(monkeypatch, *other, "results_dir=results/other") == 0
     assert (
         harness(monkeypatch, *TRAIN, *here, "seed=1", "output=models/other", "resume=false", "training.epochs=2") == 0

@@ -2,8 +2,8 @@
 
 import argparse
 
-JOBS = ("run", "train", "synthesize")
-"""The commands that are Hydra jobs; no word at all is `run`."""
+JOBS = ("run", "quickstart", "mteb", "finetuned", "train", "synthesize")
+"""The commands that are Hydra jobs; settings without a command are `run`, nothing at all is `quickstart`."""
 READS = (
     *("report", "compare", "recommend", "gate", "accept", "export", "import"),
     *("explain", "list", "cache", "validate", "env"),

@@ -21,19 +21,19 @@ from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\
 measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
-  harness                                          the quickstart: five families on the embedded collection
+  harness quickstart                               five families on the embedded dataset; so does harness alone
   harness retriever=bm25 dataset=scifact           one cell (`harness run ...` is the same)
   harness -m retriever=bm25,minilm dataset=scifact,nfcorpus
   harness experiment=beir                          a sweep kept in a file
   harness retriever=bm25 dataset=folder dataset.path=FOLDER      your own collection
   harness retriever=bm25 dataset=mteb dataset.task=SciFact       any retrieval or reranking task of mteb
-  harness experiment=mteb dataset.benchmark=BEIR   a benchmark of mteb, aggregated as mteb does
+  harness mteb BEIR                                a benchmark of mteb, aggregated as mteb does
   harness run --help                               groups, options and the whole config
 
 train (Hydra too: --help after the command shows its config):
   harness synthesize generator=titles dataset=scifact            training triplets from a corpus
   harness train dataset=nfcorpus leaks.queries=drop leaks.positives=allow      fine-tune the model of a retriever
-  harness experiment=finetune                      base, tuned, BM25 and hybrids, on the target and on others
+  harness finetuned models/tuned                   base, tuned, BM25 and hybrids, on the target and on others
 
 completion: eval "$(harness -sc install=bash)"
 """

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import benchmark, chosen
+from harness.cli import chosen, mteb
 from harness.console import say
 from harness.errors import ConfigError
 
@@ -102,7 +102,7 @@ class _Forms:
         found = self._published
         below = [] if found is None else [published.render_terminal(self._board, found, width, color)]
         if self._options.benchmark:
-            below.append(benchmark.render(self._options.benchmark, self._records, width, color))
+            below.append(mteb.render(self._options.benchmark, self._records, width, color))
         return "\n".join([terminal.render(self._board, width, color), *below])
 
     def text(self, form: str) -> str:

@@ -1,6 +1,6 @@
-"""`harness run`: one Hydra job measures one cell; a sweep is many jobs.
+"""`harness run`: one Hydra job is one evaluation; a sweep is many jobs.
 
-A failed cell leaves a record with its error and the sweep goes on; a cell that was measured is not measured again.
+A failed evaluation leaves a record with its error and the sweep goes on; a stored one is reused.
 """
 
 import os
@@ -16,15 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness import weights
-from harness.cli import benchmark, table
+from harness.cli import table
 from harness.cli.job import folder_options, folders, run_job
 from harness.config import build
 from harness.config.naming import Composition, dataset_info, retriever_info
 from harness.config.schema import EvaluationConfig, validated
 from harness.console import say
 from harness.environment import THREAD_VARIABLES
-from harness.errors import ConfigError, HarnessError
+from harness.errors import HarnessError
 from harness.evaluation.evaluate import Evaluation
 from harness.instrument import listening
 from harness.progress import listener
@@ -33,90 +32,38 @@ from harness.store import Store, read_record
 from harness.types import Dataset, Record, Retriever
 
 ISOLATED = "HARNESS_ISOLATED"
-"""Set for a process that measures one cell and nothing else: the file where it says which record it wrote."""
-_CHOOSES = {"retriever", "dataset", "experiment"}
-_HYDRAS_OWN = {"--shell-completion", "-sc", "--hydra-help", "--version"}
+"""Set for a process that does one evaluation and nothing else: the file where it notes its record's path."""
 
 
 class CellError(HarnessError):
-    """A cell failed in a process of its own, which has said why."""
+    """An evaluation failed in a process of its own, which has printed why."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure what the arguments say; the exit code of `run_job`."""
+    """Measure what the arguments say; return the exit code of `run_job`."""
     end_with_parent()
-    try:
-        words = benchmark.swept(_with_tuned(_with_quickstart(arguments)))
-    except HarnessError as error:
-        say(f"error: {error}")
+    if moved := _moved(arguments):
+        say(f"error: {moved}")
         return 1
-    code = run_job("run", job, words)
+    return measure(arguments)
+
+
+def measure(arguments: Sequence[str]) -> int:
+    """Run the evaluations that Hydra composes from the arguments; return the exit code."""
+    code = run_job("run", job, arguments)
     if code == 1:
         table.show_sweep()
-    if ISOLATED not in os.environ:
-        benchmark.show(words, code)
     return code
 
 
-def _with_quickstart(arguments: Sequence[str]) -> list[str]:
-    """Bare `harness` is the quickstart; settings may stand beside it."""
-    chosen = {argument.lstrip("+").partition("=")[0].partition("@")[0] for argument in arguments}
-    if chosen & _CHOOSES or _HYDRAS_OWN & set(arguments):
-        return list(arguments)
-    return [*arguments, "experiment=quickstart"]
-
-
-def _with_tuned(arguments: Sequence[str]) -> list[str]:
-    """`experiment=finetune` sweeps the configs that `harness train` left in `tuned=FOLDER`, models/tuned without it.
-
-    Raises `ConfigError` where there are none.
-    """
-    if "experiment=finetune" not in arguments or any(word.startswith(("--config-dir", "-cd")) for word in arguments):
-        return list(arguments)
-    others = [word for word in arguments if not word.startswith("tuned=")]
-    folder = Path(_given(arguments, "tuned") or "models/tuned").expanduser() / "conf"
-    if not (folder / "retriever").is_dir():
-        raise ConfigError(
-            f"tuned={str(folder.parent)!r} has no conf/retriever; name the output of a training: tuned=FOLDER, or make "
-            f"it: harness train dataset=NAME output={folder.parent}"
-        )
-    if str(folder.parent.resolve()) not in (folder / "retriever" / "tuned.yaml").read_text(encoding="utf-8"):
-        raise ConfigError(
-            f"tuned={str(folder.parent)!r} was moved or copied: its configs name another folder; put the path of the "
-            f"model into {folder / 'retriever' / 'tuned.yaml'}"
-        )
-    _refuse_other_rows(folder.parent, others)
-    return [*others, f"--config-dir={folder.resolve()}"]
-
-
-def _given(words: Sequence[str], key: str) -> str | None:
-    """What the command line says of a key, at last."""
-    found = [word for word in words if word.startswith(f"{key}=")]
-    return found[-1].removeprefix(f"{key}=") if found else None
-
-
-def _results(words: Sequence[str]) -> Path:
-    """The results folder of a command line."""
-    return Path(_given(words, "results_dir") or build.composed(["retriever=bm25"])["results_dir"]).expanduser()
-
-
-def _refuse_other_rows(tuned: Path, words: Sequence[str]) -> None:
-    """Raises `ConfigError` where the results have rows of another training, called base and tuned as well."""
-    from harness.cli.tuned import place_of  # not before it is needed: it imports torch
-
-    results = _results(words)
-    identity = weights.find(str(tuned)).identity
-    for record in Store(results).records():
-        if record.retriever.name != "tuned":
-            continue
-        other = place_of(record.retriever.config).encoder["model"]
-        held = record.facts.get("weights", {}).get("identity", identity)
-        if other != str(tuned.resolve()) or held != identity:
-            raise ConfigError(
-                f"{results} has rows called base and tuned of another training, {other} as it was "
-                f"{record.started:%Y-%m-%d %H:%M}; keep these apart from them: "
-                f"harness experiment=finetune tuned={tuned} results_dir=results/{tuned.name}"
-            )
+def _moved(arguments: Sequence[str]) -> str | None:
+    """Return what to type in place of an experiment that needs more than its config; None for any other words."""
+    alone = not any(argument.startswith(("dataset.task=", "--config-dir", "-cd")) for argument in arguments)
+    if alone and "experiment=mteb" in arguments:
+        return "experiment=mteb needs the tasks of a benchmark; type: harness mteb BEIR; see: harness list benchmarks"
+    if alone and "experiment=finetune" in arguments:
+        return "experiment=finetune needs the folder of a training; type: harness finetuned models/tuned"
+    return None
 
 
 def job(config: DictConfig) -> float:

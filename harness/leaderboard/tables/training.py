@@ -31,7 +31,7 @@ def render(manifest: Mapping[str, Any], output: Path, color: bool = False) -> st
     if all(entry[metric] <= manifest["before"] for entry in measured):
         notes.append("No checkpoint is better on dev than the model before it was trained.")
     notes += [
-        f"harness experiment=finetune tuned={output}      # with BM25 and hybrids, on several collections",
+        f"harness finetuned {output}      # with BM25 and hybrids, on several collections",
         f"harness --config-dir={output}/conf retriever=tuned dataset=NAME",
     ]
     for note in notes:

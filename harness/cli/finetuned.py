@@ -1,0 +1,69 @@
+"""`harness finetuned FOLDER`: what a training made beside what it started from, BM25 and hybrids."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import weights
+from harness.cli import run
+from harness.config import build
+from harness.console import say
+from harness.errors import ConfigError, HarnessError
+from harness.store import Store
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate the configs that `harness train` left in a folder; settings may follow."""
+    parser = argparse.ArgumentParser(
+        prog="harness finetuned", description="Evaluate a trained model beside its base model, BM25 and hybrids."
+    )
+    parser.add_argument("folder", nargs="?", default="models/tuned", type=Path, help="the training's output folder")
+    parser.add_argument("settings", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="config overrides")
+    options, more = parser.parse_known_args(arguments)
+    folder, settings = options.folder, [*more, *options.settings]
+    if "=" in str(folder):  # no folder is given
+        folder, settings = Path("models/tuned"), [str(folder), *settings]
+    try:
+        conf = _conf(folder.expanduser(), settings)
+    except HarnessError as error:
+        say(f"error: {error}")
+        return 1
+    return run.measure(["experiment=finetune", *settings, f"--config-dir={conf}"])
+
+
+def _conf(folder: Path, settings: Sequence[str]) -> Path:
+    """Return the folder of a training's configs. Raises `ConfigError` where they are missing or of another folder."""
+    conf = folder / "conf"
+    if not (conf / "retriever").is_dir():
+        raise ConfigError(
+            f"{str(folder)!r} has no conf/retriever; name the output of a training: harness finetuned FOLDER; or train "
+            f"one: harness train dataset=NAME output={folder}"
+        )
+    tuned = conf / "retriever" / "tuned.yaml"
+    if str(folder.resolve()) not in tuned.read_text(encoding="utf-8"):
+        raise ConfigError(
+            f"{str(folder)!r} was moved or copied: its configs name another folder; put the path of the model into "
+            f"{tuned}"
+        )
+    _refuse_another_training(folder, settings)
+    return conf.resolve()
+
+
+def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
+    """Raise `ConfigError` where the results have rows called base and tuned of another training."""
+    from harness.cli.tuned import place_of  # imports torch
+
+    words = [word for word in settings if word.startswith("results_dir=")]
+    results = Path(str(build.composed(["retriever=bm25", *words])["results_dir"])).expanduser()
+    identity = weights.find(str(folder)).identity
+    for record in Store(results).records():
+        if record.retriever.name != "tuned":
+            continue
+        model = place_of(record.retriever.config).encoder["model"]
+        recorded = record.facts.get("weights", {}).get("identity", identity)
+        if model != str(folder.resolve()) or recorded != identity:
+            raise ConfigError(
+                f"{results} has rows called base and tuned of another training, {model} as it was "
+                f"{record.started:%Y-%m-%d %H:%M}; keep these apart from them: "
+                f"harness finetuned {folder} results_dir=results/{folder.name}"
+            )

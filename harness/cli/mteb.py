@@ -1,0 +1,98 @@
+"""`harness mteb NAME`: a benchmark of mteb as a sweep over its tasks, and its aggregates."""
+
+import argparse
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.console import say
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.types import Record
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate retrievers on a benchmark's tasks and print the benchmark's aggregates; settings may follow the name."""
+    from harness.cli import run
+
+    parser = argparse.ArgumentParser(
+        prog="harness mteb", description="Evaluate on the tasks of an mteb benchmark that rank texts.", add_help=True
+    )
+    parser.add_argument("benchmark", help="a name such as BEIR or 'MTEB(eng, v2)'; see: harness list benchmarks")
+    parser.add_argument("settings", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="config overrides")
+    options, more = parser.parse_known_args(arguments)
+    settings = [*more, *options.settings]
+    try:
+        words = sweep(options.benchmark, settings)
+    except HarnessError as error:
+        say(f"error: {error}")
+        return 1
+    code = run.measure(words)
+    if code in (0, 1) and not any(word.startswith(("--cfg", "-c", "--info", "--help")) for word in settings):
+        _show(options.benchmark, settings)
+    return code
+
+
+def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
+    """Return the overrides of a sweep over a benchmark's tasks, or over those that `dataset.task=` names.
+
+    Raises:
+        ConfigError: mteb has no such benchmark, or none of its tasks ranks texts.
+    """
+    from harness.interop.mteb.benchmark import cells  # imports mteb, which takes seconds
+
+    tasks = ",".join(_quoted(str(place)) for place in cells(benchmark))
+    words = ["experiment=mteb", *settings, f"dataset.benchmark={_quoted(benchmark)}"]
+    chosen = any(word.startswith("dataset.task=") for word in settings)
+    return words if chosen else [*words, f"dataset.task={tasks}"]
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def render(name: str, records: "Iterable[Record]", width: int, color: bool) -> str:
+    """A row for each retriever: the benchmark's own aggregates, or what it lacks."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from harness.interop.mteb.benchmark import aggregates
+    from harness.leaderboard.tables import terminal
+
+    found = aggregates(name, records)
+    columns = list(dict.fromkeys(key for one in found for key in one.scores))
+    rows = [[one.label, *(_said(one.scores.get(key)) for key in columns)] for one in found]
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=color, highlight=False)
+    console.print(Text(f"{name} as mteb aggregates it, over its tasks that rank texts", style="bold"))
+    if rows:
+        console.print(terminal.table(["retriever", *columns], rows))
+    for one in found:
+        if one.missing:
+            told = ", ".join(one.missing[:5]) + (", ..." if len(one.missing) > 5 else "")
+            console.print(Text(f"{one.label}: no mean, {len(one.missing)} tasks are not measured: {told}", style="dim"))
+    if not found:
+        console.print(Text("None of its tasks is measured.", style="dim"))
+    return terminal.plain(out.getvalue())
+
+
+def _said(value: float | None) -> str:
+    """A mean with four digits, a rank without."""
+    return "-" if value is None else f"{value:.0f}" if value == int(value) and value >= 1 else f"{value:.4f}"
+
+
+def _show(benchmark: str, settings: Sequence[str]) -> None:
+    """Print the benchmark's aggregates over all of the results folder."""
+    from harness.cli import chosen
+    from harness.config import build
+    from harness.store import Store
+
+    try:
+        words = [word for word in settings if word.startswith("results_dir=")]
+        results = Path(str(build.composed(["retriever=bm25", *words])["results_dir"])).expanduser()
+        chosen.show("\n" + render(benchmark, Store(results).latest(), *chosen.terminal()))
+    except HarnessError as error:
+        say(f"error: {error}")
