@@ -341,7 +341,7 @@ def test_a_benchmark_is_aggregated_as_mteb_does():
     whole, short = aggregates("MTEB(eng, v2)", records[:-1])
     assert (whole.label, whole.missing) == ("bm25", [])
     assert (short.scores, short.missing) == ({}, [places[-1].task])
-    shown = benchmark.render("MTEB(eng, v2)", records[:-1], 160, color=False)
+    shown = mteb_command.render("MTEB(eng, v2)", records[:-1], 160, color=False)
     assert f"{whole.scores['Mean(TaskType)']:.4f}" in shown
     assert f"bm25 [k1=9.0]: no mean, 1 tasks are not measured: {places[-1].task}" in shown
 
