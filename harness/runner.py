@@ -120,7 +120,7 @@ def measure(
     run = whole.top(k)
     query_ids, scores = score(run, dataset.qrels, wanted)
     said = {**warmup.facts, **indexing.facts, **facts, **paid}
-    own = dict(dataset.own_scores(whole)) if dataset.own_scores else {}
+    own = dict(dataset.extra_metrics(whole)) if dataset.extra_metrics else {}
     return Measured(run, query_ids, scores, None if elsewhere else timing, said, own)
 
 
@@ -140,7 +140,7 @@ class _Asking:
 
     def __init__(self, retriever: Retriever, dataset: Dataset, depth: int) -> None:
         self._retriever, self._dataset, self._depth = retriever, dataset, depth
-        self._candidates = dataset.to_rank
+        self._candidates = dataset.candidate_matrix
         if self._candidates is not None:
             check_scores(retriever)
 

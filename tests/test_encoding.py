@@ -21,7 +21,7 @@ from harness.encoders.ahead import Ahead
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import ConfigError, RunError
-from harness.types import Strings
+from harness.types import StringColumn
 
 CONFIG = BertConfig(
     vocab_size=30522,
@@ -33,7 +33,7 @@ CONFIG = BertConfig(
     attn_implementation="eager",
 )
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
-TEXTS = Strings([" ".join(WORDS[(i + j) % 10] for j in range(i % 23)) for i in range(300)])
+TEXTS = StringColumn([" ".join(WORDS[(i + j) % 10] for j in range(i % 23)) for i in range(300)])
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -106,7 +106,7 @@ class Cell:
                 dataset = build.construct(config.dataset, "dataset")
                 if found := self._found(dataset):
                     return found
-                if not dataset.own_scores:  # known only once they are measured
+                if not dataset.extra_metrics:  # known only once they are measured
                     self._check_main_score(dataset, config.metrics)
                 say(f"{self.title}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
                 result = measure(
@@ -117,7 +117,7 @@ class Cell:
                     whole_process and timing is not None and not timing.index.earlier_s
                 )  # cached vectors spared memory too
                 record = self._record(started, dataset, result, peak_memory() if whole else None)
-                if dataset.own_scores:
+                if dataset.extra_metrics:
                     self._check_main_score(dataset, result.means)
                 per_query = PerQuery(result.query_ids, result.scores)
                 kept = (ranked(result.run, dataset), asked(dataset))
@@ -129,7 +129,7 @@ class Cell:
 
     def _check_main_score(self, dataset: Dataset, names: Collection[str]) -> None:
         """Say so where what others publish of the dataset is not measured."""
-        main = dataset.about.get("main_score")
+        main = dataset.metadata.get("main_score")
         if main is None or main in names:
             return
         k = main.rpartition("@")[2]
@@ -221,7 +221,7 @@ class Cell:
             queries=len(dataset.queries) if dataset else None,
             differences=build.differences(config, self._usual_dataset),
             config=config,
-            about=dict(dataset.about) if dataset else {},
+            about=dict(dataset.metadata) if dataset else {},
         )
 
 

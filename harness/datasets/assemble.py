@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from harness.datasets.judgements import Judgements
 from harness.errors import DataError
-from harness.types import Corpus, Dataset, Queries, Strings
+from harness.types import Corpus, Dataset, Queries, StringColumn
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def assemble(
     group: str | None = None,
     parts: int = 1,
     instruction: str | None = None,
-    titles: Callable[[], Strings] | None = None,
+    load_titles: Callable[[], StringColumn] | None = None,
 ) -> Dataset:
     """A Dataset of the queries that have a relevant document.
 
@@ -41,14 +41,14 @@ def assemble(
                 f"{name}: {texts.noun} id {texts.ids[spaced]!r} has white space, which a TREC run file cannot hold; "
                 "replace it in the data and in the judgements"
             )
-    answerable = judged.qrels.answerable()
+    answerable = judged.qrels.queries_with_relevant()
     if not answerable:
         raise DataError(f"{judged.path}: no query has a relevant document (a grade above 0)")
     _check_queries(queries, judged, answerable)
     _check_documents(corpus, judged)
     wanted = pc.is_in(queries.ids.arrow, value_set=pa.array(answerable, pa.large_string()))
     kept = Queries(queries.ids.arrow.filter(wanted), queries.texts.arrow.filter(wanted))
-    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts, instruction, titles)
+    return Dataset(name, split, corpus, kept, judged.qrels, drop_self_hits, group, parts, instruction, load_titles)
 
 
 def with_candidates(dataset: Dataset, candidates: Mapping[str, Sequence[str]]) -> Dataset:

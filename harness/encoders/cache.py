@@ -24,7 +24,7 @@ from harness import clock
 from harness.encoders import shards
 from harness.encoders.shards import Arrays
 from harness.environment import code_hash, threads
-from harness.types import Phase, Strings
+from harness.types import Phase, StringColumn
 
 SHARD = 4096
 _LEAST = 128  # fewer texts, a warm-up's or a batch of queries, are not worth a file
@@ -59,7 +59,7 @@ class _Begun:
 
 
 def encoded(
-    texts: Strings,
+    texts: StringColumn,
     identity: Mapping[str, Any],
     begin: Callable[[list[str]], Finish],
     keep: bool,

@@ -20,7 +20,7 @@ from harness.encoders.shards import Arrays
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
-from harness.types import Strings
+from harness.types import StringColumn
 
 _BUDGET = {"cpu": 2048, "mps": 8192, "cuda": 16384}  # the logits of a batch are tokens x vocabulary
 
@@ -45,7 +45,7 @@ class SparseEncoder(TransformerEncoder):
             if n is not None and n < 1:
                 raise ConfigError(f"encoder.{side}_terms={n} must be at least 1, or null for all")
 
-    def encode(self, texts: Strings, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> Sparse:
         """One row of terms and weights for each text."""
         counts, parts = np.zeros(len(texts), np.int32), []
         for rows, arrays in self._shards(texts, side):
@@ -145,7 +145,7 @@ class TokenWeights:
         self._name, self._package, self._file = model, package, file
         self._tokenizer: Any = None
 
-    def encode(self, texts: Strings, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> Sparse:
         """One row of the text's different tokens for each text."""
         self._load()
         with clock.stage("encode", total=len(texts)) as step:

@@ -16,7 +16,7 @@ from harness.encoders.model import Model, attention_of, moved, wait_for
 from harness.encoders.shards import Arrays
 from harness.encoders.slab import Slab
 from harness.encoders.workers import Workers
-from harness.types import Strings
+from harness.types import StringColumn
 
 Side = Literal["query", "document"]
 
@@ -62,7 +62,7 @@ class TransformerEncoder(Model):
         """What else than the weights, lengths and prompts the vectors depend on."""
         return {}
 
-    def _shards(self, texts: Strings, side: Side) -> Iterator[tuple[Rows, Arrays]]:
+    def _shards(self, texts: StringColumn, side: Side) -> Iterator[tuple[Rows, Arrays]]:
         """The numbers of some texts and their arrays, shard by shard, the longest texts first."""
         model = self._loaded()
         clock.count("texts", len(texts))

@@ -52,7 +52,7 @@ def load(
     )
     if candidates:
         dataset = with_candidates(dataset, _had(id, lambda: _candidates(found.scoreddocs_iter())))
-    return replace(dataset, about=_about(id, found))
+    return replace(dataset, metadata=_about(id, found))
 
 
 def _library() -> Any:

@@ -12,14 +12,14 @@ from harness.environment import threads
 from harness.errors import ConfigError
 from harness.search import dense
 from harness.search.topk import Hits, recall
-from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.explanation import Cell
 
 
 class Encoder(Protocol):
     """What turns texts into one vector each."""
 
-    def encode(self, texts: Strings, side: Side) -> torch.Tensor:
+    def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
         """Vectors [texts, dimensions] as float32."""
         ...
 

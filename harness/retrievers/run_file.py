@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError, RunError
 from harness.retrievers.scored import aligned
-from harness.types import Corpus, Queries, Run, Strings, trec
+from harness.types import Corpus, Queries, Run, StringColumn, trec
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class RunFile:
         places = numbers.to_numpy(zero_copy_only=False).copy()
         places[np.isnan(places)] = np.arange(len(corpus), len(corpus) + len(unknown))
         docs = np.where(run.docs >= 0, places.astype(np.int32)[run.docs], -1)
-        doc_ids = Strings(pa.chunked_array([*corpus.ids.arrow.iterchunks(), unknown]))
+        doc_ids = StringColumn(pa.chunked_array([*corpus.ids.arrow.iterchunks(), unknown]))
         self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:

@@ -10,13 +10,13 @@ from harness.encoders.sparse import SparseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.search.postings import Postings, Sparse
-from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 
 
 class Encodes(Protocol):
     """What turns queries into sparse vectors: the documents' own encoder, or another over the same vocabulary."""
 
-    def encode(self, texts: Strings, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> Sparse:
         """One row of terms and weights for each text."""
         ...
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.types.qrels import Qrels
 from harness.types.run import Run
-from harness.types.texts import Corpus, Queries, Strings
+from harness.types.texts import Corpus, Queries, StringColumn
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Dataset:
     `drop_self_hits`: the queries' own documents are in the corpus and do not count (ArguAna, Quora).
     `group`: the dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
     `instruction`: the task in words, for prompts that a config makes of it; retrievers see it no other way.
-    `titles`: reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
+    `load_titles`: reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
     `candidates`: by query, the documents that are to be ranked for it, in place of the whole corpus (reranking).
-    `about`: what the source says of the collection, for its record: citation, licence, languages, main score.
-    `own_scores`: measures that the collection defines itself, as means over a run's queries, by name.
+    `metadata`: what the source says of the collection, for its record: citation, licence, languages, main score.
+    `extra_metrics`: measures that the collection defines itself, as means over a run's queries, by name.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Dataset:
     group: str | None = None
     parts: int = 1
     instruction: str | None = None
-    titles: Callable[[], Strings] | None = field(default=None, compare=False)
+    load_titles: Callable[[], StringColumn] | None = field(default=None, compare=False)
     candidates: Mapping[str, Sequence[str]] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    own_scores: Callable[[Run], Mapping[str, float]] | None = field(default=None, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    extra_metrics: Callable[[Run], Mapping[str, float]] | None = field(default=None, compare=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,7 +54,7 @@ class Dataset:
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
     @cached_property
-    def to_rank(self) -> NDArray[np.int32] | None:
+    def candidate_matrix(self) -> NDArray[np.int32] | None:
         """Numbers of each query's candidates [queries, most], -1 where it has fewer; None: the whole corpus."""
         if self.candidates is None:
             return None

@@ -18,7 +18,7 @@ class Qrels(Mapping[str, Mapping[str, int]]):
     def __len__(self) -> int:
         return len(self._grades)
 
-    def answerable(self) -> list[str]:
+    def queries_with_relevant(self) -> list[str]:
         """Ids of the queries with at least one relevant document: those that a mean is taken over."""
         return [query for query, docs in self._grades.items() if any(grade > 0 for grade in docs.values())]
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import RunError
-from harness.types.texts import Strings
+from harness.types.texts import StringColumn
 
 
 class Run:
@@ -99,7 +99,7 @@ class Run:
 
 def ids_at(doc_ids: Sequence[str], docs: NDArray[np.integer[Any]]) -> list[str]:
     """The ids of document numbers `docs` [n]."""
-    return doc_ids.take(docs) if isinstance(doc_ids, Strings) else [doc_ids[doc] for doc in docs.tolist()]
+    return doc_ids.take(docs) if isinstance(doc_ids, StringColumn) else [doc_ids[doc] for doc in docs.tolist()]
 
 
 def _view(

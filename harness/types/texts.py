@@ -32,11 +32,11 @@ class Fingerprint:
         return f"{self._total % (1 << 8 * _DIGEST_BYTES):0{2 * _DIGEST_BYTES}x}"
 
 
-class Strings(Sequence[str]):
+class StringColumn(Sequence[str]):
     """A read-only sequence of strings over Arrow memory; Python strings come to be only for what is asked."""
 
-    def __init__(self, values: "Iterable[str] | pa.Array | pa.ChunkedArray | Strings") -> None:
-        if isinstance(values, Strings):
+    def __init__(self, values: "Iterable[str] | pa.Array | pa.ChunkedArray | StringColumn") -> None:
+        if isinstance(values, StringColumn):
             self.arrow: pa.ChunkedArray = values.arrow
             return
         if not isinstance(values, pa.Array | pa.ChunkedArray):
@@ -50,13 +50,13 @@ class Strings(Sequence[str]):
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload
-    def __getitem__(self, index: slice) -> "Strings": ...
-    def __getitem__(self, index: int | slice) -> "str | Strings":
+    def __getitem__(self, index: slice) -> "StringColumn": ...
+    def __getitem__(self, index: int | slice) -> "str | StringColumn":
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
-                return Strings(self.arrow.take(pa.array(range(start, stop, step), type=pa.int64())))
-            return Strings(self.arrow.slice(start, max(0, stop - start)))
+                return StringColumn(self.arrow.take(pa.array(range(start, stop, step), type=pa.int64())))
+            return StringColumn(self.arrow.slice(start, max(0, stop - start)))
         return str(self.arrow[int(index)].as_py())
 
     def __iter__(self) -> Iterator[str]:
@@ -89,12 +89,12 @@ class Strings(Sequence[str]):
         return np.cumsum([len(chunk) for chunk in self.arrow.iterchunks()], dtype=np.int64)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Strings) and bool(self.arrow.equals(other.arrow))
+        return isinstance(other, StringColumn) and bool(self.arrow.equals(other.arrow))
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Strings({len(self)})"
+        return f"StringColumn({len(self)})"
 
 
 class Texts:
@@ -106,8 +106,8 @@ class Texts:
     noun = "text"
 
     def __init__(self, ids: Iterable[str], texts: Iterable[str], *, fingerprint: str | None = None) -> None:
-        self.ids = Strings(ids)
-        self.texts = Strings(texts)
+        self.ids = StringColumn(ids)
+        self.texts = StringColumn(texts)
         if fingerprint is not None:  # read back from a file that was checked when it was written
             self.fingerprint = fingerprint
             return

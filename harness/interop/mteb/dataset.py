@@ -178,11 +178,11 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any], folder: Path | N
     silent = len(judged) - len(found.queries)
     return replace(
         found,
-        about={
+        metadata={
             **({"ids": "quoted as in a web address"} if spell is texts.quoted else {}),
             **({"queries_without_relevant": silent} if silent else {}),  # which mteb counts as 0
         },
-        own_scores=_own_scores(own, place, judged, folder),
+        extra_metrics=_extra_metrics(own, place, judged, folder),
     )
 
 
@@ -193,7 +193,7 @@ def _judged(data: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
 
 
 def _in_beirs_layout(own: Any, place: Place, folder: Path) -> Dataset:
-    if own.metadata.type != "Retrieval" or _has_own_scores(own):
+    if own.metadata.type != "Retrieval" or _has_extra_metrics(own):
         raise ConfigError(
             f"{folder} is in BEIR's layout, which has no candidates, instructions or measures of a task's own, and "
             f"mteb's {place.task} is of type {own.metadata.type}; name a copy of its repository, with its README.md"
@@ -207,7 +207,7 @@ def _named(
     place: Place,
     group: str | None,
     parts: int,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     instruction: str | None,
 ) -> Dataset:
     judged = Qrels({query: found.qrels[query] for query in found.queries.ids})  # mteb's loader gives them in no order
@@ -216,7 +216,7 @@ def _named(
         qrels=judged,
         group=group,
         parts=parts,
-        about={key: value for key, value in (dict(found.about) | dict(about)).items() if value is not None},
+        metadata={key: value for key, value in (dict(found.metadata) | dict(metadata)).items() if value is not None},
         instruction=instruction or names.instruction(own.metadata),
     )
 
@@ -253,11 +253,11 @@ def _where(found: Dataset) -> dict[str, Any]:
     return {"path": "a local folder", "revision": f"local-{found.fingerprint[:12]}"}
 
 
-def _own_scores(
+def _extra_metrics(
     own: Any, place: Place, judged: Mapping[str, Mapping[str, int]], folder: Path | None
 ) -> Callable[[Run], Mapping[str, float]] | None:
     """The task's own measures (p-MRR, robustness@10, ...), as mteb computes them; None where it has none."""
-    if not _has_own_scores(own):
+    if not _has_extra_metrics(own):
         return None
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
@@ -276,7 +276,7 @@ def _own_scores(
     return scores
 
 
-def _has_own_scores(own: Any) -> bool:
+def _has_extra_metrics(own: Any) -> bool:
     from mteb.abstasks import AbsTaskRetrieval
 
     return type(own).task_specific_scores is not AbsTaskRetrieval.task_specific_scores
