@@ -16,6 +16,7 @@ from harness.environment import cache_dir
 from harness.errors import DataError
 from harness.files import temporary
 from harness.types import Fingerprint, StringColumn, Texts
+from harness.types.texts import join_title
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew
 _LARGE = 4 << 20
@@ -122,7 +123,7 @@ def _pairs(path: Path, columns: Columns, noun: str) -> Iterator[tuple[int, str, 
         title = row.get(title_column) if title_column else None
         if title is not None and not isinstance(title, str):
             raise DataError(f"{path}:{number}: {noun} {key!r} has a title that is no text: {title!r}")
-        joined = f"{title or ''} {text}".strip()
+        joined = join_title(title, text)
         try:
             f"{key}{joined}".encode()
         except UnicodeEncodeError as error:

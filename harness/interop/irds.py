@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from harness.clock import stage
 from harness.datasets import texts
-from harness.datasets.assemble import assemble, with_candidates
+from harness.datasets.assemble import assemble
 from harness.datasets.judgements import Judgements
 from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Qrels, Queries
@@ -51,7 +51,7 @@ def load(
         instruction=instruction,
     )
     if candidates:
-        dataset = with_candidates(dataset, _had(id, lambda: _candidates(found.scoreddocs_iter())))
+        dataset = dataset.with_candidates(_had(id, lambda: _candidates(found.scoreddocs_iter())))
     return replace(dataset, metadata=_about(id, found))
 
 

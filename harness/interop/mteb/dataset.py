@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.clock import stage
 from harness.datasets import beir
-from harness.datasets.assemble import assemble, with_candidates
+from harness.datasets.assemble import assemble
 from harness.datasets.judgements import Judgements
 from harness.datasets.texts import gathered
 from harness.environment import cache_dir
@@ -174,7 +174,7 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any], folder: Path | N
     )
     if candidates is not None:
         listed = {spell(q): list(dict.fromkeys(map(spell, docs))) for q, docs in candidates.items()}
-        found = with_candidates(found, listed)
+        found = found.with_candidates(listed)
     silent = len(judged) - len(found.queries)
     return replace(
         found,
@@ -262,7 +262,7 @@ def _extra_metrics(
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
     def scores(run: Run) -> dict[str, float]:
-        results = texts.results(run)
+        results = run.to_dict()
         asked = {query: docs for query, docs in judged.items() if query in results}
         try:
             with registry.quiet(), _without_bars(), _cached_apart(folder):

@@ -57,7 +57,7 @@ class SearchModel:
         """
         asked = gathered(Queries, texts.queries(queries))
         run = self.retriever.search(asked, top_k) if top_ranked is None else self._ranked(asked, top_ranked).top(top_k)
-        return texts.results(run)
+        return run.to_dict()
 
     def _ranked(self, asked: Queries, top_ranked: Mapping[str, Sequence[str]]) -> Run:
         own = [list(dict.fromkeys(top_ranked.get(query, ()))) for query in asked.ids]
