@@ -20,6 +20,7 @@ from harness.distributed.shipping import edges, packed, recipe, surroundings
 from harness.distributed.worker import Answer
 from harness.encoders import cache
 from harness.errors import ConfigError, HarnessError
+from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
 
 _TRIES = 3
@@ -35,6 +36,9 @@ class ShardError(HarnessError):
 
 class Sharded:
     """`shards` None: as many as actors of `cpus` CPUs and `gpus` GPUs fit on the cluster at `address`."""
+
+    _corpus = SetByIndex[Corpus]()
+    _edges = SetByIndex[Sequence[int]]()
 
     def __init__(
         self,

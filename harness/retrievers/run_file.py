@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError, RunError
 from harness.retrievers.scored import aligned
+from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Run, StringColumn, trec
 
 log = logging.getLogger(__name__)
@@ -29,12 +30,13 @@ class RunFile:
     untimed = True
     """Its rankings were made elsewhere: seconds that are spent here are not their cost."""
 
+    _run = SetByIndex[Run]()
+
     def __init__(self, path: str, name: str | None = None) -> None:
         self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
         self._name = name
         if not self._path.is_file():
             raise ConfigError(f"no file {path!r}; name a TREC run: retriever.path=FILE")
-        self._run = Run([], [], np.empty((0, 0), np.int32), np.empty((0, 0), np.float32))
 
     def index(self, corpus: Corpus) -> None:
         """Read the run. Raises `DataError` for a line that is none, `RunError` where it is of another collection."""
@@ -71,8 +73,6 @@ class RunFile:
     def _rows(self, queries: Queries) -> NDArray[np.intp]:
         """The run's row of each query; -1 where it has none. Raises `RunError` where it has none at all."""
         places = {query: row for row, query in enumerate(self._run.query_ids)}
-        if not places:
-            raise RunError("search comes after index")
         rows = np.array([places.get(query, -1) for query in queries.ids], np.intp)
         if len(rows) and (rows < 0).all():
             raise RunError(

@@ -9,6 +9,7 @@ from harness.clock import fact, stage
 from harness.encoders.sparse import SparseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
+from harness.retrievers.state import SetByIndex
 from harness.search.postings import Postings, Sparse
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 
@@ -30,6 +31,8 @@ class Splade:
 
     comparable = True
     """Scores compare across parts of a collection."""
+    _doc_ids = SetByIndex[StringColumn]()
+    _postings = SetByIndex[Postings]()
 
     def __init__(self, encoder: SparseEncoder, query_encoder: Encodes | None = None) -> None:
         self._encoder = encoder
@@ -45,9 +48,10 @@ class Splade:
 
     def search(self, queries: Queries, k: int) -> Run:
         """Documents that share a term of the vocabulary with the query, best first."""
+        k = min(k, len(self._doc_ids))
         vectors = self._query_encoder.encode(queries.texts, "query")
         with stage("search"):
-            docs, scores = self._postings.search(vectors, min(k, len(self._doc_ids)), self._ranks, threads())
+            docs, scores = self._postings.search(vectors, k, self._ranks, threads())
             fact("terms_per_query", len(vectors.terms) / max(1, len(queries)))
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 

@@ -17,8 +17,9 @@ from harness.environment import threads
 from harness.errors import ConfigError, RunError
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
+from harness.retrievers.state import SetByIndex
 from harness.search.topk import Best
-from harness.types import Corpus, Queries, Run
+from harness.types import Corpus, Queries, Run, StringColumn
 from harness.types.texts import Texts
 
 _CHUNK = 8192
@@ -31,6 +32,10 @@ class Retriever:
     mteb's models read their prompts and languages from a task: `task`, with `subset`, `split` and `language` as for
     `load`, names one; without it they are asked as for any retrieval task in English.
     """
+
+    _doc_ids = SetByIndex[StringColumn]()
+    _texts = SetByIndex[Corpus]()
+    _parts = SetByIndex[list[Any]]()
 
     def __init__(
         self,
@@ -69,7 +74,7 @@ class Retriever:
         """Encode the corpus, or let the model index it."""
         self._say()
         self._doc_ids, self._ranks, self._texts = corpus.ids, corpus.ranks, corpus
-        self._parts: list[Any] = []
+        self._parts = []
         self._bytes = 0
         if self._searches:
             with stage("encode"), quiet():

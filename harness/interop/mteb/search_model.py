@@ -14,6 +14,7 @@ from harness.interop.mteb import names, texts
 from harness.interop.mteb.identity import identity
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
+from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Retriever, Run
 
 
@@ -23,6 +24,8 @@ class SearchModel:
     mteb files its results by `name` (org/name) and `revision`. Where no revision is given it is a hash of the
     retriever's classes, settings and weights, so that another setting never finds this one's results.
     """
+
+    _corpus = SetByIndex[Corpus]()
 
     def __init__(self, retriever: Retriever, name: str | None = None, revision: str | None = None) -> None:
         self.retriever = retriever
