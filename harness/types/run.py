@@ -53,10 +53,11 @@ class Run(IndexedMapping[dict[str, float]]):
         ranks: NDArray[np.int32] | None = None,
     ) -> None:
         self.query_ids: Sequence[str] = list(query_ids)
+        check_strings(self.query_ids, "query id")
         self.doc_ids = doc_ids
         self._check_shapes(docs, scores)
         indices: NDArray[np.int32] = np.ascontiguousarray(docs, dtype=np.int32)
-        self._check_ids(indices)
+        self._check_doc_ids(indices)
         with np.errstate(over="ignore"):  # a score that is too large becomes infinite and is refused
             values: NDArray[np.float32] = np.add(scores, 0.0, dtype=np.float32, casting="same_kind")  # -0.0 becomes 0.0
         is_hit = indices >= 0
@@ -84,9 +85,12 @@ class Run(IndexedMapping[dict[str, float]]):
     def from_columns(cls, query_ids: Iterable[str], doc_ids: Iterable[str], scores: Sequence[float]) -> "Run":
         """Build from three columns with a value for each hit, in any order. Raises as `from_dict`."""
         queries, rows = _encode(query_ids, "query id")
+        documents, values = StringColumn(doc_ids, "document id"), _to_numbers(scores)
+        if not len(rows) == len(documents) == len(values):
+            raise DataError(f"{len(rows)} query ids, {len(documents)} document ids and {len(values)} scores: one each")
         order = np.argsort(rows, kind="stable")
-        docs = StringColumn(doc_ids, "document id").arrow.take(pa.array(order))
-        return _from_grouped(queries, np.bincount(rows, minlength=len(queries)), docs, _to_numbers(scores)[order])
+        lengths = np.bincount(rows, minlength=len(queries))
+        return _from_grouped(queries, lengths, documents.arrow.take(pa.array(order)), values[order])
 
     @classmethod
     def from_pandas(cls, frame: "pd.DataFrame") -> "Run":
@@ -139,9 +143,8 @@ class Run(IndexedMapping[dict[str, float]]):
             doc = self.doc_ids[int(ordered[row, column])]
             raise RunError(f"query {self.query_ids[row]!r}: document {doc!r} is ranked more than once")
 
-    def _check_ids(self, docs: NDArray[np.int32]) -> None:
-        """Refuse ids that are not strings; of the documents only those that are ranked are looked at."""
-        check_strings(self.query_ids, "query id")
+    def _check_doc_ids(self, docs: NDArray[np.int32]) -> None:
+        """Refuse ids that are not strings; only those of ranked documents are looked at."""
         if not isinstance(self.doc_ids, StringColumn):
             is_ranked = np.zeros(len(self.doc_ids) + 1, bool)  # the last slot is for -1
             is_ranked[docs] = True
@@ -191,13 +194,13 @@ def ids_at(doc_ids: Sequence[str], docs: NDArray[np.integer[Any]]) -> list[str]:
     return doc_ids.take(docs) if isinstance(doc_ids, StringColumn) else [doc_ids[doc] for doc in docs.tolist()]
 
 
-def _encode(ids: Iterable[str], name: str) -> tuple[list[str], NDArray[np.int32]]:
+def _encode(ids: Iterable[str], name: str) -> tuple[StringColumn, NDArray[np.int32]]:
     """Return the unique ids in the order of their first place, and the index of each id among them [n]."""
     column = StringColumn(ids, name).arrow
     if column.null_count:
         raise DataError(f"{name} number {pc.index(column.is_null(), True).as_py() + 1} is missing")
     encoded = column.combine_chunks().dictionary_encode()
-    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    return StringColumn(encoded.dictionary), encoded.indices.to_numpy()
 
 
 def _to_numbers(scores: Sequence[float]) -> NDArray[np.float64]:
@@ -216,7 +219,7 @@ def _from_grouped(
     values = np.zeros(docs.shape)
     is_hit = np.arange(docs.shape[1]) < lengths[:, None]
     docs[is_hit], values[is_hit] = indices, scores
-    return Run(query_ids, StringColumn(unique), docs, values)
+    return Run(query_ids, unique, docs, values)
 
 
 def _view(
