@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
-from harness.types import Qrels, Run, Strings
+from harness.types import Qrels, Run, StringColumn
 
 Array = NDArray[np.float64]
 
@@ -130,7 +130,7 @@ def parse(text: str) -> Metric:
 
 def score(run: Run, qrels: Qrels, metrics: Sequence[Metric]) -> tuple[list[str], dict[str, Array]]:
     """The answerable queries' ids, in the qrels' order, and for each metric's name their scores [queries]."""
-    queries = qrels.answerable()
+    queries = qrels.queries_with_relevant()
     deepest = max((metric.k for metric in metrics if metric.k is not None), default=0)
     whole = any(metric.k is None for metric in metrics)
     seen = judge(run if whole else run.top(deepest), qrels, queries)
@@ -173,7 +173,7 @@ def _numbered(
     docs = pa.array([doc for query in queries for doc in qrels[query]], pa.large_string())
     grades = np.array([grade for query in queries for grade in qrels[query].values()], np.int32)
     starts = np.cumsum([0, *(len(qrels[query]) for query in queries)])
-    known = run.doc_ids.arrow if isinstance(run.doc_ids, Strings) else pa.array(run.doc_ids, pa.large_string())
+    known = run.doc_ids.arrow if isinstance(run.doc_ids, StringColumn) else pa.array(run.doc_ids, pa.large_string())
     numbers = pc.fill_null(pc.index_in(docs, value_set=_one_chunk(known)), -1)
     return numbers.to_numpy(zero_copy_only=False).astype(np.int64), grades, starts
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from harness.types import Strings
+from harness.types import StringColumn
 
 KEY = "sk-test-0123456789abcdefSECRET"
 Vectors = Callable[[list[str]], list[list[float]]]
@@ -252,7 +252,7 @@ def vectors_of(retriever: Any) -> Vectors:
     """The vectors of a dense retriever's encoder."""
 
     def vectors(texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = retriever._encoder.encode(Strings(texts), "query").tolist()
+        found: list[list[float]] = retriever._encoder.encode(StringColumn(texts), "query").tolist()
         return found
 
     return vectors

@@ -215,9 +215,9 @@ def stray(results: Path) -> list[str]:
 
 def _encode(model: str) -> int:
     from harness.encoders.dense import DenseEncoder
-    from harness.types import Strings
+    from harness.types import StringColumn
 
-    vectors = DenseEncoder(model, device="cpu").encode(Strings(TEXTS), "document")
+    vectors = DenseEncoder(model, device="cpu").encode(StringColumn(TEXTS), "document")
     np.save("vectors.npy", vectors.numpy())
     return 0
 
@@ -269,11 +269,11 @@ def _nurse() -> None:
     import harness.retrievers.dense  # noqa: F401
     from harness.config import build
     from harness.encoders.dense import DenseEncoder
-    from harness.types import Strings
+    from harness.types import StringColumn
 
     _slowed()
     build.composed(["retriever=bm25", "dataset=folder", "dataset.path=x"])
-    DenseEncoder(sys.argv[1], device="cpu", cache=False).encode(Strings(TEXTS[:2]), "document")
+    DenseEncoder(sys.argv[1], device="cpu", cache=False).encode(StringColumn(TEXTS[:2]), "document")
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

@@ -47,7 +47,7 @@ from harness.providers import api, hosted, requests
 from harness.providers.server import _is_local
 from harness.retrievers.dense import Dense
 from harness.store import Store
-from harness.types import Corpus, Queries, Strings
+from harness.types import Corpus, Queries, StringColumn
 
 TEXTS = [
     "Cats purr.",
@@ -119,7 +119,7 @@ def numbered(n):
 
 
 def wanted(minilm, texts):
-    return minilm._encoder.encode(Strings(texts), "query").numpy()
+    return minilm._encoder.encode(StringColumn(texts), "query").numpy()
 
 
 def assert_same(found, minilm, texts=TEXTS):
@@ -140,26 +140,26 @@ def counted(work):
 
 @pytest.mark.parametrize("side", ["query", "document"])
 def test_vectors_are_those_of_the_server_in_the_order_of_the_texts(encoder, protocol, side, minilm, server):
-    assert_same(encoder(protocol, batch_texts=2).encode(Strings(TEXTS), side), minilm)
+    assert_same(encoder(protocol, batch_texts=2).encode(StringColumn(TEXTS), side), minilm)
     assert len(server.asked) == 3
     assert server.paths == {{"openai": "/v1/embeddings", "cohere": "/v2/embed"}[protocol]}
     assert server.keys == {f"Bearer {KEY}"}
 
 
 def test_openai_is_asked_for_nothing_that_other_servers_do_not_have(encoder, server):
-    encoder("openai").encode(Strings(["a text"]), "query")
+    encoder("openai").encode(StringColumn(["a text"]), "query")
     assert server.asked == [{"model": "minilm", "input": ["a text"], "encoding_format": "float"}]
 
 
 def test_cohere_is_told_which_side_a_text_is_of(encoder, server):
     for side in ("query", "document"):
-        encoder("cohere").encode(Strings(["a text"]), side)
+        encoder("cohere").encode(StringColumn(["a text"]), side)
         asked = {"model": "minilm", "texts": ["a text"], "embedding_types": ["float"], "truncate": "END"}
         assert server.asked.pop() == {**asked, "input_type": f"search_{side}"}
 
 
 def test_dimensions_length_and_a_servers_own_fields_are_sent_where_they_are_set(encoder, server):
-    text = Strings(["a text"])
+    text = StringColumn(["a text"])
     encoder("openai", dimensions=384, extra_body={"truncate_prompt_tokens": -1}).encode(text, "query")
     encoder("cohere", dimensions=384, max_tokens=100).encode(text, "query")
     assert server.asked[0]["dimensions"] == 384
@@ -169,40 +169,40 @@ def test_dimensions_length_and_a_servers_own_fields_are_sent_where_they_are_set(
 
 def test_prompts_go_before_the_texts_of_their_side(encoder, protocol, server):
     made = encoder(protocol, query_prompt="ask: ", document_prompt="say: ")
-    made.encode(Strings(["cats", ""]), "query")
-    made.encode(Strings(["cats", ""]), "document")
+    made.encode(StringColumn(["cats", ""]), "query")
+    made.encode(StringColumn(["cats", ""]), "document")
     assert server.texts == ["ask: cats", "ask: ", "say: cats", "say: "]
 
 
 def test_an_empty_text_is_sent_as_a_blank(encoder, protocol, server, minilm):
-    assert_same(encoder(protocol).encode(Strings(["", "a"]), "document"), minilm, ["", "a"])
+    assert_same(encoder(protocol).encode(StringColumn(["", "a"]), "document"), minilm, ["", "a"])
     assert server.texts == [" ", "a"]
 
 
 def test_no_texts_ask_nothing(encoder, protocol, server):
     made = encoder(protocol)
-    assert made.encode(Strings([]), "query").shape == (0, 0)
-    made.encode(Strings(["a"]), "document")
-    assert made.encode(Strings([]), "query").shape == (0, 384)
+    assert made.encode(StringColumn([]), "query").shape == (0, 0)
+    made.encode(StringColumn(["a"]), "document")
+    assert made.encode(StringColumn([]), "query").shape == (0, 384)
     assert len(server.asked) == 1
 
 
 def test_an_answer_in_another_order_is_put_right_by_its_index(encoder, server, minilm):
     server.after = shuffled
-    assert_same(encoder("openai").encode(Strings(TEXTS), "document"), minilm)
+    assert_same(encoder("openai").encode(StringColumn(TEXTS), "document"), minilm)
 
 
 @pytest.mark.parametrize(("normalize", "length"), [(True, 1.0), (False, 3.0)])
 def test_vectors_are_normalised_only_where_that_is_asked_for(encoder, protocol, server, normalize, length):
     inner = server.vectors
     server.vectors = lambda texts: [[3 * value for value in vector] for vector in inner(texts)]
-    found = encoder(protocol, normalize=normalize).encode(Strings(["a", "b"]), "document")
+    found = encoder(protocol, normalize=normalize).encode(StringColumn(["a", "b"]), "document")
     np.testing.assert_allclose(found.norm(dim=1).numpy(), length, rtol=1e-5)
 
 
 def test_a_request_keeps_both_limits(encoder, protocol, server, minilm):
     texts = [*numbered(20), "long " * 400]
-    assert_same(encoder(protocol, batch_texts=8, batch_tokens=60).encode(Strings(texts), "query"), minilm, texts)
+    assert_same(encoder(protocol, batch_texts=8, batch_tokens=60).encode(StringColumn(texts), "query"), minilm, texts)
     batches = [body.get("input") or body["texts"] for body in server.asked]
     sizes = [(len(batch), sum(map(requests.estimated, batch))) for batch in batches]
     assert sorted(server.texts) == sorted(texts)
@@ -231,7 +231,7 @@ def test_a_cut_text_is_the_beginning_of_the_whole_one_and_within_the_limit(text)
 
 
 def test_texts_over_the_length_are_cut_and_counted_for_openai_and_left_to_cohere(encoder, server):
-    texts = Strings(["short", "long " * 100])
+    texts = StringColumn(["short", "long " * 100])
     counts, _ = counted(lambda: encoder("openai", max_tokens=10).encode(texts, "document"))
     assert counts["truncated"] == 1
     assert server.asked.pop()["input"] == ["short", ("long " * 100)[:29]]
@@ -247,16 +247,16 @@ def test_as_many_requests_as_allowed_are_in_flight_and_never_more(encoder, proto
     monkeypatch.setattr(hosted, "_LEAST", 1)
     server.after = together(3)
     texts = numbered(24)
-    assert_same(encoder(protocol, batch_texts=2, concurrency=3).encode(Strings(texts), "document"), minilm, texts)
+    assert_same(encoder(protocol, batch_texts=2, concurrency=3).encode(StringColumn(texts), "document"), minilm, texts)
     assert len(server.asked) == 12
     assert server.most_in_flight == 3
 
 
 def test_texts_that_fit_one_request_are_spread_over_those_that_may_be_in_flight(encoder, server, monkeypatch):
-    encoder("openai", concurrency=3).encode(Strings(numbered(60)), "query")
+    encoder("openai", concurrency=3).encode(StringColumn(numbered(60)), "query")
     assert sorted(len(body["input"]) for body in server.asked) == [20, 20, 20]
     server.asked.clear()
-    encoder("openai", concurrency=3).encode(Strings(numbered(20)), "query")
+    encoder("openai", concurrency=3).encode(StringColumn(numbered(20)), "query")
     assert sorted(len(body["input"]) for body in server.asked) == [4, 16], "so few are not worth three requests"
 
 
@@ -264,7 +264,7 @@ def test_a_request_that_fails_for_good_ends_the_others(encoder, protocol, server
     server.script, server.after = [refusing(400)], too_late
     made = encoder(protocol, batch_texts=1, concurrency=2, timeout_s=2, retries=1000)
     with pytest.raises(ApiError, match="HTTP 400"):
-        made.encode(Strings(numbered(64)), "document")
+        made.encode(StringColumn(numbered(64)), "document")
     assert [thread for thread in threading.enumerate() if thread.name.startswith(protocol)] == []
     assert len(server.asked) < 10
 
@@ -272,7 +272,7 @@ def test_a_request_that_fails_for_good_ends_the_others(encoder, protocol, server
 def test_connections_stay_open_between_questions_and_end_with_the_encoder(encoder, protocol, server):
     made = encoder(protocol, concurrency=1)
     for number in range(3):
-        made.encode(Strings([f"query {number}"]), "query")
+        made.encode(StringColumn([f"query {number}"]), "query")
     assert server.connections_made == server.open_connections == 1
     del made
     gc.collect()
@@ -305,7 +305,7 @@ PASSING = {
 def test_a_fault_that_passes_is_got_over(encoder, protocol, server, minilm, waits, fault):
     server.script = [PASSING[fault]]
     made = encoder(protocol)
-    counts, _ = counted(lambda: assert_same(made.encode(Strings(TEXTS), "document"), minilm))
+    counts, _ = counted(lambda: assert_same(made.encode(StringColumn(TEXTS), "document"), minilm))
     assert len(server.asked) == 2
     assert server.asked[0] == server.asked[1]
     assert (counts["requests"], counts["retries"]) == (2, 1)
@@ -315,14 +315,14 @@ def test_a_fault_that_passes_is_got_over(encoder, protocol, server, minilm, wait
 
 def test_a_server_that_does_not_answer_in_time_is_asked_again(encoder, protocol, server, minilm, waits):
     server.script = [too_late]
-    assert_same(encoder(protocol, timeout_s=2).encode(Strings(["a"]), "document"), minilm, ["a"])
+    assert_same(encoder(protocol, timeout_s=2).encode(StringColumn(["a"]), "document"), minilm, ["a"])
     assert len(server.asked) == 2
     assert len(waits) == 1
 
 
 def test_tokens_of_an_answer_that_cannot_be_used_are_counted(encoder, protocol, server, waits):
     server.script = [short]
-    counts, _ = counted(lambda: encoder(protocol).encode(Strings(["one two", "three"]), "document"))
+    counts, _ = counted(lambda: encoder(protocol).encode(StringColumn(["one two", "three"]), "document"))
     assert counts["tokens"] == 2 * tokens_of(["one two", "three"])
 
 
@@ -336,28 +336,28 @@ def test_tokens_of_an_answer_that_cannot_be_used_are_counted(encoder, protocol, 
 )
 def test_the_servers_own_wait_is_kept(encoder, protocol, server, waits, headers, wait):
     server.script = [refusing(429, **headers)]
-    encoder(protocol).encode(Strings(["a"]), "document")
+    encoder(protocol).encode(StringColumn(["a"]), "document")
     assert waits == [wait]
 
 
 @pytest.mark.parametrize("said", ["0", "-5", "soon", "nan", "inf", "", formatdate(1_000_000_000, usegmt=True)])
 def test_a_wait_that_is_none_is_our_own(encoder, protocol, server, waits, said):
     server.script = [refusing(503, Retry_After=said)]
-    encoder(protocol).encode(Strings(["a"]), "document")
+    encoder(protocol).encode(StringColumn(["a"]), "document")
     assert 0.5 <= waits[0] <= 1.0
 
 
 def test_a_server_that_asks_for_too_long_a_wait_is_not_waited_for(encoder, protocol, server, waits):
     server.script = [refusing(429, "come back later", Retry_After="3600")]
     with pytest.raises(ApiError, match=r"HTTP 429: come back later \(it asks to wait 3600 s\); give the command again"):
-        encoder(protocol).encode(Strings(["a"]), "document")
+        encoder(protocol).encode(StringColumn(["a"]), "document")
     assert waits == []
 
 
 def test_waits_double_with_jitter_until_the_retries_are_used_up(encoder, protocol, server, waits):
     server.after = refusing(500, "out of order")
     with pytest.raises(ApiError) as error:
-        encoder(protocol, retries=8).encode(Strings(["a"]), "document")
+        encoder(protocol, retries=8).encode(StringColumn(["a"]), "document")
     assert str(error.value) == (
         f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: HTTP 500: out of order (tried 9 times); "
         "give the command again later: it goes on; fewer requests at once: retriever.encoder.concurrency=1"
@@ -369,13 +369,13 @@ def test_waits_double_with_jitter_until_the_retries_are_used_up(encoder, protoco
     first = list(waits)
     waits.clear()
     with pytest.raises(ApiError):
-        encoder(protocol, retries=8).encode(Strings(["a"]), "document")
+        encoder(protocol, retries=8).encode(StringColumn(["a"]), "document")
     assert waits == first, "the jitter has a seed"
 
 
 def test_a_retry_is_told_on_the_log(encoder, protocol, server, waits, caplog):
     server.script = [refusing(429, "slow down", Retry_After="7")]
-    encoder(protocol).encode(Strings(["a"]), "document")
+    encoder(protocol).encode(StringColumn(["a"]), "document")
     (said,) = [record.getMessage() for record in caplog.records if record.name == requests.__name__]
     assert said.endswith(": HTTP 429: slow down; again in 7.0 s (1 of 6)")
 
@@ -403,7 +403,7 @@ ADVICE = {
 def test_a_refusal_is_an_error_at_once_that_says_who_why_and_what_to_do(encoder, protocol, server, waits, status):
     server.after = refusing(status, "that will not do")
     with pytest.raises(ApiError) as error:
-        encoder(protocol).encode(Strings(["a"]), "document")
+        encoder(protocol).encode(StringColumn(["a"]), "document")
     advice = ADVICE[status].format(variable=VARIABLES[protocol])
     assert str(error.value) == (
         f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: HTTP {status}: that will not do; {advice}"
@@ -415,7 +415,7 @@ def test_a_refusal_is_an_error_at_once_that_says_who_why_and_what_to_do(encoder,
 def test_an_account_without_money_is_not_asked_again(encoder, server, waits):
     server.after = refusing(429, "You exceeded your current quota.", code="insufficient_quota")
     with pytest.raises(ApiError, match="HTTP 429: You exceeded your current quota"):
-        encoder("openai").encode(Strings(["a"]), "document")
+        encoder("openai").encode(StringColumn(["a"]), "document")
     assert len(server.asked) == 1
 
 
@@ -434,7 +434,7 @@ def test_an_account_without_money_is_not_asked_again(encoder, server, waits):
 def test_answers_that_stay_wrong_are_paid_for_a_few_times_and_then_named(encoder, protocol, server, waits, fault, said):
     server.after = fault
     with pytest.raises(ApiError) as error:
-        encoder(protocol, dimensions=384).encode(Strings(["a", "b"]), "document")
+        encoder(protocol, dimensions=384).encode(StringColumn(["a", "b"]), "document")
     assert f": an answer that cannot be used: {said}" in str(error.value)
     assert " (tried 4 times); see retriever.encoder.base_url" in str(error.value)
     assert len(server.asked) == 4
@@ -445,23 +445,23 @@ def test_an_index_that_does_not_count_up_is_refused(encoder, server, waits):
     data = [{"object": "embedding", "index": 0, "embedding": vector} for _ in range(2)]
     server.after = saying({"object": "list", "data": data, "model": "minilm"})
     with pytest.raises(ApiError, match="vectors whose index does not count from 0 on"):
-        encoder("openai").encode(Strings(["a", "b"]), "document")
+        encoder("openai").encode(StringColumn(["a", "b"]), "document")
 
 
 def test_one_dimension_holds_from_the_first_answer_on(encoder, protocol, server, waits, minilm):
     made = encoder(protocol)
-    made.encode(Strings(["a"]), "document")
+    made.encode(StringColumn(["a"]), "document")
     server.script = [narrow]
-    assert_same(made.encode(Strings(["b"]), "query"), minilm, ["b"])
+    assert_same(made.encode(StringColumn(["b"]), "query"), minilm, ["b"])
     server.after = narrow
     with pytest.raises(ApiError, match="vectors of 383 dimensions, not 384"):
-        made.encode(Strings(["c"]), "query")
+        made.encode(StringColumn(["c"]), "query")
 
 
 def test_a_server_that_is_not_there_is_named_with_what_to_do(encoder, protocol, server, waits):
     server.close()
     with pytest.raises(ApiError) as error:
-        encoder(protocol, retries=2).encode(Strings(["a"]), "document")
+        encoder(protocol, retries=2).encode(StringColumn(["a"]), "document")
     said = str(error.value)
     assert said.startswith(f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: no answer: ConnectError: ")
     assert said.endswith(
@@ -474,7 +474,7 @@ def test_a_server_that_is_not_there_is_named_with_what_to_do(encoder, protocol, 
 def test_a_page_instead_of_a_message_is_shown_short(encoder, protocol, server):
     server.after = lambda handler: handler.send(404, b"<html>" + b"nothing here " * 1000)
     with pytest.raises(ApiError) as error:
-        encoder(protocol).encode(Strings(["a"]), "document")
+        encoder(protocol).encode(StringColumn(["a"]), "document")
     assert "HTTP 404: <html>nothing here nothing" in str(error.value)
     assert len(str(error.value)) < 600
 
@@ -489,10 +489,10 @@ def test_the_key_is_in_no_error_log_or_cache_even_where_the_server_repeats_it(
     caplog.set_level(logging.DEBUG)
     server.script = [repeating_the_key(500)]
     made = encoder(protocol)
-    made.encode(Strings(numbered(8)), "document")
+    made.encode(StringColumn(numbered(8)), "document")
     server.after = repeating_the_key(status)
     with pytest.raises(ApiError) as error:
-        made.encode(Strings(["other"]), "document")
+        made.encode(StringColumn(["other"]), "document")
     assert "Incorrect API key provided: ***. Bearer ***" in str(error.value)
     assert error.value.__context__ is None
     assert KEY not in str(error.value) + repr(error.value) + repr(made)
@@ -556,7 +556,7 @@ def test_the_providers_own_server_wants_a_key_and_says_which_variable_to_set(mon
     if value is not None:
         monkeypatch.setenv(VARIABLES[protocol], value)
     with pytest.raises(ConfigError) as error:
-        KINDS[protocol]("model").encode(Strings(["a"]), "query")
+        KINDS[protocol]("model").encode(StringColumn(["a"]), "query")
     assert str(error.value) == (
         f"{protocol} wants a key and the environment variable {VARIABLES[protocol]} is not set; set it: "
         f"export {VARIABLES[protocol]}=...; or name another: retriever.encoder.api_key_env=NAME"
@@ -565,13 +565,13 @@ def test_the_providers_own_server_wants_a_key_and_says_which_variable_to_set(mon
 
 def test_another_server_is_asked_without_a_key_where_none_is_set(encoder, protocol, server, monkeypatch):
     monkeypatch.delenv(VARIABLES[protocol])
-    encoder(protocol).encode(Strings(["a"]), "query")
+    encoder(protocol).encode(StringColumn(["a"]), "query")
     assert server.keys == {"Bearer none"}
 
 
 def test_a_key_from_a_file_may_have_a_line_break_behind_it(encoder, protocol, server, monkeypatch):
     monkeypatch.setenv("MY_KEY", f" {KEY}\n")
-    encoder(protocol, api_key_env="MY_KEY").encode(Strings(["a"]), "query")
+    encoder(protocol, api_key_env="MY_KEY").encode(StringColumn(["a"]), "query")
     assert server.keys == {f"Bearer {KEY}"}
 
 
@@ -579,7 +579,7 @@ def test_a_key_from_a_file_may_have_a_line_break_behind_it(encoder, protocol, se
 def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(encoder, protocol, monkeypatch, key):
     monkeypatch.setenv(VARIABLES[protocol], key)
     with pytest.raises(ConfigError) as error:
-        encoder(protocol).encode(Strings(["a"]), "query")
+        encoder(protocol).encode(StringColumn(["a"]), "query")
     assert str(error.value) == f"{VARIABLES[protocol]} holds no key: there is a blank or a special character in it"
 
 
@@ -615,7 +615,7 @@ def test_the_providers_own_address_is_asked_whatever_the_packages_variables_say(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv(VARIABLES[protocol], KEY)
     monkeypatch.setattr(KINDS[protocol], "official", server.address + PATHS[protocol])
-    KINDS[protocol]("minilm").encode(Strings(["a"]), "query")
+    KINDS[protocol]("minilm").encode(StringColumn(["a"]), "query")
     assert len(server.asked) == 1
 
 
@@ -639,20 +639,20 @@ def test_a_killed_run_goes_on_where_it_stopped(encoder, protocol, server, minilm
     server.script = [well, well, refusing(400, "killed")]
     made = encoder(protocol, concurrency=1)
     with pytest.raises(ApiError, match="killed"):
-        made.encode(Strings(texts), "document")
+        made.encode(StringColumn(texts), "document")
     assert server.texts == texts[:12]
     server.asked.clear()
-    assert_same(encoder(protocol, concurrency=1).encode(Strings(texts), "document"), minilm, texts)
+    assert_same(encoder(protocol, concurrency=1).encode(StringColumn(texts), "document"), minilm, texts)
     assert server.texts == texts[8:], "two shards of four were kept"
 
 
 KILLED = """
 import sys
 from harness.encoders import api, cache, hosted
-from harness.types import Strings
+from harness.types import StringColumn
 hosted._SHARD, hosted._LEAST, cache._LEAST = 4, 1, 2
 encoder = api.OpenAIEncoder("minilm", base_url=sys.argv[1], timeout_s=20)
-encoder.encode(Strings([f"text number {number} of many" for number in range(20)]), "document")
+encoder.encode(StringColumn([f"text number {number} of many" for number in range(20)]), "document")
 """
 
 
@@ -666,12 +666,12 @@ def test_what_a_killed_process_has_paid_for_is_not_paid_again(encoder, server, m
     assert sorted(server.texts[:8]) == numbered(20)[:8]
     server.asked.clear()
     server.after = well
-    assert_same(encoder("openai", concurrency=1).encode(Strings(numbered(20)), "document"), minilm, numbered(20))
+    assert_same(encoder("openai", concurrency=1).encode(StringColumn(numbered(20)), "document"), minilm, numbered(20))
     assert server.texts == numbered(20)[8:]
 
 
 def test_kept_vectors_are_not_asked_for_again_and_their_price_stays(encoder, protocol, server, small_shards):
-    texts = Strings(numbered(10))
+    texts = StringColumn(numbered(10))
     made = encoder(protocol, price_per_million_tokens=100)
     first, facts = counted(lambda: made.encode(texts, "document"))
     asked = len(server.asked)
@@ -687,13 +687,13 @@ def test_kept_vectors_are_not_asked_for_again_and_their_price_stays(encoder, pro
 
 def test_queries_are_never_kept(encoder, protocol, server, small_shards, own_cache):
     for _ in range(2):
-        encoder(protocol).encode(Strings(numbered(8)), "query")
+        encoder(protocol).encode(StringColumn(numbered(8)), "query")
     assert len(server.texts) == 16
     assert not list(own_cache.rglob("*.safetensors"))
 
 
 def test_nothing_is_kept_without_the_cache(encoder, protocol, server, small_shards, own_cache):
-    encoder(protocol, cache=False).encode(Strings(numbered(8)), "document")
+    encoder(protocol, cache=False).encode(StringColumn(numbered(8)), "document")
     assert not list(own_cache.rglob("*.safetensors"))
 
 
@@ -709,23 +709,25 @@ def test_nothing_is_kept_without_the_cache(encoder, protocol, server, small_shar
     ],
 )
 def test_vectors_are_kept_apart_by_all_that_they_depend_on(encoder, server, small_shards, other):
-    encoder("openai").encode(Strings(numbered(4)), "document")
+    encoder("openai").encode(StringColumn(numbered(4)), "document")
     asked = len(server.asked)
     if "base_url" in other:  # the same server by another name
         other = {"base_url": server.address.replace("127.0.0.1", "localhost") + "/v1"}
-    encoder("openai", **other).encode(Strings(numbered(4)), "document")
+    encoder("openai", **other).encode(StringColumn(numbered(4)), "document")
     assert len(server.asked) > asked
 
 
 def test_a_slash_or_capitals_make_no_other_server(encoder, server, small_shards):
-    encoder("openai").encode(Strings(numbered(4)), "document")
+    encoder("openai").encode(StringColumn(numbered(4)), "document")
     asked = len(server.asked)
-    encoder("openai", base_url=f"{server.address.replace('http', 'HTTP')}/v1/").encode(Strings(numbered(4)), "document")
+    encoder("openai", base_url=f"{server.address.replace('http', 'HTTP')}/v1/").encode(
+        StringColumn(numbered(4)), "document"
+    )
     assert len(server.asked) == asked
 
 
 def test_the_normalisation_the_key_and_the_price_do_not_make_them_other_vectors(encoder, server, small_shards):
-    texts = Strings(numbered(4))
+    texts = StringColumn(numbered(4))
     encoder("openai").encode(texts, "document")
     asked = len(server.asked)
     made = encoder("openai", normalize=False, api_key_env="ANOTHER", price_per_million_tokens=1, concurrency=2)
@@ -734,18 +736,18 @@ def test_the_normalisation_the_key_and_the_price_do_not_make_them_other_vectors(
 
 
 def test_a_model_that_changed_behind_its_name_is_noticed_by_its_dimensions(encoder, protocol, server, small_shards):
-    encoder(protocol).encode(Strings(numbered(4)), "document")
+    encoder(protocol).encode(StringColumn(numbered(4)), "document")
     made = encoder(protocol)
     server.after = narrow
-    made.encode(Strings(["a"]), "query")
+    made.encode(StringColumn(["a"]), "query")
     with pytest.raises(ApiError, match=r"the cache holds vectors of 384 dimensions, not 383.*resume=false"):
-        made.encode(Strings(numbered(4)), "document")
+        made.encode(StringColumn(numbered(4)), "document")
 
 
 def test_tokens_are_estimated_where_the_server_counts_none(encoder, protocol, server):
     server.after = without_usage
     texts = ["one two three", "four"]
-    counts, _ = counted(lambda: encoder(protocol).encode(Strings(texts), "document"))
+    counts, _ = counted(lambda: encoder(protocol).encode(StringColumn(texts), "document"))
     assert counts["tokens"] == sum(map(requests.estimated, texts)) == 7
     assert "micro_usd" not in counts, "without a price there is no cost"
 
@@ -753,7 +755,7 @@ def test_tokens_are_estimated_where_the_server_counts_none(encoder, protocol, se
 def test_a_small_price_is_rounded_once_for_many_requests(encoder, protocol, server, monkeypatch):
     monkeypatch.setattr(hosted, "_LEAST", 1)
     made = encoder(protocol, batch_texts=1, price_per_million_tokens=0.02)
-    counts, _ = counted(lambda: made.encode(Strings(numbered(50)), "query"))
+    counts, _ = counted(lambda: made.encode(StringColumn(numbered(50)), "query"))
     assert counts["requests"] == 50
     assert counts["micro_usd"] == round(0.02 * counts["tokens"]) > 0
 
@@ -770,7 +772,7 @@ def test_progress_counts_every_text(encoder, protocol, server, small_shards):
             pass
 
     with instrument.listening(Listener()):
-        encoder(protocol).encode(Strings(numbered(10)), "document")
+        encoder(protocol).encode(StringColumn(numbered(10)), "document")
     assert ("encode", 10) in told
     assert sum(step for step in told if isinstance(step, int)) == 10
 
@@ -818,14 +820,14 @@ def test_a_config_names_every_key_and_is_built_without_key_package_or_network(na
 def test_a_config_encodes_at_the_server_that_it_is_pointed_to(name, server, minilm, own_cache, monkeypatch):
     config = build.composed([f"retriever={name}"])["retriever"]
     config["encoder"] |= {"model": "minilm", "base_url": server.address + ("" if "cohere" in name else "/v1")}
-    assert_same(build.construct(config, "retriever")._encoder.encode(Strings(TEXTS), "document"), minilm)
+    assert_same(build.construct(config, "retriever")._encoder.encode(StringColumn(TEXTS), "document"), minilm)
 
 
 def test_a_missing_package_is_named_with_its_extra(protocol, monkeypatch):
     monkeypatch.setitem(sys.modules, protocol, None)
     monkeypatch.setenv(VARIABLES[protocol], KEY)
     with pytest.raises(ConfigError) as error:
-        KINDS[protocol]("model").encode(Strings(["a"]), "query")
+        KINDS[protocol]("model").encode(StringColumn(["a"]), "query")
     said = str(error.value)
     assert said.startswith(f"the package {protocol} is needed (")
     assert said.endswith(f"): pip install 'retrieval-harness[{protocol}]'")
@@ -840,7 +842,7 @@ def test_the_module_itself_imports_neither_package():
 def test_a_model_must_be_named_before_a_server_is_asked(server, own_cache):
     made = api.OpenAIEncoder(None, base_url=f"{server.address}/v1")
     with pytest.raises(ConfigError) as error:
-        made.encode(Strings(["a"]), "query")
+        made.encode(StringColumn(["a"]), "query")
     assert str(error.value) == (
         f"encoder.model is not set; retriever.encoder.model=NAME, one of {server.address}/v1/models"
     )
@@ -869,7 +871,7 @@ def test_a_setting_that_cannot_be_is_refused_before_anything_is_asked(settings, 
 
 def test_a_record_of_vectors_says_what_they_are_of(encoder, server, small_shards, own_cache):
     """The identity beside cached vectors, as far as a reader of the cache sees it."""
-    encoder("cohere").encode(Strings(numbered(4)), "document")
+    encoder("cohere").encode(StringColumn(numbered(4)), "document")
     (path,) = own_cache.rglob("*.safetensors")
     with safe_open(path, framework="numpy") as file:
         identity = json.loads(file.metadata()["identity"])

@@ -18,7 +18,7 @@ from harness.retrievers.bm25 import BM25, RankBM25
 from harness.search.postings import Sparse
 from harness.text import tokenizer
 from harness.text.tokenizer import Tokenizer
-from harness.types import Corpus, Dataset, Queries, Run, Strings
+from harness.types import Corpus, Dataset, Queries, Run, StringColumn
 
 
 def plain() -> Tokenizer:
@@ -50,11 +50,11 @@ def counted(tokenizer: Tokenizer, counts: Sparse) -> list[dict[str, float]]:
 
 
 def fitted(tokenizer: Tokenizer, *texts: str) -> list[dict[str, float]]:
-    return counted(tokenizer, tokenizer.fit(Strings(texts)))
+    return counted(tokenizer, tokenizer.fit(StringColumn(texts)))
 
 
 def transformed(tokenizer: Tokenizer, *texts: str) -> list[dict[str, float]]:
-    return counted(tokenizer, tokenizer.transform(Strings(texts)))
+    return counted(tokenizer, tokenizer.transform(StringColumn(texts)))
 
 
 # ------------------------------------------------------------------------------------------------------------- Words
@@ -189,12 +189,12 @@ TEXTS = ["big dog", "", "the dog and the cat", "cats", "", "bird dogs", "jumping
 def test_words_do_not_depend_on_where_a_block_of_texts_ends(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     whole = Tokenizer()
     expected, asked = fitted(whole, *TEXTS), transformed(whole, *TEXTS, "flies unknown")
-    split = Tokenizer().split(Strings(TEXTS))
+    split = Tokenizer().split(StringColumn(TEXTS))
     monkeypatch.setattr(tokenizer, "_BLOCK", block)
     blocks = Tokenizer()
     assert fitted(blocks, *TEXTS) == expected
     assert transformed(blocks, *TEXTS, "flies unknown") == asked
-    assert Tokenizer().split(Strings(TEXTS)) == split
+    assert Tokenizer().split(StringColumn(TEXTS)) == split
 
 
 def test_more_texts_than_a_block_holds_are_all_counted() -> None:
@@ -204,23 +204,23 @@ def test_more_texts_than_a_block_holds_are_all_counted() -> None:
 
 
 def test_split_gives_the_terms_in_order_and_as_often_as_they_stand() -> None:
-    assert Tokenizer().split(Strings(["The cats jump, cats!", "", "and", "jumping dog"])) == [
+    assert Tokenizer().split(StringColumn(["The cats jump, cats!", "", "and", "jumping dog"])) == [
         ["cat", "jump", "cat"],
         [],
         [],
         ["jump", "dog"],
     ]
-    assert Tokenizer().split(Strings([])) == []
+    assert Tokenizer().split(StringColumn([])) == []
 
 
 def test_a_slice_of_texts_is_counted_as_the_texts_alone() -> None:
     tokenizer = plain()
-    assert counted(tokenizer, tokenizer.fit(Strings(TEXTS)[2:7])) == fitted(plain(), *TEXTS[2:7])
+    assert counted(tokenizer, tokenizer.fit(StringColumn(TEXTS)[2:7])) == fitted(plain(), *TEXTS[2:7])
 
 
 def test_texts_and_tokens_are_counted_for_the_record() -> None:
     with recording() as seen:
-        Tokenizer().fit(Strings(["the cats jump", "", "cat"]))
+        Tokenizer().fit(StringColumn(["the cats jump", "", "cat"]))
     assert dict(seen.counts) == {"texts": 3, "tokens": 3}
 
 
@@ -437,7 +437,7 @@ def assert_okapi(texts: Sequence[str], asked: Sequence[str], k: int, **settings:
     retriever.index(documents)
     run = retriever.search(queries(*asked), k)
     model = BM25Okapi(Tokenizer().split(documents.texts), **settings)
-    for row, terms in enumerate(Tokenizer().split(Strings(asked))):
+    for row, terms in enumerate(Tokenizer().split(StringColumn(asked))):
         scores = model.get_scores(terms).astype(np.float32) if terms else np.zeros(len(texts), np.float32)
         hits = {f"d{i}": float(scores[i]) for i in range(len(texts)) if scores[i]}
         best = sorted(hits.items(), key=lambda hit: (hit[1], hit[0].encode()), reverse=True)[:k]
@@ -472,10 +472,10 @@ def test_rank_bm25_finds_documents_of_negative_score_before_it_gives_up() -> Non
 def test_few_texts_are_split_as_many_are(pattern: str) -> None:
     texts = ["Some 1,000 plain words, a.b and abba_c", "", "don't stop-me now 3.5"]
     few, many = Tokenizer(pattern=pattern, stop_words=None), Tokenizer(pattern=pattern, stop_words=None)
-    few.fit(Strings(texts * 10))
-    many.fit(Strings(texts * 10))
-    alone = [few.transform(Strings([text])) for text in texts]
-    together = many.transform(Strings(texts * 10))
+    few.fit(StringColumn(texts * 10))
+    many.fit(StringColumn(texts * 10))
+    alone = [few.transform(StringColumn([text])) for text in texts]
+    together = many.transform(StringColumn(texts * 10))
     for row, one in enumerate(alone):
         own = slice(together.starts[row], together.starts[row + 1])
         assert one.terms.tolist() == together.terms[own].tolist()

@@ -29,10 +29,10 @@ from harness.instrument import recording, stage
 from harness.leaderboard import build
 from harness.leaderboard.tables import markdown
 from harness.retrievers.dense import Dense
-from harness.types import Corpus, Dataset, DatasetInfo, Qrels, Queries, Record, RetrieverInfo, Strings
+from harness.types import Corpus, Dataset, DatasetInfo, Qrels, Queries, Record, RetrieverInfo, StringColumn
 
 N = 300
-TEXTS = Strings([f"text {number} of many" for number in range(N)])
+TEXTS = StringColumn([f"text {number} of many" for number in range(N)])
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
 CONFIG = BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
 
@@ -143,7 +143,7 @@ def test_arrays_come_back_bit_for_bit(name):
 def test_each_family_reads_back_what_it_encoded(kind, model, models, tmp_path, own_cache, monkeypatch):
     monkeypatch.setattr(cache, "_LEAST", 10)
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 20)
-    texts = Strings([f"text {number}" for number in range(40)])
+    texts = StringColumn([f"text {number}" for number in range(40)])
     if kind == "sparse":
         BertForMaskedLM(CONFIG).save_pretrained(tmp_path / "mlm")
         AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(tmp_path / "mlm")
@@ -188,7 +188,11 @@ def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, own_
     for done, settings in enumerate(variants):
         encoder(model, **settings).encode(TEXTS, "document")
         assert (len(seen), len(files(own_cache))) == (done + 1, done + 1), settings
-    more = [(other, TEXTS), (model, Strings(list(TEXTS)[::-1])), (model, Strings([*list(TEXTS)[:-1], "text"]))]
+    more = [
+        (other, TEXTS),
+        (model, StringColumn(list(TEXTS)[::-1])),
+        (model, StringColumn([*list(TEXTS)[:-1], "text"])),
+    ]
     for done, (weights, texts) in enumerate(more, start=len(variants)):
         encoder(weights).encode(texts, "document")
         assert (len(seen), len(files(own_cache))) == (done + 1, done + 1)
@@ -248,7 +252,7 @@ def test_reading_and_writing_shards_is_no_part_of_the_price(own_cache, monkeypat
 
     monkeypatch.setattr(shards, "write", slow)
     with recording() as recorder, stage("encode"):
-        list(cache.encoded(Strings(["a"] * 300), {"model": "m"}, begin, True))
+        list(cache.encoded(StringColumn(["a"] * 300), {"model": "m"}, begin, True))
     assert recorder.phase().wall_s == recorder.phase().stages["encode"] == 0.25
 
 
@@ -448,7 +452,7 @@ def test_what_was_paid_for_is_kept_however_little_and_for_any_number_of_threads(
 
 def test_an_encode_that_was_killed_goes_on_after_its_last_whole_shard(model, own_cache, monkeypatch):
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 256)
-    texts = Strings([f"text {number}" for number in range(600)])  # 256, 256 and 88, which are not worth a file
+    texts = StringColumn([f"text {number}" for number in range(600)])  # 256, 256 and 88, which are not worth a file
     whole = encoder(model, cache=False).encode(texts, "document")
     join = DenseEncoder._join
 
@@ -514,10 +518,10 @@ def test_what_was_paid_for_is_kept_however_little_and_whatever_the_threads(own_c
 
     for threads in (1, 2):
         monkeypatch.setattr(cache, "threads", lambda n=threads: n)
-        _, found = next(cache.encoded(Strings(["a", "b"]), {"model": "m"}, compute, True, paid=True))
+        _, found = next(cache.encoded(StringColumn(["a", "b"]), {"model": "m"}, compute, True, paid=True))
         assert len(found["vectors"]) == 2
     assert calls == [2]
     for threads in (1, 2):
         monkeypatch.setattr(cache, "threads", lambda n=threads: n)
-        next(cache.encoded(Strings(["a", "b"]), {"model": "m"}, compute, True))
+        next(cache.encoded(StringColumn(["a", "b"]), {"model": "m"}, compute, True))
     assert calls == [2, 2, 2], "what this machine computes in a moment is not kept"

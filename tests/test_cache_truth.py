@@ -19,7 +19,7 @@ from tiny_models import write_dense
 
 from harness.embedding_cache import cache, shards
 from harness.encoders.dense import DenseEncoder
-from harness.types import Strings
+from harness.types import StringColumn
 
 PAIRS = 1000
 PROMPTS = [None, "", "say: ", "say:"]
@@ -105,7 +105,7 @@ def test_equal_keys_only_for_equal_vectors_over_a_thousand_random_pairs(folders)
         settings, texts = dict(one[0]), list(one[1])
         side = settings.pop("side")
         own = opened(case(settings, ())[0])
-        vectors = own.encode(Strings(texts), side).numpy()
+        vectors = own.encode(StringColumn(texts), side).numpy()
         return shards.path_of(
             {"libraries": cache._libraries(), **own._identity(own._loaded(), side)}, texts
         ), vectors.tobytes()
@@ -126,7 +126,7 @@ def test_equal_keys_only_for_equal_vectors_over_a_thousand_random_pairs(folders)
 
 # --------------------------------------------------------------------------------------------- the three known failures
 
-MANY = Strings([f"text {number}" for number in range(200)])
+MANY = StringColumn([f"text {number}" for number in range(200)])
 
 
 def vectors(model: str) -> np.ndarray:

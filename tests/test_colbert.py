@@ -18,7 +18,7 @@ from harness.errors import ConfigError, RunError, WeightsError
 from harness.evaluation.timing import TimingPlan, measure
 from harness.instrument import recording
 from harness.retrievers.colbert import ColBERT
-from harness.types import Corpus, Dataset, Qrels, Queries, Strings
+from harness.types import Corpus, Dataset, Qrels, Queries, StringColumn
 
 HIDDEN, WIDTH, QUERY, DOCUMENT = 32, 128, 32, 48
 VOCABULARY = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -165,35 +165,35 @@ def assert_run(run, exact, k, atol=1e-4):
 @pytest.mark.parametrize("budget", [None, 1, 10_000])
 def test_vectors_are_stanfords_definition_on_stanfords_files(either, budget):
     found = encoder(either.path, stored="float32", batch_tokens=budget)
-    assert_vectors(found.encode(Strings(TEXTS), "query"), [either.query(text) for text in TEXTS])
-    assert_vectors(found.encode(Strings(TEXTS), "document"), [either.document(text) for text in TEXTS])
+    assert_vectors(found.encode(StringColumn(TEXTS), "query"), [either.query(text) for text in TEXTS])
+    assert_vectors(found.encode(StringColumn(TEXTS), "document"), [either.document(text) for text in TEXTS])
 
 
 def test_attending_to_the_masks_makes_a_difference(minilm_folder, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     made = [Checkpoint(tmp_path / "a", minilm_folder, False), Checkpoint(tmp_path / "b", minilm_folder, True)]
-    unseen, attended = (encoder(one.path).encode(Strings(["cats"]), "query").of(0) for one in made)
+    unseen, attended = (encoder(one.path).encode(StringColumn(["cats"]), "query").of(0) for one in made)
     assert (unseen - attended).abs().max() > 0.01
 
 
 def test_queries_and_documents_are_cut_at_the_checkpoints_lengths_and_the_record_says_so(checkpoint):
     found = encoder(checkpoint.path)
     with recording() as seen:
-        documents = found.encode(Strings(["word " * 100, "word", ".,."]), "document")
+        documents = found.encode(StringColumn(["word " * 100, "word", ".,."]), "document")
     assert np.diff(documents.starts).tolist() == [48, 4, 3]
     assert seen.facts["max_length"] == {"query": QUERY, "document": DOCUMENT}
     assert seen.facts["prompts"] == {"query": "[unused0] ", "document": "[unused1] "}
     assert seen.phase().counts == {"texts": 3, "tokens": 48 + 4 + 6, "truncated": 1, "padding": 86, "vectors": 55}
     with recording() as seen:
-        assert np.diff(found.encode(Strings(["word " * 100, ""]), "query").starts).tolist() == [32, 32]
+        assert np.diff(found.encode(StringColumn(["word " * 100, ""]), "query").starts).tolist() == [32, 32]
     assert seen.phase().counts["truncated"] == 1
 
 
 def test_max_length_cuts_documents_and_not_queries(checkpoint, minilm_folder):
     for found in (encoder(checkpoint.path, max_length=5), encoder(minilm_folder, projection="none", max_length=5)):
         whole = encoder(found._name, projection=found._projection)
-        texts = Strings(["one two three four five six seven"])
+        texts = StringColumn(["one two three four five six seven"])
         assert len(found.encode(texts, "document").of(0)) == 5
         assert torch.equal(found.encode(texts, "query").of(0), whole.encode(texts, "query").of(0))
 
@@ -241,7 +241,7 @@ def test_a_checkpoint_as_pylate_saves_it_is_the_librarys(checkpoint, minilm_fold
     with torch.inference_mode():
         states = bert.eval()(torch.tensor([ids])).last_hidden_state[0]
     own = torch.nn.functional.normalize(states @ checkpoint.linear.T, dim=1)
-    assert_vectors(found.encode(Strings(["a b."]), "document"), [own])
+    assert_vectors(found.encode(StringColumn(["a b."]), "document"), [own])
     assert found.token_names("a, b.", "document")[2:] == ["a", "b", ".", "[SEP]"]
     assert found.token_names("a, b.", "query")[2:] == ["a", ",", "b", ".", "[SEP]", *["[MASK]"] * 9]
 
@@ -264,7 +264,7 @@ def test_a_checkpoint_as_sentence_transformers_saves_it_is_the_librarys(checkpoi
     found = encoder(tmp_path / "saved", stored="float32", batch_tokens=60)
     assert_equal_to_the_library(found, peer)
     with recording() as seen:
-        found.encode(Strings(["a b c d e f g h i j", "a"]), "query")
+        found.encode(StringColumn(["a b c d e f g h i j", "a"]), "query")
     fixed = expansion is not None and expansion["strategy"] == "fixed"
     assert seen.facts["max_length"] == {"query": 8 if fixed else 64, "document": 24}
     assert seen.phase().counts["truncated"] == int(fixed)
@@ -272,7 +272,7 @@ def test_a_checkpoint_as_sentence_transformers_saves_it_is_the_librarys(checkpoi
 
 def assert_equal_to_the_library(found, peer):
     for side, encode in (("query", peer.encode_query), ("document", peer.encode_document)):
-        assert_vectors(found.encode(Strings(TEXTS), side), encode(TEXTS, show_progress_bar=False))
+        assert_vectors(found.encode(StringColumn(TEXTS), side), encode(TEXTS, show_progress_bar=False))
 
 
 def test_without_a_projection_the_vectors_are_the_encoders_own_token_states(minilm_folder):
@@ -284,7 +284,7 @@ def test_without_a_projection_the_vectors_are_the_encoders_own_token_states(mini
             expected.append(torch.nn.functional.normalize(model(**tokens).last_hidden_state[0], dim=1))
     found = encoder(minilm_folder, projection="none", stored="float32")
     for side in ("query", "document"):
-        tokens = found.encode(Strings(TEXTS), side)
+        tokens = found.encode(StringColumn(TEXTS), side)
         assert_vectors(tokens, expected)
         np.testing.assert_allclose(tokens.vectors.norm(dim=1).numpy(), 1.0, atol=1e-6)
 
@@ -298,7 +298,7 @@ def test_a_bare_encoder_is_refused_where_a_projection_is_expected(checkpoint, mi
         shutil.copy(minilm_folder / name, tmp_path / name)
     for path in (minilm_folder, tmp_path):
         with pytest.raises(WeightsError) as error:
-            encoder(path).encode(Strings(["x"]), "document")
+            encoder(path).encode(StringColumn(["x"]), "document")
         assert str(error.value) == (
             f"{str(path)!r} is no late-interaction checkpoint: it has no projection, and a random one would give "
             "random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; or use its token "
@@ -313,7 +313,7 @@ def test_a_vector_that_is_not_finite_is_an_error(checkpoint, tmp_path):
     held["linear.weight"][5, 5] = float("nan")
     save_file(held, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(RunError) as error:
-        encoder(broken).encode(Strings(["some words"]), "query")
+        encoder(broken).encode(StringColumn(["some words"]), "query")
     assert str(error.value) == f"the late-interaction encoder {str(broken)!r} gave a vector that is not finite"
 
 
@@ -433,4 +433,4 @@ def test_a_stanford_checkpoint_without_its_projection_is_refused(checkpoint, tmp
     del held["linear.weight"]
     save_file(held, bare / "model.safetensors", {"format": "pt"})
     with pytest.raises(WeightsError, match=r"has no tensor 'linear.weight': its projection is missing"):
-        encoder(bare).encode(Strings(["x"]), "document")
+        encoder(bare).encode(StringColumn(["x"]), "document")

@@ -3,13 +3,17 @@
 Those that ask a provider ask one on the loopback, which answers with MiniLM's vectors.
 """
 
+import inspect
+
 import numpy as np
 import pytest
 from api_server import KEY, Provider, serving, vectors_of
 
 from harness.config import build
 from harness.config.conf import options_of
-from harness.errors import WeightsError
+from harness.errors import RunError, WeightsError
+from harness.retrievers.bm25 import BM25
+from harness.retrievers.run_file import RunFile
 from harness.types import Corpus, Queries, Retriever
 
 TEXTS = {
@@ -56,22 +60,60 @@ def queries() -> Queries:
     return Queries(ASKED.keys(), ASKED.values())
 
 
+def construct(name: str) -> Retriever:
+    """Construct the retriever of a config, with a model of mteb's and the provider on the loopback filled in."""
+    config = build.composed([f"retriever={name}"])["retriever"]
+    encoder = config.get("encoder", {})
+    if name == "mteb":
+        config["model"] = "mteb/baseline-bm25s"
+    if "base_url" in encoder:
+        version = "" if encoder["_target_"].endswith("CohereEncoder") else "/v1"
+        encoder.update(base_url=_providers[0].address + version, model=encoder["model"] or "minilm")
+    return build.construct(config, "retriever")
+
+
 def built(name: str) -> Retriever:
     """The retriever over TEXTS, made once; a skip where its weights are out of reach."""
     if name not in _built:
-        config = build.composed([f"retriever={name}"])["retriever"]
-        encoder = config.get("encoder", {})
-        if name == "mteb":
-            config["model"] = "mteb/baseline-bm25s"
-        if "base_url" in encoder:
-            version = "" if encoder["_target_"].endswith("CohereEncoder") else "/v1"
-            encoder.update(base_url=_providers[0].address + version, model=encoder["model"] or "minilm")
-        _built[name] = build.construct(config, "retriever")
+        _built[name] = construct(name)
     try:
         _built[name].index(corpus())
     except WeightsError as error:
         pytest.skip(str(error).splitlines()[0])
     return _built[name]
+
+
+def unindexed(kind: object) -> str:
+    return f"{type(kind).__name__} was not indexed before search: call index\\(corpus\\) first"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_search_before_index_is_an_error_that_says_what_to_call(name):
+    retriever = construct(name)
+    with pytest.raises(RunError, match=unindexed(retriever)):
+        retriever.search(queries(), 3)
+
+
+def test_search_of_a_run_file_before_index_is_the_same_error(tmp_path):
+    (tmp_path / "run.trec").write_text("q1 Q0 d1 1 2.0 t\n")
+    retriever = RunFile(str(tmp_path / "run.trec"))
+    with pytest.raises(RunError, match=unindexed(retriever)):
+        retriever.search(queries(), 3)
+    retriever.index(corpus())
+    assert retriever.search(queries(), 3)["q1"] == {"d1": 2.0}
+
+
+@pytest.mark.parametrize("name", ["bm25", "bm25_rank_bm25"])
+def test_score_before_index_is_the_same_error(name):
+    retriever = construct(name)
+    with pytest.raises(RunError, match=unindexed(retriever)):
+        retriever.score(queries(), np.zeros((len(ASKED), 1), np.int32))
+
+
+def test_a_retriever_can_be_inspected_before_index():
+    """The attributes that index sets are no errors of the class, nor of `vars`."""
+    assert {"_doc_ids", "_postings"} <= {name for name, _ in inspect.getmembers(BM25)}
+    assert "_doc_ids" not in vars(construct("bm25"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,9 +20,9 @@ from harness.encoders.dense import DenseEncoder
 from harness.encoders.runtime import cpu, mfu, storage
 from harness.encoders.runtime.slab import Slab
 from harness.encoders.sparse import SparseEncoder
-from harness.types import Strings
+from harness.types import StringColumn
 
-TEXTS = Strings(["a short text", "b", "", "another text that is longer than the first one by far", "c d e f g"])
+TEXTS = StringColumn(["a short text", "b", "", "another text that is longer than the first one by far", "c d e f g"])
 
 
 @pytest.fixture

@@ -501,12 +501,25 @@ def test_judgements_without_a_relevant_document_are_refused(tmp_path: Path, judg
     )
 
 
-@pytest.mark.parametrize("grade", ["0.5", "x", "nan", "inf"])
-def test_a_grade_that_is_no_whole_number_is_named_with_its_line(tmp_path: Path, grade: str):
+@pytest.mark.parametrize("grade", ["0.5", "x", "nan", "inf", "2147483648", "-2147483649", "1e400"])
+def test_a_grade_that_is_not_a_whole_number_of_32_bits_is_named_with_its_line(tmp_path: Path, grade: str):
     path = tmp_path / "test.tsv"
-    assert judged_refusal(path, f"{HEADER}q1\td1\t1\nq1\td2\t{grade}\n") == (
-        f"{path}:3: grade {grade!r} is no whole number; grades above 0 are relevant"
-    )
+    message = judged_refusal(path, f"{HEADER}q1\td1\t1\nq1\td2\t{grade}\n")
+    assert message.startswith(f"{path}:3: grade ")
+    assert "must be a whole number from -2147483648 to 2147483647" in message
+
+
+def test_a_grade_of_json_is_refused_as_one_of_text(tmp_path: Path):
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"query-id": "q", "corpus-id": "d", "score": 3000000000}')
+    with pytest.raises(DataError, match=f"{path}:1: grade 3000000000 must be a whole number"):
+        judgements.read(path)
+
+
+def test_whole_grades_are_read_up_to_32_bits(tmp_path: Path):
+    path = tmp_path / "test.tsv"
+    path.write_text(f"{HEADER}q\ta\t2147483647\nq\tb\t-2147483648\nq\tc\t2.0\n")
+    assert judgements.read(path).qrels["q"] == {"a": 2147483647, "b": -2147483648, "c": 2}
 
 
 def test_a_pair_with_two_grades_is_named_with_its_line(tmp_path: Path):

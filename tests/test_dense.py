@@ -24,7 +24,7 @@ from harness.instrument import recording
 from harness.leaderboard import build as build_board
 from harness.retrievers.dense import Dense
 from harness.store import Store
-from harness.types import Corpus, Queries, Strings
+from harness.types import Corpus, Queries, StringColumn
 
 TEXTS = ["short", "", "a sentence of some more words than that", "long " * 600, "日本語 and English", "x"]
 
@@ -53,7 +53,7 @@ def prompted(folder, tmp_path):
 @pytest.mark.parametrize("budget", [None, 1, 300, 100_000])
 def test_vectors_are_those_of_sentence_transformers_whatever_the_budget(folder, peer, budget):
     encoder = DenseEncoder(str(folder), device="cpu", batch_tokens=budget)
-    ours = encoder.encode(Strings(TEXTS), "document")
+    ours = encoder.encode(StringColumn(TEXTS), "document")
     assert ours.dtype == torch.float32
     np.testing.assert_allclose(ours.numpy(), peer.encode(TEXTS), atol=2e-6)
 
@@ -67,18 +67,20 @@ def test_a_models_own_prompts_are_used_and_the_config_goes_before_them(prompted,
         (set_, "query", "look for "),
         (set_, "document", ""),
     ):
-        found = encoder.encode(Strings(["cats and dogs"]), side)
+        found = encoder.encode(StringColumn(["cats and dogs"]), side)
         np.testing.assert_allclose(found.numpy(), peer.encode([f"{said}cats and dogs"]), atol=2e-6)
 
 
 def test_max_length_cuts_the_texts(folder, peer):
-    cut = DenseEncoder(str(folder), device="cpu", max_length=4).encode(Strings(["one two three four five"]), "document")
+    cut = DenseEncoder(str(folder), device="cpu", max_length=4).encode(
+        StringColumn(["one two three four five"]), "document"
+    )
     np.testing.assert_allclose(cut.numpy(), peer.encode(["one two"]), atol=2e-6)  # with [CLS] and [SEP]
 
 
 def test_bfloat16_is_near_and_is_scored_in_float32(folder):
-    exact = DenseEncoder(str(folder), device="cpu").encode(Strings(TEXTS), "document")
-    near = DenseEncoder(str(folder), device="cpu", dtype="bfloat16").encode(Strings(TEXTS), "document")
+    exact = DenseEncoder(str(folder), device="cpu").encode(StringColumn(TEXTS), "document")
+    near = DenseEncoder(str(folder), device="cpu", dtype="bfloat16").encode(StringColumn(TEXTS), "document")
     assert near.dtype == torch.float32
     assert 0.99 < float((exact * near).sum(dim=1).min()) < 1.01
     assert not torch.equal(exact, near)
@@ -107,7 +109,7 @@ def test_batches_cover_every_row_once_by_length_under_the_budget():
 
 
 def test_no_texts_give_no_vectors_of_the_right_width(folder):
-    assert DenseEncoder(str(folder), device="cpu").encode(Strings([]), "document").shape == (0, 384)
+    assert DenseEncoder(str(folder), device="cpu").encode(StringColumn([]), "document").shape == (0, 384)
 
 
 @pytest.mark.parametrize(
@@ -168,12 +170,12 @@ def test_a_pooling_is_its_formula_over_the_last_hidden_states(folder, states, po
     # that model has a module of its own that normalises, after the pooling
     expected = np.stack([POOLINGS[pooling](one) for one in states])
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    np.testing.assert_allclose(encoder.encode(Strings(TEXTS), "document").numpy(), expected, atol=2e-6)
+    np.testing.assert_allclose(encoder.encode(StringColumn(TEXTS), "document").numpy(), expected, atol=2e-6)
 
 
 def test_a_model_without_pooling_refuses_another(static):
     with pytest.raises(ConfigError) as error:
-        DenseEncoder(str(static), device="cpu", pooling="cls").encode(Strings(["x"]), "query")
+        DenseEncoder(str(static), device="cpu", pooling="cls").encode(StringColumn(["x"]), "query")
     assert str(error.value) == "encoder.pooling='cls': this model has no pooling to replace"
 
 
@@ -204,7 +206,7 @@ def bare(folder, tmp_path):
 
 @pytest.mark.parametrize("n", [1, 64, 384])
 def test_dimensions_are_the_first_of_each_vector_put_to_length_one_again(folder, peer, n):
-    found = DenseEncoder(str(folder), device="cpu", dimensions=n).encode(Strings(FEW), "document").numpy()
+    found = DenseEncoder(str(folder), device="cpu", dimensions=n).encode(StringColumn(FEW), "document").numpy()
     expected = peer.encode(FEW)[:, :n]
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), atol=2e-6)
     np.testing.assert_allclose(found, peer.encode(FEW, truncate_dim=n, normalize_embeddings=True), atol=2e-6)
@@ -219,12 +221,12 @@ def test_fewer_dimensions_take_less_memory_and_search_as_they_do(folder):
     run = cut.search(Queries(["q"], [FEW[2]]), 3)
     assert run.hits(0)[0][0] == "2"
     assert run.scores[0, 0] == pytest.approx(1, abs=1e-5)
-    assert DenseEncoder(str(folder), device="cpu", dimensions=96).encode(Strings([]), "query").shape == (0, 96)
+    assert DenseEncoder(str(folder), device="cpu", dimensions=96).encode(StringColumn([]), "query").shape == (0, 96)
 
 
 def test_more_dimensions_than_the_model_has_are_an_error(folder):
     with pytest.raises(ConfigError) as error:
-        DenseEncoder(str(folder), device="cpu", dimensions=385).encode(Strings(["x"]), "query")
+        DenseEncoder(str(folder), device="cpu", dimensions=385).encode(StringColumn(["x"]), "query")
     assert str(error.value) == "encoder.dimensions=385 is more than the model's 384"
 
 
@@ -245,7 +247,7 @@ def test_vectors_are_normalised_as_the_similarity_says_or_as_is_chosen(
     bare, peer, similarity, normalize, of_length_one
 ):
     folder = bare(similarity)
-    found = DenseEncoder(str(folder), device="cpu", normalize=normalize).encode(Strings(FEW), "document").numpy()
+    found = DenseEncoder(str(folder), device="cpu", normalize=normalize).encode(StringColumn(FEW), "document").numpy()
     raw = SentenceTransformer(str(folder), device="cpu").encode(FEW)
     assert not np.allclose(np.linalg.norm(raw, axis=1), 1, atol=0.1)
     np.testing.assert_allclose(found, peer.encode(FEW) if of_length_one else raw, atol=1e-5)
@@ -253,7 +255,7 @@ def test_vectors_are_normalised_as_the_similarity_says_or_as_is_chosen(
 
 def test_a_similarity_that_dense_search_does_not_know_is_refused(bare):
     with pytest.raises(ConfigError) as error:
-        DenseEncoder(str(bare("manhattan")), device="cpu").encode(Strings(["x"]), "query")
+        DenseEncoder(str(bare("manhattan")), device="cpu").encode(StringColumn(["x"]), "query")
     assert str(error.value) == (
         "the model's similarity is 'manhattan', and dense search takes cosine or dot; set "
         "retriever.encoder.normalize=true for the cosine, false for the inner product"
@@ -318,17 +320,17 @@ def by_hand(weights, texts):
 def test_a_static_models_vectors_are_the_librarys(static, budget):
     peer = SentenceTransformer(str(static), device="cpu")
     encoder = DenseEncoder(str(static), device="cpu", batch_tokens=budget, normalize=False)
-    found = encoder.encode(Strings(SAID), "document").numpy()
+    found = encoder.encode(StringColumn(SAID), "document").numpy()
     np.testing.assert_allclose(found, peer.encode(SAID), atol=1e-6)
     np.testing.assert_allclose(found, by_hand(peer[0].embedding.weight.detach().numpy(), SAID), atol=1e-6)
-    cosine = DenseEncoder(str(static), device="cpu").encode(Strings(SAID), "document").numpy()
+    cosine = DenseEncoder(str(static), device="cpu").encode(StringColumn(SAID), "document").numpy()
     np.testing.assert_allclose(cosine, peer.encode(SAID, normalize_embeddings=True), atol=1e-6)
 
 
 def test_a_model2vec_model_is_read_in_its_own_layout_and_cuts_texts_where_its_tokenizer_does(potion):
     peer = SentenceTransformer(str(potion), device="cpu")
     assert isinstance(peer[1], Normalize)
-    found = DenseEncoder(str(potion), device="cpu").encode(Strings(SAID), "document").numpy()
+    found = DenseEncoder(str(potion), device="cpu").encode(StringColumn(SAID), "document").numpy()
     np.testing.assert_allclose(found, peer.encode(SAID), atol=1e-6)
     weights = peer[0].embedding.weight.detach().numpy()
     eight = by_hand(weights, ["bread of flour and water bread of flour"])[0]
@@ -348,7 +350,7 @@ def test_a_static_model_runs_through_dense(potion, own_cache):
 
 def test_a_static_model_that_reads_everything_takes_no_max_length(static):
     with pytest.raises(ConfigError) as error:
-        DenseEncoder(str(static), device="cpu", max_length=5).encode(Strings(["x"]), "query")
+        DenseEncoder(str(static), device="cpu", max_length=5).encode(StringColumn(["x"]), "query")
     assert str(error.value) == "encoder.max_length=5: this model reads texts of any length; set it to null"
 
 

@@ -30,7 +30,7 @@ from harness.distributed.worker import Answer
 from harness.errors import ConfigError
 from harness.retrievers.bm25 import BM25
 from harness.text.tokenizer import Tokenizer
-from harness.types import Corpus, Phase, Queries, Run, Strings
+from harness.types import Corpus, Phase, Queries, Run, StringColumn
 
 FAMILIES = ("bm25", "splade", "dense", "colbert")
 
@@ -257,7 +257,7 @@ def test_an_empty_set_of_queries_can_be_sent():
 
 
 def test_a_tokenizer_is_sent_with_its_stemmer_and_its_terms():
-    words = Strings(["running houses possibilities", "häuser città nations дома", "abandonnées lopende"])
+    words = StringColumn(["running houses possibilities", "häuser città nations дома", "abandonnées lopende"])
     for algorithm in Stemmer.algorithms():
         own = Tokenizer(stemmer=algorithm, stop_words=None)
         own.fit(words)

@@ -23,7 +23,7 @@ from harness.encoders.runtime import batching, cpu, mfu, storage
 from harness.encoders.runtime.prefetch import Ahead
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import ConfigError, RunError
-from harness.types import Strings
+from harness.types import StringColumn
 
 CONFIG = BertConfig(
     vocab_size=30522,
@@ -35,7 +35,7 @@ CONFIG = BertConfig(
     attn_implementation="eager",
 )
 WORDS = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
-TEXTS = Strings([" ".join(WORDS[(i + j) % 10] for j in range(i % 23)) for i in range(300)])
+TEXTS = StringColumn([" ".join(WORDS[(i + j) % 10] for j in range(i % 23)) for i in range(300)])
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

@@ -16,7 +16,7 @@ from ir_measures import AP, RR, Judged, P, R, Rprec, Success, nDCG
 from harness.datasets import judgements
 from harness.errors import ConfigError
 from harness.metrics import NAMES, Metric, parse, score
-from harness.types import Qrels, Run, Strings, trec
+from harness.types import Qrels, Run, StringColumn, trec
 
 CUTS = [1, 3, 5, 10, 100, 1000, 1500]
 PRINTED = 0.5e-4 + 1e-9  # trec_eval prints four digits
@@ -34,7 +34,7 @@ def run_of(hits: Hits, doc_ids: list[str] | None = None) -> Run:
     for row, ranking in enumerate(hits.values()):
         docs[row, : len(ranking)] = [number[doc] for doc in ranking]
         scores[row, : len(ranking)] = list(ranking.values())
-    return Run(list(hits), Strings(ids), docs, scores)
+    return Run(list(hits), StringColumn(ids), docs, scores)
 
 
 def by_query(run: Run, qrels: Qrels, names: list[str]) -> dict[str, dict[str, float]]:
@@ -99,7 +99,7 @@ def assert_as_printed(run: Run, qrels: Qrels, path: Path, measures: dict[str, st
         if not per_query:
             whole = {"all": whole["all"]}
         assert expected[theirs] == pytest.approx(whole, abs=PRINTED, rel=0), (theirs, name)
-    assert expected["num_q"]["all"] == len(qrels.answerable())
+    assert expected["num_q"]["all"] == len(qrels.queries_with_relevant())
 
 
 @pytest.mark.parametrize(("output", "per_query"), [("out.test.a", False), ("out.test.aq", True)])
@@ -170,11 +170,11 @@ def with_pytrec_eval(hits: Hits, qrels: Qrels) -> dict[str, dict[str, float]]:
     graded = {query: dict(docs) for query, docs in qrels.items()}
     found = pytrec_eval.RelevanceEvaluator(graded, measures | {"Rprec", "recip_rank"}).evaluate(hits)
     scores = {
-        ours: {query: found.get(query, {}).get(theirs, 0.0) for query in qrels.answerable()}
+        ours: {query: found.get(query, {}).get(theirs, 0.0) for query in qrels.queries_with_relevant()}
         for ours, theirs in PYTREC.items()
     }
     for k in CUTS:  # it has no cutoff for the reciprocal rank
-        whole = {query: found.get(query, {}).get("recip_rank", 0.0) for query in qrels.answerable()}
+        whole = {query: found.get(query, {}).get("recip_rank", 0.0) for query in qrels.queries_with_relevant()}
         scores[f"mrr@{k}"] = {query: value if value >= 1 / k else 0.0 for query, value in whole.items()}
     return scores
 
@@ -189,7 +189,7 @@ def with_ir_measures(run: Run, qrels: Qrels) -> dict[str, dict[str, float]]:
         q: {doc: -float(rank) for rank, doc in enumerate(run.hits(row)[0])} for row, q in enumerate(run.query_ids)
     }
     by_rank = {query: docs for query, docs in by_rank.items() if docs}
-    scores = {name: dict.fromkeys(qrels.answerable(), 0.0) for name in names.values()}
+    scores = {name: dict.fromkeys(qrels.queries_with_relevant(), 0.0) for name in names.values()}
     for metric in ir_measures.iter_calc(list(names), {q: dict(docs) for q, docs in qrels.items()}, by_rank):
         if metric.query_id in scores[names[metric.measure]]:
             scores[names[metric.measure]][metric.query_id] = metric.value
@@ -229,7 +229,7 @@ def test_metrics_are_those_of_pytrec_eval_and_ir_measures(seed: int) -> None:
     run = run_of(hits, ids)
     assert "q3" in qrels
     assert "q3" not in run.query_ids  # silent, and yet in the mean
-    assert "q5" not in qrels.answerable()  # judged, and yet not in the mean
+    assert "q5" not in qrels.queries_with_relevant()  # judged, and yet not in the mean
     expected = with_pytrec_eval(hits, qrels)
     assert_equal(by_query(run, qrels, list(expected)), expected)
     expected = with_ir_measures(run, qrels)
@@ -419,7 +419,7 @@ def test_the_last_document_is_not_taken_for_an_empty_place() -> None:
     assert by_query(run, qrels, ["recall@2"])["recall@2"] == {"p": 1.0, "q": 0.0}
 
 
-@pytest.mark.parametrize("convert", [list, Strings])
+@pytest.mark.parametrize("convert", [list, StringColumn])
 def test_document_ids_may_be_a_list_or_strings(convert: Callable[[list[str]], object]) -> None:
     run = Run(["q"], convert(["x", "a", "d", "b"]), np.array([[2, 1, 0, 3]]), np.array([[9.0, 8.0, 7.0, 6.0]]))
     assert means(run, Qrels(GRADES), ["map@10"])["map@10"] == pytest.approx(1 / 3)

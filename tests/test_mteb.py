@@ -94,7 +94,7 @@ def test_a_multilingual_task_is_measured_by_subset_or_language(tmp_path):
     found = load("XQuADRetrieval", subset="de", folder=str(tmp_path))
     assert (found.name, found.split) == ("XQuADRetrieval/de", "validation")
     assert found.corpus.texts[0] == "Foxes de The fox jumps."
-    assert found.about["languages"] == ["deu-Latn"]
+    assert found.metadata["languages"] == ["deu-Latn"]
     assert load("XQuADRetrieval", language="deu", folder=str(tmp_path)).fingerprint == found.fingerprint
     assert load("XQuADRetrieval:en:validation", folder=str(tmp_path)).name == "XQuADRetrieval/en"
     with pytest.raises(ConfigError, match=r"has several subsets; choose one: dataset\.subset=ar\|de\|el"):
@@ -124,7 +124,7 @@ def test_ids_with_white_space_are_quoted_so_that_a_run_file_holds_them(tmp_path)
     found = load("SciFact", folder=str(write(tmp_path, rows)))
     assert found.corpus.ids[0] == "doc%20d1%25"
     assert found.qrels["q1"]["doc%20d1%25"] == 1
-    assert found.about["ids"]
+    assert found.metadata["ids"]
 
 
 def test_a_changed_folder_is_read_anew_and_is_another_cell(tmp_path):
@@ -134,7 +134,7 @@ def test_a_changed_folder_is_read_anew_and_is_another_cell(tmp_path):
     after = load("SciFact", folder=str(write(tmp_path, rows)))
     assert after.corpus.texts[0] == "Foxes The fox jumps. Changed."
     assert before.fingerprint != after.fingerprint
-    assert before.about["revision"] != after.about["revision"]
+    assert before.metadata["revision"] != after.metadata["revision"]
 
 
 def test_a_changed_revision_is_measured_anew_under_the_same_command(tmp_path):
@@ -280,7 +280,7 @@ def test_queries_without_a_relevant_document_are_counted_in_the_record(tmp_path)
     rows = {**ROWS, "qrels": [*ROWS["qrels"], {"query-id": "q9", "corpus-id": "d1", "score": 0}]}
     found = load("SciFact", folder=str(write(tmp_path, rows)))
     assert len(found.queries) == 2
-    assert found.about["queries_without_relevant"] == 1
+    assert found.metadata["queries_without_relevant"] == 1
 
 
 def test_a_boards_page_shows_a_collections_own_measure(tmp_path, capsys):

@@ -110,11 +110,11 @@ def test_a_reranking_task_is_scored_by_every_family(name, families, small):
 def test_a_candidate_has_the_score_that_a_search_gives_it(name, families, small):
     retriever, dataset = families(name), with_strangers(small)
     own_means(retriever, small)
-    found = retriever.score(dataset.queries, dataset.to_rank)
+    found = retriever.score(dataset.queries, dataset.candidate_matrix)
     run = retriever.search(dataset.queries, len(dataset.corpus))
     for row in range(len(run)):
         places = dict(zip(run.docs[row].tolist(), run.scores[row].tolist(), strict=True))
-        for doc, value in zip(dataset.to_rank[row].tolist(), found[row].tolist(), strict=True):
+        for doc, value in zip(dataset.candidate_matrix[row].tolist(), found[row].tolist(), strict=True):
             assert value == (pytest.approx(places.get(doc, 0.0), abs=1e-5) if doc >= 0 else -np.inf)
 
 

@@ -14,7 +14,7 @@ from harness.errors import ConfigError, RunError, WeightsError
 from harness.instrument import recording
 from harness.metrics import parse, score
 from harness.retrievers.rerank import CrossEncoderScorer, Rerank
-from harness.types import Corpus, Dataset, Qrels, Queries, Strings
+from harness.types import Corpus, Dataset, Qrels, Queries, StringColumn
 
 STEPS, TRIPLETS, LENGTH = 200, 2, 64
 
@@ -98,8 +98,10 @@ def ndcg(run, dataset):
 
 # ----------------------------------------------------------------------------------------------------- cross-encoders
 
-QUERIES = Strings(["what lowers the risk of influenza", "", "bread", "a much longer question " * 12])
-DOCUMENTS = Strings(["Vaccination does.", "", "Bread is baked from flour and water. " * 40, "short", "日本語の文書"])
+QUERIES = StringColumn(["what lowers the risk of influenza", "", "bread", "a much longer question " * 12])
+DOCUMENTS = StringColumn(
+    ["Vaccination does.", "", "Bread is baked from flour and water. " * 40, "short", "日本語の文書"]
+)
 
 
 def test_scores_are_the_librarys_for_pairs_of_any_length_and_order(trained):

@@ -8,7 +8,7 @@ import pytest
 from harness import instrument
 from harness.errors import ConfigError, RunError
 from harness.evaluation.timing import TimingPlan, drop_self_hits, measure
-from harness.types import Corpus, Dataset, Qrels, Queries, Run, Strings
+from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn
 
 PLAN = TimingPlan(warmup_documents=2, repeats=3, latency_queries=2)
 
@@ -101,7 +101,7 @@ def test_the_query_that_is_its_own_document_is_dropped_once_by_the_flag():
 def test_self_hits_are_found_in_a_plain_list_of_ids_too():
     run = Run(["x", "y"], ["y", "z"], np.array([[0, 1], [0, 1]]), np.array([[2.0, 1.0], [2.0, 1.0]]))
     assert drop_self_hits(run).hits(1)[0] == ["z"]
-    assert drop_self_hits(Run(["x"], Strings(["y"]), np.array([[0]]), np.array([[1.0]]))).hits(0)[0] == ["y"]
+    assert drop_self_hits(Run(["x"], StringColumn(["y"]), np.array([[0]]), np.array([[1.0]]))).hits(0)[0] == ["y"]
 
 
 def test_the_mean_covers_queries_that_are_not_answered():

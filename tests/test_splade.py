@@ -23,7 +23,7 @@ from harness.errors import ConfigError, RunError, WeightsError
 from harness.instrument import recording
 from harness.retrievers.splade import Splade
 from harness.search.postings import Postings, Sparse
-from harness.types import Corpus, Queries, Strings
+from harness.types import Corpus, Queries, StringColumn
 
 SHORT = ["short", "", "a sentence of some more words than that", "日本語 and English", "x", "!?"]
 TEXTS = [*SHORT[:3], "long words " * 600, *SHORT[3:]]
@@ -104,7 +104,7 @@ def filled(vectors: Sparse) -> np.ndarray:
 
 
 def encoded(encoder, texts, side="document") -> np.ndarray:
-    return filled(encoder.encode(Strings(texts), side))
+    return filled(encoder.encode(StringColumn(texts), side))
 
 
 def of_peer(model, texts, side="document") -> np.ndarray:
@@ -185,7 +185,7 @@ def test_a_route_for_queries_and_another_for_documents_are_both_taken(random_mlm
     for side in ("query", "document"):
         expected = of_peer(model, TEXTS, side)
         np.testing.assert_allclose(encoded(encoder, TEXTS, side), expected, atol=1e-5)
-    assert np.diff(encoder.encode(Strings(["", "cats and cats"]), "query").starts).tolist() == [0, 2]
+    assert np.diff(encoder.encode(StringColumn(["", "cats and cats"]), "query").starts).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
@@ -213,8 +213,8 @@ def test_a_tied_output_layer_is_used_and_an_own_bias_too(random_mlm):
 
 
 def test_no_texts_give_no_rows(tiny):
-    assert len(tiny._encoder.encode(Strings([]), "document")) == 0
-    assert len(tiny._encoder.encode(Strings([]), "query")) == 0
+    assert len(tiny._encoder.encode(StringColumn([]), "document")) == 0
+    assert len(tiny._encoder.encode(StringColumn([]), "query")) == 0
 
 
 # ----------------------------------------------------------------------------------------------- pruning and decoding
@@ -234,7 +234,7 @@ def test_pruning_keeps_the_heaviest_terms_of_each_side(folder, tiny):
 
 
 def test_decode_gives_terms_by_weight(tiny):
-    vectors = tiny._encoder.encode(Strings(["cats purr", "interest rates of the bank"]), "document")
+    vectors = tiny._encoder.encode(StringColumn(["cats purr", "interest rates of the bank"]), "document")
     matrix, tokenizer = filled(vectors), AutoTokenizer.from_pretrained(tiny._encoder._found.path)
     for row in range(2):
         best = np.argsort(-matrix[row])[: (matrix[row] > 0).sum()]
@@ -289,7 +289,7 @@ def test_neither_the_vectors_nor_the_logits_are_ever_one_dense_matrix(random_mlm
 
     texts = [f"number {number} " + "of some words " * 30 for number in range(100)]
     retriever = Splade(SparseEncoder(str(random_mlm), device="cpu", batch_tokens=2048, cache=False))
-    retriever._encoder.encode(Strings(["load"]), "document")
+    retriever._encoder.encode(StringColumn(["load"]), "document")
     tracemalloc.start()
     with Largest() as seen:
         retriever.index(Corpus(map(str, range(100)), texts))
@@ -300,7 +300,7 @@ def test_neither_the_vectors_nor_the_logits_are_ever_one_dense_matrix(random_mlm
 
 
 def test_cached_vectors_are_the_same_and_cost_what_they_did(random_mlm, own_cache):
-    texts = Strings([f"document {number} about cats" for number in range(260)])
+    texts = StringColumn([f"document {number} about cats" for number in range(260)])
     found = []
     for _ in range(2):
         with recording() as seen:
@@ -332,7 +332,7 @@ def weighted(folder, tmp_path):
 
 
 def named(encoder, texts) -> list[dict[str, float]]:
-    vectors = encoder.encode(Strings(texts), "query")
+    vectors = encoder.encode(StringColumn(texts), "query")
     names = encoder.decode_terms(vectors.terms)
     cut = zip(vectors.starts[:-1], vectors.starts[1:], strict=True)
     return [dict(zip(names[low:high], vectors.weights[low:high].tolist(), strict=True)) for low, high in cut]
@@ -355,7 +355,7 @@ def test_a_query_is_its_different_tokens_with_their_weights(weighted):
 
 
 def test_no_queries_have_no_tokens(weighted):
-    assert len(TokenWeights(str(weighted)).encode(Strings([]), "query")) == 0
+    assert len(TokenWeights(str(weighted)).encode(StringColumn([]), "query")) == 0
 
 
 def test_weighted_tokens_are_the_librarys_static_embedding_for_long_queries_too(weighted):
@@ -374,7 +374,7 @@ def test_a_weight_of_a_token_that_the_vocabulary_has_not_is_no_weight_of_the_unk
 
 def test_weights_that_are_not_there_or_not_weights_are_refused(weighted):
     with pytest.raises(WeightsError) as error:
-        TokenWeights(str(weighted), file="other.json").encode(Strings(["x"]), "query")
+        TokenWeights(str(weighted), file="other.json").encode(StringColumn(["x"]), "query")
     path = weighted / "other.json"
     assert str(error.value) == (
         f"no token weights in {str(path)!r} ([Errno 2] No such file or directory: {str(path)!r}); "
@@ -383,7 +383,7 @@ def test_weights_that_are_not_there_or_not_weights_are_refused(weighted):
     for said in ("not json", "[1, 2]", '{"cat": "heavy"}', '{"cat": null}'):
         path.write_text(said)
         with pytest.raises(WeightsError, match=r"^no token weights in .*other\.json.*file=NAME, or null$"):
-            TokenWeights(str(weighted), file="other.json").encode(Strings(["x"]), "query")
+            TokenWeights(str(weighted), file="other.json").encode(StringColumn(["x"]), "query")
 
 
 def test_documents_are_ranked_by_the_weights_of_the_querys_own_tokens(folder, weighted, tiny):
@@ -413,7 +413,7 @@ def test_a_model_without_a_vocabulary_head_is_refused(folder, models, tmp_path):
     _tokenizer(folder, bare)
     for path in (bare, models / "all-MiniLM-L6-v2"):
         with pytest.raises(WeightsError) as error:
-            SparseEncoder(str(path), device="cpu").encode(Strings(["x"]), "document")
+            SparseEncoder(str(path), device="cpu").encode(StringColumn(["x"]), "document")
         assert str(error.value) == (
             f"{str(path)!r} has no masked-language-model head, so its sparse vectors would be random; "
             "give a SPLADE model: retriever.encoder.model=naver/splade-v3"
@@ -429,7 +429,7 @@ def test_a_weight_that_is_not_finite_is_an_error(random_mlm, tmp_path, broken):
     save_file(held, path, {"format": "pt"})
     encoder = SparseEncoder(str(tmp_path / "broken"), device="cpu", cache=False)
     with pytest.raises(RunError) as error:
-        encoder.encode(Strings(["some words"]), "document")
+        encoder.encode(StringColumn(["some words"]), "document")
     assert str(error.value) == f"the sparse encoder {str(tmp_path / 'broken')!r} gave a weight that is not finite"
 
 

@@ -51,7 +51,7 @@ def test_titles_of_a_real_collection_become_triplets_that_datasets_loads(
     assert rows.column_names == ["anchor", "positive", "negative_1", "negative_2"]
     cranfield = collection("cranfield")
     documents = dict(zip(cranfield.corpus.ids, cranfield.corpus.texts, strict=True))
-    titles = dict(zip(documents, cranfield.titles(), strict=True))
+    titles = dict(zip(documents, cranfield.load_titles(), strict=True))
     bodies = {key: text.removeprefix(titles[key]).strip() for key, text in documents.items()}
     for row in rows:
         own = {text for text in documents.values() if text.startswith(f"{row['anchor']} ") and row["positive"] in text}
@@ -121,8 +121,8 @@ def test_a_query_that_does_not_find_its_document_is_dropped_and_counted(made_her
 def test_titles_are_read_only_when_they_are_asked_for_and_change_no_fingerprint(made_here):
     dataset = beir.read(made_here, "made", "test")
     fingerprint = dataset.fingerprint
-    assert dataset.titles is not None
-    assert list(dataset.titles()) == ["Cats", "Dogs", "", "Bread"]
+    assert dataset.load_titles is not None
+    assert list(dataset.load_titles()) == ["Cats", "Dogs", "", "Bread"]
     assert dataset.fingerprint == fingerprint
     (made_here / "corpus.jsonl").unlink()
     assert beir.read(write_beir(Path("again")), "made", "test").fingerprint == fingerprint

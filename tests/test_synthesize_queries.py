@@ -11,7 +11,7 @@ from harness.train import journal, pseudo, questions
 from harness.train.candidates import Task
 from harness.train.synthesis import sampled
 from harness.train.words import words
-from harness.types import Corpus, Strings
+from harness.types import Corpus, StringColumn
 
 # ---- documents and pseudo-queries
 
@@ -27,7 +27,7 @@ def test_a_smaller_sample_is_a_part_of_a_larger_one():
 
 def task(texts: list[str], titles: list[str] | None = None, per_document: int = 3) -> Task:
     corpus = Corpus(map(str, range(len(texts))), texts)
-    read = None if titles is None else lambda: Strings(titles)
+    read = None if titles is None else lambda: StringColumn(titles)
     return Task("mine", corpus, read, list(range(len(texts))), per_document, Path("unused"), True)
 
 

@@ -1,4 +1,4 @@
-"""The nouns: Strings, Corpus, Queries, Qrels, Dataset, Run and TREC run files."""
+"""The nouns: StringColumn, Corpus, Queries, Qrels, Dataset, Run and TREC run files."""
 
 import gzip
 import re
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import DataError, RunError
-from harness.types import Corpus, Dataset, Fingerprint, Qrels, Queries, Run, Strings, trec
+from harness.types import Corpus, Dataset, Fingerprint, Qrels, Queries, Run, StringColumn, trec
 from harness.types.run import ids_at
 
 # ids whose order by bytes differs from most other orders: case, accents, scripts, an astral plane
@@ -25,11 +25,11 @@ def exactly(text: str) -> str:
     return f"^{re.escape(text)}$"
 
 
-# ---------------------------------------------------------------------------------------------------------- Strings
+# ----------------------------------------------------------------------------------------------------- StringColumn
 
 
 def test_strings_give_what_they_were_made_of() -> None:
-    strings = Strings(iter(IDS))
+    strings = StringColumn(iter(IDS))
     assert list(strings) == IDS
     assert len(strings) == len(IDS)
     assert [strings[i] for i in range(len(IDS))] == IDS
@@ -42,40 +42,40 @@ def test_strings_give_what_they_were_made_of() -> None:
 
 def test_a_string_outside_strings_is_an_index_error() -> None:
     with pytest.raises(IndexError):
-        Strings(["a"])[1]
+        StringColumn(["a"])[1]
 
 
 @given(st.lists(st.text(max_size=3), max_size=8), st.builds(slice, *[st.none() | st.integers(-9, 9).filter(bool)] * 3))
 @settings(deadline=None, max_examples=200)
 def test_strings_are_sliced_as_lists_are(values: list[str], part: slice) -> None:
-    sliced = Strings(values)[part]
-    assert isinstance(sliced, Strings)
+    sliced = StringColumn(values)[part]
+    assert isinstance(sliced, StringColumn)
     assert list(sliced) == values[part]
     assert len(sliced) == len(values[part])
 
 
 def test_strings_are_held_in_arrow_whatever_they_come_from() -> None:
     chunked = pa.chunked_array([pa.array(["x"]), pa.array(["y", "z"])])
-    for source in (["x", "y", "z"], pa.array(["x", "y", "z"], pa.string()), chunked, Strings(chunked)):
-        strings = Strings(source)
+    for source in (["x", "y", "z"], pa.array(["x", "y", "z"], pa.string()), chunked, StringColumn(chunked)):
+        strings = StringColumn(source)
         assert strings.arrow.type == pa.large_string()
         assert list(strings) == ["x", "y", "z"]
-        assert strings == Strings(["x", "y", "z"])
-    assert Strings(["x"]) != Strings(["y"])
-    assert Strings(["x"]) != ["x"]
+        assert strings == StringColumn(["x", "y", "z"])
+    assert StringColumn(["x"]) != StringColumn(["y"])
+    assert StringColumn(["x"]) != ["x"]
 
 
 def test_strings_come_in_batches_in_order_and_none_is_lost() -> None:
     values = [str(i) for i in range(25)]
-    batches = list(Strings(values).batches(10))
+    batches = list(StringColumn(values).batches(10))
     assert [len(batch) for batch in batches] == [10, 10, 5]
     assert [value for batch in batches for value in batch] == values
-    assert list(Strings([]).batches()) == []
+    assert list(StringColumn([]).batches()) == []
 
 
 def test_ids_are_taken_from_strings_and_from_lists_alike() -> None:
     picked = np.array([2, 0, 2], np.int32)
-    assert ids_at(IDS, picked) == ids_at(Strings(IDS), picked) == ["b", "a", "b"]
+    assert ids_at(IDS, picked) == ids_at(StringColumn(IDS), picked) == ["b", "a", "b"]
 
 
 # -------------------------------------------------------------------------------------------------- Corpus and Queries
@@ -257,7 +257,7 @@ def test_qrels_read_as_a_mapping() -> None:
 
 def test_a_query_is_answerable_when_a_document_of_it_has_a_positive_grade() -> None:
     qrels = Qrels({"z": {"a": 0, "b": 1}, "none": {}, "zero": {"a": 0}, "negative": {"a": -1, "b": 0}, "a": {"x": 3}})
-    assert qrels.answerable() == ["z", "a"]
+    assert qrels.queries_with_relevant() == ["z", "a"]
 
 
 def test_qrels_do_not_change_with_the_dict_they_came_from() -> None:
@@ -370,7 +370,7 @@ def test_a_run_has_the_order_of_a_plain_sort(
     columns: tuple[list[str], np.ndarray, np.ndarray], as_strings: bool
 ) -> None:
     ids, docs, scores = columns
-    run = Run([f"q{row}" for row in range(len(docs))], Strings(ids) if as_strings else ids, docs, scores)
+    run = Run([f"q{row}" for row in range(len(docs))], StringColumn(ids) if as_strings else ids, docs, scores)
     assert run.docs.shape == run.scores.shape == docs.shape
     assert (run.docs.dtype, run.scores.dtype) == (np.int32, np.float32)
     for row in range(len(docs)):
@@ -484,7 +484,7 @@ def test_a_run_of_ten_thousand_queries_and_a_thousand_places_is_put_in_order() -
     ids = [f"doc {number}" for number in rng.permutation(5000)]
     docs = (np.arange(1000, dtype=np.int32) * 3 + rng.integers(0, 5000, (10_000, 1), dtype=np.int32)) % 5000
     scores = rng.integers(-500, 500, docs.shape).astype(np.float32)
-    run = Run([str(row) for row in range(10_000)], Strings(ids), docs, scores)
+    run = Run([str(row) for row in range(10_000)], StringColumn(ids), docs, scores)
     assert (run.scores[:, 1:] <= run.scores[:, :-1]).all()
     for row in (0, 1, 4999, 9999):
         names, values = run.hits(row)

@@ -118,7 +118,7 @@ def _source(settings: SynthesizeConfig) -> tuple[Source, dict[str, Any]]:
         about: dict[str, Any] = {"file": str(path), "columns": columns}
     else:
         dataset: Dataset = build.construct(settings.dataset, "dataset")
-        source = Source(dataset.name, dataset.corpus, dataset.titles)
+        source = Source(dataset.name, dataset.corpus, dataset.load_titles)
         about = {"dataset": dataset.name, "split": dataset.split}
     if not len(source.corpus):
         raise ConfigError(f"{source.name} has no documents; name a file that has: corpus=FILE")

@@ -82,7 +82,7 @@ def read(
         group=group,
         parts=parts,
         instruction=instruction,
-        titles=texts.titles(folder / "corpus.jsonl", columns),
+        load_titles=texts.titles(folder / "corpus.jsonl", columns),
     )
 
 

@@ -61,5 +61,5 @@ def load(
         judgements.read(folder / named["qrels"], qrels_columns),
         drop_self_hits=drop_self_hits,
         instruction=instruction,
-        titles=texts.titles(folder / named["corpus"], columns),
+        load_titles=texts.titles(folder / named["corpus"], columns),
     )

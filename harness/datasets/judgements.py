@@ -1,6 +1,7 @@
 """Qrels from files: BEIR's tsv with or without its header, TREC's four columns, or named columns of any row file."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from harness.datasets.rows import UNREADABLE, rows, unreadable
 from harness.errors import DataError
 from harness.types import Qrels
+from harness.types.qrels import add_judgement, whole_grade
 from harness.types.trec import open_text
 
 BEIR_COLUMNS = {"query": "query-id", "document": "corpus-id", "grade": "score"}
@@ -29,23 +31,18 @@ class Judgements:
 
 
 def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:
-    """Judgements of a file; a headerless text file has (query, document, grade) or TREC's four columns.
+    """Read the judgements of a file; a headerless text file has (query, document, grade) or TREC's four columns.
 
-    Raises `DataError` naming file and line for a missing field, a grade that is no whole number and
-    a pair with two grades.
+    Raises `DataError` naming file and line for a missing field, a grade that is not a whole number of 32 bits and a
+    pair with two grades.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     grades: dict[str, dict[str, int]] = {}
     first_line: dict[str, int] = {}
     for number, query, document, grade in _readable(path, columns):
-        docs = grades.setdefault(query, {})
         first_line.setdefault(query, number)
-        if docs.setdefault(document, grade) != grade:
-            raise DataError(
-                f"{path}:{number}: query {query!r} and document {document!r} have grade {docs[document]} already, "
-                f"now {grade}: keep one line"
-            )
+        add_judgement(grades, query, document, grade, f"{path}:{number}")
     return Judgements(Qrels(grades), path, first_line)
 
 
@@ -105,10 +102,6 @@ def _is_number(text: str) -> bool:
 
 
 def _grade(value: Any, where: str) -> int:
-    try:
-        number = float(value)
-        if number != int(number):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{where}: grade {value!r} is no whole number; grades above 0 are relevant") from None
-    return int(number)
+    with suppress(TypeError, ValueError):
+        value = value if isinstance(value, int) else float(value)
+    return whole_grade(value, where)

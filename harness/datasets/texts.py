@@ -15,7 +15,8 @@ from harness.environment import cache_dir
 from harness.errors import DataError
 from harness.files import temporary
 from harness.instrument import stage
-from harness.types import Fingerprint, Strings, Texts
+from harness.types import Fingerprint, StringColumn, Texts
+from harness.types.texts import join_title
 
 _FORMAT = 1  # of the Arrow files; a new one makes them all anew
 _LARGE = 4 << 20
@@ -73,14 +74,14 @@ def _in_a_file(batches: Iterable[pa.RecordBatch]) -> pa.Table:
         return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
-def titles(path: Path, columns: Columns) -> Callable[[], Strings] | None:
+def titles(path: Path, columns: Columns) -> Callable[[], StringColumn] | None:
     """What reads the titles alone of a file that `read` has read, when they are asked for; None without a column."""
     column = columns.get("title")
     return None if column is None else partial(_titles, path, column)
 
 
-def _titles(path: Path, column: str) -> Strings:
-    return Strings(row.get(column) or "" for _, row in rows(path))
+def _titles(path: Path, column: str) -> StringColumn:
+    return StringColumn(row.get(column) or "" for _, row in rows(path))
 
 
 def _mapped(kind: type[Some], path: Path, columns: Columns) -> Some:
@@ -122,7 +123,7 @@ def _pairs(path: Path, columns: Columns, noun: str) -> Iterator[tuple[int, str, 
         title = row.get(title_column) if title_column else None
         if title is not None and not isinstance(title, str):
             raise DataError(f"{path}:{number}: {noun} {key!r} has a title that is no text: {title!r}")
-        joined = f"{title or ''} {text}".strip()
+        joined = join_title(title, text)
         try:
             f"{key}{joined}".encode()
         except UnicodeEncodeError as error:

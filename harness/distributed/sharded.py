@@ -20,6 +20,7 @@ from harness.distributed.worker import Answer
 from harness.embedding_cache import cache
 from harness.errors import ConfigError, HarnessError
 from harness.instrument import fact, stage
+from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
 from harness.types.component import Component
 
@@ -36,6 +37,9 @@ class ShardError(HarnessError):
 
 class Sharded(Component):
     """`shards` None: as many as actors of `cpus` CPUs and `gpus` GPUs fit on the cluster at `address`."""
+
+    _corpus = SetByIndex[Corpus]()
+    _edges = SetByIndex[Sequence[int]]()
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from harness.errors import ConfigError
-from harness.types import Strings
+from harness.types import StringColumn
 from harness.types.texts import Texts
 
 Sent = tuple[pa.Buffer, pa.Buffer]
@@ -26,7 +26,7 @@ def packed(texts: Texts) -> Sent:
     return _stream(texts.ids), _stream(texts.texts)
 
 
-def _stream(column: Strings) -> pa.Buffer:
+def _stream(column: StringColumn) -> pa.Buffer:
     table = pa.table({"column": column.arrow})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:

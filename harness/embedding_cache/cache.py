@@ -22,7 +22,7 @@ from harness import instrument, user_code, versions
 from harness.embedding_cache import shards
 from harness.embedding_cache.shards import Arrays
 from harness.environment import threads
-from harness.types import Phase, Strings
+from harness.types import Phase, StringColumn
 
 SHARD = 4096
 _LEAST = 128  # fewer texts, a warm-up's or a batch of queries, are not worth a file
@@ -57,7 +57,7 @@ class _Begun:
 
 
 def encoded(
-    texts: Strings,
+    texts: StringColumn,
     identity: Mapping[str, Any],
     begin: Callable[[list[str]], Finish],
     keep: bool,

@@ -16,7 +16,7 @@ from harness.encoders.runtime import mfu
 from harness.encoders.runtime.batching import batches, token_counts, tokenizing
 from harness.encoders.runtime.prefetch import Ahead
 from harness.errors import ConfigError, RunError, WeightsError
-from harness.types import Strings
+from harness.types import StringColumn
 
 _HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
 
@@ -34,7 +34,7 @@ class CrossEncoder(Model):
         if not isinstance(device := settings.get("device", "auto"), str) or device == "all":
             raise ConfigError(f"encoder.device={device!r}: a cross-encoder runs on one device; choose auto or cuda:1")
 
-    def score(self, queries: Strings, documents: Strings, docs: NDArray[np.int32]) -> NDArray[np.float32]:
+    def score(self, queries: StringColumn, documents: StringColumn, docs: NDArray[np.int32]) -> NDArray[np.float32]:
         """Scores [queries, candidates] of the candidates `docs` of each query; -inf where there is none (-1)."""
         model = self._loaded()
         rows, columns = np.nonzero(docs >= 0)

@@ -12,7 +12,7 @@ from harness.encoders.runtime import storage
 from harness.encoders.runtime.batching import Rows
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError
-from harness.types import Strings
+from harness.types import StringColumn
 
 _POOLINGS = {"mean": "mean", "cls": "cls", "last_token": "lasttoken", "weighted_mean": "weightedmean", "max": "max"}
 
@@ -42,7 +42,7 @@ class DenseEncoder(TransformerEncoder):
             raise ConfigError(f"encoder.dimensions={dimensions} must be at least 1")
         self._pooling, self._dimensions, self._normalize = pooling, dimensions, normalize
 
-    def encode(self, texts: Strings, side: Side) -> torch.Tensor:
+    def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
         """Vectors [texts, dimensions] as float32, on the device; a large corpus' in host memory where they fill it."""
         model = self._loaded()
         vectors: torch.Tensor | None = None

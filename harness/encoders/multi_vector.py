@@ -22,7 +22,7 @@ from harness.encoders.runtime.storage import spans
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.maxsim import Tokens
-from harness.types import Strings
+from harness.types import StringColumn
 
 _STORED = {"float16": np.float16, "float32": np.float32}
 _PYLATE = {"query_prefix", "document_prefix", "query_length", "document_length", "skiplist_words"}
@@ -54,7 +54,7 @@ class MultiVectorEncoder(TransformerEncoder):
             raise ConfigError(f"encoder.stored={stored!r}; choices: {', '.join(_STORED)}")
         self._projection, self._stored = projection, stored
 
-    def encode(self, texts: Strings, side: Side) -> Tokens:
+    def encode(self, texts: StringColumn, side: Side) -> Tokens:
         """Unit vectors of every token that is scored, packed, on the device."""
         model = self._loaded()
         counts, parts = np.zeros(len(texts), np.int64), []

@@ -20,7 +20,7 @@ from harness.encoders.runtime.storage import spans
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
-from harness.types import Strings
+from harness.types import StringColumn
 from harness.types.component import Component
 
 _BUDGET = {"cpu": 2048, "mps": 8192, "cuda": 16384}  # the logits of a batch are tokens x vocabulary
@@ -48,7 +48,7 @@ class SparseEncoder(TransformerEncoder):
             if n is not None and n < 1:
                 raise ConfigError(f"encoder.{side}_terms={n} must be at least 1, or null for all")
 
-    def encode(self, texts: Strings, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> Sparse:
         """One row of terms and weights for each text."""
         counts, parts = np.zeros(len(texts), np.int32), []
         for rows, arrays in self._shards(texts, side):
@@ -154,7 +154,7 @@ class TokenWeights(Component):
         """Return what tells this model's files from others: a hash of their content, or a revision."""
         return weights.identity(self._name, self._package)
 
-    def encode(self, texts: Strings, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> Sparse:
         """One row of the text's different tokens for each text."""
         self._load()
         with instrument.stage("encode", total=len(texts)) as step:

@@ -17,7 +17,7 @@ from harness.encoders.runtime.batching import Batch, Rows
 from harness.encoders.runtime.prefetch import Ahead
 from harness.encoders.runtime.slab import Slab
 from harness.encoders.runtime.workers import Workers
-from harness.types import Strings
+from harness.types import StringColumn
 
 Side = Literal["query", "document"]
 
@@ -63,7 +63,7 @@ class TransformerEncoder(Model):
         """What else than the weights, lengths and prompts the vectors depend on."""
         return {}
 
-    def _shards(self, texts: Strings, side: Side) -> Iterator[tuple[Rows, Arrays]]:
+    def _shards(self, texts: StringColumn, side: Side) -> Iterator[tuple[Rows, Arrays]]:
         """The numbers of some texts and their arrays, shard by shard, the longest texts first."""
         model = self._loaded()
         instrument.count("texts", len(texts))

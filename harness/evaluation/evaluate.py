@@ -92,7 +92,7 @@ class Evaluation:
                 return Evaluated(record, reused=True)
             if pending:
                 pending.update(self._record(started))
-            if not dataset.own_scores:  # their names are known once they are measured
+            if not dataset.extra_metrics:  # their names are known once they are measured
                 self._warn_without_main_score(dataset, settings.metrics)
             self.notify(f"{len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
             measured = measure(
@@ -103,14 +103,14 @@ class Evaluation:
                 plan=settings.timing,
                 seed=settings.seed,
             )
-            if dataset.own_scores:
+            if dataset.extra_metrics:
                 self._warn_without_main_score(dataset, measured.means)
             return self._stored(started, dataset, measured)
         raise AssertionError  # the block returns or raises
 
     def _warn_without_main_score(self, dataset: Dataset, metrics: Collection[str]) -> None:
         """Say so where the metric that others publish for the dataset is not measured."""
-        main = dataset.about.get("main_score")
+        main = dataset.metadata.get("main_score")
         if main is None or main in metrics:
             return
         depth = main.rpartition("@")[2]
@@ -222,6 +222,6 @@ def completed(info: DatasetInfo, dataset: Dataset) -> DatasetInfo:
             "parts": dataset.parts,
             "documents": len(dataset.corpus),
             "queries": len(dataset.queries),
-            "about": dict(dataset.about),
+            "about": dict(dataset.metadata),
         }
     )

@@ -131,7 +131,7 @@ def measure(
     run = ranking.top(k)
     query_ids, scores = score(run, dataset.qrels, parsed)
     metadata = {**warmup.facts, **indexing.facts, **facts, **api_cost}
-    extra_metrics = dict(dataset.own_scores(ranking)) if dataset.own_scores else {}
+    extra_metrics = dict(dataset.extra_metrics(ranking)) if dataset.extra_metrics else {}
     return Measurement(run, query_ids, scores, timing if timed else None, metadata, extra_metrics)
 
 
@@ -154,7 +154,7 @@ class QueryRunner:
 
     def __init__(self, retriever: Retriever, dataset: Dataset, depth: int) -> None:
         self._retriever, self._dataset, self._depth = retriever, dataset, depth
-        self._candidates = dataset.to_rank
+        self._candidates = dataset.candidate_matrix
         if self._candidates is not None:
             check_scores(retriever)
 

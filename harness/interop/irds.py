@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from harness.datasets import texts
-from harness.datasets.assemble import assemble, with_candidates
+from harness.datasets.assemble import assemble
 from harness.datasets.judgements import Judgements
 from harness.errors import ConfigError, DataError
 from harness.instrument import stage
@@ -51,8 +51,8 @@ def load(
         instruction=instruction,
     )
     if candidates:
-        dataset = with_candidates(dataset, _had(id, lambda: _candidates(found.scoreddocs_iter())))
-    return replace(dataset, about=_about(id, found))
+        dataset = dataset.with_candidates(_had(id, lambda: _candidates(found.scoreddocs_iter())))
+    return replace(dataset, metadata=_about(id, found))
 
 
 def _library() -> Any:

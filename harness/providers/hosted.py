@@ -22,7 +22,7 @@ from harness.errors import ApiError, ConfigError
 from harness.providers.requests import Failure, Outcome, concurrently, cut, estimated, masked, repeated, spans
 from harness.providers.server import Server
 from harness.providers.vectors import Answer, checked
-from harness.types import Strings
+from harness.types import StringColumn
 
 _SHARD = 512  # texts whose vectors are kept together: what was paid for and is lost when a run is killed
 _LEAST = 16  # fewer texts are not worth a request of their own
@@ -81,7 +81,7 @@ class HostedEncoder(Server):
     def _read(self, answer: Any) -> tuple[list[Any], Any]:
         """The vectors of an answer in the order of the texts, and how many tokens it says they were, if it does."""
 
-    def encode(self, texts: Strings, side: Side) -> torch.Tensor:
+    def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
         """Vectors [texts, dimensions] as float32, on the CPU."""
         if not self._model:
             raise ConfigError(f"encoder.model is not set; retriever.encoder.model=NAME, one of {self._url}/models")

@@ -6,7 +6,7 @@ query has it; idf(t) = log(1 + (N - df + .5) / (df + .5)) (Lucene's BM25Similari
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import stage
+from harness.retrievers.state import SetByIndex
 from harness.search.postings import Postings, Sparse
 from harness.search.topk import no_hits
 from harness.text.tokenizer import Tokenizer
-from harness.types import Corpus, Explanation, Queries, Run
+from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.component import Component
 
 
@@ -50,6 +51,8 @@ class BM25(Component):
 
     comparable = True
     """Scores compare across parts of a collection, once each part is given the statistics of the whole."""
+    _doc_ids = SetByIndex[StringColumn]()
+    _postings = SetByIndex[Postings]()
 
     def __init__(self, tokenizer: Tokenizer, k1: float = 1.2, b: float = 0.75) -> None:
         _check(k1, b)
@@ -111,10 +114,11 @@ class BM25(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """Documents that share a term with the query, best first."""
+        k = min(k, len(self._doc_ids))
         with stage("encode"):
             encoded = self._ordered(self._tokenizer.transform(queries.texts))
         with stage("search"):
-            docs, scores = self._postings.search(encoded, min(k, len(self._doc_ids)), self._ranks, threads())
+            docs, scores = self._postings.search(encoded, k, self._ranks, threads())
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -162,6 +166,9 @@ class BM25(Component):
 class RankBM25(Component):
     """BM25Okapi of the rank-bm25 package: every document is scored for every query."""
 
+    _doc_ids = SetByIndex[StringColumn]()
+    _model = SetByIndex[Any]()
+
     def __init__(self, tokenizer: Tokenizer, k1: float = 1.5, b: float = 0.75, epsilon: float = 0.25) -> None:
         _check(k1, b)
         self._tokenizer, self._settings = tokenizer, {"k1": k1, "b": b, "epsilon": epsilon}
@@ -180,10 +187,10 @@ class RankBM25(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k documents of highest score that share a term with the query."""
+        docs, scores = no_hits(len(queries), min(k, len(self._doc_ids)))
         with stage("encode"):
             split = self._tokenizer.split(queries.texts)
         with stage("search"):
-            docs, scores = no_hits(len(queries), min(k, len(self._doc_ids)))
             for row, terms in enumerate(split):
                 if not self._model or not terms:
                     continue

@@ -11,10 +11,11 @@ from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import afterwards, fact, stage
+from harness.retrievers.state import SetByIndex
 from harness.search import maxsim
 from harness.search.centroids import Centroids
 from harness.search.topk import Hits, recall
-from harness.types import Corpus, Explanation, Queries, Run
+from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.component import Component
 
 _CHECKED = 50
@@ -22,6 +23,9 @@ _CHECKED = 50
 
 class ColBERT(Component):
     """`candidates` null scores every document; a number, k at least, so many of each query's likeliest."""
+
+    _doc_ids = SetByIndex[StringColumn]()
+    _tokens = SetByIndex[maxsim.Tokens]()
 
     def __init__(self, encoder: MultiVectorEncoder, candidates: int | None = None, seed: int = 0) -> None:
         if candidates is not None and candidates < 1:
@@ -44,8 +48,8 @@ class ColBERT(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k documents of highest MaxSim with each query."""
-        vectors = self._encoder.encode(queries.texts, "query")
         k = min(k, len(self._doc_ids))
+        vectors = self._encoder.encode(queries.texts, "query")
         with stage("search"):
             docs, scores = self._two_stages(self._centroids, vectors, k) if self._centroids else self._exact(vectors, k)
             run = Run(queries.ids, self._doc_ids, docs, scores, self._ranks).top(k)

@@ -10,9 +10,10 @@ from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import afterwards, stage
+from harness.retrievers.state import SetByIndex
 from harness.search import dense
 from harness.search.topk import Hits, recall
-from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.component import Component
 from harness.types.explanation import Cell
 
@@ -20,7 +21,7 @@ from harness.types.explanation import Cell
 class Encoder(Protocol):
     """What turns texts into one vector each."""
 
-    def encode(self, texts: Strings, side: Side) -> torch.Tensor:
+    def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
         """Vectors [texts, dimensions] as float32."""
         ...
 
@@ -49,6 +50,8 @@ class Dense(Component):
     the float32 vectors are kept for that and do not count as index; with 0 they are let go.
     """
 
+    _doc_ids = SetByIndex[StringColumn]()
+
     def __init__(self, encoder: Encoder, index: Index | None = None, checked: int = 50) -> None:
         if checked < 0:
             raise ConfigError(f"retriever.checked={checked} must be 0 or more")
@@ -72,8 +75,8 @@ class Dense(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k documents of highest inner product with each query."""
-        vectors = self._encoder.encode(queries.texts, "query")
         k = min(k, len(self._doc_ids))
+        vectors = self._encoder.encode(queries.texts, "query")
         with stage("search"):
             found = self._exact if self._index is None else self._index.search
             run = Run(queries.ids, self._doc_ids, *found(vectors, k, self._ranks, threads()), self._ranks)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from harness.errors import RunError
 from harness.instrument import stage
+from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Run
 from harness.types.component import Component
 
@@ -24,9 +25,10 @@ class Function(Component):
             order. Hits are ``{document: score}``, pairs ``(document, score)``, or document ids, best first.
     """
 
+    _corpus = SetByIndex[Corpus]()
+
     def __init__(self, search: Search) -> None:
         self._search = search
-        self._corpus: Corpus | None = None
 
     def index(self, corpus: Corpus) -> None:
         """Keep the corpus's ids; the function has its own index."""
@@ -38,40 +40,37 @@ class Function(Component):
         Raises:
             RunError: The function returned something else, or a document that the corpus does not have.
         """
-        if self._corpus is None:
-            raise RunError("search before index: call index(corpus) first")
+        corpus = self._corpus
         with stage("search"):
             answer = self._search(queries, k)
-        return answer.top(k) if isinstance(answer, Run) else self._run(queries, answer, k)
+        return answer.top(k) if isinstance(answer, Run) else _run(corpus, queries, answer, k)
 
     def nbytes(self) -> int:
         """Return 0: the index is not here."""
         return 0
 
-    def _run(self, queries: Queries, answer: Any, k: int) -> Run:
-        assert self._corpus is not None  # noqa: S101  # checked by search
-        if isinstance(answer, Mapping):
-            rows = [_pairs(answer.get(query, ()), query) for query in queries.ids]
-        elif isinstance(answer, Sequence) and not isinstance(answer, str) and len(answer) == len(queries):
-            rows = [_pairs(hits, query) for query, hits in zip(queries.ids, answer, strict=True)]
-        else:
-            raise RunError(
-                f"the function returned {_described(answer)} for {len(queries)} queries; return a Run, "
-                "{query: {document: score}}, or a list with the hits of each query"
-            )
-        docs = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
-        scores = np.zeros(docs.shape, np.float64)
-        known = self._corpus.ids.arrow.combine_chunks()
-        for row, (pairs, query) in enumerate(zip(rows, queries.ids, strict=True)):
-            numbers = pc.index_in(pa.array([doc for doc, _ in pairs], pa.large_string()), value_set=known)
-            if numbers.null_count:
-                unknown = pairs[pc.index(numbers.is_null(), True).as_py()][0]
-                raise RunError(
-                    f"query {query!r}: document {unknown!r} is not in the corpus of {len(known):,} documents"
-                )
-            docs[row, : len(pairs)] = numbers.to_numpy()
-            scores[row, : len(pairs)] = [score for _, score in pairs]
-        return Run(queries.ids, self._corpus.ids, docs, scores).top(k)
+
+def _run(corpus: Corpus, queries: Queries, answer: Any, k: int) -> Run:
+    if isinstance(answer, Mapping):
+        rows = [_pairs(answer.get(query, ()), query) for query in queries.ids]
+    elif isinstance(answer, Sequence) and not isinstance(answer, str) and len(answer) == len(queries):
+        rows = [_pairs(hits, query) for query, hits in zip(queries.ids, answer, strict=True)]
+    else:
+        raise RunError(
+            f"the function returned {_described(answer)} for {len(queries)} queries; return a Run, "
+            "{query: {document: score}}, or a list with the hits of each query"
+        )
+    docs = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
+    scores = np.zeros(docs.shape, np.float64)
+    known = corpus.ids.arrow.combine_chunks()
+    for row, (pairs, query) in enumerate(zip(rows, queries.ids, strict=True)):
+        numbers = pc.index_in(pa.array([doc for doc, _ in pairs], pa.large_string()), value_set=known)
+        if numbers.null_count:
+            unknown = pairs[pc.index(numbers.is_null(), True).as_py()][0]
+            raise RunError(f"query {query!r}: document {unknown!r} is not in the corpus of {len(known):,} documents")
+        docs[row, : len(pairs)] = numbers.to_numpy()
+        scores[row, : len(pairs)] = [score for _, score in pairs]
+    return Run(queries.ids, corpus.ids, docs, scores).top(k)
 
 
 def _pairs(hits: Any, query: str) -> list[tuple[str, float]]:

@@ -10,7 +10,8 @@ from harness.errors import ConfigError
 from harness.instrument import part, stage
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import aligned, scored, untimed, within
-from harness.types import Corpus, Explanation, Queries, Retriever, Run
+from harness.retrievers.state import SetByIndex
+from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
 from harness.types.component import Component
 from harness.types.explanation import Cell
 
@@ -21,6 +22,8 @@ Fusion = Callable[[Sequence[Run]], Run]
 
 class Hybrid(Component):
     """Named retrievers, each asked for its `depth` best; the k best of the fused list are kept."""
+
+    _doc_ids = SetByIndex[StringColumn]()
 
     def __init__(self, retrievers: Mapping[str, Retriever], fusion: Fusion, depth: int = 100) -> None:
         if not retrievers:
@@ -52,10 +55,10 @@ class Hybrid(Component):
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
-        runs = []
+        runs, doc_ids = [], self._doc_ids
         for name, retriever in self._retrievers.items():
             with part(name):
-                runs.append(within(retriever.search(queries, depth), self._doc_ids))
+                runs.append(within(retriever.search(queries, depth), doc_ids))
         with stage("fuse"):
             return self._fusion(runs).top(k)
 

@@ -11,7 +11,8 @@ from harness.errors import ConfigError
 from harness.instrument import fact, part
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import untimed, within
-from harness.types import Corpus, Explanation, Queries, Retriever, Run
+from harness.retrievers.state import SetByIndex
+from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
 from harness.types.component import Component
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ class Scorer(Protocol):
 class CrossEncoderScorer(Component):
     """A cross-encoder over the documents' texts."""
 
+    _texts = SetByIndex[StringColumn]()
+
     def __init__(self, encoder: CrossEncoder) -> None:
         self._encoder = encoder
 
@@ -55,6 +58,8 @@ class CrossEncoderScorer(Component):
 
 class Rerank(Component):
     """The first stage's `depth` best, in the scorer's order; nothing beyond them is returned."""
+
+    _doc_ids = SetByIndex[StringColumn]()
 
     def __init__(self, first_stage: Retriever, scorer: Scorer, depth: int = 100) -> None:
         if depth < 1:
@@ -80,9 +85,9 @@ class Rerank(Component):
         if k > self._depth + 1 and not self._warned:  # one more is searched where a query's own document is dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
+        depth, doc_ids = k if k == self._depth + 1 else self._depth, self._doc_ids
         with part("first_stage"):
-            depth = k if k == self._depth + 1 else self._depth
-            found = within(self._first_stage.search(queries, depth), self._doc_ids)
+            found = within(self._first_stage.search(queries, depth), doc_ids)
         with part("scorer"):
             scores = self._scorer.score(queries, found.docs)
         fact("depth", self._depth)

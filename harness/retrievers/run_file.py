@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError, RunError
 from harness.retrievers.scored import aligned
-from harness.types import Corpus, Queries, Run, Strings, trec
+from harness.retrievers.state import SetByIndex
+from harness.types import Corpus, Queries, Run, StringColumn, trec
 from harness.types.component import Component
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,11 @@ class FixedRun(Component):
     untimed = True
     """Its rankings were made elsewhere: seconds that are spent here are not their cost."""
 
+    _run = SetByIndex[Run]()
+
     def __init__(self, run: Run) -> None:
         self._given = run
         self._name = "the run"
-        self._run: Run | None = None
 
     def _read(self) -> Run:
         return self._given
@@ -65,29 +67,23 @@ class FixedRun(Component):
         places = numbers.to_numpy(zero_copy_only=False).copy()
         places[np.isnan(places)] = np.arange(len(corpus), len(corpus) + len(unknown))
         docs = np.where(run.docs >= 0, places.astype(np.int32)[run.docs], -1)
-        doc_ids = Strings(pa.chunked_array([*corpus.ids.arrow.iterchunks(), unknown]))
+        doc_ids = StringColumn(pa.chunked_array([*corpus.ids.arrow.iterchunks(), unknown]))
         self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:
         """Return the run's k best of each query; none for a query that it does not have."""
-        run = self._indexed()
+        run = self._run
         rows = self._rows(run, queries)
         docs = np.where(rows[:, None] >= 0, run.docs[rows], -1)
         return Run(queries.ids, run.doc_ids, docs, run.scores[rows]).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
         """Return the run's scores [queries, candidates] of the documents ``docs``; -inf for those it does not rank."""
-        return aligned(self.search(queries, self._indexed().depth), docs)
+        return aligned(self.search(queries, self._run.depth), docs)
 
     def nbytes(self) -> int:
         """Return the bytes of the run in memory."""
-        run = self._indexed()
-        return int(run.docs.nbytes + run.scores.nbytes)
-
-    def _indexed(self) -> Run:
-        if self._run is None:
-            raise RunError("search before index: call index(corpus) first")
-        return self._run
+        return int(self._run.docs.nbytes + self._run.scores.nbytes)
 
     def _rows(self, run: Run, queries: Queries) -> NDArray[np.intp]:
         """Return the run's row of each query, -1 where it has none. Raises `RunError` where it has none at all."""

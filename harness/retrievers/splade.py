@@ -9,15 +9,16 @@ from harness.encoders.sparse import SparseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.instrument import fact, stage
+from harness.retrievers.state import SetByIndex
 from harness.search.postings import Postings, Sparse
-from harness.types import Corpus, Explanation, Queries, Run, Strings
+from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.component import Component
 
 
 class Encodes(Protocol):
     """What turns queries into sparse vectors: the documents' own encoder, or another over the same vocabulary."""
 
-    def encode(self, texts: Strings, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> Sparse:
         """One row of terms and weights for each text."""
         ...
 
@@ -31,6 +32,8 @@ class Splade(Component):
 
     comparable = True
     """Scores compare across parts of a collection."""
+    _doc_ids = SetByIndex[StringColumn]()
+    _postings = SetByIndex[Postings]()
 
     def __init__(self, encoder: SparseEncoder, query_encoder: Encodes | None = None) -> None:
         self._encoder = encoder
@@ -46,9 +49,10 @@ class Splade(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """Documents that share a term of the vocabulary with the query, best first."""
+        k = min(k, len(self._doc_ids))
         vectors = self._query_encoder.encode(queries.texts, "query")
         with stage("search"):
-            docs, scores = self._postings.search(vectors, min(k, len(self._doc_ids)), self._ranks, threads())
+            docs, scores = self._postings.search(vectors, k, self._ranks, threads())
             fact("terms_per_query", len(vectors.terms) / max(1, len(queries)))
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 

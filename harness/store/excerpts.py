@@ -24,7 +24,7 @@ def asked(dataset: Dataset) -> pa.Table:
     `overlap` is the share of the query's distinct words (two characters or more, lower case) that a relevant document
     has, the mean over its relevant documents that the corpus holds; null for a query without words or such documents.
     """
-    ids = dataset.qrels.answerable()
+    ids = dataset.qrels.queries_with_relevant()
     texts = _texts(dataset, ids)
     relevant = {query: [doc for doc, grade in dataset.qrels[query].items() if grade > 0] for query in ids}
     held = _words_of(dataset, sorted({doc for docs in relevant.values() for doc in docs}))
@@ -47,7 +47,7 @@ def asked(dataset: Dataset) -> pa.Table:
 def ranked(run: Run, dataset: Dataset) -> pa.Table:
     """A row for each answerable query: query_id, docs (the first ten), grades (null: not judged), first (its text)."""
     top, rows = run.top(DEPTH), {query: row for row, query in enumerate(run.query_ids)}
-    ids = dataset.qrels.answerable()
+    ids = dataset.qrels.queries_with_relevant()
     docs = [top.hits(rows[query])[0] if query in rows else [] for query in ids]
     grades = [[dataset.qrels[query].get(doc) for doc in found] for query, found in zip(ids, docs, strict=True)]
     firsts = _held(dataset, sorted({found[0] for found in docs if found}))

@@ -18,7 +18,7 @@ from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import count
 from harness.search.postings import Sparse
-from harness.types import Strings
+from harness.types import StringColumn
 from harness.types.component import Component
 
 # The list of Apache Lucene's EnglishAnalyzer: 33 words. The stop-words package, which has the other languages, drops
@@ -71,12 +71,12 @@ class Tokenizer(Component):
         """Terms by number."""
         return list(self._terms)
 
-    def fit(self, texts: Strings) -> Sparse:
+    def fit(self, texts: StringColumn) -> Sparse:
         """Count the terms of every text and forget what was learned before; weights are counts."""
         self._terms, self._numbers = {}, {}
         return self._count(texts, learn=True)
 
-    def transform(self, texts: Strings) -> Sparse:
+    def transform(self, texts: StringColumn) -> Sparse:
         """Count the terms that `fit` has seen."""
         if len(texts) <= _FEW and self._plain:
             few: list[str] = texts.arrow.to_pylist()
@@ -84,7 +84,7 @@ class Tokenizer(Component):
                 return self._count_few(few, self._plain)
         return self._count(texts, learn=False)
 
-    def split(self, texts: Strings) -> list[list[str]]:
+    def split(self, texts: StringColumn) -> list[list[str]]:
         """The terms of each text in order, for engines that count themselves. Learns new terms."""
         vocabulary: list[str] = []
         split = []
@@ -106,7 +106,7 @@ class Tokenizer(Component):
         count("texts", len(texts))
         return Sparse(np.array(starts, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
 
-    def _count(self, texts: Strings, learn: bool) -> Sparse:
+    def _count(self, texts: StringColumn, learn: bool) -> Sparse:
         per_row, terms, weights = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         for lengths, numbers in self._numbered(texts, learn):
             rows = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
@@ -119,7 +119,7 @@ class Tokenizer(Component):
         count("texts", len(texts))
         return Sparse(np.cumsum(np.concatenate(per_row)), np.concatenate(terms), np.concatenate(weights))
 
-    def _numbered(self, texts: Strings, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def _numbered(self, texts: StringColumn, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""
         for lengths, encoded in self._split(texts):
             found = encoded.dictionary.to_pylist()
@@ -127,7 +127,7 @@ class Tokenizer(Component):
             indices = encoded.indices.to_numpy(zero_copy_only=False)
             yield lengths, numbers[indices] if len(found) else indices.astype(np.int64)
 
-    def _split(self, texts: Strings) -> Iterator[tuple[NDArray[np.int64], pa.DictionaryArray]]:
+    def _split(self, texts: StringColumn) -> Iterator[tuple[NDArray[np.int64], pa.DictionaryArray]]:
         """`_words` of block after block, which other threads make while those before them are numbered."""
         n = threads()
         size = _BLOCK if n == 1 else min(max(_LEAST, len(texts) // (2 * n)), _BLOCK)

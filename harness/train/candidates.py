@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.types import Corpus, Strings
+from harness.types import Corpus, StringColumn
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Task:
 
     name: str
     corpus: Corpus
-    titles: Callable[[], Strings] | None
+    titles: Callable[[], StringColumn] | None
     sample: list[int]
     per_document: int
     answers: Path

@@ -21,7 +21,7 @@ from harness.train.candidates import Candidate, Generated, Generator, Task
 from harness.train.negatives import Negatives, extended
 from harness.train.triplets import Triplets
 from harness.train.words import normalised
-from harness.types import Corpus, Queries, Retriever, Strings
+from harness.types import Corpus, Queries, Retriever, StringColumn
 
 Some = TypeVar("Some")
 
@@ -59,7 +59,7 @@ class Source:
 
     name: str
     corpus: Corpus
-    titles: Callable[[], Strings] | None = None
+    titles: Callable[[], StringColumn] | None = None
 
 
 def answers_of(output: Path) -> Path:

@@ -7,7 +7,8 @@ from harness.types.published import PublishedFigures
 from harness.types.qrels import Qrels
 from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
 from harness.types.run import Run
-from harness.types.texts import Corpus, Fingerprint, Queries, Strings, Texts
+from harness.types.strings import StringColumn
+from harness.types.texts import Corpus, Fingerprint, Queries, Texts
 
 __all__ = [
     "Corpus",
@@ -25,7 +26,7 @@ __all__ = [
     "Retriever",
     "RetrieverInfo",
     "Run",
-    "Strings",
+    "StringColumn",
     "Texts",
     "Timing",
 ]

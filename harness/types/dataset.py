@@ -1,33 +1,51 @@
-"""Dataset and Retriever: the two things that meet in one measured cell."""
+"""Dataset and Retriever: the two sides of one evaluation."""
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.errors import DataError
 from harness.types.qrels import Qrels
 from harness.types.run import Run
-from harness.types.texts import Corpus, Queries, Strings
+from harness.types.strings import StringColumn
+from harness.types.texts import Corpus, Queries
+from harness.types.validation import check_candidates, check_judged_documents, check_judged_queries, check_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A test collection: documents, queries and which answers which.
+    """A test collection: a corpus, queries and the judgements of one split.
 
-    `drop_self_hits`: the queries' own documents are in the corpus and do not count (ArguAna, Quora).
-    `group`: the dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
-    `instruction`: the task in words, for prompts that a config makes of it; retrievers see it no other way.
-    `titles`: reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
-    `candidates`: by query, the documents that are to be ranked for it, in place of the whole corpus (reranking).
-    `about`: what the source says of the collection, for its record: citation, licence, languages, main score.
-    `own_scores`: measures that the collection defines itself, as means over a run's queries, by name.
+    Attributes:
+        name: Name in tables and records.
+        split: Name of the split that the queries and judgements are of.
+        corpus: The documents.
+        queries: The queries that are searched and scored.
+        qrels: Judgements, also of queries that are not in `queries`.
+        drop_self_hits: The queries' own documents are in the corpus and do not count (ArguAna, Quora).
+        group: The dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
+        parts: Number of parts of `group`.
+        instruction: The task in words, for prompts that a config makes of it; retrievers see it no other way.
+        load_titles: Reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
+        candidates: For each query the documents to rank in place of the whole corpus (reranking).
+        metadata: The source's own description, for the record: citation, licence, languages, main score.
+        extra_metrics: Computes the measures that the source defines itself, as means over a run's queries, by name.
+
+    Example:
+        >>> dataset = Dataset.from_dicts({"d1": "Cats purr."}, {"q1": "what purrs"}, {"q1": {"d1": 1}})
+        >>> dataset.corpus["d1"], dataset.qrels["q1"]["d1"]
+        ('Cats purr.', 1)
     """
 
     name: str
@@ -39,10 +57,83 @@ class Dataset:
     group: str | None = None
     parts: int = 1
     instruction: str | None = None
-    titles: Callable[[], Strings] | None = field(default=None, compare=False)
+    load_titles: Callable[[], StringColumn] | None = field(default=None, compare=False)
     candidates: Mapping[str, Sequence[str]] | None = None
-    about: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    own_scores: Callable[[Run], Mapping[str, float]] | None = field(default=None, compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    extra_metrics: Callable[[Run], Mapping[str, float]] | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_dicts(
+        cls,
+        corpus: Corpus | Mapping[str, str | Mapping[str, Any]],
+        queries: Queries | Mapping[str, str],
+        qrels: Qrels | Mapping[str, Mapping[str, int]],
+        *,
+        name: str = "dataset",
+        split: str = "test",
+        drop_self_hits: bool = False,
+        instruction: str | None = None,
+        candidates: Mapping[str, Sequence[str]] | None = None,
+    ) -> "Dataset":
+        """Build a dataset from dicts, such as those of BEIR's `GenericDataLoader`, or from containers, and check it.
+
+        Args:
+            corpus: `{document id: text}` or `{document id: {"title": ..., "text": ...}}`.
+            queries: `{query id: text}`. Queries without a relevant document are left out.
+            qrels: `{query id: {document id: grade}}`.
+            name: As the attribute of that name; so are the other arguments.
+
+        Raises:
+            DataError: A value has a wrong type, or the parts do not fit together; see `validated`.
+        """
+        return cls(
+            name,
+            split,
+            corpus if isinstance(corpus, Corpus) else Corpus.from_dict(corpus),
+            queries if isinstance(queries, Queries) else Queries.from_dict(queries),
+            qrels if isinstance(qrels, Qrels) else Qrels(qrels),
+            drop_self_hits,
+            instruction=instruction,
+            candidates=candidates,
+        ).validated()
+
+    @classmethod
+    def from_pandas(
+        cls, corpus: "pd.DataFrame", queries: "pd.DataFrame", qrels: "pd.DataFrame", **settings: Any
+    ) -> "Dataset":
+        """Build a dataset from DataFrames, as `Corpus`, `Queries` and `Qrels` read them; `settings` as `from_dicts`."""
+        parts = Corpus.from_pandas(corpus), Queries.from_pandas(queries), Qrels.from_pandas(qrels)
+        return cls.from_dicts(*parts, **settings)
+
+    def validated(self, source: str = "qrels", locate: Callable[[str], str] | None = None) -> "Dataset":
+        """Check that the parts fit together; return the dataset of the queries that have a relevant document.
+
+        Relevant documents that are not in the corpus are a warning; they count as relevant, as in trec_eval.
+
+        Args:
+            source: The origin of the judgements, for messages.
+            locate: Returns the place where a query is judged first, for messages; `source` where None.
+
+        Raises:
+            DataError: The corpus is empty, an id has white space, no query has a relevant document, a judged query,
+                all judged documents or a candidate are not there, or a candidate is there twice.
+        """
+        check_texts(self.name, self.corpus, self.queries)
+        judged = self.qrels.queries_with_relevant()
+        if not judged:
+            raise DataError(f"{source}: no query has a relevant document (a grade above 0)")
+        check_judged_queries(self.queries, judged, locate or (lambda _: source))
+        check_judged_documents(self.corpus, self.qrels, source)
+        is_judged = pc.is_in(self.queries.ids.arrow, value_set=pa.array(judged, pa.large_string()))
+        queries = Queries(self.queries.ids.arrow.filter(is_judged), self.queries.texts.arrow.filter(is_judged))
+        if self.candidates is not None:
+            check_candidates(self.name, self.corpus, queries, self.candidates)
+        return replace(self, queries=queries)
+
+    def with_candidates(self, candidates: Mapping[str, Sequence[str]]) -> "Dataset":
+        """Return the dataset with documents to rank for each query. Raises `DataError` as `validated`."""
+        check_candidates(self.name, self.corpus, self.queries, candidates)
+        return replace(self, candidates=candidates)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -54,30 +145,30 @@ class Dataset:
         return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
     @cached_property
-    def to_rank(self) -> NDArray[np.int32] | None:
-        """Numbers of each query's candidates [queries, most], -1 where it has fewer; None: the whole corpus."""
+    def candidate_matrix(self) -> NDArray[np.int32] | None:
+        """Candidate document indices, shape [queries, max_candidates], padded with -1; None for the whole corpus."""
         if self.candidates is None:
             return None
-        own = [list(self.candidates.get(query, ())) for query in self.queries.ids]
-        lengths = np.array([len(docs) for docs in own], np.int64)
-        ids = pa.array([doc for docs in own for doc in docs], pa.large_string())
-        numbers = pc.index_in(ids, value_set=self.corpus.ids.arrow.combine_chunks()).to_numpy(zero_copy_only=False)
-        found = np.full((len(own), int(lengths.max(initial=0))), -1, np.int32)
-        found[np.arange(found.shape[1]) < lengths[:, None]] = numbers
-        return found
+        candidates = [list(self.candidates.get(query, ())) for query in self.queries.ids]
+        lengths = np.array([len(docs) for docs in candidates], np.int64)
+        ids = pa.array([doc for docs in candidates for doc in docs], pa.large_string())
+        indices = pc.index_in(ids, value_set=self.corpus.ids.arrow.combine_chunks()).to_numpy(zero_copy_only=False)
+        matrix = np.full((len(candidates), int(lengths.max(initial=0))), -1, np.int32)
+        matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = indices
+        return matrix
 
 
 class Retriever(Protocol):
-    """Anything that ranks documents for queries. It knows of no dataset, split or judgement."""
+    """Protocol for retrievers. A retriever never sees dataset names, splits or relevance judgements."""
 
     def index(self, corpus: Corpus) -> None:
-        """Make the corpus searchable, forgetting what was indexed before."""
+        """Make the corpus searchable, in place of any that was indexed before."""
         ...
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The k best documents of each query, fewer where fewer match."""
+        """Return the k best documents of each query, fewer where fewer match."""
         ...
 
     def nbytes(self) -> int:
-        """Bytes of the index as it is held to be searched."""
+        """Return the size of the index in bytes, as it is held to be searched."""
         ...

@@ -1,27 +1,48 @@
-"""Run: what a retriever returns and all that a metric reads. Its constructor holds the one order of documents."""
+"""Run: the ranked documents of many queries. Its constructor holds the one order of hits."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from harness.errors import RunError
-from harness.types.texts import Strings
+from harness.errors import DataError, RunError
+from harness.types.frames import DOC_ID, QUERY_ID, SCORE, read_complete
+from harness.types.indexed import IndexedMapping, copy_nested
+from harness.types.strings import StringColumn, check_strings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-class Run:
-    """Ranked documents of many queries as columns.
+class Run(IndexedMapping[dict[str, float]]):
+    """A mapping from query ids to `{document id: score}`, best document first; held as columns.
 
-    `docs` [queries, k] int32 points into `doc_ids` (-1: no hit), `scores` [queries, k] float32. Rows are put in order:
-    score descending as float32, then document id descending by bytes, as trec_eval sorts; empty places come last.
-    `ranks` [documents], the `Corpus.ranks` of the ids where they are known, spares a look at ids that are in order.
-    Raises `RunError` for a NaN or infinite score, a document twice, a query twice, or arrays that do not fit.
+    Each row is put in order: score descending as float32, then document id descending by bytes, as trec_eval sorts;
+    empty places come last.
+
+    Args:
+        query_ids: Ids of the queries, unique.
+        doc_ids: Ids of the documents that `docs` points into.
+        docs: Indices into `doc_ids`, shape [queries, k], -1 where there is no hit.
+        scores: Scores, shape [queries, k]; kept as float32.
+        ranks: `Corpus.ranks` of `doc_ids`, shape [documents]; where it is given, ids that are in order are not read.
+
+    Raises:
+        RunError: A score is NaN or infinite, a query or a document of a query is there twice, or shapes do not fit.
+        DataError: An id is not a string.
+
+    Example:
+        >>> run = Run.from_dict({"q1": {"d1": 0.5, "d2": 2.0}})
+        >>> run["q1"], run.top(1)[0]
+        ({'d2': 2.0, 'd1': 0.5}, {'d2': 2.0})
     """
 
-    __slots__ = ("doc_ids", "docs", "query_ids", "scores")
+    noun = "query"
 
     def __init__(
         self,
@@ -32,18 +53,65 @@ class Run:
         ranks: NDArray[np.int32] | None = None,
     ) -> None:
         self.query_ids: Sequence[str] = list(query_ids)
+        check_strings(self.query_ids, "query id")
         self.doc_ids = doc_ids
         self._check_shapes(docs, scores)
-        found: NDArray[np.int32] = np.ascontiguousarray(docs, dtype=np.int32)
-        with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
-            valued: NDArray[np.float32] = np.add(scores, 0.0, dtype=np.float32, casting="same_kind")  # -0.0 becomes 0.0
-        hit = found >= 0
-        self._check_scores(valued, hit)
-        if not hit.all():
-            valued = np.where(hit, valued, np.float32(-np.inf))
-        self._check_documents(found)
-        found, self.scores = _by_score(found, valued)
-        self.docs = _ties_by_id(found, self.scores, doc_ids, ranks)
+        indices: NDArray[np.int32] = np.ascontiguousarray(docs, dtype=np.int32)
+        self._check_doc_ids(indices)
+        with np.errstate(over="ignore"):  # a score that is too large becomes infinite and is refused
+            values: NDArray[np.float32] = np.add(scores, 0.0, dtype=np.float32, casting="same_kind")  # -0.0 becomes 0.0
+        is_hit = indices >= 0
+        self._check_scores(values, is_hit)
+        if not is_hit.all():
+            values = np.where(is_hit, values, np.float32(-np.inf))
+        self._check_documents(indices)
+        indices, self.scores = _by_score(indices, values)
+        self.docs = _ties_by_id(indices, self.scores, doc_ids, ranks)
+
+    @classmethod
+    def from_dict(cls, scores: Mapping[str, Mapping[str, float]]) -> "Run":
+        """Build from `{query id: {document id: score}}`; a query may have no hits.
+
+        Raises:
+            DataError: An id is not a string or a score not a number; the message names the first one.
+            RunError: A score is NaN or infinite.
+        """
+        hits = copy_nested(scores, "score")
+        lengths = np.array([len(docs) for docs in hits.values()], np.int64)
+        values = _to_numbers([score for docs in hits.values() for score in docs.values()])
+        return _from_grouped(list(hits), lengths, [doc for docs in hits.values() for doc in docs], values)
+
+    @classmethod
+    def from_columns(cls, query_ids: Iterable[str], doc_ids: Iterable[str], scores: Sequence[float]) -> "Run":
+        """Build from three columns with a value for each hit, in any order. Raises as `from_dict`."""
+        queries, rows = _encode(query_ids, "query id")
+        documents, values = StringColumn(doc_ids, "document id"), _to_numbers(scores)
+        if not len(rows) == len(documents) == len(values):
+            raise DataError(f"{len(rows)} query ids, {len(documents)} document ids and {len(values)} scores: one each")
+        order = np.argsort(rows, kind="stable")
+        lengths = np.bincount(rows, minlength=len(queries))
+        return _from_grouped(queries, lengths, documents.arrow.take(pa.array(order)), values[order])
+
+    @classmethod
+    def from_pandas(cls, frame: "pd.DataFrame") -> "Run":
+        """Build from a DataFrame with a row for each hit, in any order; a rank column does not count.
+
+        The query is read from the first of `query_id`, `qid`, `query-id` and `query`, the document from `doc_id`,
+        `docno`, `corpus-id` and `document`, the score from `score`. Raises as `from_dict`, and `DataError` for a
+        missing column or value.
+        """
+        return cls.from_columns(*(read_complete(frame, names) for names in (QUERY_ID, DOC_ID, SCORE)))
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with the columns `query_id`, `doc_id`, `rank` (from 1) and `score`, a row for each hit."""
+        rows, places = np.nonzero(self.docs >= 0)
+        columns = {
+            "query_id": pa.array(self.query_ids, pa.large_string()).take(pa.array(rows)),
+            "doc_id": pa.array(ids_at(self.doc_ids, self.docs[rows, places]), pa.large_string()),
+            "rank": places + 1,
+            "score": self.scores[rows, places],
+        }
+        return pa.table(columns).to_pandas()
 
     def _check_shapes(self, docs: NDArray[np.integer[Any]], scores: NDArray[np.floating[Any]]) -> None:
         if docs.ndim != 2 or docs.shape != scores.shape or len(docs) != len(self.query_ids):
@@ -75,20 +143,44 @@ class Run:
             doc = self.doc_ids[int(ordered[row, column])]
             raise RunError(f"query {self.query_ids[row]!r}: document {doc!r} is ranked more than once")
 
+    def _check_doc_ids(self, docs: NDArray[np.int32]) -> None:
+        """Refuse ids that are not strings; only those of ranked documents are looked at."""
+        if not isinstance(self.doc_ids, StringColumn):
+            is_ranked = np.zeros(len(self.doc_ids) + 1, bool)  # the last slot is for -1
+            is_ranked[docs] = True
+            check_strings(ids_at(self.doc_ids, np.flatnonzero(is_ranked[:-1])), "document id")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.query_ids)
+
     def __len__(self) -> int:
         return len(self.query_ids)
 
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {query: position for position, query in enumerate(self.query_ids)}
+
+    def _by_id(self, key: str) -> dict[str, float]:
+        return self._at(self._positions[key])
+
+    def _at(self, position: int) -> dict[str, float]:
+        doc_ids, scores = self.hits(position)
+        return dict(zip(doc_ids, scores.tolist(), strict=True))
+
+    def _part(self, part: slice) -> "Run":
+        return _view(self.query_ids[part], self.doc_ids, self.docs[part], self.scores[part])
+
     @property
     def depth(self) -> int:
-        """How many places a row has; fewer may be filled."""
+        """Number of places in a row; fewer may be filled."""
         return int(self.docs.shape[1])
 
     def top(self, k: int) -> "Run":
-        """The first k places of every query."""
+        """Return the first k places of every query."""
         return self if k >= self.depth else _view(self.query_ids, self.doc_ids, self.docs[:, :k], self.scores[:, :k])
 
     def hits(self, query: int) -> tuple[list[str], NDArray[np.float32]]:
-        """Document ids and scores [n] of the query at this position, best first."""
+        """Return document ids and scores [n] of the query at a position, best first."""
         docs = self.docs[query]
         docs = docs[docs >= 0]
         return ids_at(self.doc_ids, docs), self.scores[query, : len(docs)]
@@ -98,8 +190,36 @@ class Run:
 
 
 def ids_at(doc_ids: Sequence[str], docs: NDArray[np.integer[Any]]) -> list[str]:
-    """The ids of document numbers `docs` [n]."""
-    return doc_ids.take(docs) if isinstance(doc_ids, Strings) else [doc_ids[doc] for doc in docs.tolist()]
+    """Return the ids of the documents at indices `docs` [n]."""
+    return doc_ids.take(docs) if isinstance(doc_ids, StringColumn) else [doc_ids[doc] for doc in docs.tolist()]
+
+
+def _encode(ids: Iterable[str], name: str) -> tuple[StringColumn, NDArray[np.int32]]:
+    """Return the unique ids in the order of their first place, and the index of each id among them [n]."""
+    column = StringColumn(ids, name).arrow
+    if column.null_count:
+        raise DataError(f"{name} number {pc.index(column.is_null(), True).as_py() + 1} is missing")
+    encoded = column.combine_chunks().dictionary_encode()
+    return StringColumn(encoded.dictionary), encoded.indices.to_numpy()
+
+
+def _to_numbers(scores: Sequence[float]) -> NDArray[np.float64]:
+    if not all(issubclass(kind, Real) for kind in set(map(type, scores))):
+        score = next(score for score in scores if not isinstance(score, Real))
+        raise DataError(f"score {score!r} is of type {type(score).__name__} and must be a number: pass float(score)")
+    return np.array(scores, np.float64)
+
+
+def _from_grouped(
+    query_ids: Sequence[str], lengths: NDArray[np.int64], doc_ids: Iterable[str], scores: NDArray[np.float64]
+) -> Run:
+    """Build a run from hits that are grouped by query, `lengths` [queries] of them for each."""
+    unique, indices = _encode(doc_ids, "document id")
+    docs = np.full((len(lengths), lengths.max(initial=0)), -1, np.int32)
+    values = np.zeros(docs.shape)
+    is_hit = np.arange(docs.shape[1]) < lengths[:, None]
+    docs[is_hit], values[is_hit] = indices, scores
+    return Run(query_ids, unique, docs, values)
 
 
 def _view(

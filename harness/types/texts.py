@@ -1,10 +1,11 @@
 """Corpus and Queries: ids beside texts, held in Arrow so that a million documents are not a million Python objects."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import DataError
+from harness.types.frames import find_column, read_column
+from harness.types.indexed import IndexedMapping
+from harness.types.strings import StringColumn, check_strings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DIGEST_BYTES = 16
 
@@ -32,83 +39,31 @@ class Fingerprint:
         return f"{self._total % (1 << 8 * _DIGEST_BYTES):0{2 * _DIGEST_BYTES}x}"
 
 
-class Strings(Sequence[str]):
-    """A read-only sequence of strings over Arrow memory; Python strings come to be only for what is asked."""
-
-    def __init__(self, values: "Iterable[str] | pa.Array | pa.ChunkedArray | Strings") -> None:
-        if isinstance(values, Strings):
-            self.arrow: pa.ChunkedArray = values.arrow
-            return
-        if not isinstance(values, pa.Array | pa.ChunkedArray):
-            values = pa.array(list(values), type=pa.large_string())
-        chunked = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-        self.arrow = chunked.cast(pa.large_string())
-
-    def __len__(self) -> int:
-        return len(self.arrow)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Strings": ...
-    def __getitem__(self, index: int | slice) -> "str | Strings":
-        if isinstance(index, slice):
-            start, stop, step = index.indices(len(self))
-            if step != 1:
-                return Strings(self.arrow.take(pa.array(range(start, stop, step), type=pa.int64())))
-            return Strings(self.arrow.slice(start, max(0, stop - start)))
-        return str(self.arrow[int(index)].as_py())
-
-    def __iter__(self) -> Iterator[str]:
-        for batch in self.batches():
-            yield from batch
-
-    def batches(self, size: int = 8192) -> Iterator[list[str]]:
-        """Yield lists of at most `size` Python strings, in order."""
-        for start in range(0, len(self), size):
-            yield self.arrow.slice(start, size).to_pylist()
-
-    def take(self, indices: NDArray[np.integer]) -> list[str]:
-        """The strings at `indices` ([n] integers), as a list of n."""
-        ends = self._ends
-        order = np.argsort(indices, kind="stable")  # chunk by chunk: taking from all would join them first
-        sorted_, found = np.asarray(indices)[order], np.empty(len(order), object)
-        if len(sorted_) and not 0 <= sorted_[0] <= sorted_[-1] < len(self):
-            raise IndexError(f"an index lies outside 0..{len(self) - 1}")
-        edges = np.searchsorted(sorted_, np.concatenate([[0], ends]))
-        for chunk in np.flatnonzero(np.diff(edges)).tolist():
-            span = slice(edges[chunk], edges[chunk + 1])
-            own = sorted_[span] - (ends[chunk - 1] if chunk else 0)
-            found[order[span]] = self.arrow.chunk(chunk).take(pa.array(own, type=pa.int64())).to_pylist()
-        taken: list[str] = found.tolist()
-        return taken
-
-    @cached_property
-    def _ends(self) -> NDArray[np.int64]:
-        """Where each chunk ends."""
-        return np.cumsum([len(chunk) for chunk in self.arrow.iterchunks()], dtype=np.int64)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Strings) and bool(self.arrow.equals(other.arrow))
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return f"Strings({len(self)})"
+def join_title(title: str | None, text: str) -> str:
+    """Return title and text joined by one space, without white space at either end, as BEIR's models read them."""
+    return f"{title or ''} {text}".strip()
 
 
-class Texts:
-    """Ids and texts of equal length; ids are unique and not empty.
+class Texts(IndexedMapping[str]):
+    """A mapping from unique ids to texts, in a fixed order. Base of `Corpus` and `Queries`.
 
-    Raises `DataError` for a missing, empty or repeated id and for a missing text.
+    Args:
+        ids: Ids, unique and not empty.
+        texts: One text for each id; a text may be empty.
+        fingerprint: Hash of the content, for rows that were checked when they were written; they are not checked again.
+
+    Raises:
+        DataError: An id is missing, empty, repeated or not a string, or a text is missing or not a string.
     """
 
     noun = "text"
+    _id_names: tuple[str, ...] = ("id",)
+    _text_names: tuple[str, ...] = ("text",)
 
     def __init__(self, ids: Iterable[str], texts: Iterable[str], *, fingerprint: str | None = None) -> None:
-        self.ids = Strings(ids)
-        self.texts = Strings(texts)
-        if fingerprint is not None:  # read back from a file that was checked when it was written
+        self.ids = StringColumn(ids, f"{self.noun} id")
+        self.texts = StringColumn(texts, f"{self.noun} text")
+        if fingerprint is not None:
             self.fingerprint = fingerprint
             return
         if len(self.ids) != len(self.texts):
@@ -123,14 +78,88 @@ class Texts:
             raise DataError(f"{self.noun} number {pc.index(self.ids.arrow, '').as_py() + 1} has an empty id")
         if pc.count_distinct(self.ids.arrow).as_py() != len(self.ids):
             counts = pc.value_counts(self.ids.arrow)
-            twice = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
-            raise DataError(f"{self.noun} id {twice[0].as_py()!r} is there more than once: ids must be unique")
+            repeated = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
+            raise DataError(f"{self.noun} id {repeated[0].as_py()!r} is there more than once: ids must be unique")
+
+    @classmethod
+    def from_dict(cls, rows: Mapping[str, str | Mapping[str, Any]]) -> Self:
+        """Build from `{id: text}` or, as BEIR has documents, `{id: {"title": ..., "text": ...}}`.
+
+        Title and text are joined by one space and stripped; a text that is not in a dict stays as it is.
+
+        Raises:
+            DataError: As the constructor, and for a dict without a text.
+        """
+        if not isinstance(rows, Mapping):
+            raise DataError(f"{cls.__name__}.from_dict takes a dict from ids to texts, not {type(rows).__name__}")
+        return cls(rows, [cls._read_text(key, row) if isinstance(row, Mapping) else row for key, row in rows.items()])
+
+    @classmethod
+    def _read_text(cls, key: str, row: Mapping[str, Any]) -> str:
+        title, text = row.get("title"), row.get("text")
+        if text is None:
+            raise DataError(f"{cls.noun} {key!r} has no 'text'; its keys are {', '.join(map(str, row)) or 'none'}")
+        check_strings([text, title or ""], f"{cls.noun} {key!r}: title or text")
+        return join_title(title, text)
+
+    @classmethod
+    def from_pandas(cls, frame: "pd.DataFrame") -> Self:
+        """Build from a DataFrame with an id column, a text column and, where there is one, a title column.
+
+        Ids are read from the first of `doc_id`, `docno`, `corpus-id`, `_id` and `id` for documents, of `query_id`,
+        `qid`, `query-id`, `_id` and `id` for queries; texts from `text`, those of queries also from `query`.
+
+        Raises:
+            DataError: As the constructor, and for a column that is not there.
+        """
+        ids, texts = read_column(frame, cls._id_names), read_column(frame, cls._text_names)
+        if find_column(frame, ["title"]):
+            titles = read_column(frame, ["title"])
+            check_strings([value for value in (*titles, *texts) if value is not None], f"{cls.noun} title or text")
+            texts = [
+                None if text is None else join_title(title, text) for title, text in zip(titles, texts, strict=True)
+            ]
+        return cls(ids, texts)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with the columns `doc_id` or `query_id`, and `text`."""
+        return pa.table({self._id_names[0]: self.ids.arrow, "text": self.texts.arrow}).to_pandas()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, part: slice) -> Self:
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids)
+
+    def position(self, key: str) -> int:
+        """Return the position of an id, from 0. Raises `KeyError`.
+
+        A binary search over the ids in sorted order, which the first call prepares: 4 bytes for each id and no
+        Python objects.
+        """
+        place = bisect_left(self._sorted, _bytes(key), key=lambda row: _bytes(self.ids[row]))
+        if place == len(self) or self.ids[self._sorted[place]] != key:
+            raise KeyError(key)
+        return int(self._sorted[place])
+
+    @cached_property
+    def _sorted(self) -> NDArray[np.int32]:
+        """Positions in ascending order of ids, shape [n]."""
+        positions = np.empty(len(self), np.int32)
+        positions[len(self) - 1 - self.ranks] = np.arange(len(self), dtype=np.int32)
+        return positions
+
+    def _by_id(self, key: str) -> str:
+        return self.texts[self.position(key)]
+
+    def _at(self, position: int) -> str:
+        return self.texts[position]
+
+    def _part(self, part: slice) -> Self:
         return type(self)(self.ids[part], self.texts[part])
+
+    def _iter_values(self) -> Iterator[str]:
+        return iter(self.texts)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -142,7 +171,7 @@ class Texts:
 
     @cached_property
     def ranks(self) -> NDArray[np.int32]:
-        """[n] place of each row when ids are sorted by bytes, highest first: trec_eval's order among equal scores."""
+        """Rank of each row by id, highest bytes first, shape [n]: trec_eval's order among equal scores."""
         ranks = np.empty(len(self), np.int32)
         ranks[pc.sort_indices(self.ids.arrow).to_numpy()[::-1]] = np.arange(len(self), dtype=np.int32)
         return ranks
@@ -158,12 +187,31 @@ class Texts:
 
 
 class Corpus(Texts):
-    """The documents of a collection; a text is its title and body joined by one space."""
+    """The documents of a dataset, by id; a text is the title and the body joined by one space.
+
+    Example:
+        >>> corpus = Corpus.from_dict({"d1": "Cats purr.", "d2": {"title": "Dogs", "text": "bark."}})
+        >>> corpus["d2"], corpus[0], list(corpus)
+        ('Dogs bark.', 'Cats purr.', ['d1', 'd2'])
+    """
 
     noun = "document"
+    _id_names = ("doc_id", "docno", "corpus-id", "_id", "id")
 
 
 class Queries(Texts):
-    """The queries of a collection."""
+    """The queries of a dataset, by id.
+
+    Example:
+        >>> queries = Queries.from_dict({"q1": "which animals purr", "q2": "barking"})
+        >>> queries["q1"], len(queries[:1])
+        ('which animals purr', 1)
+    """
 
     noun = "query"
+    _id_names = ("query_id", "qid", "query-id", "_id", "id")
+    _text_names = ("text", "query")
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")

@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from harness.errors import DataError, RunError
 from harness.types.run import Run, ids_at
 
@@ -15,13 +13,16 @@ _SPACE = re.compile(r"\s")
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
     """Open a text file for reading, unpacking it when its name ends in .gz; `newline` as for `open`."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    # a byte order mark, which spreadsheets write, is no text
-    return opened(path, "rt", encoding="utf-8-sig", newline=newline)
+    open_file = gzip.open if path.suffix == ".gz" else open
+    # utf-8-sig: spreadsheets write a byte order mark
+    return open_file(path, "rt", encoding="utf-8-sig", newline=newline)
 
 
 def dump(run: Run, tag: str) -> str:
-    """The run in six columns, strictly in rank order, with the fewest digits that give the float32 score back."""
+    """Format the run in six columns, in rank order, with the fewest digits that give the float32 score back.
+
+    Raises `RunError` for an id with white space.
+    """
     tag = _SPACE.sub("_", tag) or "run"
     lines = []
     for row, query in enumerate(run.query_ids):
@@ -45,30 +46,28 @@ def write(run: Run, path: Path, tag: str) -> None:
 def read(path: Path) -> Run:
     """Read a run file as trec_eval does: the score gives the order, the rank column does not count.
 
-    Raises `DataError` naming file and line, `RunError` for a score or document that no metric may score.
+    Raises:
+        DataError: A line is not a run line, named with its file and number, or there is none.
+        RunError: A score or a document that no metric may score.
     """
-    doc_numbers: dict[str, int] = {}
-    found: dict[str, list[tuple[int, float]]] = {}
+    queries: list[str] = []
+    docs: list[str] = []
+    scores: list[float] = []
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
-            fields = line.split(maxsplit=5)  # what follows the tag does not count
+            fields = line.split(maxsplit=5)  # words after the tag do not count
             if not fields:
                 continue
             try:
                 query, _, doc, _, score, _ = fields
-                hit = (doc_numbers.setdefault(doc, len(doc_numbers)), float(score))
+                scores.append(float(score))
             except ValueError:
                 raise DataError(
                     f"{path}:{number}: not a run line: {line.strip()[:80]!r}; six columns are needed: "
                     "query Q0 document rank score tag"
                 ) from None
-            found.setdefault(query, []).append(hit)
-    if not found:
+            queries.append(query)
+            docs.append(doc)
+    if not queries:
         raise DataError(f"{path}: no run lines in it")
-    docs = np.full((len(found), max(map(len, found.values()))), -1, np.int32)
-    scores = np.zeros(docs.shape, np.float32)
-    for row, hits in enumerate(found.values()):
-        docs[row, : len(hits)] = [doc for doc, _ in hits]
-        with np.errstate(over="ignore"):  # becomes infinite, which Run refuses by the query's name
-            scores[row, : len(hits)] = [score for _, score in hits]
-    return Run(list(found), list(doc_numbers), docs, scores)
+    return Run.from_columns(queries, docs, scores)

@@ -5,7 +5,7 @@ import pytest
 import pytrec_eval
 
 from harness.metrics import parse, score
-from harness.types import Qrels, Run, Strings
+from harness.types import Qrels, Run, StringColumn
 
 NAMES = ("ndcg@10", "map@1000", "recall@100")
 
@@ -16,7 +16,7 @@ def made(measuring):
     n_queries, depth = (2000, 1000) if measuring else (20, 100)
     rng = np.random.default_rng(0)
     n_docs = 100_000 if measuring else 5_000
-    ids = Strings([f"doc{i}" for i in range(n_docs)])
+    ids = StringColumn([f"doc{i}" for i in range(n_docs)])
     docs = np.stack([rng.choice(n_docs, depth, replace=False) for _ in range(n_queries)])
     scores = rng.permuted(np.tile(np.arange(depth, dtype=np.float32), (n_queries, 1)), axis=1)
     queries = [f"q{i}" for i in range(n_queries)]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.errors import RunError
-from harness.types import Strings
+from harness.types import StringColumn
 
 R = TypeVar("R")
 Rows = NDArray[np.int64]
@@ -38,7 +38,7 @@ class Batch:
     """Tokens that are computed only to fill rows up."""
 
 
-def by_length(texts: Strings) -> Rows:
+def by_length(texts: StringColumn) -> Rows:
     """The numbers of the texts, longest first by bytes, equal ones in their own order."""
     nbytes = pc.binary_length(texts.arrow).to_numpy().astype(np.int64)
     return np.argsort(-nbytes, kind="stable").astype(np.int64)

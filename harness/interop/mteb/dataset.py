@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.datasets import beir
-from harness.datasets.assemble import assemble, with_candidates
+from harness.datasets.assemble import assemble
 from harness.datasets.judgements import Judgements
 from harness.datasets.texts import gathered
 from harness.environment import cache_dir
@@ -174,15 +174,15 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any], folder: Path | N
     )
     if candidates is not None:
         listed = {spell(q): list(dict.fromkeys(map(spell, docs))) for q, docs in candidates.items()}
-        found = with_candidates(found, listed)
+        found = found.with_candidates(listed)
     silent = len(judged) - len(found.queries)
     return replace(
         found,
-        about={
+        metadata={
             **({"ids": "quoted as in a web address"} if spell is texts.quoted else {}),
             **({"queries_without_relevant": silent} if silent else {}),  # which mteb counts as 0
         },
-        own_scores=_own_scores(own, place, judged, folder),
+        extra_metrics=_extra_metrics(own, place, judged, folder),
     )
 
 
@@ -193,7 +193,7 @@ def _judged(data: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
 
 
 def _in_beirs_layout(own: Any, place: Place, folder: Path) -> Dataset:
-    if own.metadata.type != "Retrieval" or _has_own_scores(own):
+    if own.metadata.type != "Retrieval" or _has_extra_metrics(own):
         raise ConfigError(
             f"{folder} is in BEIR's layout, which has no candidates, instructions or measures of a task's own, and "
             f"mteb's {place.task} is of type {own.metadata.type}; name a copy of its repository, with its README.md"
@@ -207,7 +207,7 @@ def _named(
     place: Place,
     group: str | None,
     parts: int,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     instruction: str | None,
 ) -> Dataset:
     judged = Qrels({query: found.qrels[query] for query in found.queries.ids})  # mteb's loader gives them in no order
@@ -216,7 +216,7 @@ def _named(
         qrels=judged,
         group=group,
         parts=parts,
-        about={key: value for key, value in (dict(found.about) | dict(about)).items() if value is not None},
+        metadata={key: value for key, value in (dict(found.metadata) | dict(metadata)).items() if value is not None},
         instruction=instruction or names.instruction(own.metadata),
     )
 
@@ -253,16 +253,16 @@ def _where(found: Dataset) -> dict[str, Any]:
     return {"path": "a local folder", "revision": f"local-{found.fingerprint[:12]}"}
 
 
-def _own_scores(
+def _extra_metrics(
     own: Any, place: Place, judged: Mapping[str, Mapping[str, int]], folder: Path | None
 ) -> Callable[[Run], Mapping[str, float]] | None:
     """The task's own measures (p-MRR, robustness@10, ...), as mteb computes them; None where it has none."""
-    if not _has_own_scores(own):
+    if not _has_extra_metrics(own):
         return None
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
     def scores(run: Run) -> dict[str, float]:
-        results = texts.results(run)
+        results = run.to_dict()
         asked = {query: docs for query, docs in judged.items() if query in results}
         try:
             with registry.quiet(), _without_bars(), _cached_apart(folder):
@@ -276,7 +276,7 @@ def _own_scores(
     return scores
 
 
-def _has_own_scores(own: Any) -> bool:
+def _has_extra_metrics(own: Any) -> bool:
     from mteb.abstasks import AbsTaskRetrieval
 
     return type(own).task_specific_scores is not AbsTaskRetrieval.task_specific_scores

@@ -17,8 +17,9 @@ from harness.errors import ConfigError, RunError
 from harness.instrument import fact, stage
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
+from harness.retrievers.state import SetByIndex
 from harness.search.topk import Best
-from harness.types import Corpus, Queries, Run
+from harness.types import Corpus, Queries, Run, StringColumn
 from harness.types.component import Component
 from harness.types.texts import Texts
 
@@ -32,6 +33,10 @@ class Retriever(Component):
     mteb's models read their prompts and languages from a task: `task`, with `subset`, `split` and `language` as for
     `load`, names one; without it they are asked as for any retrieval task in English.
     """
+
+    _doc_ids = SetByIndex[StringColumn]()
+    _texts = SetByIndex[Corpus]()
+    _parts = SetByIndex[list[Any]]()
 
     family: ClassVar[str] = "mteb"
 
@@ -72,7 +77,7 @@ class Retriever(Component):
         """Encode the corpus, or let the model index it."""
         self._say()
         self._doc_ids, self._ranks, self._texts = corpus.ids, corpus.ranks, corpus
-        self._parts: list[Any] = []
+        self._parts = []
         self._bytes = 0
         if self._searches:
             with stage("encode"), quiet():

@@ -14,6 +14,7 @@ from harness.evaluation.identity import retriever_identity
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
+from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Retriever, Run
 
 
@@ -23,6 +24,8 @@ class SearchModel:
     mteb files its results by `name` (org/name) and `revision`. Where no revision is given it is a hash of the
     retriever's classes, settings and weights, so that another setting never finds this one's results.
     """
+
+    _corpus = SetByIndex[Corpus]()
 
     def __init__(self, retriever: Retriever, name: str | None = None, revision: str | None = None) -> None:
         self.retriever = retriever
@@ -57,7 +60,7 @@ class SearchModel:
         """
         asked = gathered(Queries, texts.queries(queries))
         run = self.retriever.search(asked, top_k) if top_ranked is None else self._ranked(asked, top_ranked).top(top_k)
-        return texts.results(run)
+        return run.to_dict()
 
     def _ranked(self, asked: Queries, top_ranked: Mapping[str, Sequence[str]]) -> Run:
         own = [list(dict.fromkeys(top_ranked.get(query, ()))) for query in asked.ids]

@@ -1,0 +1,20 @@
+"""State of a retriever that `index` sets."""
+
+from typing import Any, Generic, TypeVar
+
+from harness.errors import RunError
+
+T = TypeVar("T")
+
+
+class SetByIndex(Generic[T]):
+    """An attribute that `index` assigns, and that raises `RunError` where it is read before.
+
+    Declared in the class, `_doc_ids = SetByIndex[StringColumn]()`. The value that is assigned lies in the instance and
+    hides the descriptor, so that reading it costs no more than any attribute.
+    """
+
+    def __get__(self, retriever: Any, owner: type | None = None) -> T:
+        if retriever is None:  # read from the class, as inspection does
+            return self  # type: ignore[return-value]
+        raise RunError(f"{type(retriever).__name__} was not indexed before search: call index(corpus) first")
