@@ -28,7 +28,7 @@ from harness.cli.settings import checked
 from harness.cli.tuned import configs, place_of
 from harness.clock import listening
 from harness.errors import ConfigError
-from harness.files import alone
+from harness.files import exclusive
 from harness.metrics import parse
 from harness.report import training as report
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
@@ -132,7 +132,7 @@ def _begun(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] 
 
 def _alone(output: Path) -> AbstractContextManager[None]:
     """One training at a time in a folder, the processes of one aside."""
-    return alone(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
+    return exclusive(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
 
 
 def _claimed(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
