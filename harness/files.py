@@ -1,12 +1,11 @@
-"""Files that are whole or not there, whenever the process is killed; and work that one process does at a time."""
+"""Atomic file writes, temporary files and folders, and locks between processes."""
 
-import errno
-import fcntl
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -17,74 +16,69 @@ from harness.errors import StoreError
 
 log = logging.getLogger(__name__)
 
-Pieces = Sequence[bytes | memoryview]
-
-# what file systems without unnamed files, or without /proc, answer
-_NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.EXDEV, errno.EPERM}
-_TEMPORARIES = ".*.tmp"
+TEMPORARIES = ".harness-*.tmp"
+"""Names of temporary files."""
+_LEFTOVER_AGE_S = 86_400.0
 
 
 def inside(root: Path, path: str) -> Path:
-    """The path in a folder. Raises `StoreError` for one that leads out of it."""
+    """Return the path in a folder. Raises `StoreError` for one that leads out of it."""
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise StoreError(f"{path!r} leads out of {root}/")
     return root / path
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there, whenever the process is killed. Raises `StoreError`."""
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is complete or absent, even if the process is killed. Raises `StoreError`."""
     write_together({path: content})
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """As `write`, several files: they get their names in this order, in a moment, once all are complete."""
+    """Write several files atomically; they get their names in this order, once all are on disk.
+
+    Whoever finds the last file finds all of them. Raises `StoreError` naming a file that cannot be written.
+    """
+    path = Path()
     try:
-        _put({path: [content] for path, content in contents.items()})
+        with ExitStack() as stack:
+            temporaries = {}
+            for path, content in contents.items():
+                temporaries[path] = stack.enter_context(temporary_file(path.parent))
+                temporaries[path].write_bytes(content)
+                _sync(temporaries[path])
+            for path, temporary in temporaries.items():
+                temporary.replace(path)
+                _sync(path.parent)
     except OSError as error:
-        raise StoreError(f"{error.filename or next(iter(contents))} cannot be written: {error.strerror}") from None
+        raise StoreError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def put(path: Path, pieces: Pieces) -> None:
-    """As `write`, from pieces one after another, for content that is not held twice. Raises `OSError`."""
-    _put({path: pieces})
-
-
-def abandoned(folder: Path) -> list[Path]:
-    """What a process that was killed while it wrote left in a folder: a writer that lives holds a lock on its file."""
-    return [path for path in sorted(folder.glob(_TEMPORARIES)) if _lockable(path)]
+def publish(temporary: Path, path: Path) -> Path:
+    """Give a complete temporary file its name, in the same folder, once it is on disk. Raises `OSError`."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+    return path
 
 
 @contextmanager
-def alone(lock: Path, doing: str) -> Iterator[None]:
-    """Wait until no other process is `doing` the same under this lock file, which says so after a second."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
+def temporary_file(folder: Path, pattern: str = TEMPORARIES) -> Iterator[Path]:
+    """Yield a path in a folder for a file to be filled and renamed; it is removed if it is still there afterwards.
+
+    The first call for a folder in each process removes its `leftovers`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder, pattern)
+    path = folder / TEMPORARIES.replace("*", secrets.token_hex(8))
     try:
-        held.acquire(timeout=1, poll_interval=0.02)
-    except Timeout:
-        log.warning("waiting for another process that is %s", doing)
-        held.acquire()
-    try:
-        yield
+        yield path
     finally:
-        held.release()
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
-def temporary(folder: Path) -> Iterator[Path]:
-    """A new file in a folder for the block to fill and rename; gone when it does not. What was abandoned goes first."""
-    _tidy(folder)
-    path = folder / f".{secrets.token_hex(8)}.tmp"
-    with _held(path):
-        try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def scratch(folder: Path) -> Iterator[Path]:
-    """An empty folder for the block, gone afterwards; what a killed process left there goes first. Under `alone`."""
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yield this folder, emptied, and remove it afterwards. To be used under `exclusive`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -93,122 +87,43 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def leftovers(folder: Path, pattern: str = TEMPORARIES) -> list[Path]:
+    """List the temporary files of killed processes: those to which nothing was written for a day."""
+    return [path for path in sorted(folder.glob(pattern)) if _idle_s(path) > _LEFTOVER_AGE_S]
+
+
+@contextmanager
+def exclusive(lock: Path, doing: str) -> Iterator[None]:
+    """Hold a lock file; warn after a second that another process is `doing` the same, and wait for it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    file_lock = FileLock(lock)
+    try:
+        held = file_lock.acquire(timeout=1)
+    except Timeout:
+        log.warning("waiting for another process that is %s", doing)
+        held = file_lock.acquire()
+    with held:
+        yield
+
+
 @lru_cache(maxsize=1024)
-def _tidy(folder: Path) -> None:
-    """Once in each process: remove what was abandoned in a folder."""
-    for path in folder.glob(_TEMPORARIES):
-        with suppress(OSError), _opened(path, os.O_RDWR) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()  # under the lock: its writer, if one is about to take it, sees that it is gone
+def _remove_leftovers(folder: Path, pattern: str) -> None:
+    for path in leftovers(folder, pattern):
+        with suppress(OSError):
+            path.unlink()
 
 
-def _put(contents: Mapping[Path, Pieces]) -> None:
-    folders = list(dict.fromkeys(path.parent for path in contents))
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        _tidy(folder)
-    if not _put_unnamed(contents):
-        for path, pieces in contents.items():
-            _put_beside(path, pieces)
-    for folder in folders:
-        with _opened(folder, os.O_RDONLY) as handle:
-            os.fsync(handle)
-
-
-def _put_unnamed(contents: Mapping[Path, Pieces]) -> bool:
-    """On Linux files get their names when they are complete, so that a kill leaves nothing behind."""
-    if not hasattr(os, "O_TMPFILE"):
-        return False
+def _idle_s(path: Path) -> float:
     try:
-        with ExitStack() as lasting:
-            complete = [(path, lasting.enter_context(_unnamed(path, pieces))) for path, pieces in contents.items()]
-            for path, handle in complete:
-                _name(path, handle)
-    except OSError as error:
-        if error.errno in _NO_UNNAMED and not any(path.is_dir() for path in contents):
-            return False
-        raise
-    return True
+        return time.time() - path.stat().st_mtime
+    except OSError:  # renamed or removed in the meantime
+        return 0.0
 
 
-@contextmanager
-def _unnamed(path: Path, pieces: Pieces) -> Iterator[int]:
-    with _opened(path.parent, os.O_TMPFILE | os.O_WRONLY) as handle:
-        fill(handle, pieces)
-        yield handle
-
-
-def _name(path: Path, handle: int) -> None:
-    """Give an unnamed file its name, in the place of what has it."""
-    with _opened(path.parent, os.O_RDONLY) as folder:
-        try:
-            _link(handle, folder, path.name)
-        except FileExistsError:
-            _hold(handle)
-            with _renamed_to(path) as beside:
-                _link(handle, folder, beside.name)
-
-
-def _put_beside(path: Path, pieces: Pieces) -> None:
-    with ExitStack() as lasting, _renamed_to(path) as beside:  # held until it is renamed
-        fill(lasting.enter_context(_held(beside)), pieces)
-
-
-def _link(handle: int, folder: int, name: str) -> None:
-    # with a folder's handle given, Python calls linkat, which can follow /proc's link to the open file
-    os.link(f"/proc/self/fd/{handle}", name, dst_dir_fd=folder, follow_symlinks=True)
-
-
-@contextmanager
-def _renamed_to(path: Path) -> Iterator[Path]:
-    """A name beside the path for the block to fill, then put in the path's place; gone when the block fails."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        yield beside
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextmanager
-def _held(path: Path) -> Iterator[int]:
-    """A new file, open and locked. Another process may take it for abandoned before it is locked: then once more."""
-    with _opened(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY) as handle:
-        _hold(handle)
-        if os.fstat(handle).st_nlink:
-            yield handle
-            return
-    with _held(path) as handle:
-        yield handle
-
-
-def _hold(handle: int) -> None:
-    with suppress(OSError):  # a file system without locks: nothing there is ever taken for abandoned
-        fcntl.flock(handle, fcntl.LOCK_EX)
-
-
-def _lockable(path: Path) -> bool:
-    try:
-        with _opened(path, os.O_RDWR) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    handle = os.open(path, flags, 0o644)
-    try:
-        yield handle
+        os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def fill(handle: int, pieces: Pieces) -> None:
-    """Write pieces to an open file; they are on disk when this ends. Raises `OSError`."""
-    for piece in pieces:
-        view = memoryview(piece).cast("B")
-        while view:
-            view = view[os.write(handle, view) :]
-    os.fsync(handle)

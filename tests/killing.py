@@ -89,6 +89,15 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def complete(folder: Path) -> list[str]:
+    """Every file below a folder that is not temporary; what a killed process left grows old enough to be removed."""
+    names = kept(folder)
+    temporary = [name for name in names if Path(name).match(shards.TEMPORARIES)]
+    for name in temporary:
+        os.utime(folder / name, (0, 0))
+    return [name for name in names if name not in temporary]
+
+
 def encoded(folder: Path) -> int:
     """How many shards the process in this folder has encoded."""
     return len((folder / "encoded").read_text().split()) if (folder / "encoded").exists() else 0
@@ -114,7 +123,7 @@ def kill_encodes(nursery: Nursery, root: Path, model: Path, times: int) -> int:
         folder = root / str(number)
         moment = rng.uniform(0, 1.2 * SLOWED_S)  # the next shard has begun by then, or not
         assert killed(nursery, folder, moment, rng.randrange(len(whole) - 1), **work)
-        before = kept(folder / "cache")
+        before = complete(folder / "cache")
         assert set(before) <= set(whole), "only whole shards under their own names"
         begun = encoded(folder)
         assert begun - len(before) in (0, 1), "at most one shard is lost"
@@ -130,7 +139,7 @@ def assert_whole(cache: Path, names: list[str]) -> None:
     """Every shard is there and intact, and nothing else."""
     assert kept(cache) == names
     for name in names:
-        shards.verified(cache / name)
+        shards.read_verified(cache / name)
 
 
 @dataclass(frozen=True)
@@ -190,7 +199,8 @@ def kill_sweeps(nursery: Nursery, root: Path, model: Path, times: int) -> int:
     for number in range(times):
         folder = root / str(number)
         hit += killed(nursery, folder, rng.uniform(0, 0.8 * sweep.took_s), harness=sweep.arguments)
-        before, shards_before, begun = numbers(folder), kept(folder / "cache"), encoded(folder)
+        complete(folder / "results")
+        before, shards_before, begun = numbers(folder), complete(folder / "cache"), encoded(folder)
         assert before.items() <= sweep.numbers.items()
         lost = begun - len(shards_before)
         assert lost in (0, 1), "at most one shard is lost"

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from harness import files
 from harness.datasets import beir, texts
 from harness.datasets.download import fetch, unpack
 from harness.errors import DataError, DownloadError
-from harness.files import alone
+from harness.files import exclusive
 from harness.types import Corpus
 
 CONTENT = bytes(range(256)) * 400  # 102,400 bytes
@@ -407,7 +408,7 @@ def test_whoever_waits_for_another_process_is_told(tmp_path: Path, caplog: pytes
     with lock.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         threading.Timer(1.3, fcntl.flock, (other, fcntl.LOCK_UN)).start()
-        with alone(lock, "downloading it"):
+        with exclusive(lock, "downloading it"):
             pass
     assert [record.getMessage() for record in caplog.records if record.name.startswith("harness")] == [
         "waiting for another process that is downloading it"
@@ -420,8 +421,10 @@ def test_what_a_killed_process_left_of_a_conversion_goes_first(own_cache, tmp_pa
     whole = texts.read(Corpus, path, beir.COLUMNS)
     (converted,) = (own_cache / "texts").iterdir()
     converted.unlink()
-    (own_cache / "texts" / ".0123.tmp").write_bytes(b"the beginning of a file")
-    files._tidy.cache_clear()  # as in another process
+    leftover = own_cache / "texts" / ".harness-0123.tmp"
+    leftover.write_bytes(b"the beginning of a file")
+    os.utime(leftover, (0, 0))
+    files._remove_leftovers.cache_clear()  # as in another process
     again = texts.read(Corpus, path, beir.COLUMNS)
     assert again.fingerprint == whole.fingerprint
     assert [one.name for one in (own_cache / "texts").iterdir()] == [converted.name]

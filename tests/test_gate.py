@@ -590,7 +590,7 @@ def test_without_a_baseline_nothing_is_decided(tmp_path, monkeypatch, capsys):
 def test_a_killed_accept_leaves_the_old_baseline(here, monkeypatch):
     before = accepted.read(here / "baseline")
     put(here, {("a", "x"): moved(-0.01)}, 5)
-    real, written = accepted.write, []
+    real, written = accepted.write_atomic, []
 
     def dies(path, content):
         if path.name == "baseline.json":
@@ -598,7 +598,7 @@ def test_a_killed_accept_leaves_the_old_baseline(here, monkeypatch):
         written.append(path)
         real(path, content)
 
-    monkeypatch.setattr(accepted, "write", dies)
+    monkeypatch.setattr(accepted, "write_atomic", dies)
     with pytest.raises(KeyboardInterrupt):
         accepted.accept(
             here / "baseline",

@@ -1,4 +1,4 @@
-"""Whenever a process is killed, the same command gives the numbers of an undisturbed one, and nothing lies about."""
+"""Whenever a process is killed, the same command gives the numbers of an undisturbed one, and cleans up in time."""
 
 from collections.abc import Iterator
 from pathlib import Path

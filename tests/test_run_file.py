@@ -80,10 +80,10 @@ def test_our_own_exported_run_comes_back_with_the_records_numbers(collection, tm
 
 def test_a_run_on_another_collection_or_other_queries_is_refused(files):
     retriever = RunFile(str(files[1]))
-    with pytest.raises(RunError, match=r"none of its 4 documents is in the corpus .*another collection"):
+    with pytest.raises(RunError, match=r"none of its 4 documents is in the corpus .*another dataset"):
         retriever.index(Corpus(["x1"], ["text"]))
     retriever.index(Corpus(["d1"], ["text"]))
-    with pytest.raises(RunError, match=r"it answers none of the queries .*another collection or split"):
+    with pytest.raises(RunError, match=r"it has none of the queries .*another dataset or split"):
         retriever.search(Queries(["unknown"], ["text"]), 5)
 
 

@@ -12,9 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness import files
 from harness.errors import StoreError
-from harness.store import Store, read_record, write
+from harness.store import Store, read_record, write_atomic
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Run, Timing
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -134,27 +133,19 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
         read_record(path)
 
 
-def test_writing_works_where_unnamed_files_do_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_put_unnamed", lambda *_: False)
-    write(tmp_path / "a" / "b", b"content")
-    assert (tmp_path / "a" / "b").read_bytes() == b"content"
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-
-
 def test_a_file_is_replaced_whole(tmp_path):
-    write(tmp_path / "a", b"old")
-    write(tmp_path / "a", b"new")
+    write_atomic(tmp_path / "a", b"old")
+    write_atomic(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files without a name are Linux's")
 def test_kill_9_at_any_moment_leaves_only_whole_files(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from harness.store import write\n"
+        "import sys; from pathlib import Path; from harness.store import write_atomic\n"
         "n = 0\n"
         "while True:\n"
-        "    n += 1; write(Path(sys.argv[1]) / f'{sys.argv[2]}-{n}', b'x' * 3_000_000 + b'end')\n"
+        "    n += 1; write_atomic(Path(sys.argv[1]) / f'{sys.argv[2]}-{n}', b'x' * 3_000_000 + b'end')\n"
         "    print(n, flush=True)\n"
     )
     for attempt in range(8):
@@ -163,8 +154,13 @@ def test_kill_9_at_any_moment_leaves_only_whole_files(tmp_path):
             process.stdout.readline()  # one is written
             time.sleep(0.003 * attempt)
             process.send_signal(signal.SIGKILL)
-    files = list(tmp_path.iterdir())
+    left = set(tmp_path.glob(".harness-*.tmp"))
+    assert len(left) <= 8, "each kill leaves at most the file that was being written"
+    files = set(tmp_path.iterdir()) - left
     assert len(files) >= 8
     for path in files:
-        assert not path.name.startswith("."), "nothing half-written is left"
         assert path.stat().st_size == 3_000_003
+    for path in left:
+        os.utime(path, (0, 0))
+    write_atomic(tmp_path / "next", b"")
+    assert set(tmp_path.iterdir()) == {*files, tmp_path / "next"}

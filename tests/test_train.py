@@ -21,7 +21,7 @@ from harness.config import build
 from harness.datasets import folder
 from harness.metrics import parse, score
 from harness.store import Store
-from harness.train import trainers, triplets
+from harness.train import outcome, trainers, triplets
 from harness.train.triplets import Triplets
 
 TRAIN = ["train", "dataset=folder", "dataset.path=made", "leaks.positives=allow", "negatives=random", "data_dir=null"]
@@ -169,6 +169,13 @@ def test_a_folder_that_no_training_wrote_is_not_touched(here, monkeypatch, capsy
         assert harness(monkeypatch, *TRAIN, *here, "output=mine", again) == 1
         assert "mine is not empty and no training wrote it" in capsys.readouterr().err
     assert Path("mine/thesis.txt").read_text() == "years of work"
+
+
+def test_a_training_that_was_killed_before_its_plan_was_written_begins_again(tmp_path):
+    (tmp_path / ".training").mkdir()
+    (tmp_path / ".training" / ".harness-0123.tmp").write_bytes(b"{")
+    assert outcome.claim(tmp_path, "plan", anew=False) is None
+    assert (tmp_path / ".training" / "plan.json").read_text() == '{"plan": "plan"}'
 
 
 def killed_after_a_checkpoint(words):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
-from harness.files import write
+from harness.files import write_atomic
 
 if TYPE_CHECKING:
     from harness.api.results import Results
@@ -31,7 +31,7 @@ def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:
             f"{str(path)!r} names no format; give a file that ends in {', '.join(_FORMATS.values())}, or one of "
             f"{', '.join(_FORMATS)}"
         )
-    write(target, _rendered(results, target.suffix).encode())
+    write_atomic(target, _rendered(results, target.suffix).encode())
     return target
 
 

@@ -47,7 +47,7 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 def _list(options: argparse.Namespace) -> int:
     from harness.embedding_cache import contents, shards
 
-    groups = [_group(folder, held) for folder, held in contents.contents().items()]
+    groups = [_group(folder, held) for folder, held in contents.list_shards().items()]
     groups.sort(key=lambda group: (group["model"], group["encoder"], group["folder"]))
     if options.json:
         print(json.dumps(groups, indent=2, sort_keys=True))
@@ -63,9 +63,9 @@ def _list(options: argparse.Namespace) -> int:
 
 def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
     """What is told of the shards of one identity."""
-    readable = [shard for shard in held if shard.said]
+    readable = [shard for shard in held if shard.metadata]
     first = max(readable or held, key=lambda shard: shard.used)
-    places = {"elsewhere" if shard.elsewhere else "here" for shard in readable}
+    places = {"elsewhere" if shard.foreign_machine else "here" for shard in readable}
     counts = [shard.texts for shard in readable]
     used = datetime.fromtimestamp(max(shard.used for shard in held), UTC)
     return {
@@ -136,15 +136,15 @@ def _prune(options: argparse.Namespace) -> int:
     narrowed = (options.older_than, options.max_gb, options.model)
     if not (options.all or options.damaged or options.elsewhere or any(value is not None for value in narrowed)):
         raise ConfigError(f"say which embeddings to remove: {_CHOICES}; see what there is: harness cache list")
-    choice = contents.Choice(
+    selection = contents.Selection(
         older_than_s=None if options.older_than is None else options.older_than * contents.DAY_S,
         model=options.model,
         damaged=options.damaged,
-        elsewhere=options.elsewhere,
-        most_bytes=None if options.max_gb is None else options.max_gb * 1e9,
+        foreign_machine=options.elsewhere,
+        max_bytes=None if options.max_gb is None else options.max_gb * 1e9,
     )
-    held = [shard for own in contents.contents().values() for shard in own]
-    chosen, stale = choice.of(held, time.time()), contents.stale()
+    held = [shard for own in contents.list_shards().values() for shard in own]
+    chosen, stale = selection.select(held, time.time()), contents.leftovers()
     if not options.dry_run:
         try:
             contents.remove([*(shard.path for shard in chosen), *stale])

@@ -147,10 +147,10 @@ def _check_names(options: argparse.Namespace, baseline: Path) -> None:
 
 def _write(found: "Verdict", options: argparse.Namespace) -> None:
     from harness.gate.ci import github, junit
-    from harness.store import write
+    from harness.store import write_atomic
 
     if options.junit is not None:
-        write(options.junit, junit.render(found).encode())
+        write_atomic(options.junit, junit.render(found).encode())
     if (summary := options.summary or _step_summary()) is not None:
         try:
             summary.parent.mkdir(parents=True, exist_ok=True)

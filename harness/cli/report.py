@@ -145,12 +145,12 @@ class _Forms:
 
     def write(self, files: dict[Path, bytes]) -> None:
         """Write files, each whole or not at all."""
-        from harness.store import write
+        from harness.store import write_atomic
 
         if self._options.dataset or self._options.retriever:
             say("only some of the records are on this board")
         for path, content in files.items():
-            write(path, content)
+            write_atomic(path, content)
         say(f"wrote {', '.join(map(str, files))}")
 
     def check(self) -> int:

@@ -27,7 +27,7 @@ from harness.config import build
 from harness.config.settings import checked
 from harness.console import say
 from harness.errors import ConfigError
-from harness.files import alone
+from harness.files import exclusive
 from harness.instrument import listening
 from harness.leaderboard.tables import training as report
 from harness.metrics import parse
@@ -133,7 +133,7 @@ def _begun(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] 
 
 def _alone(output: Path) -> AbstractContextManager[None]:
     """One training at a time in a folder, the processes of one aside."""
-    return alone(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
+    return exclusive(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
 
 
 def _claimed(settings: TrainConfig, plan: str) -> dict[str, Any] | None:

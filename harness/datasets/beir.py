@@ -12,7 +12,7 @@ from harness.datasets.assemble import assemble
 from harness.datasets.download import fetch, unpack
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
-from harness.files import alone
+from harness.files import exclusive
 from harness.types import Corpus, Dataset, Queries
 
 QUERY_COLUMNS = {"id": "_id", "text": "text"}
@@ -100,7 +100,7 @@ def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -
             "HARNESS_DATA=FOLDER, or data_dir=FOLDER"
         )
     archive = roots[-1] / url.rsplit("/", 1)[-1]
-    with alone(cache_dir() / "locks" / f"{archive.name}.lock", f"downloading {url}"):
+    with exclusive(cache_dir() / "locks" / f"{archive.name}.lock", f"downloading {url}"):
         if not _there(roots, name):  # another process was not first
             fetch(url, archive, md5)
             try:

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from harness.errors import DownloadError
-from harness.files import scratch
+from harness.files import temporary_folder
 from harness.instrument import stage
 
 _CHUNK = 1 << 20
@@ -73,8 +73,8 @@ def _md5(path: Path) -> str:
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip file's top-level folders into `folder`, each at once. Raises `DownloadError` for a path outside."""
     folder.mkdir(parents=True, exist_ok=True)
-    with scratch(folder / f".unpacking-{archive.stem}") as own, _open(archive) as files:
-        inside = own.resolve()
+    with temporary_folder(folder / f".unpacking-{archive.stem}") as target, _open(archive) as files:
+        inside = target.resolve()
         for info in files.infolist():
             path = (inside / info.filename).resolve()
             link = (info.external_attr >> 16) & 0o170000 == 0o120000
@@ -84,10 +84,10 @@ def unpack(archive: Path, folder: Path) -> None:
                 )
         files.extractall(inside)
         for entry in inside.iterdir():
-            target = folder / entry.name
-            if target.is_dir():
-                shutil.rmtree(target)
-            entry.replace(target)
+            unpacked = folder / entry.name
+            if unpacked.is_dir():
+                shutil.rmtree(unpacked)
+            entry.replace(unpacked)
 
 
 def _open(archive: Path) -> zipfile.ZipFile:

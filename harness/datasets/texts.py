@@ -13,7 +13,7 @@ import pyarrow as pa
 from harness.datasets.rows import Row, rows
 from harness.environment import cache_dir
 from harness.errors import DataError
-from harness.files import temporary
+from harness.files import publish, temporary_file
 from harness.instrument import stage
 from harness.types import Fingerprint, StringColumn, Texts
 from harness.types.texts import join_title
@@ -66,8 +66,7 @@ def _batches(rows: Iterator[tuple[str, str]]) -> Iterator[pa.RecordBatch]:
 
 def _in_a_file(batches: Iterable[pa.RecordBatch]) -> pa.Table:
     folder = cache_dir() / "texts"
-    folder.mkdir(parents=True, exist_ok=True)
-    with temporary(folder) as path:
+    with temporary_file(folder) as path:
         with pa.ipc.new_file(str(path), _SCHEMA) as writer:
             for batch in batches:
                 writer.write_batch(batch)
@@ -91,24 +90,23 @@ def _mapped(kind: type[Some], path: Path, columns: Columns) -> Some:
     folder = cache_dir() / "texts"
     found = next(folder.glob(f"{key}-*.arrow"), None)
     if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
         found = _convert(kind, path, columns, folder, key)
     return kind.open(found, fingerprint=found.stem.partition("-")[2])
 
 
 def _convert(kind: type[Some], path: Path, columns: Columns, folder: Path, key: str) -> Path:
     fingerprint = Fingerprint()
-    with temporary(folder) as scratch:
-        with stage(f"read {path.name}", total=None) as step, pa.ipc.new_file(str(scratch), _SCHEMA) as writer:
+    with temporary_file(folder) as temporary:
+        with stage(f"read {path.name}", total=None) as step, pa.ipc.new_file(str(temporary), _SCHEMA) as writer:
             pairs = _pairs(path, columns, kind.noun)
             while part := list(islice(pairs, 16384)):
                 ids, texts = [key for _, key, _ in part], [text for _, _, text in part]
                 fingerprint.add(ids, texts)
                 writer.write_batch(pa.record_batch([ids, texts], schema=_SCHEMA))
                 step(len(part))
-        mapped = pa.ipc.open_file(pa.memory_map(str(scratch))).read_all()
+        mapped = pa.ipc.open_file(pa.memory_map(str(temporary))).read_all()
         _refuse_twice(path, columns, kind.noun, mapped.column("id"))
-        return scratch.replace(folder / f"{key}-{fingerprint}.arrow")
+        return publish(temporary, folder / f"{key}-{fingerprint}.arrow")
 
 
 def _pairs(path: Path, columns: Columns, noun: str) -> Iterator[tuple[int, str, str]]:

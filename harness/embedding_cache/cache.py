@@ -1,7 +1,7 @@
-"""The embedding cache: what an encoder made of texts, on disk under everything that it depends on.
+"""The embedding cache: an encoder's arrays on disk, under a hash of everything that they depend on.
 
-A shard holds the vectors of a few thousand texts, and what they cost and where (`shards`). Whoever reads it pays that
-price again on the clock.
+A shard holds the vectors of a few thousand texts, their cost and the machine that paid it (`shards`). A cache hit adds
+that cached time to the instrument.
 """
 
 import functools
@@ -22,7 +22,7 @@ from harness import instrument, user_code, versions
 from harness.embedding_cache import shards
 from harness.embedding_cache.shards import Arrays
 from harness.environment import threads
-from harness.types import Phase, StringColumn
+from harness.types import StringColumn
 
 SHARD = 4096
 _LEAST = 128  # fewer texts, a warm-up's or a batch of queries, are not worth a file
@@ -33,7 +33,7 @@ _use: ContextVar[Use] = ContextVar("use", default="reuse")
 
 @contextmanager
 def using(chosen: Use) -> Iterator[None]:
-    """Reuse shards that are there, renew them all, or leave the cache alone meanwhile."""
+    """Reuse cached shards, renew them all, or turn the cache off, inside the block."""
     token = _use.set(chosen)
     try:
         yield
@@ -42,17 +42,17 @@ def using(chosen: Use) -> Iterator[None]:
 
 
 def use() -> Use:
-    """What is done with the cache now."""
+    """Return how the cache is used now."""
     return _use.get()
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A shard that was found, or whose encoding has begun."""
+    """A cached shard, or one whose encoding has begun."""
 
     rows: NDArray[np.int64]
     path: Path | None
-    found: tuple[Arrays, Phase, bool] | None
+    cached: shards.CachedArrays | None
     finish: Finish | None
 
 
@@ -69,54 +69,61 @@ def encoded(
     order: NDArray[np.int64] | None = None,
     ahead: int = 0,
 ) -> Iterator[tuple[NDArray[np.int64], Arrays]]:
-    """The numbers of `shard` texts and their arrays, in `order`: read where `keep` and they are there, else computed.
+    """Yield the row numbers of `shard` texts and their arrays, in `order`: from the cache if `keep`, else encoded.
 
-    `begin` starts on a shard's texts and gives what waits for their arrays; `ahead` shards are begun before they are
-    waited for. `identity` says all that the arrays depend on beside the texts; `about` names it for people. A shard
-    that is damaged is named and made anew. `conditions` change the price alone: device, batch size; with others, or
-    another number of threads, this machine encodes anew. What is `paid` for is kept however little it is, and whatever
-    the conditions.
+    Args:
+        texts: The texts to encode.
+        identity: Everything that the arrays depend on besides the texts.
+        begin: Starts to encode a shard's texts and returns a function that waits for their arrays.
+        keep: Read shards from the cache and write them to it.
+        shard: Number of texts in a shard.
+        paid: The arrays cost money: they are cached however few they are, and whatever the conditions.
+        conditions: What changes the cost alone, such as device and batch size; under other conditions, or with
+            another number of threads, this machine encodes again.
+        about: Names of the identity for people, no part of the key.
+        order: Row numbers of the texts, in the order in which they are cut into shards.
+        ahead: Number of shards that are begun before the first is waited for.
     """
     keep = keep and use() != "off"
     whole = {"libraries": _libraries(), **identity}
-    said = "" if paid else json.dumps({"threads": threads(), **(conditions or {})}, sort_keys=True)
+    measured_under = "" if paid else json.dumps({"threads": threads(), **(conditions or {})}, sort_keys=True)
     order = np.arange(len(texts)) if order is None else order
     begun: deque[_Begun] = deque()
     for start in range(0, len(order), shard):
         rows = order[start : start + shard]
-        with _aside(begun):
+        with _untimed(begun):
             block = texts.take(rows)
             path = shards.path_of(whole, block) if keep and (paid or len(block) >= _LEAST) else None
-            found = shards.read(path, said) if path and use() == "reuse" else None
-        begun.append(_Begun(rows, path, found, None if found else begin(block)))
+            cached = shards.read(path, measured_under) if path and use() == "reuse" else None
+        begun.append(_Begun(rows, path, cached, None if cached else begin(block)))
         if len(begun) > ahead:
-            yield _finished(begun, whole, said, about)
+            yield _finished(begun, whole, measured_under, about)
     while begun:
-        yield _finished(begun, whole, said, about)
+        yield _finished(begun, whole, measured_under, about)
 
 
-def _aside(going_on: Collection[_Begun]) -> AbstractContextManager[None]:
-    """House-keeping is no part of the work, unless the work goes on meanwhile, on other devices."""
-    return instrument.unbilled() if len(going_on) < 2 else nullcontext()
+def _untimed(in_progress: Collection[_Begun]) -> AbstractContextManager[None]:
+    """Exclude cache I/O from timing unless other devices keep computing in the meantime."""
+    return instrument.unbilled() if len(in_progress) < 2 else nullcontext()
 
 
 def _finished(
-    waiting: deque[_Begun], identity: Mapping[str, Any], said: str, about: Mapping[str, str] | None
+    waiting: deque[_Begun], identity: Mapping[str, Any], conditions: str, about: Mapping[str, str] | None
 ) -> tuple[NDArray[np.int64], Arrays]:
     begun = waiting.popleft()
-    if begun.found:
-        arrays, cost, elsewhere = begun.found
-        instrument.bill(cost, "encode", earlier=True, elsewhere=elsewhere)
+    if begun.cached:
+        arrays, cost, foreign_machine = begun.cached
+        instrument.bill(cost, "encode", earlier=True, elsewhere=foreign_machine)
         return begun.rows, arrays
     assert begun.finish is not None  # noqa: S101
     with instrument.recording() as seen:
         arrays = begun.finish()
     instrument.bill(seen.phase(), "encode", earlier=False)
     if begun.path:
-        with _aside(waiting):
-            shards.write(begun.path, identity, arrays, seen.phase(), said, about)
-            if kept := shards.read(begun.path, said):  # mapped: a corpus' vectors need not all lie in memory
-                arrays = kept[0]
+        with _untimed(waiting):
+            shards.write(begun.path, identity, arrays, seen.phase(), conditions, about)
+            if cached := shards.read(begun.path, conditions):  # memory-mapped: a corpus may exceed the memory
+                arrays = cached.arrays
     return begun.rows, arrays
 
 

@@ -6,47 +6,80 @@
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from harness import files
-from harness.embedding_cache import tensors
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
 from harness.environment import cache_dir, fingerprint
+from harness.files import publish, temporary_file
 from harness.types import Phase
 
 log = logging.getLogger(__name__)
 
-Arrays = tensors.Arrays
+Arrays = dict[str, NDArray[Any]]
+TEMPORARIES = ".*tmp*"
+"""Names of temporary files beside shards: `harness.files` and the safetensors library make them."""
+_DTYPES = {
+    **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_},
+    **{"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8},
+    **{"U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8},
+}
+
+
+class Layout(NamedTuple):
+    """The dtype and the shape of an array in a file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+class Header(NamedTuple):
+    """The metadata of a shard, and its arrays in the order of their bytes."""
+
+    metadata: dict[str, str]
+    arrays: dict[str, Layout]
+
+
+class CachedArrays(NamedTuple):
+    """The arrays of a shard, their cost, and whether a foreign machine paid it."""
+
+    arrays: Arrays
+    cost: Phase
+    foreign_machine: bool
 
 
 def folder() -> Path:
-    """Where all shards lie, in a folder for each identity."""
+    """Return the folder of all shards, with a subfolder for each identity."""
     return cache_dir() / "embeddings"
 
 
 def path_of(identity: Mapping[str, Any], texts: Sequence[str]) -> Path:
-    """Where the arrays of these texts lie, made with this identity."""
-    said = json.dumps(identity, sort_keys=True, default=str)
+    """Return the path of the shard of these texts, encoded with this identity."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
-    name = hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+    name = hashlib.blake2b(_dumped(identity).encode(), digest_size=8).hexdigest()
     return folder() / name / f"{digest.hexdigest()}.safetensors"
 
 
-def read(path: Path, conditions: str) -> tuple[Arrays, Phase, bool] | None:
-    """Arrays, their price and whether it was paid elsewhere; None where this machine must encode.
+def read(path: Path, conditions: str) -> CachedArrays | None:
+    """Return a shard, or None if this machine must encode; a damaged file is named in a warning.
 
-    The arrays are views of the mapped file. A file that is damaged is named in a warning.
+    Its cost holds for the `conditions` under which it was measured; a foreign machine's holds under all.
     """
     try:
-        said, arrays = verified(path)
-        cost, elsewhere = Phase.model_validate_json(said["cost"]), said["environment"] != fingerprint()
+        metadata, arrays = read_verified(path)
+        cost, foreign = Phase.model_validate_json(metadata["cost"]), metadata["environment"] != fingerprint()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -55,19 +88,45 @@ def read(path: Path, conditions: str) -> tuple[Arrays, Phase, bool] | None:
     except (ValueError, KeyError) as error:
         log.warning("cached vectors %s are damaged and are encoded again: %s", path, error)
         return None
-    if not elsewhere and said.get("conditions") != conditions:
-        return None  # the price of other threads, batches or another device: measured anew
-    with suppress(OSError):  # when it was last of use, for whoever has to choose what to prune
+    if not foreign and metadata.get("conditions") != conditions:
+        return None  # the cost with other threads, batches or another device: measured anew
+    with suppress(OSError):  # the time of the last use, by which shards are pruned
         os.utime(path)
-    return arrays, cost, elsewhere
+    return CachedArrays(arrays, cost, foreign)
 
 
-def verified(path: Path) -> tuple[dict[str, str], Arrays]:
-    """What a shard says of itself and its arrays. Raises `OSError`, and `ValueError` for one that is damaged."""
-    said, arrays = tensors.mapped(path)
-    if said.pop("checksum", None) != _checksum(arrays, said):
+def read_verified(path: Path) -> tuple[dict[str, str], Arrays]:
+    """Return the metadata and the arrays of a shard, after its checksum was compared.
+
+    The arrays are views of the memory-mapped file; writing to them does not change it.
+    Raises `OSError`, and `ValueError` for a damaged file.
+    """
+    data = np.asarray(np.memmap(path, np.uint8, mode="c"))
+    metadata, layouts = read_header(path)
+    sizes = {name: math.prod(layout.shape) * layout.dtype.itemsize for name, layout in layouts.items()}
+    arrays, begin = {}, data.size - sum(sizes.values())  # the arrays fill the end of the file without gaps
+    for name, (dtype, shape) in layouts.items():
+        arrays[name] = data[begin : begin + sizes[name]].view(dtype).reshape(shape)
+        begin += sizes[name]
+    if metadata.pop("checksum", None) != _checksum(arrays, metadata):
         raise ValueError("its checksum is wrong")
-    return said, arrays
+    return metadata, arrays
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a shard. Raises `OSError`, and `ValueError` for a malformed one."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.offset_keys()}
+            arrays = {
+                name: Layout(np.dtype(_DTYPES[array.get_dtype()]), tuple(array.get_shape()))
+                for name, array in slices.items()
+            }
+            return Header(file.metadata() or {}, arrays)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+    except KeyError as error:
+        raise ValueError(f"an array has the dtype {error}; choices: {', '.join(_DTYPES)}") from None
 
 
 def write(
@@ -78,27 +137,36 @@ def write(
     conditions: str,
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep a shard; where that cannot be, say so and go on. `about`: names for people, no part of the key."""
-    said = {
-        "identity": json.dumps(identity, sort_keys=True, default=str),
+    """Write a shard; log a warning if that fails. `about`: names for people, no part of the key."""
+    arrays = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
+    metadata = {
+        "identity": _dumped(identity),
         "environment": fingerprint(),
         "conditions": conditions,
         "cost": cost.model_dump_json(),
         **({"about": json.dumps(dict(about), sort_keys=True)} if about else {}),
     }
-    said["checksum"] = _checksum(arrays, said)
+    metadata["checksum"] = _checksum(arrays, metadata)
     try:
-        files.put(path, tensors.packed(arrays, said))
-    except OSError as error:
-        log.warning("vectors cannot be cached in %s: %s", path.parent, error.strerror)
-    except ValueError as error:
-        log.warning("vectors cannot be cached in %s: %s", path.parent, error)
+        with temporary_file(path.parent, TEMPORARIES) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            save_file(arrays, temporary, metadata)
+            temporary.chmod(mode)  # the library lets only the owner read the file
+            publish(temporary, path)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        log.warning("vectors cannot be cached in %s: %s", path.parent, reason)
 
 
-def _checksum(arrays: Arrays, said: Mapping[str, str]) -> str:
-    digest = hashlib.blake2b(json.dumps(sorted(said.items())).encode(), digest_size=16)
+def _dumped(identity: Mapping[str, Any]) -> str:
+    return json.dumps(identity, sort_keys=True, default=str)
+
+
+def _checksum(arrays: Arrays, metadata: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(json.dumps(sorted(metadata.items())).encode(), digest_size=16)
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}\0".encode())
-        digest.update(tensors.bytes_of(array))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

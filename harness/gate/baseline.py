@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import ConfigError, StoreError, UndecidedError
 from harness.gate.cells import alike, by_cell, key_of
-from harness.store import Store, inside, read_record, write
+from harness.store import Store, inside, read_record, write_atomic
 from harness.types import PerQuery, Record
 
 log = logging.getLogger(__name__)
@@ -132,9 +132,9 @@ def accept(
         _check(root, cell)
     for _, contents in new.values():
         for path, content in contents.items():
-            write(root / path, content)
+            write_atomic(root / path, content)
     cells = sorted([*(cell for cell, _ in new.values()), *stay], key=lambda cell: (cell.retriever, cell.dataset))
-    write(root / _FILE, Manifest(cells=cells, **about).model_dump_json(indent=2).encode() + b"\n")
+    write_atomic(root / _FILE, Manifest(cells=cells, **about).model_dump_json(indent=2).encode() + b"\n")
     _forget(root, {*_paths(old), *lost} - {*_paths(cells)})
     return _changes(old, cells, set(new))
 

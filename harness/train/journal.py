@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.errors import ConfigError, StoreError
-from harness.files import alone, fill, write
+from harness.files import exclusive, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Journal:
         with self._lock:
             end = os.fstat(self._handle).st_size
             try:
-                fill(self._handle, [_line(entry.model_dump(exclude_defaults=True))])
+                _append(self._handle, _line(entry.model_dump(exclude_defaults=True)))
             except OSError as error:
                 os.ftruncate(self._handle, end)  # half a line would spoil the next one
                 raise StoreError(
@@ -78,7 +78,7 @@ def opened(path: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Jo
 
     Raises `ConfigError` for one of other settings, `StoreError` for a file that is none.
     """
-    with alone(path.with_name(f".{path.name}.lock"), f"adding to {path}"):
+    with exclusive(path.with_name(f".{path.name}.lock"), f"adding to {path}"):
         if not resume and path.exists():
             _set_aside(path)
         entries, end = _begun(path, {"journal": _FORMAT, **settings})
@@ -100,8 +100,15 @@ def _begun(path: Path, header: Mapping[str, Any]) -> tuple[list[Entry], int]:
         if there == header:
             return entries, end
         _check_unpaid(path, there, header, entries)
-    write(path, _line(header))
+    write_atomic(path, _line(header))
     return [], len(_line(header))
+
+
+def _append(handle: int, line: bytes) -> None:
+    """Append a line to an open file, and wait until it is on disk."""
+    while line:
+        line = line[os.write(handle, line) :]
+    os.fsync(handle)
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

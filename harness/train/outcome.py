@@ -32,11 +32,14 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
     """
     choice = f"choose another folder: output=FOLDER; or train anew in its place: output={output} resume=false"
     done, begun = output / MANIFEST, work_folder(output) / _PLAN
-    if not _plan_of(done) and not _plan_of(begun) and output.is_dir() and any(output.iterdir()):
+    names = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    # the work folder alone: a training that was killed before its plan was written
+    if not _plan_of(done) and not _plan_of(begun) and names - {_WORK}:
         raise ConfigError(f"{output} is not empty and no training wrote it; choose another folder: output=FOLDER")
     if anew:
         shutil.rmtree(work_folder(output), ignore_errors=True)
-        files.write(begun, json.dumps({"plan": plan}).encode())  # first: the folder is a training's at every moment
+        # first: the folder is a training's at every moment
+        files.write_atomic(begun, json.dumps({"plan": plan}).encode())
         done.unlink(missing_ok=True)
     if found := finished(output, plan):
         return found
@@ -44,7 +47,7 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
         raise ConfigError(f"{output} holds a model of another training ({_OTHERS}); {choice}")
     if _plan_of(begun) not in (None, plan) and any(work_folder(output).glob("checkpoint-*")):
         raise ConfigError(f"in {output} another training was begun ({_OTHERS}); {choice}")
-    files.write(begun, json.dumps({"plan": plan}).encode())
+    files.write_atomic(begun, json.dumps({"plan": plan}).encode())
     return None
 
 
@@ -71,6 +74,6 @@ def save(output: Path, model: Any, manifest: Mapping[str, Any], configs: Mapping
             shutil.rmtree(place)
         path.replace(place)
     for name, text in configs.items():
-        files.write(output / "conf" / "retriever" / f"{name}.yaml", text.encode())
-    files.write(output / MANIFEST, json.dumps(manifest, indent=2, default=str).encode() + b"\n")
+        files.write_atomic(output / "conf" / "retriever" / f"{name}.yaml", text.encode())
+    files.write_atomic(output / MANIFEST, json.dumps(manifest, indent=2, default=str).encode() + b"\n")
     shutil.rmtree(work_folder(output))

@@ -68,7 +68,7 @@ def read(path: Path) -> Triplets:
 def write(path: Path, triplets: Triplets) -> None:
     """Write a file by its suffix, whole or not at all. Raises `ConfigError` for another suffix, `StoreError`."""
     check_suffix(path)
-    files.write(path, encoded(triplets, path))
+    files.write_atomic(path, encoded(triplets, path))
 
 
 def encoded(triplets: Triplets, path: Path) -> bytes:

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from harness.errors import ConfigError
-from harness.files import write as write_file
+from harness.files import write_atomic
 from harness.interop.mteb import names, registry
 from harness.interop.mteb.registry import Place, library, quiet
 from harness.metrics import parse
@@ -244,5 +244,5 @@ def _predictions(model: Model, folder: Path, results: Path) -> list[Path]:
             content.setdefault(place.subset, {})[place.split] = scores
         folder.mkdir(parents=True, exist_ok=True)
         written.append(folder / f"{task}_predictions.json")
-        write_file(written[-1], json.dumps(content, allow_nan=False).encode())
+        write_atomic(written[-1], json.dumps(content, allow_nan=False).encode())
     return written
