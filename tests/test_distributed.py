@@ -133,10 +133,10 @@ def in_parts(data, n, k):
     cuts = edges(len(data.corpus), n)
     parts = [data.corpus[start:stop] for start, stop in pairwise(cuts)]
     retrievers = [BM25(Tokenizer()) for _ in parts]
-    first, *others = [one.statistics(part) for one, part in zip(retrievers, parts, strict=True)]
+    first, *others = [one.corpus_statistics(part) for one, part in zip(retrievers, parts, strict=True)]
     docs, scores = [], []
     for start, one, part in zip(cuts[:-1], retrievers, parts, strict=True):
-        one.use(first.merged(others))
+        one.use_statistics(first.merged(others))
         one.index(part)
         run = one.search(data.queries, k)
         docs.append(np.where(run.docs >= 0, run.docs + start, -1))
@@ -157,15 +157,15 @@ def test_parts_with_statistics_of_their_own_do_not(data):
     half = data.corpus[: len(data.corpus) // 2]
     alone, whole = BM25(Tokenizer()), BM25(Tokenizer())
     alone.index(half)
-    whole.use(whole.statistics(data.corpus))
+    whole.use_statistics(whole.corpus_statistics(data.corpus))
     whole.index(half)
     assert (alone.search(data.queries, 5).scores != whole.search(data.queries, 5).scores).any()
 
 
 def test_merged_statistics_are_those_of_the_whole_in_the_same_order(data):
-    whole = BM25(Tokenizer()).statistics(data.corpus)
+    whole = BM25(Tokenizer()).corpus_statistics(data.corpus)
     cuts = edges(len(data.corpus), 4)
-    first, *others = [BM25(Tokenizer()).statistics(data.corpus[a:b]) for a, b in pairwise(cuts)]
+    first, *others = [BM25(Tokenizer()).corpus_statistics(data.corpus[a:b]) for a, b in pairwise(cuts)]
     merged = first.merged(others)
     assert merged.terms.equals(whole.terms)
     np.testing.assert_array_equal(merged.df, whole.df)
@@ -176,7 +176,7 @@ def test_words_counted_for_the_statistics_are_not_counted_again(data, monkeypatc
     retriever, calls = BM25(Tokenizer()), []
     fit = Tokenizer.fit
     monkeypatch.setattr(Tokenizer, "fit", lambda self, texts: (calls.append(len(texts)), fit(self, texts))[1])
-    retriever.use(retriever.statistics(data.corpus))
+    retriever.use_statistics(retriever.corpus_statistics(data.corpus))
     retriever.index(data.corpus)
     assert calls == [300]
     retriever.index(data.corpus[:10])

@@ -9,6 +9,7 @@ from typing import Any, cast
 from harness.config import build
 from harness.config.naming import Composition, dataset_info, retriever_info
 from harness.errors import ConfigError
+from harness.evaluation import identity
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 
 _SCHEMES = {"mteb": ("mteb", "task"), "irds": ("irds", "id")}
@@ -98,7 +99,9 @@ def construct_retriever(composition: Composition, row: str | None = None) -> tup
     """Construct a composition's retriever; return it with its description."""
     info = retriever_info(composition, row)
     config = build.plain(composition.config["retriever"], "retriever")
-    return cast("Retriever", build.construct(config, "retriever")), info
+    retriever = cast("Retriever", build.construct(config, "retriever"))
+    identity.remember_label(retriever, info.label)
+    return retriever, info
 
 
 def remembered_info(dataset: Dataset) -> DatasetInfo:

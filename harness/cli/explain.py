@@ -11,7 +11,7 @@ from harness.console import say
 from harness.errors import ConfigError
 from harness.instrument import listening
 from harness.progress import listener
-from harness.types import Corpus, Dataset, Explains, Explanation, Queries
+from harness.types import Corpus, Dataset, Explainer, Explanation, Queries, Retriever
 
 _KEYS = ("query", "doc", "top")
 
@@ -50,8 +50,8 @@ def explain(words: Sequence[str], folders: Sequence[str] = ()) -> Answer:
         raise ConfigError('no query is given; add: query="some words", or a query\'s id')
     top = _number(asked.get("top", "3"))
     config = checked_config(build.composition(overrides, folders))
-    retriever = build.construct(config.retriever, "retriever")
-    if not hasattr(retriever, "explain"):
+    retriever: Retriever = build.construct(config.retriever, "retriever")
+    if not isinstance(retriever, Explainer):
         raise ConfigError(f"{type(retriever).__name__} cannot explain itself: it has no method explain(query, docs)")
     dataset: Dataset = build.construct(config.dataset, "dataset")
     query = _query(dataset, asked["query"])
@@ -63,7 +63,7 @@ def explain(words: Sequence[str], folders: Sequence[str] = ()) -> Answer:
 
 
 def _answer(
-    chosen: dict[str, str], retriever: Explains, dataset: Dataset, query: Queries, wanted: int | None, top: int, k: int
+    chosen: dict[str, str], retriever: Explainer, dataset: Dataset, query: Queries, wanted: int | None, top: int, k: int
 ) -> Answer:
     depth = min(len(dataset.corpus), k)
     run = retriever.search(query, depth)  # type: ignore[attr-defined]  # it is a retriever too

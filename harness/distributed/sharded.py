@@ -1,7 +1,6 @@
 """A retriever over a corpus cut into shards, an actor for each, merged in the one order of documents.
 
-Scores must compare across shards, which a retriever says itself: `comparable`. One whose scores depend on statistics of
-the whole corpus also has `statistics(corpus)`, a value with `merged(others)`, and `use(merged)`, called before `index`.
+The retriever must be `Shardable`; one whose scores depend on statistics of the whole corpus is `StatisticsSharing` too.
 """
 
 import weakref
@@ -23,6 +22,7 @@ from harness.instrument import fact, stage
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
 from harness.types.component import Component
+from harness.types.protocols import CandidateScorer, StatisticsSharing, is_shardable
 
 _TRIES = 3
 _INLINE = 50_000  # bytes
@@ -49,7 +49,7 @@ class Sharded(Component):
         cpus: float = 1.0,
         gpus: float = 0.0,
     ) -> None:
-        if not getattr(retriever, "comparable", False):
+        if not is_shardable(retriever):
             raise ConfigError(_NOT_COMPARABLE.format(type(retriever).__name__))
         if shards is not None and shards < 1:
             raise ConfigError(f"retriever.shards={shards} must be at least 1, or null for as many as fit")
@@ -77,7 +77,7 @@ class Sharded(Component):
         self._homes, self._whole, self._indexed = {}, None, False
         use: cache.Use = cache.use()
         with stage("encode", total=len(corpus)) as step:
-            if hasattr(self._retriever, "statistics"):
+            if isinstance(self._retriever, StatisticsSharing):
                 found = self._each(lambda home, key, _: home.statistics.remote(key, use))
                 first, *others = (answer.value for answer in found)
                 self._whole = cluster.library().put(first.merged(others))
@@ -108,7 +108,7 @@ class Sharded(Component):
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
         """The retriever's own scores [queries, candidates] of documents `docs`; -inf where there is none (-1)."""
-        if not hasattr(self._retriever, "score"):
+        if not isinstance(self._retriever, CandidateScorer):
             raise ConfigError(f"{type(self._retriever).__name__} cannot score given documents, as a scorer must")
         sent = _sent(queries)
 

@@ -54,13 +54,13 @@ class Worker:
 
     def statistics(self, key: str, use: cache.Use) -> Answer:
         """What the shard adds to the statistics of the whole corpus."""
-        return _timed(lambda: self._retrievers[key].statistics(self._corpora[key]), use)
+        return _timed(lambda: self._retrievers[key].corpus_statistics(self._corpora[key]), use)
 
     def index(self, key: str, whole: Any, use: cache.Use) -> Answer:
         """Index the shard, with the statistics of the `whole` corpus where there are some; gives the index' bytes."""
         retriever = self._retrievers[key]
         if whole is not None:
-            retriever.use(whole)
+            retriever.use_statistics(whole)
         corpus = self._corpora.pop(key)
 
         def work() -> int:

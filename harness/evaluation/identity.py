@@ -31,6 +31,7 @@ from harness.weights import Package, network_identity, tensor_array, tree_hash
 
 _PATH_KEYS = ("model", "path", "file", "folder", "dir")
 _arguments: "weakref.WeakKeyDictionary[Any, Mapping[str, Any]]" = weakref.WeakKeyDictionary()
+_labels: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 _identities: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 
 
@@ -50,6 +51,19 @@ def remember_arguments(component: Any, arguments: Mapping[str, Any]) -> None:
     """
     with suppress(TypeError):  # it has slots, or is unhashable
         _arguments[component] = dict(arguments)
+
+
+def remember_label(retriever: Any, label: str) -> None:
+    """Note how a retriever is called in tables, for adapters that name it to other tools."""
+    with suppress(TypeError):
+        _labels[retriever] = label
+
+
+def label_of(retriever: Any) -> str:
+    """Return how a retriever is called in tables, by default its class's name."""
+    with suppress(TypeError):
+        return _labels.get(retriever, type(retriever).__name__)
+    return type(retriever).__name__
 
 
 def retriever_identity(retriever: Any) -> str:

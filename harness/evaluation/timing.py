@@ -21,8 +21,9 @@ from harness.embedding_cache import cache
 from harness.environment import keep_memory, limited_threads
 from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
-from harness.retrievers.scored import check_scores, scored, untimed
+from harness.retrievers.scored import check_scores, scored
 from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
+from harness.types.protocols import is_precomputed
 
 _MAX_REPEATS = 50
 
@@ -100,7 +101,7 @@ def measure(
         RunError: The retriever returned scores or documents that no metric may score.
     """
     parsed = parse_metrics(metrics, k)
-    timed = plan is not None and not untimed(retriever)
+    timed = plan is not None and not is_precomputed(retriever)
     threads_of_plan = plan.threads if plan else None
     active = plan if plan is not None and timed else _UNTIMED
     runner = QueryRunner(retriever, dataset, k + 1 if dataset.drop_self_hits else k)

@@ -49,7 +49,7 @@ class Statistics:
 class BM25(Component):
     """k1 >= 0 bounds what a repeated term adds, b in 0..1 is how much a long document pays."""
 
-    comparable = True
+    is_shardable = True
     """Scores compare across parts of a collection, once each part is given the statistics of the whole."""
     _doc_ids = SetByIndex[StringColumn]()
     _postings = SetByIndex[Postings]()
@@ -61,14 +61,14 @@ class BM25(Component):
         self._counted: tuple[Corpus, Sparse] | None = None
         self._places: NDArray[np.int64] | None = None  # of this part's terms among those of the whole
 
-    def statistics(self, corpus: Corpus) -> Statistics:
+    def corpus_statistics(self, corpus: Corpus) -> Statistics:
         """What the corpus adds to those of a larger one; its words stay counted for `index`."""
         counts = self._count(corpus)
         self._counted = corpus, counts
         words, terms = float(counts.weights.sum(dtype=np.float64)), self._terms()
         return Statistics(len(corpus), words, terms, np.bincount(counts.terms, minlength=len(terms)))
 
-    def use(self, whole: Statistics) -> None:
+    def use_statistics(self, whole: Statistics) -> None:
         """Score what is indexed from now on as a part of the collection that these are the statistics of."""
         self._whole = whole
 

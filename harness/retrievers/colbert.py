@@ -34,7 +34,7 @@ class ColBERT(Component):
         self._centroids: Centroids | None = None
 
     @property
-    def comparable(self) -> bool:
+    def is_shardable(self) -> bool:
         """Whether rankings of parts of a collection make that of the whole: not where candidates are chosen first."""
         return self._candidates is None
 

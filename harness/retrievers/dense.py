@@ -60,7 +60,7 @@ class Dense(Component):
         self._scored = False
 
     @property
-    def comparable(self) -> bool:
+    def is_shardable(self) -> bool:
         """Whether scores compare across parts of a collection: exact ones do, an index' depend on what is in it."""
         return self._index is None
 

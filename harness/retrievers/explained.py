@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from harness.types import Explanation, Queries, Run
+from harness.types import Explainer, Explanation, Queries, Run
 
 
 def explained(parts: Mapping[str, Any], query: Queries, docs: list[int]) -> dict[str, list[Explanation]]:
     """What those parts say that can explain themselves."""
-    return {name: part.explain(query, docs) for name, part in parts.items() if hasattr(part, "explain")}
+    return {name: part.explain(query, docs) for name, part in parts.items() if isinstance(part, Explainer)}
 
 
 def standing(run: Run, doc: int) -> tuple[int | None, float | None]:

@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError
 from harness.instrument import part, stage
 from harness.retrievers.explained import explained, standing
-from harness.retrievers.scored import aligned, scored, untimed, within
+from harness.retrievers.scored import aligned, scored, within
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
 from harness.types.component import Component
 from harness.types.explanation import Cell
+from harness.types.protocols import is_precomputed
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ class Hybrid(Component):
         self._warned = False
 
     @property
-    def untimed(self) -> bool:
+    def is_precomputed(self) -> bool:
         """Whether a part's rankings were made elsewhere, at a cost that nobody knows here."""
-        return any(map(untimed, self._retrievers.values()))
+        return any(map(is_precomputed, self._retrievers.values()))
 
     def index(self, corpus: Corpus) -> None:
         """Index with every part."""

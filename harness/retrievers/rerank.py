@@ -10,10 +10,11 @@ from harness.encoders.cross import CrossEncoder
 from harness.errors import ConfigError
 from harness.instrument import fact, part
 from harness.retrievers.explained import explained, standing
-from harness.retrievers.scored import untimed, within
+from harness.retrievers.scored import within
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
 from harness.types.component import Component
+from harness.types.protocols import is_precomputed
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,9 @@ class Rerank(Component):
         self._warned = False
 
     @property
-    def untimed(self) -> bool:
+    def is_precomputed(self) -> bool:
         """Whether the first stage's rankings were made elsewhere, at a cost that nobody knows here."""
-        return untimed(self._first_stage)
+        return is_precomputed(self._first_stage)
 
     def index(self, corpus: Corpus) -> None:
         """Index with the first stage, and make the scorer ready."""

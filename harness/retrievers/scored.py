@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
-from harness.types import Queries, Run
+from harness.types import CandidateScorer, Queries, Run
 
 
 def check_scores(retriever: Any) -> None:
     """Raises `ConfigError` for a retriever that cannot score given documents."""
-    if not hasattr(retriever, "score"):
+    if not isinstance(retriever, CandidateScorer):
         raise ConfigError(
             f"{type(retriever).__name__} cannot score given documents: it has no method score(queries, docs), which a "
             "collection with candidates of its own (reranking) needs"
@@ -24,11 +24,6 @@ def scored(retriever: Any, queries: Queries, doc_ids: Sequence[str], docs: NDArr
     check_scores(retriever)
     scores = retriever.score(queries, docs)
     return Run(queries.ids, doc_ids, np.where(np.isneginf(scores), -1, docs), scores)
-
-
-def untimed(retriever: Any) -> bool:
-    """Whether its rankings were made elsewhere: seconds that are spent here are not their cost."""
-    return bool(getattr(retriever, "untimed", False))
 
 
 def within(run: Run, doc_ids: Sequence[str]) -> Run:

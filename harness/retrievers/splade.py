@@ -30,7 +30,7 @@ class Encodes(Protocol):
 class Splade(Component):
     """`encoder` for documents and, where no `query_encoder` is given, for queries too."""
 
-    comparable = True
+    is_shardable = True
     """Scores compare across parts of a collection."""
     _doc_ids = SetByIndex[StringColumn]()
     _postings = SetByIndex[Postings]()

@@ -1,8 +1,9 @@
 """The nouns of the harness; imports nothing else of ours but its errors."""
 
-from harness.types.dataset import Dataset, Retriever
-from harness.types.explanation import Explains, Explanation
+from harness.types.dataset import Dataset
+from harness.types.explanation import Explanation
 from harness.types.per_query import PerQuery
+from harness.types.protocols import CandidateScorer, Explainer, Precomputed, Retriever, Shardable
 from harness.types.published import PublishedFigures
 from harness.types.qrels import Qrels
 from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
@@ -11,14 +12,16 @@ from harness.types.strings import StringColumn
 from harness.types.texts import Corpus, Fingerprint, Queries, Texts
 
 __all__ = [
+    "CandidateScorer",
     "Corpus",
     "Dataset",
     "DatasetInfo",
-    "Explains",
+    "Explainer",
     "Explanation",
     "Fingerprint",
     "PerQuery",
     "Phase",
+    "Precomputed",
     "PublishedFigures",
     "Qrels",
     "Queries",
@@ -26,6 +29,7 @@ __all__ = [
     "Retriever",
     "RetrieverInfo",
     "Run",
+    "Shardable",
     "StringColumn",
     "Texts",
     "Timing",

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -156,19 +156,3 @@ class Dataset:
         matrix = np.full((len(candidates), int(lengths.max(initial=0))), -1, np.int32)
         matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = indices
         return matrix
-
-
-class Retriever(Protocol):
-    """Protocol for retrievers. A retriever never sees dataset names, splits or relevance judgements."""
-
-    def index(self, corpus: Corpus) -> None:
-        """Make the corpus searchable, in place of any that was indexed before."""
-        ...
-
-    def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best documents of each query, fewer where fewer match."""
-        ...
-
-    def nbytes(self) -> int:
-        """Return the size of the index in bytes, as it is held to be searched."""
-        ...

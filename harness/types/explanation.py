@@ -1,9 +1,6 @@
 """Explanation: why a document has the score that a retriever gives it for a query."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
-
-from harness.types.texts import Queries
 
 Cell = str | int | float | None
 
@@ -16,11 +13,3 @@ class Explanation:
     columns: tuple[str, ...] = ()
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
     parts: dict[str, "Explanation"] = field(default_factory=dict)
-
-
-class Explains(Protocol):
-    """A retriever that can say why; asked only after `index`."""
-
-    def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """One explanation for each of the documents `docs` (numbers in the corpus); `query` holds one query."""
-        ...

@@ -73,6 +73,9 @@ def of(records: Iterable[Record]) -> Found:
     found = [own for _, own in sorted(models.items())]
     aggregates = [own for own in registry.tasks() if own.is_aggregate] if found else []
     for model in found:
+        identities = {record.retriever.identity for record in model.places.values()}
+        if len(identities) == 1 and (identity := identities.pop()) is not None:
+            model.revision = identity  # that of the retriever inside `SearchModel`
         model.results = _results(model.places, aggregates)
     return Found(found, list(dict.fromkeys(left)))
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from harness.datasets.texts import gathered
 from harness.errors import DataError
-from harness.evaluation.identity import retriever_identity
+from harness.evaluation.identity import label_of, retriever_identity
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
@@ -21,15 +21,15 @@ from harness.types import Corpus, Queries, Retriever, Run
 class SearchModel:
     """mteb's `SearchProtocol` over one of our retrievers.
 
-    mteb files its results by `name` (org/name) and `revision`. Where no revision is given it is a hash of the
-    retriever's classes, settings and weights, so that another setting never finds this one's results.
+    mteb files its results by `name` (org/name) and `revision`. Where no revision is given it is the retriever's
+    identity, as in our records, so that another setting never finds this one's results, and exported records are found.
     """
 
     _corpus = SetByIndex[Corpus]()
 
     def __init__(self, retriever: Retriever, name: str | None = None, revision: str | None = None) -> None:
         self.retriever = retriever
-        self._name = name or f"harness/{names.slug(type(retriever).__name__)}"
+        self._name = name or f"harness/{names.slug(label_of(retriever))}"
         self._revision = revision or retriever_identity(retriever)
 
     @cached_property

@@ -1,0 +1,442 @@
+"""The public API: every form of a retriever, every view of the results, and one identity with the command line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mteb_tasks import evaluated, rows_of, scores, write
+from tiny_models import write_dense, write_masked
+
+import harness
+from harness.__main__ import main
+from harness.api.run import evaluate
+from harness.config import build
+from harness.errors import ConfigError, RunError
+from harness.evaluation.evaluate import DEFAULT_METRICS, Settings
+from harness.evaluation.identity import retriever_identity
+from harness.evaluation.timing import TimingPlan
+from harness.interop.mteb import SearchModel, results, task_of
+from harness.retrievers.bm25 import BM25
+from harness.store import Store
+from harness.text.tokenizer import Tokenizer
+from harness.types import Corpus, Dataset, Qrels, Queries, Run, trec
+
+QUICK = {"timing": None, "metrics": ["ndcg@10"], "k": 10}
+TEXTS = {
+    "d0": "the cat sat on the mat",
+    "d1": "dogs chase cats in the garden",
+    "d2": "bread is baked in an oven",
+    "d3": "the moon circles the earth",
+    "d4": "a garden with roses",
+}
+
+
+@pytest.fixture
+def data() -> Dataset:
+    queries = Queries(["q0", "q1", "q2"], ["cats", "baking bread in an oven", "roses in the garden"])
+    qrels = Qrels({"q0": {"d1": 2, "d0": 1}, "q1": {"d2": 1}, "q2": {"d4": 1, "d1": 0}})
+    return Dataset("pets", "test", Corpus(list(TEXTS), list(TEXTS.values())), queries, qrels)
+
+
+@pytest.fixture
+def results_of_two(data: Dataset) -> harness.Results:
+    return harness.evaluate({"terms": "bm25", "worse": "bm25 k1=0.0 b=0.0"}, data, baseline="terms")
+
+
+# ------------------------------------------------------------------------------------------------- import
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = (
+        "import sys, harness; print([m for m in sys.modules if m.split('.')[0] in {'torch', 'numpy', 'hydra', 'rich'}])"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_no_other():
+    for name in harness.__all__:
+        assert getattr(harness, name) is not None, name
+    assert set(dir(harness)) == set(harness.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'evalute'"):
+        _ = harness.evalute
+
+
+def test_reading_results_imports_no_torch(tmp_path, data):
+    harness.evaluate("bm25", data, results_dir=tmp_path, **QUICK)
+    code = f"import sys, harness; r = harness.open_results({str(tmp_path)!r}); r.to_pandas(); print('torch' in sys.modules)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "False"
+
+
+# ------------------------------------------------------------------------------------------------- retrievers
+
+
+def lookup(queries: Queries, k: int) -> dict[str, dict[str, float]]:
+    """Return the documents that share a word with the query, by the number of shared words."""
+    return {
+        query: {doc: float(n) for doc, text in TEXTS.items() if (n := len({*text.split()} & {*words.split()}))}
+        for query, words in queries.items()
+    }
+
+
+def ndcg(retriever: object, data: Dataset, **settings: object) -> float:
+    frame = harness.evaluate(retriever, data, **{**QUICK, **settings}).to_pandas()
+    return float(frame["ndcg@10"][0])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lookup,
+        lambda queries, k: [list(lookup(queries, k)[query].items()) for query in queries.ids],
+        lambda queries, k: Run.from_dict(lookup(queries, k)),
+    ],
+    ids=["dict", "pairs", "run"],
+)
+def test_a_function_is_a_retriever_whatever_it_returns(form, data):
+    assert ndcg({"mine": form}, data) == pytest.approx(ndcg(Run.from_dict(lookup(data.queries, 10)), data))
+
+
+def test_a_function_may_return_ids_alone_best_first(data):
+    assert ndcg({"ids": lambda queries, k: [["d0"], ["d2"], ["d4"]]}, data) < 1.0
+    assert ndcg({"ids": lambda queries, k: [["d1", "d0"], ["d2"], ["d4"]]}, data) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda queries, k: [["d0"]], "list of 1 for 3 queries"),
+        (lambda queries, k: [["nowhere"]] * 3, "document 'nowhere' is none of the corpus's 5 documents"),
+        (lambda queries, k: [[(7, 1.0)]] * 3, "document id 7 is int, not text"),
+        (lambda queries, k: [[("d0", "high")]] * 3, r"hit \('d0', 'high'\) is neither"),
+        (lambda queries, k: None, "NoneType for 3 queries"),
+    ],
+)
+def test_a_function_that_returns_something_else_is_an_error(answer, message, data):
+    with pytest.raises(RunError, match=message):
+        harness.evaluate({"wrong": answer}, data, **QUICK)
+
+
+def test_a_name_with_settings_is_the_config_with_overrides(data):
+    assert ndcg("bm25 k1=0.9 b=0.4", data) == ndcg(BM25(Tokenizer(), 0.9, 0.4), data)
+    frame = harness.evaluate(["bm25", "bm25 k1=0.9"], data, **QUICK).to_pandas()
+    assert list(frame["retriever"]) == ["bm25", "bm25 [k1=0.9]"]
+
+
+def test_an_object_of_the_protocol_and_one_of_the_harness(data):
+    class Mine:
+        def index(self, corpus):
+            self.corpus = corpus
+
+        def search(self, queries, k):
+            return Run.from_dict({query: {"d0": 1.0} for query in queries.ids})
+
+        def nbytes(self):
+            return 0
+
+    results = harness.evaluate([Mine(), harness.BM25(Tokenizer(), k1=0.5)], data, **QUICK)
+    assert results.labels == ["Mine", "BM25 [k1=0.5]"]
+
+
+def test_a_run_and_a_run_file(data, tmp_path):
+    run = Run.from_dict(lookup(data.queries, 10))
+    trec.write(run, tmp_path / "lucene.trec", "lucene")
+    results = harness.evaluate([run, str(tmp_path / "lucene.trec")], data, metrics=["ndcg@10"])
+    frame = results.to_pandas()
+    assert list(frame["retriever"]) == ["run", "lucene"]
+    assert frame["ndcg@10"].nunique() == 1
+    assert frame["queries_per_s"].isna().all(), "its rankings were made elsewhere"
+    assert harness.score(tmp_path / "lucene.trec", data, ["ndcg@10"]) == {"ndcg@10": frame["ndcg@10"][0]}
+
+
+def sentence_model(kind: str, folder: Path):
+    import sentence_transformers as library
+
+    if kind == "SentenceTransformer":
+        return library.SentenceTransformer(str(write_dense(folder)), device="cpu")
+    if kind == "CrossEncoder":
+        from test_rerank import write_cross
+
+        return library.CrossEncoder(str(write_cross(folder)), device="cpu")
+    if kind == "SparseEncoder":
+        return library.SparseEncoder(str(write_masked(folder)), device="cpu")
+    return library.MultiVectorEncoder(str(write_dense(folder)), device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["SentenceTransformer", "SparseEncoder", "MultiVectorEncoder"])
+def test_models_of_sentence_transformers_are_retrievers_by_their_own_encoding(kind, data, tmp_path):
+    model = sentence_model(kind, tmp_path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    results = harness.evaluate({"model": model}, data, **QUICK)
+    queries, documents = model.encode_query(list(data.queries.texts)), model.encode_document(list(data.corpus.texts))
+    similarities = np.asarray(model.similarity(queries, documents).to("cpu").to_dense())
+    run = results.run("model")
+    for row in range(len(data.queries)):
+        best = int(np.argmax(similarities[row]))
+        assert run.hits(row)[0][0] == data.corpus.ids[best]
+    assert all((tensor == before[name]).all() for name, tensor in model.state_dict().items())
+
+
+def test_a_model_of_mteb_is_a_retriever(data, tmp_path):
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+
+    from harness.interop.mteb.registry import quiet
+
+    model = sentence_model("SentenceTransformer", tmp_path)
+    with quiet():
+        wrapped = SentenceTransformerEncoderWrapper(model)
+    assert ndcg({"mteb": wrapped}, data) == pytest.approx(ndcg({"model": model}, data), abs=1e-5)
+
+
+def test_what_is_no_retriever_is_refused_with_the_choices(data):
+    for wrong in (7, object(), []):
+        with pytest.raises(ConfigError, match="give a config's name"):
+            harness.evaluate(wrong, data, **QUICK)
+    with pytest.raises(ConfigError, match=r"no retriever 'bm52'; .*did you mean bm25"):
+        harness.evaluate("bm52", data, **QUICK)
+    with pytest.raises(ConfigError, match=r"2 retrievers are called 'bm25'"):
+        harness.evaluate(["bm25", "bm25"], data, **QUICK)
+
+
+# ------------------------------------------------------------------------------------------------- settings
+
+
+def test_wrong_settings_are_refused_before_anything_is_measured(data):
+    calls: list[int] = []
+
+    def counted(queries, k):
+        calls.append(k)
+        return lookup(queries, k)
+
+    for settings, message in (
+        ({"metrics": ["ndgc@10"]}, "ndgc"),
+        ({"metrics": ["ndcg@100"], "k": 10}, "looks deeper than k=10"),
+        ({"baseline": "bm52"}, "baseline='bm52' is none of the retrievers; choices: counted"),
+        ({"timing": "nowhere"}, "no timing 'nowhere'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            harness.evaluate(counted, data, **settings)
+    with pytest.raises(ConfigError, match="no dataset 'scifatc'"):
+        harness.evaluate([counted], [data, "scifatc"])
+    assert calls == []
+
+
+def test_the_defaults_are_those_of_the_command_line():
+    config = build.composed(["retriever=bm25"])
+    assert tuple(config["metrics"]) == DEFAULT_METRICS
+    assert (config["k"], config["seed"]) == (Settings().k, Settings().seed)
+    assert TimingPlan(**config["timing"]) == TimingPlan() == Settings().timing
+
+
+def test_a_failing_retriever_does_not_lose_the_others(data):
+    def fails(queries, k):
+        raise ValueError("out of order")
+
+    with pytest.warns(RuntimeWarning, match="fails on pets failed: ValueError: out of order"):
+        results = harness.evaluate([fails, "bm25"], data, **QUICK)
+    assert results.labels == ["bm25"]
+    with pytest.raises(ValueError, match="out of order"):
+        harness.evaluate(fails, data, **QUICK)
+
+
+def test_nothing_is_written_without_a_results_folder(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    harness.evaluate("bm25", data)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- identity
+
+
+def run_command(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["harness", *words])
+        main()
+    return int(stop.value.code or 0)
+
+
+COMMAND = ("retriever=bm25", "dataset=stdlib", "k=10", "metrics=[ndcg@10]")
+
+
+def test_the_command_line_reuses_what_python_evaluated_and_the_other_way_round(tmp_path):
+    for order in (("python", "command"), ("command", "python")):
+        folder = tmp_path / order[0]
+        for way in order:
+            if way == "python":
+                harness.evaluate("bm25", "stdlib", results_dir=folder, k=10, metrics=["ndcg@10"])
+            else:
+                assert run_command(*COMMAND, f"results_dir={folder}") == 0
+        assert len(list(Store(folder).records())) == 1, order
+    ids = {record.cell for name in ("python", "command") for record in Store(tmp_path / name).records()}
+    assert len(ids) == 1
+
+
+def test_the_record_names_the_command_that_repeats_it(tmp_path):
+    harness.evaluate("bm25 k1=0.9", "stdlib documents=50", results_dir=tmp_path / "a", k=10, metrics=["ndcg@10"])
+    (record,) = Store(tmp_path / "a").records()
+    assert record.retriever.label == "bm25 [k1=0.9]"
+    words = record.command.split()[1:]
+    assert run_command(*words, f"results_dir={tmp_path / 'a'}") == 0
+    assert len(list(Store(tmp_path / "a").records())) == 1
+
+
+def test_rows_can_be_named(data, tmp_path):
+    assert run_command(*COMMAND, "name=checkpoint-3000", f"results_dir={tmp_path}") == 0
+    (record,) = Store(tmp_path).records()
+    assert record.retriever.label == "checkpoint-3000"
+    assert harness.evaluate(["bm25"], data, names={"bm25": "first"}, **QUICK).labels == ["first"]
+    assert harness.evaluate(["bm25", lookup], data, names={1: "second"}, **QUICK).labels == ["bm25", "second"]
+
+
+def test_mteb_finds_what_was_exported_under_the_retrievers_identity(data, tmp_path):
+    mteb = pytest.importorskip("mteb")
+    folder = write(tmp_path / "repo", rows_of(data))
+    stored = harness.evaluate("bm25", f"mteb:SciFact folder={folder}", results_dir=tmp_path / "results")
+    (record,) = stored.records
+    retriever = harness.load_retriever("bm25")
+    model = SearchModel(retriever)
+    assert model.mteb_model_meta.revision == record.retriever.identity == retriever_identity(retriever)
+    results.write(results.of(stored.records).models, tmp_path / "cache", tmp_path / "results")
+    kept = mteb.ResultCache(cache_path=tmp_path / "cache")
+    task = task_of("SciFact", folder=str(folder))
+    found = evaluated(model, task, cache=kept, overwrite_strategy="only-missing")
+    assert scores(found)["main_score"] == pytest.approx(record.metrics["ndcg@10"], abs=1e-5)
+    with pytest.raises(RunError, match="index"):
+        retriever.search(data.queries, 1)  # mteb took the exported result: nothing was indexed
+
+
+# ------------------------------------------------------------------------------------------------- results
+
+
+def test_the_results_are_tidy_frames(results_of_two, data):
+    frame = results_of_two.to_pandas()
+    assert list(frame["retriever"]) == ["terms", "worse"]
+    assert {"ndcg@10", "latency_p95_ms", "queries_per_s", "index_mb", "id"} <= set(frame.columns)
+    queries = results_of_two.to_pandas("query")
+    assert list(queries.columns) == ["retriever", "dataset", "query_id", "metric", "value"]
+    means = queries[queries["metric"] == "ndcg@10"].groupby("retriever")["value"].mean()
+    assert means["terms"] == pytest.approx(frame["ndcg@10"][0])
+    hits = results_of_two.to_pandas("hit")
+    first = hits[(hits["retriever"] == "terms") & (hits["query_id"] == "q0") & (hits["rank"] == 1)]
+    assert first["grade"].item() == 2
+    assert results_of_two.to_polars("hit").shape == hits.shape
+    with pytest.raises(ConfigError, match="level='row'; choices: evaluation, query, hit"):
+        results_of_two.to_pandas("row")
+
+
+def test_stored_results_give_the_same_frames(data, tmp_path):
+    made = harness.evaluate("bm25", data, results_dir=tmp_path)
+    stored = harness.open_results(tmp_path)
+    pd.testing.assert_frame_equal(stored.to_pandas(), made.to_pandas())
+    pd.testing.assert_frame_equal(stored.to_pandas("query"), made.to_pandas("query"))
+    with pytest.raises(ConfigError, match="no records in"):
+        harness.open_results(tmp_path / "nowhere")
+
+
+def test_comparisons_and_recommendations(results_of_two):
+    comparison = results_of_two.compare("terms", "worse")
+    assert (comparison.a, comparison.b) == ("terms", "worse")
+    assert comparison.difference("pets") is not None
+    paired = results_of_two.paired("terms", "worse")
+    assert list(paired["query_id"]) == ["q0", "q1", "q2"]
+    assert comparison.difference("pets").delta == pytest.approx(paired["difference"].mean())
+    assert results_of_two.recommend(max_latency_ms=1e6).best.label in results_of_two.labels
+    with pytest.raises(ConfigError, match="no limit is called 'max_latency'; choices: 'max_latency_ms'"):
+        results_of_two.recommend(max_latency=5)
+    with pytest.raises(ConfigError, match="no row is called 'other'; choices: 'terms', 'worse'"):
+        results_of_two.compare("terms", "other")
+    assert harness.compare("bm25", {"x": 1} and "bm25 k1=0.0", _small(), timing=None).b == "bm25 [k1=0.0]"
+
+
+def _small() -> Dataset:
+    corpus = Corpus(["a", "b"], ["red apples", "green pears"])
+    return Dataset("fruit", "test", corpus, Queries(["q"], ["apples"]), Qrels({"q": {"a": 1}}))
+
+
+def test_the_worst_queries_show_what_was_missed(data):
+    def never(queries, k):
+        return {query: {"d3": 1.0} for query in queries.ids}
+
+    worst = harness.evaluate({"never": never}, data, **QUICK).worst("never", 2)
+    assert len(worst) == 2
+    assert worst["score"].tolist() == [0.0, 0.0]
+    assert worst["query"][0] == "cats"
+    assert worst["first"][0] == TEXTS["d3"]
+    best = worst["relevant"][0][0]
+    assert best == {"doc_id": "d1", "grade": 2, "rank": None, "text": TEXTS["d1"]}
+
+
+def test_plots(results_of_two):
+    pytest.importorskip("matplotlib")
+    figure = results_of_two.plot_pareto(x="latency_p95_ms")
+    assert figure.axes[0].get_xlabel() == "latency_p95_ms"
+    assert results_of_two.plot_differences("terms", "worse").axes[0].get_ylabel() == "ndcg@10: worse - terms"
+    with pytest.raises(ConfigError, match="x='speed' is no numeric column; choices: "):
+        results_of_two.plot_pareto(x="speed")
+
+
+def test_the_table_is_what_the_terminal_and_a_notebook_show(results_of_two):
+    text = repr(results_of_two)
+    assert text.splitlines()[0].startswith("ndcg@10")
+    assert "against terms" in text
+    html = results_of_two._repr_html_()
+    assert "<script" not in html
+    assert "best of its column" in html
+    assert 'scope="row">terms</th>' in html
+
+
+def test_names_are_escaped_in_the_notebook(data):
+    html = harness.evaluate({"<b>bold</b>": "bm25"}, data, **QUICK)._repr_html_()
+    assert "<b>bold</b>" not in html
+    assert "&lt;b&gt;bold&lt;/b&gt;" in html
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("csv", "metric,"), ("md", "| "), ("latex", "\\begin"), ("html", "<!doctype")]
+)
+def test_the_leaderboard_is_saved_in_every_format(results_of_two, tmp_path, monkeypatch, name, begins):
+    monkeypatch.chdir(tmp_path)
+    path = results_of_two.save(name)
+    content = path.read_text(encoding="utf-8")
+    assert "terms" in content
+    assert begins in content[:200] or begins in content
+    assert results_of_two.save(tmp_path / f"board{path.suffix}").read_text(encoding="utf-8") == content
+    with pytest.raises(ConfigError, match="names no format"):
+        results_of_two.save("table.docx")
+
+
+# ------------------------------------------------------------------------------------------------- datasets, score
+
+
+def test_datasets_by_name_folder_and_settings(tmp_path, data):
+    assert len(harness.load_dataset("stdlib documents=50").corpus) == 50
+    assert len(harness.load_dataset("stdlib", documents=40).corpus) == 40
+    (tmp_path / "qrels").mkdir()
+    for name, texts in (("corpus", data.corpus), ("queries", data.queries)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in zip(texts.ids, texts.texts, strict=True)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [f"{query}\t{doc}\t{grade}" for query, docs in data.qrels.items() for doc, grade in docs.items()]
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
+    loaded = harness.load_dataset(tmp_path)
+    assert loaded.fingerprint == data.fingerprint
+    assert harness.load_dataset(str(tmp_path), name="mine").name == "mine"
+    results = evaluate("bm25", [loaded, str(tmp_path)], **QUICK)
+    assert results.to_pandas()["ndcg@10"].nunique() == 1
+    with pytest.raises(ConfigError, match="has no key 'splt'"):
+        harness.load_dataset("scifact splt=dev")
+
+
+def test_a_run_is_scored_alone(data):
+    run = {"q0": {"d1": 2.0, "d0": 1.0}, "q1": {"d2": 1.0}}
+    assert harness.score(run, data.qrels, ["ndcg@10", "recall@10"]) == pytest.approx(
+        {"ndcg@10": 2 / 3, "recall@10": 2 / 3}
+    )
+    per_query = harness.score(run, {"q0": {"d1": 1}}, ["ndcg@10"], per_query=True)
+    assert per_query == {"ndcg@10": {"q0": 1.0}}
+    with pytest.raises(ConfigError, match="is one text; give a list"):
+        harness.score(run, data, "ndcg@10")
