@@ -1,16 +1,22 @@
-"""A server on the loopback that speaks OpenAI's and Cohere's protocols for embeddings, and misbehaves as it is told.
+"""A server on the loopback that speaks OpenAI's and Cohere's protocols for embeddings, and misbehaves on demand.
 
 Each request takes the next answer of the script; without one it is served well.
 """
 
 import http.server
+import importlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from harness.providers import client
 from harness.types import StringColumn
 
 KEY = "sk-test-0123456789abcdefSECRET"
@@ -18,14 +24,14 @@ Vectors = Callable[[list[str]], list[list[float]]]
 
 
 class Provider:
-    """What it was asked, how many requests were in flight at most, and what it answers."""
+    """The server, with the bodies of its requests, the most that were in flight, and the answers that it gives."""
 
     def __init__(self, vectors: Vectors) -> None:
         self.vectors = vectors
         self.script: list[Callable[[Handler], None]] = []
         self.after: Callable[[Handler], None] = well
         """The answer once the script is at its end."""
-        self.asked: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
         self.paths: set[str] = set()
         self.keys: set[str] = set()
         self.most_in_flight = self._in_flight = self.connections_made = 0
@@ -47,11 +53,11 @@ class Provider:
     @property
     def texts(self) -> list[str]:
         """Every text that came, in the order of the requests."""
-        return [text for body in self.asked for text in texts_of(body)]
+        return [text for body in self.requests for text in texts_of(body)]
 
     def next_answer(self, path: str, body: dict[str, Any], key: str) -> Callable[["Handler"], None]:
         with self._lock:
-            self.asked.append(body)
+            self.requests.append(body)
             self.paths.add(path)
             self.keys.add(key)
             return self.script.pop(0) if self.script else self.after
@@ -141,7 +147,7 @@ def tokens_of(texts: Sequence[str]) -> int:
 
 
 def answered(handler: Handler, vectors: Sequence[Any], order: Sequence[int] | None = None) -> dict[str, Any]:
-    """The body of a good answer in the protocol that was asked in."""
+    """Return the body of a valid answer in the protocol of the request."""
     tokens = tokens_of(texts_of(handler.body))
     if handler.path.endswith("/embed"):
         billed = {"billed_units": {"input_tokens": tokens}}
@@ -154,7 +160,7 @@ def answered(handler: Handler, vectors: Sequence[Any], order: Sequence[int] | No
 
 
 def refusal(handler: Handler, message: str, code: str | None = None) -> dict[str, Any]:
-    """The body of a refusal in the protocol that was asked in."""
+    """Return the body of a refusal in the protocol of the request."""
     return {"message": message} if handler.path.endswith("/embed") else {"error": {"message": message, "code": code}}
 
 
@@ -195,7 +201,7 @@ not_finite = changed(lambda vectors: [[float("nan"), *vectors[0][1:]], *vectors[
 with_null = changed(lambda vectors: [[None, *vectors[0][1:]], *vectors[1:]])
 
 
-def saying(content: Any) -> Callable[[Handler], None]:
+def responding(content: Any) -> Callable[[Handler], None]:
     """Another body with status 200."""
     return lambda handler: handler.send(200, content)
 
@@ -252,10 +258,20 @@ def vectors_of(retriever: Any) -> Vectors:
     """The vectors of a dense retriever's encoder."""
 
     def vectors(texts: list[str]) -> list[list[float]]:
-        found: list[list[float]] = retriever._encoder.encode(StringColumn(texts), "query").tolist()
-        return found
+        rows: list[list[float]] = retriever._encoder.encode(StringColumn(texts), "query").tolist()
+        return rows
 
     return vectors
+
+
+def recorded_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record the SDKs' waits between attempts instead of waiting, and do without ours after an invalid answer."""
+    waits: list[float] = []
+    clock = SimpleNamespace(sleep=waits.append, time=time.time)
+    for module in ("openai._base_client", "cohere.core.http_client"):
+        monkeypatch.setattr(importlib.import_module(module), "time", clock)
+    monkeypatch.setattr(client, "_BACKOFF_S", 0.0)
+    return waits
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The server of api_server.py with a language model behind it: it writes questions in JSON, or misbehaves as told.
+"""The server of api_server.py with a language model behind it: it writes questions in JSON, or misbehaves on demand.
 
 A document of `zoo` says who keeps which animal; the model's questions name the animal and are answered by the keeper.
 """
@@ -23,17 +23,17 @@ def zoo(animal: str) -> str:
 
 def good(animal: str, n: int = 2) -> list[dict[str, str]]:
     """Questions that can all be kept."""
-    asked = ("Who looks after the {}?", "Whom would I ask about a {}?", "Which person does a {} belong to?")
-    return [{"question": question.format(animal), "answer": animal[::-1].title()} for question in asked[:n]]
+    templates = ("Who looks after the {}?", "Whom would I ask about a {}?", "Which person does a {} belong to?")
+    return [{"question": question.format(animal), "answer": animal[::-1].title()} for question in templates[:n]]
 
 
 class Model:
-    """What it answers for an animal, one after another, then well; and what it has answered in full."""
+    """The answers for an animal, one after another, then valid ones; and the counts of what was answered in full."""
 
     def __init__(self, pause_s: float = 0.0) -> None:
         self.script: dict[str, list[Callable[[Handler], None]]] = {}
         self.answered: Counter[str] = Counter()
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.tokens = [0, 0]
         self.pause_s = pause_s
         self.lock = threading.Lock()
@@ -41,7 +41,7 @@ class Model:
     def __call__(self, handler: Handler) -> None:
         animal = animal_of(handler.body)
         with self.lock:
-            self.asked[animal] += 1
+            self.requests[animal] += 1
             own = self.script.get(animal)
             answer = own.pop(0) if own else writing({"questions": good(animal)})
         time.sleep(self.pause_s)
@@ -54,9 +54,9 @@ class Model:
 
 
 def animal_of(body: dict[str, Any]) -> str:
-    found = re.search(r"The (\w+) is kept", body["messages"][0]["content"])
-    assert found is not None
-    return found[1]
+    match = re.search(r"The (\w+) is kept", body["messages"][0]["content"])
+    assert match is not None
+    return match[1]
 
 
 def completion(content: str | None, finish: str = "stop", **message: Any) -> dict[str, Any]:

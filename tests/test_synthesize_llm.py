@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_server import KEY, Provider, refusing
+from api_server import KEY, Provider, recorded_waits, refusing
 from api_server import repeating_the_key as refusing_with_the_key
 from chat_server import (
     ANIMALS,
@@ -31,7 +31,6 @@ from chat_server import (
 )
 
 from harness.cli import synthesize
-from harness.providers import requests
 from harness.train import triplets
 
 OUTPUT = Path("made/zoo.parquet")
@@ -56,10 +55,8 @@ def server(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits between requests, which are not waited for."""
-    asked: list[float] = []
-    monkeypatch.setattr(requests, "_sleep", lambda seconds, stop: asked.append(seconds))
-    return asked
+    """The waits between attempts, which are not waited for."""
+    return recorded_waits(monkeypatch)
 
 
 def arguments(server: Provider, *more: str) -> list[str]:
@@ -78,8 +75,8 @@ def arguments(server: Provider, *more: str) -> list[str]:
 def made(server: Provider, *more: str) -> dict[str, Any]:
     """The manifest, once the command has ended well."""
     assert synthesize.main(arguments(server, *more)) == 0
-    found: dict[str, Any] = json.loads(MANIFEST.read_text())
-    return found
+    manifest: dict[str, Any] = json.loads(MANIFEST.read_text())
+    return manifest
 
 
 def refused(server: Provider, capsys: pytest.CaptureFixture[str], *more: str) -> str:
@@ -103,14 +100,14 @@ def journaled() -> Counter[str]:
 
 def test_every_question_names_its_document_and_the_cost_is_what_the_server_counted(server, model, capsys):
     prices = ["generator.input_price_per_million_tokens=2", "generator.output_price_per_million_tokens=8"]
-    said = made(server, *prices, "negatives=mined", "negatives.margin=null")
-    found = triplets.read(OUTPUT)
-    assert sorted(found.anchors) == sorted(one["question"] for animal in ANIMALS for one in good(animal))
+    manifest = made(server, *prices, "negatives=mined", "negatives.margin=null")
+    rows = triplets.read(OUTPUT)
+    assert sorted(rows.anchors) == sorted(one["question"] for animal in ANIMALS for one in good(animal))
     texts = {zoo(animal) for animal in ANIMALS}
-    for anchor, positive, (negative,) in zip(found.anchors, found.positives, found.negatives, strict=True):
+    for anchor, positive, (negative,) in zip(rows.anchors, rows.positives, rows.negatives, strict=True):
         assert positive == next(zoo(animal) for animal in ANIMALS if animal in anchor)
         assert negative in texts - {positive}
-    assert said["documents"] == {
+    assert manifest["documents"] == {
         "sampled": 20,
         "asked": 20,
         "from_journal": 0,
@@ -119,13 +116,13 @@ def test_every_question_names_its_document_and_the_cost_is_what_the_server_count
         "failures": [],
         "unusable": {},
     }
-    assert said["queries"] == {"given": 40, "kept": 40, "dropped": {}}
+    assert manifest["queries"] == {"given": 40, "kept": 40, "dropped": {}}
     tokens_in, tokens_out = model.tokens
     usd = pytest.approx((2 * tokens_in + 8 * tokens_out) / 1e6)
     cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "usd": usd}
-    assert said["cost"] == {**cost, "now": cost}
-    assert said["requests"] == {"requests": 20, "retries": 0}
-    assert said["triplets"] == {"rows": 40, "fingerprint": found.fingerprint}
+    assert manifest["cost"] == {**cost, "now": cost}
+    assert manifest["requests"] == {"requests": 20, "retries": 0}
+    assert manifest["triplets"] == {"rows": 40, "fingerprint": rows.fingerprint}
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [str(OUTPUT), str(MANIFEST)]
     assert re.search(r"^triplets +40$", out, re.MULTILINE)
@@ -149,18 +146,18 @@ def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server
         ANIMALS[12]: [writing("", finish="content_filter")],
         ANIMALS[13]: [cut_off_body] * 4,
     }
-    said = made(server, "generator.retries=3", "generator.concurrency=8", "generator.timeout_s=0.6")
-    documents, queries = said["documents"], said["queries"]
-    assert documents["failed"] == {"HTTP 500": 1, "no answer": 1, "unusable answer": 1}
-    failures = {failure["id"]: failure["said"] for failure in documents["failures"]}
+    manifest = made(server, "generator.retries=3", "generator.concurrency=8", "generator.timeout_s=0.6")
+    documents, queries = manifest["documents"], manifest["queries"]
+    assert documents["failed"] == {"HTTP 500": 1, "no answer": 1, "invalid answer": 1}
+    failures = {failure["id"]: failure["message"] for failure in documents["failures"]}
     assert failures.keys() == {ANIMALS[8], ANIMALS[9], ANIMALS[13]}
     assert failures[ANIMALS[8]] == "HTTP 500: oh no"
     assert documents["unusable"] == {"content_filter": 1, "no_questions": 2, "not_json": 1, "refusal": 1, "too_long": 1}
     assert queries["dropped"] == {"copy": 1, "duplicate": 1, "empty": 1, "surplus": 1, "unanswerable": 1}
     assert (queries["given"], queries["kept"]) == (23, 18)
-    assert said["requests"] == {"requests": 33, "retries": 13}
-    assert sum(model.asked.values()) == 33
-    assert len(triplets.read(OUTPUT)) == said["triplets"]["rows"] == 18
+    assert manifest["requests"] == {"requests": 33, "retries": 13}
+    assert sum(model.requests.values()) == 33
+    assert len(triplets.read(OUTPUT)) == manifest["triplets"]["rows"] == 18
     assert server.most_in_flight <= 8
     assert "failed: HTTP 500" in capsys.readouterr().out
 
@@ -169,9 +166,9 @@ def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(serv
     model.script = {ANIMALS[3]: [BROKEN, BROKEN], ANIMALS[4]: [writing("no JSON")]}
     first = made(server, "generator.retries=1")
     assert first["documents"]["failed"] == {"HTTP 500": 1}
-    asked = model.asked.copy()
+    before = model.requests.copy()
     second = made(server, "generator.retries=1")
-    assert model.asked - asked == Counter([ANIMALS[3]])
+    assert model.requests - before == Counter([ANIMALS[3]])
     assert second["documents"]["from_journal"] == 19
     assert second["documents"]["unusable"] == {"not_json": 1}
     assert second["documents"]["failed"] == {}
@@ -180,7 +177,7 @@ def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(serv
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "advice"),
+    ("answer", "message", "advice"),
     [
         (refusing(401, "no such key"), "HTTP 401: no such key", "see the key in the environment variable MY_KEY"),
         (refusing(403, "not yours"), "HTTP 403: not yours", "see the key in the environment variable MY_KEY"),
@@ -197,12 +194,12 @@ def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(serv
     ],
 )
 def test_what_no_other_document_can_mend_stops_at_once_and_the_answers_are_kept(
-    server, model, waits, capsys, answer, said, advice
+    server, model, waits, capsys, answer, message, advice
 ):
     made(server, "documents=3")
     before = journaled()
     server.after = answer
-    assert refused(server, capsys) == f"error: openai 'm' at {server.address}/v1: {said}; {advice}"
+    assert refused(server, capsys) == f"error: openai 'm' at {server.address}/v1: {message}; {advice}"
     assert journaled() == before
     assert waits == []
     server.after = model
@@ -212,11 +209,11 @@ def test_what_no_other_document_can_mend_stops_at_once_and_the_answers_are_kept(
 
 def test_a_server_that_fails_for_every_document_is_not_asked_for_all_of_them(server, model, waits, capsys):
     server.after = BROKEN
-    said = refused(server, capsys, "generator.retries=1", "generator.concurrency=1")
-    assert said.startswith(
+    message = refused(server, capsys, "generator.retries=1", "generator.concurrency=1")
+    assert message.startswith(
         f"error: openai 'm' at {server.address}/v1: HTTP 500: oh no (tried 2 times); give the command"
     )
-    assert len(server.asked) <= 22
+    assert len(server.requests) <= 22
     assert not OUTPUT.exists()
     # no answer was paid for: what is set otherwise now is no matter
     server.after = model
@@ -234,7 +231,7 @@ def test_the_key_is_in_no_file_and_in_nothing_that_is_said(server, model, waits,
     assert {OUTPUT, JOURNAL, MANIFEST} <= set(files)
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
     assert server.keys == {f"Bearer {KEY}"}
-    assert server.asked[0]["user_token"] == KEY
+    assert server.requests[0]["user_token"] == KEY
 
 
 def test_a_journal_of_other_settings_says_what_differs_and_is_never_written_over(server, model, capsys):
@@ -267,7 +264,7 @@ def test_a_document_whose_text_has_changed_is_asked_again(server, model):
 
 def test_the_request_holds_what_is_set_and_nothing_that_is_null(server):
     made(server, "documents=1", "generator.temperature=null", "generator.max_tokens=77", "generator.characters=30")
-    (body,) = server.asked
+    (body,) = server.requests
     assert set(body) == {"model", "messages", "response_format", "max_tokens"}
     assert body["max_tokens"] == 77
     (message,) = body["messages"]
@@ -311,9 +308,9 @@ def test_killed_in_the_middle_and_given_again_no_answer_is_paid_for_twice(server
     model.pause_s = 0.05
     kept = Counter[str]()
     for moment in (5, 8):
-        asked = sum(model.asked.values())
+        before = sum(model.requests.values())
         process = begun("generator.concurrency=3")
-        until(lambda asked=asked, moment=moment: sum(model.asked.values()) - asked >= moment)
+        until(lambda before=before, moment=moment: sum(model.requests.values()) - before >= moment)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         time.sleep(0.2)  # what it had sent has come
@@ -321,12 +318,12 @@ def test_killed_in_the_middle_and_given_again_no_answer_is_paid_for_twice(server
         assert set(kept.values()) == {1}
         # who asks for another document has kept all answers but those that are on their way
         assert moment - 3 <= (kept - before).total() < len(ANIMALS)
-    asked = model.asked.copy()
-    said = made(server, "generator.concurrency=3")
-    assert not (model.asked - asked).keys() & kept.keys()
-    assert said["documents"]["from_journal"] == len(kept)
+    before = model.requests.copy()
+    manifest = made(server, "generator.concurrency=3")
+    assert not (model.requests - before).keys() & kept.keys()
+    assert manifest["documents"]["from_journal"] == len(kept)
     assert journaled() == Counter(ANIMALS)
-    assert model.asked.total() - len(ANIMALS) <= 2 * 3
+    assert model.requests.total() - len(ANIMALS) <= 2 * 3
     assert len(triplets.read(OUTPUT)) == 2 * len(ANIMALS)
 
 

@@ -1,13 +1,12 @@
-"""Text to vectors by a server: texts put into requests, requests in flight, answers checked, and what it all costs.
+"""Encode texts by a hosted API: batches, requests in flight, checked answers, and what it all costs.
 
 A killed run goes on at the next shard: what was paid for is in the embedding cache.
 """
 
 from abc import abstractmethod
-from collections.abc import Generator
 from contextlib import closing
 from functools import partial
-from threading import Event, Lock
+from threading import Event
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,95 +18,102 @@ from harness.embedding_cache import cache
 from harness.encoders.runtime import storage
 from harness.encoders.transformer import Side
 from harness.errors import ApiError, ConfigError
-from harness.providers.requests import Failure, Outcome, concurrently, cut, estimated, masked, repeated, spans
-from harness.providers.server import Server
-from harness.providers.vectors import Answer, checked
+from harness.providers import batching
+from harness.providers.client import ApiClient
+from harness.providers.retries import Call
 from harness.types import StringColumn
 
 _SHARD = 512  # texts whose vectors are kept together: what was paid for and is lost when a run is killed
-_LEAST = 16  # fewer texts are not worth a request of their own
+_MIN_BATCH = 16  # fewer texts are not worth a request of their own
+
+Vectors = NDArray[np.float32]
 
 
-class HostedEncoder(Server):
-    """A `Server` that encodes queries and documents, each with its prompt before it.
+class HostedEncoder(ApiClient):
+    """An `ApiClient` that encodes queries and documents, each with its prompt before it.
 
-    `batch_texts` and `batch_tokens` bound a request, `concurrency` the requests in flight. Tokens are estimated, as
-    bytes / 3, where the server does not count them. `max_tokens` of a text are sent, all where it is None.
-    `price_per_million_tokens`: USD. `cache`: keep the documents' vectors on disk and use those that are there.
+    Args:
+        batch_texts: Most texts in a request; None is the provider's limit.
+        batch_tokens: Most tokens in a request, estimated as bytes / 3.
+        max_tokens: Tokens of a text that are sent; None sends all.
+        price_per_million_tokens: USD. Tokens are estimated where the server does not count them.
+        cache: Keep the documents' vectors on disk and use those that are there.
     """
 
-    most_texts: ClassVar[int]
-    """Texts that the provider takes in one request."""
-    about_answers = "dimensions"
-    about_requests = ".dimensions and, for texts that are too long, .max_tokens and .batch_tokens"
-    server_cuts: ClassVar[bool] = False
-    """The server itself cuts a text that is over `max_tokens`."""
-    _agreeing: ClassVar[Lock] = Lock()
+    max_texts: ClassVar[int]  # that the provider takes in one request
+    max_batch_tokens: ClassVar[int]  # default of batch_tokens
+    answer_setting = "dimensions"
+    request_settings = ".dimensions and, for texts that are too long, .max_tokens and .batch_tokens"
+    server_truncates: ClassVar[bool] = False  # texts that are over max_tokens
 
     def __init__(
         self,
         model: str | None,
         *,
-        batch_texts: int,
-        batch_tokens: int,
+        batch_texts: int | None = None,
+        batch_tokens: int | None = None,
         dimensions: int | None = None,
         query_prompt: str = "",
         document_prompt: str = "",
         max_tokens: int | None = None,
-        concurrency: int = 4,
-        retries: int = 6,
         price_per_million_tokens: float | None = None,
         normalize: bool = True,
         cache: bool = True,
         **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
-        counts = {"batch_texts": batch_texts, "batch_tokens": batch_tokens, "concurrency": concurrency}
-        self._at_least(1, {**counts, "dimensions": dimensions, "max_tokens": max_tokens})
-        self._at_least(0, {"retries": retries, "price_per_million_tokens": price_per_million_tokens})
-        if batch_texts > self.most_texts:
-            raise ConfigError(f"encoder.batch_texts={batch_texts}: {self.provider} takes {self.most_texts} at most")
+        limits = {"batch_texts": batch_texts, "batch_tokens": batch_tokens}
+        self._require_at_least(1, **limits, dimensions=dimensions, max_tokens=max_tokens)
+        self._require_at_least(0, price_per_million_tokens=price_per_million_tokens)
+        if (batch_texts or 0) > self.max_texts:
+            raise ConfigError(f"encoder.batch_texts={batch_texts}: {self.provider} takes {self.max_texts} at most")
         self._dimensions, self._max_tokens, self._normalize = dimensions, max_tokens, normalize
         self._prompts = {"query": query_prompt, "document": document_prompt}
-        self._batch_texts, self._batch_tokens, self._concurrency = batch_texts, batch_tokens, concurrency
-        self._retries, self._price, self._cache = retries, price_per_million_tokens, cache
-        self._jitter, self._width = np.random.default_rng(0), dimensions
+        self._batch_texts = batch_texts or self.max_texts
+        self._batch_tokens = batch_tokens or self.max_batch_tokens
+        self._price, self._cache = price_per_million_tokens, cache
+        self._width = {} if dimensions is None else {"dimensions": dimensions}
 
     @abstractmethod
-    def _post(self, texts: list[str], side: Side) -> Any:
-        """The server's answer to one request, or a `Failure`."""
+    def _send(self, texts: list[str], side: Side) -> Any:
+        """Return the SDK's answer to one request."""
 
     @abstractmethod
-    def _read(self, answer: Any) -> tuple[list[Any], Any]:
-        """The vectors of an answer in the order of the texts, and how many tokens it says they were, if it does."""
+    def _vectors(self, answer: Any) -> list[Any]:
+        """Return the vectors of an answer in the order of the texts; a `ValueError` means that it is invalid."""
 
     def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
-        """Vectors [texts, dimensions] as float32, on the CPU."""
+        """Return embeddings [texts, dimensions] as float32, on the CPU."""
         if not self._model:
             raise ConfigError(f"encoder.model is not set; retriever.encoder.model=NAME, one of {self._url}/models")
         instrument.count("texts", len(texts))
-        vectors: torch.Tensor | None = None
-        with instrument.stage("encode", total=len(texts)) as step:
+        embeddings: torch.Tensor | None = None
+        with instrument.stage("encode", total=len(texts)) as advance:
 
             def begin(block: list[str]) -> cache.Finish:
-                return lambda: {"vectors": self._block(block, side, step)}
+                return lambda: {"vectors": self._encode_block(block, side, advance)}
 
             keep, about = self._cache and side == "document", {"model": self._model}
-            found = cache.encoded(texts, self._identity(side), begin, keep, shard=_SHARD, paid=True, about=about)
-            for rows, arrays in found:
-                own = torch.from_numpy(arrays["vectors"])
-                self._agree_with_cached(own.shape[1])
-                if vectors is None:
-                    vectors = storage.empty((len(texts), own.shape[1]), torch.device("cpu"))
-                vectors[torch.from_numpy(rows)] = torch.nn.functional.normalize(own) if self._normalize else own
-        self._say()
-        return torch.empty((0, self._width or 0)) if vectors is None else vectors
+            blocks = cache.encoded(texts, self._identity(side), begin, keep, shard=_SHARD, paid=True, about=about)
+            for rows, arrays in blocks:
+                block = torch.from_numpy(arrays["vectors"])
+                width = self._width.setdefault("dimensions", block.shape[1])
+                if block.shape[1] != width:
+                    raise ApiError(
+                        f"{self._name}: the cache holds vectors of {block.shape[1]} dimensions, not {width}: the "
+                        "server has another model under this name now; encode anew: resume=false"
+                    )
+                if embeddings is None:
+                    embeddings = storage.empty((len(texts), width), torch.device("cpu"))
+                embeddings[torch.from_numpy(rows)] = torch.nn.functional.normalize(block) if self._normalize else block
+        self._record_metadata()
+        return torch.empty((0, self._width.get("dimensions", 0))) if embeddings is None else embeddings
 
-    def _say(self) -> None:
+    def _record_metadata(self) -> None:
         instrument.fact("provider", self.provider)
         instrument.fact("model", self._model)
         instrument.fact("base_url", self._url)
-        instrument.fact("dimensions", self._width)
+        instrument.fact("dimensions", self._width.get("dimensions"))
         instrument.fact("prompts", dict(self._prompts))
         instrument.fact("price_per_million_tokens", self._price)
 
@@ -123,73 +129,59 @@ class HostedEncoder(Server):
             "side": side,
         }
 
-    def _block(self, texts: list[str], side: Side, step: instrument.Advance) -> NDArray[np.float32]:
-        """The vectors of some texts, as the server gives them."""
+    def _encode_block(self, texts: list[str], side: Side, advance: instrument.Advance) -> Vectors:
+        """Return the vectors of a block of texts, as the server gives them."""
         self._connect()
-        sent = self._sent(texts, side)
-        vectors, tokens = np.empty((0, 0), np.float32), 0
-        with closing(self._asked(sent, side)) as asked:
-            for span, outcome in asked:  # the clock is this thread's, so the counting is done here
-                instrument.count("requests", 1 + outcome.retries)
-                instrument.count("retries", outcome.retries)
-                if isinstance(outcome.found, Failure):
-                    raise self._error(outcome.found, outcome.retries)
-                if not len(vectors):
-                    vectors = np.empty((len(sent), outcome.found.vectors.shape[1]), np.float32)
-                vectors[span] = outcome.found.vectors
-                tokens += outcome.tokens
-                step(span.stop - span.start)
+        inputs = self._prepare(texts, side)
+        spread = max(_MIN_BATCH, -(-len(inputs) // self._concurrency))  # over the requests that may be in flight
+        spans = batching.split(inputs, min(self._batch_texts, spread), self._batch_tokens)
+
+        def encode(span: slice, stop: Event) -> tuple[Vectors, Call]:
+            return self._encode_batch(inputs[span], side, stop)
+
+        parts, tokens = dict[int, Vectors](), 0
+        with closing(batching.run_concurrently(encode, spans, self._concurrency, self.provider)) as batches:
+            for span, (vectors, call) in batches:  # counted on this thread, whose recorder it is
+                instrument.count("requests", call.attempts)
+                instrument.count("retries", call.attempts - 1)
+                parts[span.start] = vectors
+                tokens += call.tokens
+                advance(len(vectors))
         instrument.count("tokens", tokens)
         if self._price is not None:  # USD for a million tokens: as many millionths of a USD for one
             instrument.count("micro_usd", round(tokens * self._price))
-        return vectors
+        return np.concatenate([parts[start] for start in sorted(parts)])
 
-    def _sent(self, texts: list[str], side: Side) -> list[str]:
-        whole, limit = [self._prompts[side] + text for text in texts], self._max_tokens
-        if limit is not None and not self.server_cuts:
-            instrument.count("truncated", sum(estimated(text) > limit for text in whole))
-            whole = [cut(text, limit) for text in whole]
+    def _prepare(self, texts: list[str], side: Side) -> list[str]:
+        """Return the texts with their prompt, truncated where the server does not do it."""
+        inputs, limit = [self._prompts[side] + text for text in texts], self._max_tokens
+        if limit is not None and not self.server_truncates:
+            instrument.count("truncated", sum(batching.estimate_tokens(text) > limit for text in inputs))
+            inputs = [batching.truncate(text, limit) for text in inputs]
         # OpenAI refuses a whole request for an empty string in it; a blank is the nearest text that it takes
-        return [text or " " for text in whole]
+        return [text or " " for text in inputs]
 
-    def _asked(self, sent: list[str], side: Side) -> Generator[tuple[slice, Outcome[Answer]], None, None]:
-        """What each request came to, as they come back; the texts are spread over those that may be in flight."""
-        share = min(self._batch_texts, max(_LEAST, -(-len(sent) // self._concurrency)))
+    def _encode_batch(self, texts: list[str], side: Side, stop: Event) -> tuple[Vectors, Call]:
+        estimate = sum(map(batching.estimate_tokens, texts))
+        return self._request(partial(self._send, texts, side), partial(self._read, n=len(texts)), estimate, stop)
 
-        def asked(span: slice, stop: Event) -> Outcome[Answer]:
-            return repeated(partial(self._attempt, sent[span], side), self._name, self._retries, self._jitter, stop)
+    def _read(self, answer: Any, n: int) -> Vectors:
+        """Return the vectors of an answer as an array [n, dimensions].
 
-        return concurrently(asked, spans(sent, share, self._batch_tokens), self._concurrency, self.provider)
-
-    def _attempt(self, texts: list[str], side: Side) -> Answer | Failure:
-        tokens = sum(map(estimated, texts))
-        try:
-            answer = self._post(texts, side)
-            if isinstance(answer, Failure):
-                return answer
-            found, counted = self._read(answer)
-            tokens = int(counted or tokens)
-            vectors = checked(found, len(texts))
-            self._agree(vectors.shape[1])
-            return Answer(vectors, tokens)
-        except (AttributeError, TypeError) as error:
-            said = f"no vectors in it ({error})"
-        except ValueError as error:  # no JSON, too
-            said = str(error)
-        return Failure(masked(f"an answer that cannot be used: {said}", self._key), 200, tokens=tokens)
-
-    def _agree(self, width: int) -> None:
-        """Hold every vector to one width: that of `dimensions`, else of the first. Raises `ValueError`."""
-        with self._agreeing:
-            self._width = self._width or width
-        if width != self._width:
-            raise ValueError(f"vectors of {width} dimensions, not {self._width}")
-
-    def _agree_with_cached(self, width: int) -> None:
-        try:
-            self._agree(width)
-        except ValueError as error:
-            raise ApiError(
-                f"{self._name}: the cache holds {error}: the server has another model under this name now; "
-                "encode anew: resume=false"
-            ) from None
+        Raises:
+            ValueError: Their number is not ``n``, their lengths are not that of the first answer, or one is not finite.
+        """
+        rows = self._vectors(answer)
+        if len(rows) != n:
+            raise ValueError(f"{len(rows)} vectors for {n} texts")
+        widths = sorted({len(row) for row in rows})
+        if len(widths) != 1 or not widths[0]:
+            raise ValueError(f"vectors of {' and '.join(map(str, widths))} dimensions")
+        with np.errstate(over="ignore"):
+            vectors = np.asarray(rows, np.float64).astype(np.float32)  # a null becomes NaN
+        if not np.isfinite(vectors).all():
+            raise ValueError("a vector with a value that is not finite")
+        width = self._width.setdefault("dimensions", widths[0])  # atomic: answers are read on several threads
+        if widths[0] != width:
+            raise ValueError(f"vectors of {widths[0]} dimensions, not {width}")
+        return vectors

@@ -16,12 +16,13 @@ import numpy as np
 
 from harness import instrument
 from harness.errors import ConfigError
-from harness.providers.requests import Failure, Outcome, concurrently, repeated
+from harness.providers.batching import estimate_tokens, run_concurrently
+from harness.providers.client import OpenAIClient, without_none
+from harness.providers.retries import Call, RequestError
 from harness.train import journal, questions
 from harness.train.candidates import Candidate, Generated, Task
-from harness.train.chat import Chat, Reply
 
-_IN_A_ROW = 10  # so many documents that fail one after another: so will all others
+_MAX_CONSECUTIVE_FAILURES = 10  # so many documents that fail one after another: so will all that follow
 
 
 @dataclass(frozen=True)
@@ -35,27 +36,33 @@ class _Document:
         return self.id, hashlib.blake2b(self.text.encode(), digest_size=8).hexdigest()
 
 
-class LLM(Chat):
-    """The settings of `Chat`, and `prompt`, which has {document} in it and {n}, the number of questions.
+class LLM(OpenAIClient):
+    """A language model behind a server that speaks OpenAI's chat completions, used in JSON mode: Groq, vLLM, Ollama.
 
-    `characters` of a document are sent, all where it is None. `concurrency` bounds the requests in flight; one that
-    fails is repeated `retries` times. The prices are in USD.
+    Args:
+        prompt: With {document} for the text and {n} for the number of questions.
+        temperature: None is the server's own; so it is for `max_tokens`.
+        characters: Characters of a document that are sent; None sends all.
+        input_price_per_million_tokens: USD, as the price of the output.
     """
+
+    config_key = "generator"
+    answer_setting = "model"
+    request_settings = ".max_tokens, .temperature, .extra_body and, for documents that are too long, .characters"
 
     def __init__(
         self,
         model: str | None,
         *,
         prompt: str,
-        api_key_env: str = "OPENAI_API_KEY",
+        temperature: float | None = None,
+        max_tokens: int | None = None,
         characters: int | None = None,
-        concurrency: int = 4,
-        retries: int = 6,
         input_price_per_million_tokens: float | None = None,
         output_price_per_million_tokens: float | None = None,
         **settings: Any,
     ) -> None:
-        super().__init__(model, api_key_env=api_key_env, **settings)
+        super().__init__(model, **settings)
         if not model:
             raise ConfigError(
                 f"generator.model is not set; generator.model=NAME, one of {self._url}/models; without a model: "
@@ -65,18 +72,19 @@ class LLM(Chat):
             "input_price_per_million_tokens": input_price_per_million_tokens,
             "output_price_per_million_tokens": output_price_per_million_tokens,
         }
-        self._at_least(1, {"characters": characters, "concurrency": concurrency})
-        self._at_least(0, {"retries": retries, **prices})
+        self._require_at_least(1, characters=characters, max_tokens=max_tokens)
+        self._require_at_least(0, temperature=temperature, **prices)
         if "{document}" not in prompt:
             raise ConfigError(f"generator.prompt={prompt[:60]!r} has no {{document}} in it, for the text to stand")
-        self._prompt, self._characters, self._concurrency, self._retries = prompt, characters, concurrency, retries
-        self._prices = list(prices.values())
-        self._jitter = np.random.default_rng(0)
+        self._prompt, self._characters, self._prices = prompt, characters, list(prices.values())
+        self._sampling = without_none(temperature=temperature, max_tokens=max_tokens)
 
     def generate(self, task: Task) -> Generated:
-        """Candidates, in as many requests as documents have no answer yet.
+        """Return candidates, in as many requests as documents have no answer yet.
 
-        Raises `ApiError` where the server refuses every request, `ConfigError` for a journal of other settings.
+        Raises:
+            ApiError: The server refuses every request.
+            ConfigError: The journal is one of other settings.
         """
         numbers = np.array(task.sample, np.int64)
         rows = zip(task.sample, task.corpus.ids.take(numbers), task.corpus.texts.take(numbers), strict=True)
@@ -84,21 +92,21 @@ class LLM(Chat):
         with journal.opened(task.answers, self._settings(task.per_document), task.resume) as kept:
             missing = [document for document in documents if document.key not in kept.answers]
             before = kept.tokens_in, kept.tokens_out
-            failures = self._ask_all(missing, task.per_document, kept)
-            made = _read(documents, kept.answers, task.per_document)
+            failures = self._complete_all(missing, task.per_document, kept)
+            generated = _read(documents, kept.answers, task.per_document)
             now = kept.tokens_in - before[0], kept.tokens_out - before[1]
-            made.cost = {**self._cost(kept.tokens_in, kept.tokens_out), "now": self._cost(*now)}
-        made.documents = {
+            generated.cost = {**self._cost(kept.tokens_in, kept.tokens_out), "now": self._cost(*now)}
+        generated.documents = {
             "asked": len(missing),
             "from_journal": len(documents) - len(missing),
             "truncated": sum(len(document.text) > (self._characters or len(document.text)) for document in documents),
-            "failed": dict(Counter(_reason(failure) for failure in failures.values())),
-            "failures": [{"id": key, "said": failure.said} for key, failure in sorted(failures.items())],
+            "failed": dict(Counter(_kind(call) for call in failures.values())),
+            "failures": [{"id": key, "message": call.problem} for key, call in sorted(failures.items())],
         }
-        return made
+        return generated
 
     def _settings(self, per_document: int) -> dict[str, Any]:
-        """What an answer depends on."""
+        """Return the settings that an answer depends on."""
         return {
             "base_url": self._url,
             "model": self._model,
@@ -110,51 +118,73 @@ class LLM(Chat):
             "extra_body": self._extra_hash,
         }
 
-    def _ask_all(self, documents: Sequence[_Document], n: int, kept: journal.Journal) -> dict[str, Failure]:
-        """Ask for every document; the failures by id. Raises `ApiError` where no more need be asked."""
+    def _complete_all(self, documents: Sequence[_Document], n: int, kept: journal.Journal) -> dict[str, Call]:
+        """Send a request for every document; return the failed calls by id.
+
+        Raises:
+            RequestError: The requests of the other documents would fail, too.
+        """
         if not documents:
             return {}
         self._connect()
-        failures, in_a_row = dict[str, Failure](), 0
+        failures, consecutive = dict[str, Call](), 0
 
-        def answer(document: _Document, stop: Event) -> Outcome[Reply]:
-            return self._answer(document, n, kept, stop)
+        def work(document: _Document, stop: Event) -> tuple[Call, RequestError | None]:
+            return self._complete(document, n, kept, stop)
 
-        answers = concurrently(answer, documents, self._concurrency, self.provider)
-        with instrument.stage("generate", total=len(documents)) as step, closing(answers) as asked:
-            for document, outcome in asked:
-                step(1)
-                instrument.count("requests", 1 + outcome.retries)
-                instrument.count("retries", outcome.retries)
-                if not isinstance(outcome.found, Failure):
-                    in_a_row = 0
+        results = run_concurrently(work, documents, self._concurrency, self.provider)
+        with instrument.stage("generate", total=len(documents)) as advance, closing(results):
+            for document, (call, error) in results:
+                advance(1)
+                instrument.count("requests", call.attempts)
+                instrument.count("retries", call.attempts - 1)
+                if error is None:
+                    consecutive = 0
                     continue
-                failures[document.id] = outcome.found
-                in_a_row += 1
-                refused = outcome.found.lasting or outcome.found.status in (401, 403, 404)
-                if refused or in_a_row == _IN_A_ROW:
-                    raise self._error(outcome.found, outcome.retries)
+                failures[document.id] = call
+                consecutive += 1
+                # a rate limit that the SDK does not retry to the end: no money is left, or the wait is too long
+                gave_up = call.status == 429 and call.attempts <= self._retries
+                if gave_up or call.status in (401, 403, 404) or consecutive == _MAX_CONSECUTIVE_FAILURES:
+                    raise error
         return failures
 
-    def _answer(self, document: _Document, n: int, kept: journal.Journal, stop: Event) -> Outcome[Reply]:
+    def _complete(
+        self, document: _Document, n: int, kept: journal.Journal, stop: Event
+    ) -> tuple[Call, RequestError | None]:
+        """Write the answer for a document, or its failure, into the journal."""
         prompt = self._prompt.replace("{n}", str(n)).replace("{document}", document.text[: self._characters])
-        outcome = repeated(partial(self.ask, prompt), self._name, self._retries, self._jitter, stop)
         key, text = document.key
-        found = outcome.found
-        if isinstance(found, Failure):
-            entry = journal.Entry(id=key, text=text, status="failed", said=found.said, tokens_in=outcome.tokens)
-        else:
-            entry = journal.Entry(
-                id=key,
-                text=text,
-                status="answered",
-                content=found.content,
-                finish=found.finish,
-                tokens_in=outcome.tokens - found.tokens_out,  # with those of answers that could not be used
-                tokens_out=found.tokens_out,
-            )
-        kept.append(entry)
-        return outcome
+        try:
+            entry, call = self._request(partial(self._send, prompt), self._read, estimate_tokens(prompt), stop)
+        except RequestError as error:
+            call = error.call
+            kept.append(journal.Entry(id=key, text=text, status="failed", said=call.problem, tokens_in=call.tokens))
+            return call, error
+        kept.append(journal.Entry(id=key, text=text, status="answered", tokens_in=call.tokens, **entry))
+        return call, None
+
+    def _send(self, prompt: str) -> Any:
+        return self._sdk.client.chat.completions.create(
+            model=self._model,
+            messages=[{"role": "user", "content": prompt}],
+            response_format={"type": "json_object"},
+            extra_body=self._extra or None,
+            **self._sampling,
+        )
+
+    def _tokens(self, answer: Any) -> int | None:
+        return getattr(getattr(answer, "usage", None), "prompt_tokens", None)
+
+    def _read(self, answer: Any) -> dict[str, Any]:
+        """Return an answer's fields for the journal: without the key, should the server repeat it, and valid UTF-8."""
+        choice = answer.choices[0]
+        refusal = getattr(choice.message, "refusal", None)
+        content = (choice.message.content or refusal or "").encode("utf-8", "replace").decode()
+        content = content.replace(self._key, "***") if self._key else content
+        tokens = getattr(getattr(answer, "usage", None), "completion_tokens", None) or estimate_tokens(content)
+        finish = "refusal" if refusal else str(choice.finish_reason)
+        return {"content": content, "finish": finish, "tokens_out": int(tokens)}
 
     def _cost(self, tokens_in: int, tokens_out: int) -> dict[str, Any]:
         prices = [price for price in self._prices if price is not None]
@@ -163,23 +193,23 @@ class LLM(Chat):
 
 
 def _read(documents: Sequence[_Document], answers: dict[tuple[str, str], journal.Entry], n: int) -> Generated:
-    made = Generated()
+    generated = Generated()
     for document in documents:
         entry = answers.get(document.key)
         if entry is None:
             continue
         listed = questions.listed(entry.content, entry.finish)
         if isinstance(listed, str):
-            made.unusable[listed] += 1
+            generated.unusable[listed] += 1
             continue
         kept, dropped = questions.usable(listed, document.text, n)
-        made.given += len(listed)
-        made.dropped += dropped
-        made.candidates += [Candidate(document.number, question, document.text) for question in kept]
-    return made
+        generated.given += len(listed)
+        generated.dropped += dropped
+        generated.candidates += [Candidate(document.number, question, document.text) for question in kept]
+    return generated
 
 
-def _reason(failure: Failure) -> str:
-    if failure.status is None:
+def _kind(call: Call) -> str:
+    if call.status is None:
         return "no answer"
-    return "unusable answer" if failure.status == 200 else f"HTTP {failure.status}"
+    return "invalid answer" if call.status == 200 else f"HTTP {call.status}"
