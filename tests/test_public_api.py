@@ -1,6 +1,7 @@
 """The public API: every form of a retriever, every view of the results, and one identity with the command line."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,6 @@ from tiny_models import write_dense, write_masked
 
 import harness
 from harness.__main__ import main
-from harness.api.run import evaluate
 from harness.config import build
 from harness.errors import ConfigError, RunError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Settings
@@ -261,34 +261,47 @@ def run_command(*words: str) -> int:
     return int(stop.value.code or 0)
 
 
-COMMAND = ("retriever=bm25", "dataset=stdlib", "k=10", "metrics=[ndcg@10]")
+COMMAND = ("retriever=bm25", "k=10", "metrics=[ndcg@10]")
 
 
-def test_the_command_line_reuses_what_python_evaluated_and_the_other_way_round(tmp_path):
-    for order in (("python", "command"), ("command", "python")):
-        folder = tmp_path / order[0]
-        for way in order:
-            if way == "python":
-                harness.evaluate("bm25", "stdlib", results_dir=folder, k=10, metrics=["ndcg@10"])
-            else:
-                assert run_command(*COMMAND, f"results_dir={folder}") == 0
-        assert len(list(Store(folder).records())) == 1, order
-    ids = {record.cell for name in ("python", "command") for record in Store(tmp_path / name).records()}
-    assert len(ids) == 1
+@pytest.fixture
+def folder(data: Dataset, tmp_path: Path) -> Path:
+    """The dataset as a folder in BEIR's layout."""
+    path = tmp_path / "pets"
+    (path / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", data.corpus), ("queries", data.queries)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in zip(texts.ids, texts.texts, strict=True)]
+        (path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [f"{query}\t{doc}\t{grade}" for query, docs in data.qrels.items() for doc, grade in docs.items()]
+    (path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
+    return path
 
 
-def test_the_record_names_the_command_that_repeats_it(tmp_path):
-    harness.evaluate("bm25 k1=0.9", "stdlib documents=50", results_dir=tmp_path / "a", k=10, metrics=["ndcg@10"])
+@pytest.mark.parametrize("order", [("python", "command"), ("command", "python")], ids=" then ".join)
+def test_what_python_evaluated_is_reused_by_the_command_and_the_other_way_round(tmp_path, folder, order):
+    for way in order:
+        if way == "python":
+            harness.evaluate("bm25", folder, results_dir=tmp_path / "results", k=10, metrics=["ndcg@10"])
+        else:
+            words = ("dataset=folder", f"dataset.path={folder}", f"results_dir={tmp_path / 'results'}")
+            assert run_command(*COMMAND, *words) == 0
+    (record,) = Store(tmp_path / "results").records()
+    assert record.retriever.identity == retriever_identity(harness.load_retriever("bm25"))
+
+
+def test_the_record_names_the_command_that_repeats_it(tmp_path, folder):
+    harness.evaluate("bm25 k1=0.9", folder, results_dir=tmp_path / "a", k=10, metrics=["ndcg@10"])
     (record,) = Store(tmp_path / "a").records()
     assert record.retriever.label == "bm25 [k1=0.9]"
-    words = record.command.split()[1:]
+    words = shlex.split(record.command)[1:]
     assert run_command(*words, f"results_dir={tmp_path / 'a'}") == 0
     assert len(list(Store(tmp_path / "a").records())) == 1
 
 
-def test_rows_can_be_named(data, tmp_path):
-    assert run_command(*COMMAND, "name=checkpoint-3000", f"results_dir={tmp_path}") == 0
-    (record,) = Store(tmp_path).records()
+def test_rows_can_be_named(data, tmp_path, folder):
+    words = ("dataset=folder", f"dataset.path={folder}", "name=checkpoint-3000", f"results_dir={tmp_path / 'r'}")
+    assert run_command(*COMMAND, *words) == 0
+    (record,) = Store(tmp_path / "r").records()
     assert record.retriever.label == "checkpoint-3000"
     assert harness.evaluate(["bm25"], data, names={"bm25": "first"}, **QUICK).labels == ["first"]
     assert harness.evaluate(["bm25", lookup], data, names={1: "second"}, **QUICK).labels == ["bm25", "second"]
@@ -351,7 +364,7 @@ def test_comparisons_and_recommendations(results_of_two):
         results_of_two.recommend(max_latency=5)
     with pytest.raises(ConfigError, match="no row is called 'other'; choices: 'terms', 'worse'"):
         results_of_two.compare("terms", "other")
-    assert harness.compare("bm25", {"x": 1} and "bm25 k1=0.0", _small(), timing=None).b == "bm25 [k1=0.0]"
+    assert harness.compare("bm25", "bm25 k1=0.0", _small(), timing=None).b == "bm25 [k1=0.0]"
 
 
 def _small() -> Dataset:
@@ -414,19 +427,12 @@ def test_the_leaderboard_is_saved_in_every_format(results_of_two, tmp_path, monk
 # ------------------------------------------------------------------------------------------------- datasets, score
 
 
-def test_datasets_by_name_folder_and_settings(tmp_path, data):
+def test_datasets_by_name_folder_and_settings(folder, data):
     assert len(harness.load_dataset("stdlib documents=50").corpus) == 50
-    assert len(harness.load_dataset("stdlib", documents=40).corpus) == 40
-    (tmp_path / "qrels").mkdir()
-    for name, texts in (("corpus", data.corpus), ("queries", data.queries)):
-        lines = [json.dumps({"_id": key, "text": text}) for key, text in zip(texts.ids, texts.texts, strict=True)]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    lines = [f"{query}\t{doc}\t{grade}" for query, docs in data.qrels.items() for doc, grade in docs.items()]
-    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
-    loaded = harness.load_dataset(tmp_path)
+    loaded = harness.load_dataset(folder)
     assert loaded.fingerprint == data.fingerprint
-    assert harness.load_dataset(str(tmp_path), name="mine").name == "mine"
-    results = evaluate("bm25", [loaded, str(tmp_path)], **QUICK)
+    assert harness.load_dataset(str(folder), name="mine").name == "mine"
+    results = harness.evaluate("bm25", [loaded, str(folder)], **QUICK)
     assert results.to_pandas()["ndcg@10"].nunique() == 1
     with pytest.raises(ConfigError, match="has no key 'splt'"):
         harness.load_dataset("scifact splt=dev")

@@ -119,8 +119,3 @@ def _quoted(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_quoted, value))}]"
     return str(value)
-
-
-def construct_info(name: str) -> RetrieverInfo:
-    """Return the description of a config by its name, before it is composed for a dataset."""
-    return retriever_info(compose(*retriever_overrides(name)))

@@ -7,10 +7,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from harness.api import load
-from harness.config.naming import Composition
 from harness.errors import ConfigError
-from harness.types import Dataset, Retriever, RetrieverInfo, Run
+from harness.types import Retriever, RetrieverInfo, Run
 from harness.types.component import Component, parameters
 
 _RUN_SUFFIXES = (".trec", ".run", ".txt", ".res", ".gz")
@@ -23,16 +21,14 @@ _ACCEPTED = (
 
 @dataclass(frozen=True)
 class Described:
-    """A retriever, or the config that it is made from for each dataset."""
+    """A retriever with its description, or the name of the config that it is made from for each dataset."""
 
-    info: RetrieverInfo
+    name: str
     retriever: Retriever | None = None
-    config_name: str | None = None
-
-    def composed(self, dataset: "str | PathLike[str] | Dataset", *settings: str) -> Composition:
-        """Return the config of this retriever for a dataset."""
-        assert self.config_name is not None  # noqa: S101  # only asked of configs
-        return load.compose(*load.retriever_overrides(self.config_name), *load.dataset_words(dataset), *settings)
+    info: RetrieverInfo | None = None
+    """None for a config until it is composed for a dataset."""
+    row: str | None = None
+    """The row's name where the user gave one."""
 
 
 def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Described]:
@@ -45,7 +41,7 @@ def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Descr
     Raises:
         ConfigError: Something is no retriever, or two have the same name.
     """
-    if isinstance(retrievers, Mapping):
+    if isinstance(retrievers, Mapping) and not isinstance(retrievers, Run):
         described = [_named(describe(value), name) for name, value in retrievers.items()]
     else:
         several = isinstance(retrievers, Sequence) and not isinstance(retrievers, str | Run)
@@ -56,24 +52,29 @@ def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Descr
         ]
     if not described:
         raise ConfigError(f"no retriever is given; give {_ACCEPTED}")
-    labels = [each.info.label for each in described]
+    refuse_duplicates([each.row or each.name for each in described])
+    return described
+
+
+def refuse_duplicates(labels: Sequence[str]) -> None:
+    """Raise `ConfigError` where two retrievers would be one row."""
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(
                 f"{labels.count(label)} retrievers are called {label!r}; name them: evaluate({{'first': ..., "
                 "'second': ...}, data)"
             )
-    return described
 
 
 def describe(value: Any) -> Described:
     """Return one retriever with its description. Raises `ConfigError` for what is none."""
     if isinstance(value, str) and not _is_run_file(value):
-        return Described(load.construct_info(value), config_name=value)
+        return Described(value)
     if isinstance(value, str | PathLike):
         return _run_file(Path(value))
     retriever, name = _retriever(value)
-    return Described(info_of(retriever, name), retriever)
+    info = info_of(retriever, name)
+    return Described(info.label, retriever, info)
 
 
 def info_of(retriever: Any, name: str | None = None) -> RetrieverInfo:
@@ -112,7 +113,8 @@ def _differences(value: Any, prefix: str) -> list[tuple[str, Any]]:
 
 
 def _named(described: Described, name: str | None) -> Described:
-    return replace(described, info=described.info.model_copy(update={"row": name})) if name else described
+    info = described.info.model_copy(update={"row": name}) if described.info and name else described.info
+    return replace(described, info=info, row=name)
 
 
 def _is_run_file(text: str) -> bool:
@@ -122,7 +124,9 @@ def _is_run_file(text: str) -> bool:
 def _run_file(path: Path) -> Described:
     from harness.retrievers.run_file import RunFile
 
-    return Described(info_of(RunFile(str(path)), path.name.partition(".")[0]), RunFile(str(path)))
+    retriever = RunFile(str(path))
+    info = info_of(retriever, path.name.partition(".")[0])
+    return Described(info.label, retriever, info)
 
 
 def _retriever(value: Any) -> tuple[Any, str | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import load
 from harness.api.results import Results
-from harness.api.retrievers import Described, describe_all
+from harness.api.retrievers import Described, describe_all, refuse_duplicates
 from harness.config import build
 from harness.config.naming import Composition, dataset_info
 from harness.errors import ConfigError, HarnessError
@@ -20,7 +20,7 @@ from harness.evaluation.timing import TimingPlan
 from harness.instrument import listening
 from harness.progress import listener
 from harness.store import Store
-from harness.types import Dataset, DatasetInfo, Retriever
+from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 
 if TYPE_CHECKING:
     from harness.leaderboard.compare import Comparison
@@ -76,15 +76,16 @@ def evaluate(
     listed: list[AnyDataset] = list(datasets) if several else [datasets]  # type: ignore[list-item, arg-type]
     if not listed:
         raise ConfigError("no dataset is given; give a Dataset or a name such as 'scifact'; see: harness list datasets")
-    if baseline is not None and baseline not in (labels := _labels(described)):
-        raise ConfigError(f"baseline={baseline!r} is none of the retrievers; choices: {', '.join(sorted(labels))}")
     store = None if results_dir is None else Store(Path(results_dir).expanduser())
     session = _Session(settings, timing if isinstance(timing, str) else None, store, resume)
-    plans = [_prepared(each, dataset, session) for dataset in listed for each in described]
+    plans = [[_prepared(each, dataset, session) for each in described] for dataset in listed]
+    for of_dataset in plans:
+        _check_labels([plan.evaluation.retriever for plan in of_dataset], baseline)
     with ExitStack() as stack:
         if progress:
             stack.enter_context(listening(listener()))
-        return _results([plan.run(session) for plan in plans], session, settings.metrics[0], baseline)
+        done = [plan.run(session) for of_dataset in plans for plan in of_dataset]
+    return _results(done, session, settings.metrics[0], baseline)
 
 
 def compare(
@@ -150,16 +151,16 @@ def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _
     """Compose, check and construct everything that one evaluation needs, but the data."""
     in_memory = dataset if isinstance(dataset, Dataset) else None
     composition, command = None, ""
-    if described.config_name is not None or in_memory is None:
-        words = ["retriever=bm25"] if described.config_name is None else load.retriever_overrides(described.config_name)
+    if described.retriever is None or in_memory is None:
+        words = ["retriever=bm25"] if described.retriever else load.retriever_overrides(described.name)
         words += load.dataset_words(dataset)
         composition = load.compose(*words)
-        if described.config_name is not None and in_memory is None:
+        if described.retriever is None and in_memory is None:
             command = shlex.join(["harness", *words, *_settings_words(session)])
     retriever, info = described.retriever, described.info
-    if retriever is None:
+    if retriever is None or info is None:
         assert composition is not None  # noqa: S101  # a config was composed above
-        retriever, info = load.construct_retriever(composition, described.info.row)
+        retriever, info = load.construct_retriever(composition, described.row)
     data_info = load.remembered_info(in_memory) if in_memory is not None else _info(composition)
     evaluation = Evaluation(info, data_info, session.settings, session.store, session.resume, command)
     return _Plan(evaluation, retriever, in_memory, composition)
@@ -180,8 +181,12 @@ def _settings_words(session: _Session) -> list[str]:
     return [*words, *([f"seed={own.seed}"] if own.seed else [])]
 
 
-def _labels(described: Sequence[Described]) -> set[str]:
-    return {each.info.label for each in described} | {each.info.name for each in described}
+def _check_labels(retrievers: Sequence[RetrieverInfo], baseline: str | None) -> None:
+    """Raise `ConfigError` for two rows of one name, and for a baseline that is no row."""
+    labels = [retriever.label for retriever in retrievers]
+    refuse_duplicates(labels)
+    if baseline is not None and baseline not in {*labels, *(retriever.name for retriever in retrievers)}:
+        raise ConfigError(f"baseline={baseline!r} is none of the retrievers; choices: {', '.join(labels)}")
 
 
 def _plan(timing: Timing) -> TimingPlan | None:
