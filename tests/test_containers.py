@@ -273,8 +273,7 @@ class Name(StrEnum):
 
 
 @pytest.mark.parametrize(
-    ("value", "advice"),
-    [(7, "pass str(7)"), (b"b", "pass str(b'b')"), (True, "pass str(True)"), (1.5, ""), (("a",), "")],
+    ("value", "advice"), [(7, ": pass str(7)"), (b"b", ": pass str(b'b')"), (True, ": pass str(True)"), (1.5, "")]
 )
 def test_ids_and_texts_that_are_not_strings_are_refused_by_the_first(value: Any, advice: str) -> None:
     message = f"{value!r} is of type {type(value).__name__} and must be a string{advice}"
