@@ -8,7 +8,7 @@ reports, and everything else that leaves the numbers as they are leave these int
 
 from typing import Final
 
-METRICS: Final = 2
+METRICS: Final = 1
 """Values of the metrics for a given run and qrels."""
 RANKING: Final = 1
 """Rankings and scores that a retriever returns for given embeddings or terms: tokenizers, search, fusion, ties."""
@@ -22,5 +22,6 @@ EMBEDDINGS: Final = {
     "cross_encoder": 1,
     "openai": 1,
     "cohere": 1,
+    "mteb": 1,
 }
 """Outputs of the encoders for given weights and texts, by encoder family."""
