@@ -1,0 +1,18 @@
+"""The option that writes the golden files anew."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="write the golden files where a version was raised")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--regenerate", default=False) and config.getoption("numprocesses", default=None):
+        raise pytest.UsageError("--regenerate writes files that all tests share: leave out -n/--numprocesses")
+
+
+@pytest.fixture(scope="session")
+def regenerate(request: pytest.FixtureRequest) -> bool:
+    """Write golden values in place of comparing with them."""
+    return bool(request.config.getoption("--regenerate", default=False))
