@@ -16,7 +16,7 @@ _SCHEMES = {"mteb": ("mteb", "task"), "irds": ("irds", "id")}
 _INFO = "_harness_info"
 
 
-def load_dataset(name: str | PathLike[str], **settings: Any) -> Dataset:
+def load_dataset(name: str | PathLike[str], /, **settings: Any) -> Dataset:
     """Load a dataset.
 
     Args:
@@ -32,7 +32,7 @@ def load_dataset(name: str | PathLike[str], **settings: Any) -> Dataset:
     return construct_dataset(composition)
 
 
-def load_retriever(name: str, *, dataset: str | Dataset = "stdlib", **settings: Any) -> Retriever:
+def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", **settings: Any) -> Retriever:
     """Construct a retriever from its config.
 
     Args:
@@ -54,7 +54,7 @@ def compose(*overrides: str) -> Composition:
     return Composition(config, build.public(config), options, overrides, ())
 
 
-def dataset_overrides(name: str | PathLike[str], **settings: Any) -> list[str]:
+def dataset_overrides(name: str | PathLike[str], /, **settings: Any) -> list[str]:
     """Return the overrides that choose a dataset by its name, path or scheme."""
     words = shlex.split(str(name)) if isinstance(name, str) and not Path(name).expanduser().is_dir() else [str(name)]
     chosen = [f"dataset.{word}" for word in words[1:]]

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -149,7 +150,7 @@ class Results:
                 "documents": record.dataset.documents,
                 "queries": record.dataset.queries,
                 "status": record.status,
-                "started": record.started,
+                "started": record.started.astimezone(UTC),
                 "id": record.cell,
             }
 
