@@ -22,6 +22,7 @@ from harness.datasets.judgements import Judgements
 from harness.datasets.texts import gathered
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
+from harness.interop import rankings
 from harness.interop.mteb import names, registry, texts
 from harness.interop.mteb.registry import Place
 from harness.types import Corpus, Dataset, Qrels, Queries, Run
@@ -262,7 +263,7 @@ def _own_scores(
     from mteb._evaluators.retrieval_metrics import calculate_retrieval_scores
 
     def scores(run: Run) -> dict[str, float]:
-        results = texts.results(run)
+        results = rankings.to_dict(run)
         asked = {query: docs for query, docs in judged.items() if query in results}
         try:
             with registry.quiet(), _without_bars(), _cached_apart(folder):

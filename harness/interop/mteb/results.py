@@ -18,7 +18,8 @@ import numpy as np
 
 from harness.errors import ConfigError
 from harness.files import write as write_file
-from harness.interop.mteb import names, registry, texts
+from harness.interop import rankings
+from harness.interop.mteb import names, registry
 from harness.interop.mteb.registry import Place, library, quiet
 from harness.metrics import parse
 from harness.types import Record, trec
@@ -236,7 +237,7 @@ def _predictions(model: Model, folder: Path, results: Path) -> list[Path]:
     for task, own in runs.items():
         content: dict[str, Any] = {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
         for place, record in own:
-            scores = texts.results(trec.read(results / record.files["run"]))
+            scores = rankings.to_dict(trec.read(results / record.files["run"]))
             if record.dataset.about.get("ids"):
                 scores = {
                     unquote(q): {unquote(doc): value for doc, value in told.items()} for q, told in scores.items()

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from harness.datasets.texts import gathered
 from harness.errors import DataError
+from harness.interop import rankings
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.identity import identity
 from harness.interop.mteb.registry import library, quiet
@@ -57,7 +58,7 @@ class SearchModel:
         """
         asked = gathered(Queries, texts.queries(queries))
         run = self.retriever.search(asked, top_k) if top_ranked is None else self._ranked(asked, top_ranked).top(top_k)
-        return texts.results(run)
+        return rankings.to_dict(run)
 
     def _ranked(self, asked: Queries, top_ranked: Mapping[str, Sequence[str]]) -> Run:
         own = [list(dict.fromkeys(top_ranked.get(query, ()))) for query in asked.ids]

@@ -1,4 +1,4 @@
-"""Rows of mteb's data as our texts, and ours as its rows; runs as its dicts of scores.
+"""Rows of mteb's data as our texts, and ours as its rows.
 
 A document is its title and text joined by a space; a query its text, then its instruction; a conversation its turns,
 with the instruction before them: as mteb's models read them.
@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness.types import Dataset, Run
-from harness.types.run import ids_at
+from harness.types import Dataset
 
 _SPACE = re.compile(r"\s")
 _ROWS = 8192
@@ -66,13 +65,3 @@ def split_of(dataset: Dataset) -> dict[str, Any]:
         "relevant_docs": {query: dict(docs) for query, docs in dataset.qrels.items() if query in known},
         "top_ranked": None if dataset.candidates is None else {q: list(d) for q, d in dataset.candidates.items()},
     }
-
-
-def results(run: Run) -> dict[str, dict[str, float]]:
-    """A run as mteb holds it; a query without hits is there, and empty, so that it counts."""
-    found = {}
-    for row, query in enumerate(run.query_ids):
-        held = run.docs[row] >= 0
-        scores = run.scores[row, held].astype(float).tolist()
-        found[query] = dict(zip(ids_at(run.doc_ids, run.docs[row, held]), scores, strict=True))
-    return found
