@@ -108,6 +108,15 @@ def test_the_adapters_example_is_what_mteb_takes():
     assert eval(line, named | {"mteb": fake}).get_score() == 1.0
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_beir_example_runs(data):
+    """The README's lines, over a folder of the test data; BEIR's loader leaves its qrels file open."""
+    (code,) = re.findall(r"```python\n(from beir\..*?)\n```", TEXT, re.DOTALL)
+    names = {}
+    exec(code.replace("data/cranfield", str(data / "cranfield")), names)
+    assert names["ndcg"]["NDCG@10"] > 0.3
+
+
 def test_the_workflow_runs_commands_that_there_are():
     flow = yaml.safe_load((README.parent / ".github" / "workflows" / "retrieval.yml").read_text(encoding="utf-8"))
     runs = [step["run"] for step in flow["jobs"]["gate"]["steps"] if "run" in step]

@@ -69,9 +69,10 @@ def test_documents_are_their_titles_and_texts_joined_and_queries_have_judgements
 
 
 def test_texts_are_those_that_mtebs_own_models_read():
-    datasets = pytest.importorskip("datasets")
-    own = pytest.importorskip("mteb._create_dataloaders")._retrieval_texts
-    kind = pytest.importorskip("mteb.types").PromptType
+    import datasets
+    from mteb._create_dataloaders import _retrieval_texts as read_texts
+    from mteb.types import PromptType
+
     corpus = datasets.Dataset.from_list(
         [{"id": "1", "title": "A title", "text": " body "}, {"id": "2", "title": "", "text": "  only text\n"}]
     )
@@ -82,9 +83,9 @@ def test_texts_are_those_that_mtebs_own_models_read():
     words = datasets.Dataset.from_list([{"id": "1", "text": ["hello", "again"]}])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert [text for _, text in texts.documents(corpus)] == own(corpus, kind.document)
+        assert [text for _, text in texts.documents(corpus)] == read_texts(corpus, PromptType.document)
         for rows in (plain, asked, talk, words):
-            assert [text for _, text in texts.queries(rows)] == own(rows, kind.query)
+            assert [text for _, text in texts.queries(rows)] == read_texts(rows, PromptType.query)
 
 
 def test_a_multilingual_task_is_measured_by_subset_or_language(tmp_path):

@@ -1,4 +1,4 @@
-"""mteb's prompts word for word: in the config, in the record, before the texts."""
+"""mteb's prompts: equal to what mteb uses, in the config, in the record and before the texts."""
 
 import json
 
@@ -24,115 +24,131 @@ from harness.store import Store
             *("Instruct: Given a claim, find documents that refute the claim\nQuery: ", ""),
         ),
         (
-            *("Qwen/Qwen3-Embedding-0.6B", "scifact"),
-            "Instruct: Given a scientific claim, retrieve documents that support or refute the claim\nQuery:",
-            "",
+            *("intfloat/multilingual-e5-large-instruct", "scifact"),
+            *("Instruct: Given a scientific claim, retrieve documents that support or refute the claim\nQuery: ", ""),
         ),
     ],
 )
-def test_the_registrys_prompts_are_given_word_for_word(model, task, query, document):
+def test_prompts_equal_those_of_the_registry(model, task, query, document):
     assert prompt(model, task, "query") == query
     assert prompt(f"{model}@revision", task, "document") == document
 
 
-def test_an_instruction_is_what_mtebs_own_wrapper_makes_of_the_task():
-    """Of every task that ranks texts, with a model whose registered template holds the instruction."""
-    mteb = pytest.importorskip("mteb")
-    from mteb.models.instruct_wrapper import InstructSentenceTransformerModel as Wrapper
+@pytest.mark.parametrize(
+    "model",
+    [
+        "intfloat/multilingual-e5-large-instruct",  # a template in words
+        "BidirLM/BidirLM-0.6B-Embedding",  # a template as a function, and prompts by task type
+    ],
+)
+def test_an_instruction_equals_that_of_mtebs_wrapper(model):
+    """For a sample of all ranking tasks; the wrapper is constructed around an empty model."""
+    import mteb
+    from mteb.models.instruct_wrapper import InstructSentenceTransformerModel
     from mteb.types import PromptType
+    from torch import nn
 
-    name = "intfloat/multilingual-e5-large-instruct"
-    own = object.__new__(Wrapper)
-    own.instruction_template = mteb.get_model_meta(name).loader_kwargs["instruction_template"]
-    own.prompts_dict = None
+    loader_kwargs = mteb.get_model_meta(model).loader_kwargs
+    names = ("instruction_template", "prompts_dict", "prompt_priority")
+    settings = {name: loader_kwargs[name] for name in names if name in loader_kwargs}
+    wrapper = InstructSentenceTransformerModel(None, None, modules=[nn.Identity()], **settings)
     for task in registry.tasks()[::25]:
         if not task.is_aggregate:
             with registry.quiet():
-                assert prompt(name, task.metadata.name, "query") == own.get_task_instruction(
-                    task.metadata, PromptType.query
-                )
+                expected = wrapper.get_task_instruction(task.metadata, PromptType.query)
+            assert prompt(model, task.metadata.name, "query") == expected
 
 
-def test_prompts_that_the_model_itself_names_by_type_of_task_are_used(tmp_path, monkeypatch):
-    """As EmbeddingGemma's: the registry has none, the model's own config has them by name."""
+@pytest.mark.parametrize(
+    "name",
+    [
+        "google/embeddinggemma-300m",  # its loader is a wrapper class of mteb
+        "zeroentropy/zembed-1",  # its loader is mteb's function for sentence-transformers
+    ],
+)
+def test_prompts_of_the_models_config_are_used_where_the_registry_has_none(tmp_path, monkeypatch, name):
     folder = write_dense(tmp_path)
     config = folder / "config_sentence_transformers.json"
-    told = json.loads(config.read_text())
-    told["prompts"] = {"query": "q: ", "document": "d: ", "Retrieval-query": "find: ", "ArguAna": "refute: "}
-    config.write_text(json.dumps(told))
+    settings = json.loads(config.read_text())
+    settings["prompts"] = {"query": "q: ", "document": "d: ", "Retrieval-query": "find: ", "ArguAna": "refute: "}
+    config.write_text(json.dumps(settings))
     from harness import weights
 
     monkeypatch.setattr(prompts.weights, "find", lambda *_: weights.Weights(folder, "folder", "x"))
-    name = "google/embeddinggemma-300m"
     assert prompt(name, "SciFact", "query") == "find: "
     assert prompt(name, "SciFact", "document") == "d: "
     assert prompt(name, "ArguAna", "query") == "refute: "
     assert prompt(name, "AskUbuntuDupQuestions", "query") == "q: "
 
 
-@pytest.mark.parametrize(
-    ("model", "said"),
-    [
-        ("org/none", "mteb's registry has no model 'org/none', so there are no prompts of its for it"),
-        ("nvidia/NV-Embed-v2", "mteb runs 'nvidia/NV-Embed-v2' with code of its own"),
-    ],
-)
-def test_a_model_without_prompts_that_can_be_known_is_an_error(model, said):
-    with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
-        prompt(model, "SciFact", "query")
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-Embedding-0.6B", "nvidia/NV-Embed-v2"])
+def test_prompts_known_only_to_the_loaded_model_are_an_error_that_names_mtebs_wrapper(model):
+    """A loader function with a template inside it, and a wrapper class of the model's authors."""
+    with pytest.raises(ConfigError) as raised:
+        prompt(f"{model}@revision", "SciFact", "query")
+    for part in (repr(model), f"retriever=mteb retriever.model={model}@revision", "query_prompt and document_prompt"):
+        assert part in str(raised.value)
 
 
-def test_a_config_that_asks_for_them_has_them_in_it():
-    words = ["retriever=bge_small", "prompts=mteb", "dataset=mteb", "dataset.task=SciFact"]
-    encoder = build.composed(words)["retriever"]["encoder"]
+def test_a_model_that_is_not_registered_is_an_error_with_the_nearest_name():
+    with pytest.raises(ConfigError) as raised:
+        prompt("intfloat/e5-base-v22", "SciFact", "query")
+    for part in ("'intfloat/e5-base-v22'", "'intfloat/e5-base-v2'", "leave prompts=mteb out"):
+        assert part in str(raised.value)
+
+
+def test_prompts_mteb_sets_the_prompts_in_the_config():
+    overrides = ["retriever=bge_small", "prompts=mteb", "dataset=mteb", "dataset.task=SciFact"]
+    encoder = build.composed(overrides)["retriever"]["encoder"]
     assert encoder["query_prompt"] == "Represent this sentence for searching relevant passages: "
     assert encoder["document_prompt"] == ""
-    part = "prompts@retriever.retrievers.dense.encoder=mteb"
-    inner = ["retriever=hybrid", "retriever@retriever.retrievers.dense=bge_base", f"+{part}", "dataset=scifact"]
-    assert build.composed(inner)["retriever"]["retrievers"]["dense"]["encoder"]["query_prompt"].startswith("Represent")
+    group = "+prompts@retriever.retrievers.dense.encoder=mteb"
+    hybrid = ["retriever=hybrid", "retriever@retriever.retrievers.dense=bge_base", group, "dataset=scifact"]
+    assert build.composed(hybrid)["retriever"]["retrievers"]["dense"]["encoder"]["query_prompt"].startswith("Represent")
     assert build.composed(["retriever=bge_small", "dataset=scifact"])["retriever"]["encoder"]["document_prompt"] is None
 
 
-def test_the_literal_strings_are_in_the_record_and_the_label_says_where_they_are_from(tmp_path, collection):
-    """A tiny model under a registered name's prompts: `model` is set after the prompts were chosen by name."""
+def test_the_record_holds_the_prompts_and_the_label_names_their_source(tmp_path, collection):
+    """A tiny model with the prompts of a registered one: `model` is overridden, `query_prompt` names the other."""
     folder = write(tmp_path / "repo", {part: rows[:20] for part, rows in rows_of(collection("xquad/en")).items()})
     model = write_dense(tmp_path / "tiny")
-    words = ["retriever=bge_small", "prompts=mteb", "dataset=mteb", "dataset.task=SciFact", f"dataset.folder={folder}"]
-    named = 'query_prompt="${mteb_prompt:BAAI/bge-small-en-v1.5,SciFact,query}"'
-    own = [f"retriever.encoder.model={model}", f"retriever.encoder.{named}", "retriever.encoder.document_prompt=''"]
-    assert run([*words, *own, f"results_dir={tmp_path / 'results'}", "timing.latency_queries=0"]) == 0
+    task = ["dataset=mteb", "dataset.task=SciFact", f"dataset.folder={folder}"]
+    query_prompt = 'query_prompt="${mteb_prompt:BAAI/bge-small-en-v1.5,SciFact,query}"'
+    encoder = [f"model={model}", query_prompt, "document_prompt=''"]
+    overrides = ["retriever=bge_small", "prompts=mteb", *task, *(f"retriever.encoder.{value}" for value in encoder)]
+    assert run([*overrides, f"results_dir={tmp_path / 'results'}", "timing.latency_queries=0"]) == 0
     (record,) = Store(tmp_path / "results").records()
-    said = "Represent this sentence for searching relevant passages: "
-    assert record.retriever.config["encoder"]["query_prompt"] == said
-    assert record.facts["prompts"] == {"query": said, "document": ""}
+    expected = "Represent this sentence for searching relevant passages: "
+    assert record.retriever.config["encoder"]["query_prompt"] == expected
+    assert record.facts["prompts"] == {"query": expected, "document": ""}
     assert record.retriever.differences["prompts"] == "mteb"
 
 
-def test_a_dataset_that_is_no_task_has_no_prompts(tmp_path, capsys):
-    words = ["retriever=bge_small", "prompts=mteb", "dataset=folder", f"dataset.path={tmp_path}"]
-    assert run([*words, f"results_dir={tmp_path}"]) == 1
+def test_prompts_mteb_needs_a_dataset_that_is_a_task(tmp_path, capsys):
+    overrides = ["retriever=bge_small", "prompts=mteb", "dataset=folder", f"dataset.path={tmp_path}"]
+    assert run([*overrides, f"results_dir={tmp_path}"]) == 1
     assert "prompts=mteb takes a task's prompts, and this dataset is no task" in capsys.readouterr().err
 
 
-def test_a_tasks_own_instruction_stands_in_a_config_that_names_it():
-    words = ["retriever=e5_instruct", "dataset=mteb", "dataset.task=ArguAna"]
-    assert build.composed(words)["retriever"]["encoder"]["query_prompt"] == (
+def test_a_config_can_name_the_tasks_instruction():
+    overrides = ["retriever=e5_instruct", "dataset=mteb", "dataset.task=ArguAna"]
+    assert build.composed(overrides)["retriever"]["encoder"]["query_prompt"] == (
         "Instruct: Given a claim, find documents that refute the claim\nQuery: "
     )
 
 
-def test_a_task_that_says_nothing_is_asked_as_mteb_asks_tasks_of_its_kind():
-    words = ["retriever=e5_instruct", "dataset=mteb", "dataset.task=GermanQuAD-Retrieval"]
-    assert build.composed(words)["retriever"]["encoder"]["query_prompt"] == (
+def test_a_task_without_an_instruction_has_mtebs_instruction_for_its_kind():
+    overrides = ["retriever=e5_instruct", "dataset=mteb", "dataset.task=GermanQuAD-Retrieval"]
+    assert build.composed(overrides)["retriever"]["encoder"]["query_prompt"] == (
         "Instruct: Retrieve text based on user query.\nQuery: "
     )
 
 
-def test_an_instruction_that_is_null_is_asked_for(tmp_path, capsys):
-    words = ["retriever=e5_instruct", "dataset=irds", "dataset.id=beir/scifact/test"]
-    assert run([*words, f"results_dir={tmp_path}"]) == 1
-    said = capsys.readouterr().err
-    assert "dataset.instruction is null; say what is asked: dataset.instruction='Given" in said
-    assert "Traceback" not in said
-    encoder = build.composed([*words, "dataset.instruction='Find it'"])["retriever"]["encoder"]
+def test_a_null_instruction_is_an_error_that_names_the_override(tmp_path, capsys):
+    overrides = ["retriever=e5_instruct", "dataset=irds", "dataset.id=beir/scifact/test"]
+    assert run([*overrides, f"results_dir={tmp_path}"]) == 1
+    message = capsys.readouterr().err
+    assert "dataset.instruction='Given" in message
+    assert "Traceback" not in message
+    encoder = build.composed([*overrides, "dataset.instruction='Find it'"])["retriever"]["encoder"]
     assert encoder["query_prompt"] == "Instruct: Find it\nQuery: "

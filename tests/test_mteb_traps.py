@@ -91,7 +91,8 @@ def weighted(*weights):
 
 
 def test_a_hybrids_weights_are_a_part_of_what_mteb_files_its_results_by(dataset, tmp_path):
-    mteb = pytest.importorskip("mteb")
+    import mteb
+
     kept = mteb.ResultCache(cache_path=tmp_path)
     filed = {"cache": kept, "overwrite_strategy": "only-missing"}
     found = [mtebs(weighted(*own), dataset, **filed) for own in ((1, 9), (9, 1), (1, 9))]

@@ -45,7 +45,6 @@ def splade_folder():
 
 def mtebs(model, dataset) -> float:
     """mteb's nDCG@10 of a model in one of its wrappers, over our collection."""
-    pytest.importorskip("mteb")
     task = task_of("SciFact", dataset=dataset)  # any retrieval task's machinery
     score: float = evaluated(model, task, encode_kwargs={"batch_size": 8}).get_score()
     return score
@@ -56,19 +55,21 @@ def ours(retriever, dataset) -> float:
 
 
 def test_splade_scores_what_mtebs_sparse_wrapper_scores(splade_folder, small):
-    wrapper = pytest.importorskip("mteb.models.sentence_transformer_wrapper").SparseEncoderWrapper
-    theirs = mtebs(wrapper(Sparse(splade_folder, device="cpu")), small)
+    from mteb.models.sentence_transformer_wrapper import SparseEncoderWrapper
+
+    theirs = mtebs(SparseEncoderWrapper(Sparse(splade_folder, device="cpu")), small)
     own = ours(Splade(SparseEncoder(splade_folder, device="cpu", cache=False)), small)
     assert 0.3 < own <= 1
     assert abs(own - theirs) < 0.0005
 
 
 def test_late_interaction_scores_what_mtebs_multi_vector_wrapper_scores(models, small, tmp_path):
-    wrapper = pytest.importorskip("mteb.models.sentence_transformer_wrapper").MultiVectorWrapper
+    from mteb.models.sentence_transformer_wrapper import MultiVectorWrapper
+
     minilm = str(models / "all-MiniLM-L6-v2")
     modules = [Transformer(minilm), MultiVectorMask(), Normalize(module_input_name="token_embeddings")]
     LateInteraction(modules=modules, device="cpu").save(str(tmp_path / "saved"))
-    theirs = mtebs(wrapper(LateInteraction(str(tmp_path / "saved"), device="cpu")), small)
+    theirs = mtebs(MultiVectorWrapper(LateInteraction(str(tmp_path / "saved"), device="cpu")), small)
     own = ours(ColBERT(MultiVectorEncoder(minilm, projection="none", device="cpu", cache=False)), small)
     assert 0.3 < own <= 1
     assert abs(own - theirs) < 0.0005

@@ -174,11 +174,9 @@ class RankBM25(Component):
         self._tokenizer, self._settings = tokenizer, {"k1": k1, "b": b, "epsilon": epsilon}
 
     def index(self, corpus: Corpus) -> None:
-        """Let the package count the words."""
-        try:
-            from rank_bm25 import BM25Okapi
-        except ModuleNotFoundError:
-            raise ConfigError("bm25_rank_bm25 needs a package: pip install 'retrieval-harness[rank-bm25]'") from None
+        """Count the words with the package."""
+        from rank_bm25 import BM25Okapi
+
         with stage("encode"):
             split = self._tokenizer.split(corpus.texts)
         with stage("build"):

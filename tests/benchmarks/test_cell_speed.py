@@ -55,7 +55,6 @@ def mtebs(model, dataset):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of mteb's own calls
 @pytest.mark.benchmark(group="whole cell")
 def test_a_whole_cell_against_mteb(versus, measuring, minilm, dataset, models):
-    pytest.importorskip("mteb")
     peer = SentenceTransformer(str(models / "all-MiniLM-L6-v2"), device="cpu")
     own, theirs = versus(
         lambda: ours(minilm, dataset),
@@ -72,7 +71,8 @@ def test_a_whole_cell_against_mteb(versus, measuring, minilm, dataset, models):
 @pytest.mark.benchmark(group="whole cell")
 def test_a_whole_bm25_cell_against_mteb(versus, dataset):
     """mteb's own baseline, of which our preset has words, k1 and b; it stems stop words that our list has not."""
-    mteb = pytest.importorskip("mteb")
+    import mteb
+
     retriever = build.construct(build.composed(["retriever=bm25_mteb"])["retriever"], "retriever")
     own, theirs = versus(
         lambda: ours(retriever, dataset),
@@ -88,7 +88,6 @@ def test_a_whole_bm25_cell_against_mteb(versus, dataset):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the peer's own calls
 @pytest.mark.benchmark(group="whole cell")
 def test_a_whole_cell_against_beir(versus, measuring, minilm, dataset, models):
-    pytest.importorskip("beir")
     from beir.retrieval.evaluation import EvaluateRetrieval
     from beir.retrieval.models import SentenceBERT
     from beir.retrieval.search.dense import DenseRetrievalExactSearch

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.environment import threads
 from harness.errors import ConfigError, RunError
 from harness.instrument import fact, stage
+from harness.interop import rankings
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.state import SetByIndex
@@ -99,7 +100,7 @@ class Retriever(Component):
                 found = self._model.search(
                     _rows(queries), top_k=k, encode_kwargs=self._settings, num_proc=None, **self._asked
                 )
-            return self._run(queries, found).top(k)
+            return rankings.from_dict(queries.ids, self._texts, found).top(k)
         if not self._encodes:
             raise ConfigError(
                 f"{self._said} is a cross-encoder: it scores candidates and finds none; put it behind a first stage: "
@@ -217,16 +218,6 @@ class Retriever(Component):
             held = np.flatnonzero(docs[row] >= 0)
             found[row, held] = [scores.get(doc, -np.inf) for doc in given[query]]
         return found
-
-    def _run(self, queries: Queries, found: Mapping[str, Mapping[str, float]]) -> Run:
-        numbers = {doc: number for number, doc in enumerate(self._doc_ids)}
-        depth = max((len(found.get(query, ())) for query in queries.ids), default=0)
-        docs, scores = np.full((len(queries), depth), -1, np.int32), np.zeros((len(queries), depth), np.float32)
-        for row, query in enumerate(queries.ids):
-            own = found.get(query, {})
-            docs[row, : len(own)] = [numbers[doc] for doc in own]
-            scores[row, : len(own)] = list(own.values())
-        return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
 
 def _from_registry(mteb: Any, named: str, device: str | None) -> Any:

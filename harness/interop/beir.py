@@ -1,0 +1,215 @@
+"""BEIR both ways: retrievers in BEIR's evaluator, BEIR's searches as retrievers, and datasets.
+
+    from beir.datasets.data_loader import GenericDataLoader
+    from beir.retrieval.evaluation import EvaluateRetrieval
+    from harness.interop import beir
+
+    corpus, queries, qrels = GenericDataLoader("scifact").load(split="test")
+    evaluator = EvaluateRetrieval(beir.Search(retriever))
+    ndcg, *_ = evaluator.evaluate(qrels, evaluator.retrieve(corpus, queries), evaluator.k_values)
+
+    dataset = beir.to_dataset(corpus, queries, qrels, name="scifact")
+    retriever = beir.Retriever(DenseRetrievalExactSearch(SentenceBERT("all-MiniLM-L6-v2")))
+
+A config takes a search by `_target_`:
+
+    _target_: harness.interop.beir.Retriever
+    model:
+      _target_: beir.retrieval.search.dense.DenseRetrievalExactSearch
+      show_progress_bar: false
+      model: {_target_: beir.retrieval.models.SentenceBERT, model_path: all-MiniLM-L6-v2}
+"""
+
+from collections.abc import Iterator, Mapping
+from copy import copy
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple
+
+from beir.retrieval.search import BaseSearch
+
+from harness.datasets.assemble import assemble
+from harness.datasets.judgements import Judgements
+from harness.datasets.texts import gathered
+from harness.errors import ConfigError, DataError
+from harness.evaluation.timing import drop_self_hits as remove_self_hits
+from harness.instrument import stage
+from harness.interop import rankings
+from harness.retrievers.state import SetByIndex
+from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn
+from harness.types import Retriever as RetrieverProtocol
+from harness.types.component import Component
+
+_NO_FILES = (
+    "a retriever of the harness writes no embedding files for BEIR; call EvaluateRetrieval.retrieve in place of "
+    "encode_and_retrieve"
+)
+
+
+class Search(BaseSearch):  # type: ignore[misc]  # beir has no types
+    """A retriever as BEIR's `BaseSearch`, for `EvaluateRetrieval`.
+
+    Args:
+        retriever: Any retriever. It ranks by its own similarity; BEIR's `score_function` has no effect.
+        ignore_identical_ids: Drop the document whose id equals the query's, as BEIR's searches do; `top_k` others are
+            returned. Where queries and documents only happen to share ids, set it to False here and in
+            `EvaluateRetrieval.evaluate`.
+    """
+
+    def __init__(self, retriever: RetrieverProtocol, ignore_identical_ids: bool = True) -> None:
+        self.retriever, self._ignore_identical_ids = retriever, ignore_identical_ids
+
+    def search(
+        self,
+        corpus: Mapping[str, Mapping[str, str | None]],
+        queries: Mapping[str, str],
+        top_k: int,
+        score_function: str | None = None,
+        **_: Any,
+    ) -> dict[str, dict[str, float]]:
+        """Index the corpus and return the scores of each query's `top_k` documents; every query has an entry."""
+        self.retriever.index(gathered(Corpus, _read_documents(corpus)))
+        run = self.retriever.search(gathered(Queries, queries.items()), top_k + self._ignore_identical_ids)
+        if self._ignore_identical_ids:
+            run = remove_self_hits(run)
+        return run.top(top_k).to_dict()
+
+    def encode(self, *_: Any, **__: Any) -> None:
+        """Refuse to write embeddings to files. Raises `ConfigError`."""
+        raise ConfigError(_NO_FILES)
+
+    def search_from_files(self, *_: Any, **__: Any) -> dict[str, dict[str, float]]:
+        """Refuse to search embeddings from files. Raises `ConfigError`."""
+        raise ConfigError(_NO_FILES)
+
+
+class Retriever(Component):
+    """A BEIR search as a retriever.
+
+    Most of BEIR's searches encode the corpus in every call, so their search time includes it: measure them with
+    `timing.repeats=1 timing.latency_queries=0`. BEIR's searches also drop the document whose id equals the query's.
+    A query whose id is a document's is therefore searched under another id, and the dataset's `drop_self_hits` decides.
+
+    Args:
+        model: A search of BEIR, or any other `BaseSearch`.
+        score_function: "cos_sim" or "dot", as for `EvaluateRetrieval`.
+    """
+
+    _corpus = SetByIndex[Corpus]()
+
+    def __init__(self, model: BaseSearch, score_function: str = "cos_sim") -> None:
+        self._model, self._score_function = model, score_function
+
+    def index(self, corpus: Corpus) -> None:
+        """Keep the corpus as BEIR's dicts; titles stay joined to the texts."""
+        with stage("build"):
+            self._corpus = corpus
+            self._documents = {
+                doc: {"title": "", "text": text} for doc, text in zip(corpus.ids, corpus.texts, strict=True)
+            }
+            self._search = copy(self._model)  # a FAISS search keeps the index of its first corpus
+
+    def search(self, queries: Queries, k: int) -> Run:
+        """Return the k documents of highest score for each query."""
+        names = self._name_queries(queries)
+        texts = dict(zip(names, queries.texts, strict=True))
+        if len(texts) == 1:  # BEIR's exact search fails on a single query
+            texts |= {f"{names[0]} again": queries.texts[0]}
+        k = min(k, len(self._corpus))
+        with stage("search"):
+            scores = self._search.search(self._documents, texts, k, self._score_function)
+        by_query = {query: scores.get(name, {}) for query, name in zip(queries.ids, names, strict=True)}
+        return rankings.from_dict(queries.ids, self._corpus, by_query).top(k)
+
+    def nbytes(self) -> int:
+        """Return the bytes of the texts; BEIR does not report the size of an index."""
+        return int(self._corpus.texts.arrow.nbytes)
+
+    def _name_queries(self, queries: Queries) -> list[str]:
+        """Return the query ids, with a prefix where a document has the same id."""
+        prefix, query_ids = "query ", set(queries.ids)
+        while any(f"{prefix}{query}" in ids for query in query_ids for ids in (self._documents, query_ids)):
+            prefix += "query "
+        return [f"{prefix}{query}" if query in self._documents else query for query in queries.ids]
+
+
+class Triple(NamedTuple):
+    """A dataset as BEIR's `GenericDataLoader` returns it."""
+
+    corpus: dict[str, dict[str, str]]
+    """`{document id: {"title": ..., "text": ...}}`."""
+    queries: dict[str, str]
+    """`{query id: text}`."""
+    qrels: dict[str, dict[str, int]]
+    """`{query id: {document id: grade}}`."""
+
+
+def to_dataset(
+    corpus: Mapping[str, Mapping[str, str | None]],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    *,
+    name: str = "beir",
+    split: str = "test",
+    drop_self_hits: bool = False,
+    instruction: str | None = None,
+) -> Dataset:
+    """Return the triple of BEIR's `GenericDataLoader` as a dataset.
+
+    Args:
+        corpus: `{document id: {"title": ..., "text": ...}}`; title and text are joined by a space.
+        queries: `{query id: text}`; queries without a relevant document are left out.
+        qrels: `{query id: {document id: grade}}`.
+        name: The dataset's name in results.
+        split: The split's name in results.
+        drop_self_hits: Drop the document whose id equals the query's, as `EvaluateRetrieval.evaluate` does by default.
+        instruction: The task in words, for prompts that contain it.
+
+    Raises:
+        DataError: A text is missing, or the parts do not fit together.
+    """
+    titles = [document.get("title") or "" for document in corpus.values()]
+    return assemble(
+        name,
+        split,
+        gathered(Corpus, _read_documents(corpus)),
+        gathered(Queries, queries.items()),
+        Judgements(Qrels(qrels), f"the qrels of {name}", {}),
+        drop_self_hits=drop_self_hits,
+        instruction=instruction,
+        load_titles=partial(StringColumn, titles) if any(titles) else None,
+    )
+
+
+def to_triple(dataset: Dataset) -> Triple:
+    """Return a dataset as the triple of BEIR's `GenericDataLoader`, with titles where the dataset has them.
+
+    The qrels are those of the dataset's queries, so that BEIR's means cover the same queries.
+
+    Raises:
+        DataError: The dataset has candidates to rerank, which BEIR cannot express.
+    """
+    if dataset.candidates is not None:
+        raise DataError(f"{dataset.name} has candidates to rerank for each query, and BEIR ranks the whole corpus")
+    titles = dataset.load_titles() if dataset.load_titles else repeat("", len(dataset.corpus))
+    rows = zip(dataset.corpus.ids, titles, dataset.corpus.texts, strict=True)
+    return Triple(
+        {doc: _split_title(title, text) for doc, title, text in rows},
+        dict(zip(dataset.queries.ids, dataset.queries.texts, strict=True)),
+        {query: dict(dataset.qrels[query]) for query in dataset.queries.ids},
+    )
+
+
+def _read_documents(corpus: Mapping[str, Mapping[str, str | None]]) -> Iterator[tuple[str, str]]:
+    """Yield ids and texts; a text is title and body joined by a space."""
+    for doc, document in corpus.items():
+        if document.get("text") is None:  # GenericDataLoader has None where a line has no text
+            raise DataError(f"document {doc!r} has no text: {dict(document)}")
+        yield doc, f"{document.get('title') or ''} {document['text']}".strip()
+
+
+def _split_title(title: str, text: str) -> dict[str, str]:
+    """Undo the join of a title and a body."""
+    if title and text.startswith(f"{title} "):
+        return {"title": title, "text": text[len(title) + 1 :]}
+    return {"title": "", "text": text}
