@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from harness.leaderboard import build
-from harness.leaderboard.tables import markdown, terminal
+from harness.leaderboard import build, writers
+from harness.leaderboard.tables.leaderboard import tables
 from harness.types import DatasetInfo, Phase, Record, RetrieverInfo, Timing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,7 +60,7 @@ def test_a_dataset_that_one_row_lacks_is_a_gap_and_not_in_the_mean():
     board = build([cell("a", "x", 0.1), cell("a", "y", 0.9), cell("b", "x", 0.4)])
     assert board.common == ["x"]
     assert (row(board, "a").mean, row(board, "b").mean) == (0.1, 0.4)
-    text = markdown.render(board)
+    text = writers.markdown(tables(board))
     assert "| b | **0.4000** | - | **0.4000** |" in text
     assert "Mean and costs over: x; index MB is the largest of them." in text
 
@@ -102,7 +102,7 @@ def test_a_failed_part_is_a_failure_of_its_group():
     board = build([*forums("a", 12), failed])
     assert board.datasets == ["cqadupstack"]
     assert row(board, "b").failed == {"cqadupstack"}
-    assert "| b | failed | - | - | - |" in markdown.render(board)
+    assert "| b | failed | - | - | - |" in writers.markdown(tables(board))
 
 
 def test_a_failure_after_a_success_shows_the_success():
@@ -120,20 +120,20 @@ def test_parts_of_other_content_are_another_column():
 
 def test_a_dataset_called_mean_is_not_the_mean():
     board = build([cell("a", "mean", 0.9), cell("a", "x", 0.1)])
-    assert "| a | 0.9000 | 0.1000 | 0.5000 |" in markdown.render(board)
+    assert "| a | 0.9000 | 0.1000 | 0.5000 |" in writers.markdown(tables(board))
 
 
 def test_records_of_older_metrics_are_left_out_and_it_is_said():
     old = cell("a", "x", 0.9).model_copy(update={"metric_version": 0})
     board = build([old, cell("b", "x", 0.5)])
     assert [own.label for own in board.rows] == ["b"]
-    assert "1 records of older definitions of the metrics are left out." in terminal.render(board)
+    assert "1 records of older definitions of the metrics are left out." in writers.terminal(tables(board))
 
 
 def test_what_the_rows_were_not_asked_alike_is_said():
     deep = cell("b", "x", 0.5).model_copy(update={"k": 100})
-    assert "K differs (10: a; 100: b)." in terminal.render(build([cell("a", "x", 0.4), deep]))
-    assert "differs" not in terminal.render(build([cell("a", "x", 0.4)]))
+    assert "K differs (10: a; 100: b)." in writers.terminal(tables(build([cell("a", "x", 0.4), deep])))
+    assert "differs" not in writers.terminal(tables(build([cell("a", "x", 0.4)])))
 
 
 def test_rows_with_other_threads_are_on_fronts_of_their_own():
@@ -141,7 +141,7 @@ def test_rows_with_other_threads_are_on_fronts_of_their_own():
     two = two.model_copy(update={"timing": two.timing.model_copy(update={"threads": 2})})
     board = build([cell("a", "x", 0.5), cell("c", "x", 0.6, seconds=9.0), two])
     assert row(board, "b").front == frozenset()
-    assert "Threads differs (1: a, c; 2: b)." in terminal.render(board)
+    assert "Threads differs (1: a, c; 2: b)." in writers.terminal(tables(board))
 
 
 def test_the_latency_is_the_95th_percentile_of_all_queries_timed_alone():
@@ -167,18 +167,20 @@ def test_costs_are_totals_over_the_common_datasets():
 
 def test_figures_of_several_environments_are_said_not_to_compare():
     board = build([cell("a", "x", 0.1, environment="one"), cell("b", "x", 0.2, environment="two")])
-    assert "Costs come from 2 environments (one, two) and do not compare across them." in terminal.render(board)
-    assert "environments" not in terminal.render(build([cell("a", "x", 0.1)]))
+    assert "Costs come from 2 environments (one, two) and do not compare across them." in writers.terminal(
+        tables(board)
+    )
+    assert "environments" not in writers.terminal(tables(build([cell("a", "x", 0.1)])))
 
 
 def test_the_same_records_in_any_order_give_the_same_bytes():
     records = [*forums("a", 12), cell("b", "x", 0.25, 1), cell("b", "x", 0.2), cell("c", "y", 0, status="failed")]
-    assert markdown.render(build(records)) == markdown.render(build(records[::-1]))
-    assert terminal.render(build(records)) == terminal.render(build(records[::-1]))
+    assert writers.markdown(tables(build(records))) == writers.markdown(tables(build(records[::-1])))
+    assert writers.terminal(tables(build(records))) == writers.terminal(tables(build(records[::-1])))
 
 
 def test_a_wide_board_is_several_tables_and_no_figure_is_broken():
-    text = terminal.render(build([cell("a", f"dataset{n:02}", n / 100) for n in range(15)]), 60)
+    text = writers.terminal(tables(build([cell("a", f"dataset{n:02}", n / 100) for n in range(15)])), 60)
     for n in range(15):
         assert f"{n / 100:.4f}" in text
     assert text.count("ndcg@10") > 2
@@ -186,15 +188,17 @@ def test_a_wide_board_is_several_tables_and_no_figure_is_broken():
 
 
 def test_markup_in_a_name_is_shown_as_it_is_written():
-    text = markdown.render(build([cell("**x|y <b>**", "x", 0.5), cell("[a](http://e) _u_ ~b~ $c$ a_b", "x", 0.4)]))
+    text = writers.markdown(
+        tables(build([cell("**x|y <b>**", "x", 0.5), cell("[a](http://e) _u_ ~b~ $c$ a_b", "x", 0.4)]))
+    )
     assert r"| \*\*x\|y &lt;b>\*\* |" in text
     assert r"| \[a\](http://e) \_u\_ \~b\~ \$c\$ a_b |" in text
 
 
 def test_a_name_cannot_break_a_table():
-    text = markdown.render(build([cell("a|b", "x", 0.5)]))
+    text = writers.markdown(tables(build([cell("a|b", "x", 0.5)])))
     assert r"| a\|b | 0.5000 |" in text
-    assert "[bold]x[/bold]" in terminal.render(build([cell("[bold]x[/bold]", "x", 0.5)]))
+    assert "[bold]x[/bold]" in writers.terminal(tables(build([cell("[bold]x[/bold]", "x", 0.5)])))
 
 
 def test_what_a_retriever_or_its_part_remarks_stands_under_the_table_with_the_rows_it_is_about():
@@ -203,6 +207,6 @@ def test_what_a_retriever_or_its_part_remarks_stands_under_the_table_with_the_ro
     part = cell("c", "x", 0.3).model_copy(update={"facts": {"scorer/remark": "Not trained for it", "device": "cpu"}})
     board = build([plain, alone, part])
     assert board.remarks == {"Not trained for it": ["c", "b"]}
-    for shown in (markdown.render(board), terminal.render(board)):
+    for shown in (writers.markdown(tables(board)), writers.terminal(tables(board))):
         assert "Not trained for it: c, b." in shown
-    assert "Not trained" not in markdown.render(build([plain]))
+    assert "Not trained" not in writers.markdown(tables(build([plain])))

@@ -26,8 +26,8 @@ from harness.encoders.sparse import SparseEncoder
 from harness.environment import limited_threads
 from harness.evaluation.timing import TimingPlan, measure
 from harness.instrument import recording, stage
-from harness.leaderboard import build
-from harness.leaderboard.tables import markdown
+from harness.leaderboard import build, writers
+from harness.leaderboard.tables.leaderboard import tables
 from harness.retrievers.dense import Dense
 from harness.types import Corpus, Dataset, DatasetInfo, Qrels, Queries, Record, RetrieverInfo, StringColumn
 
@@ -356,7 +356,7 @@ def record(timing) -> Record:
 
 
 def shown_docs_per_s(timing) -> str:
-    lines = markdown.render(build([record(timing)])).splitlines()
+    lines = writers.markdown(tables(build([record(timing)]))).splitlines()
     headings, cells = ([cell.strip() for cell in lines[place].split("|")] for place in (0, 2))
     return cells[headings.index("docs/s")]
 

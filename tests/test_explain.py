@@ -11,7 +11,8 @@ from harness.cli.explain import Answer, Explained, explain
 from harness.config import build
 from harness.config.conf import options_of
 from harness.errors import ConfigError
-from harness.leaderboard.tables import explanation
+from harness.leaderboard import writers
+from harness.leaderboard.tables.explanation import tables
 from harness.types import Explanation
 
 ADDITIVE = ["bm25", "bm25_rank_bm25", "splade_tiny", "colbert_minilm"]
@@ -73,7 +74,7 @@ def test_a_part_that_does_not_find_the_document_has_no_rank(made, models):
     rows = {row[0]: row for row in found.documents[0].why.rows}
     assert rows["lexical"] == ("lexical", None, None, 0.0)
     assert rows["dense"][1] is not None
-    line = next(line for line in explanation.render(found).splitlines() if line.strip().startswith("lexical "))
+    line = next(line for line in writers.terminal(tables(found)).splitlines() if line.strip().startswith("lexical "))
     assert line.split() == ["lexical", "-", "-", "0.0000"]
 
 
@@ -142,11 +143,11 @@ def test_the_command_prints_the_sentence_and_as_json_the_same_numbers(made, monk
 def test_what_looks_like_markup_is_printed_as_it_is():
     why = Explanation("[red]said[/red]", ("term", "adds"), [("[bold]x", 1.0)])
     answer = Answer("bm25", "d", "[b]query", 10, [Explained("[i]d", "[u]text " * 99, None, None, why)])
-    shown = explanation.render(answer)
+    shown = writers.terminal(tables(answer))
     for text in ("[b]query", "[i]d: not among the first 10", "[u]text", "[red]said[/red]", "[bold]x"):
         assert text in shown
 
 
 def test_a_query_that_matches_nothing_says_so(made):
-    shown = explanation.render(explain(["retriever=bm25", *made, "query=zzyzx"]))
+    shown = writers.terminal(tables(explain(["retriever=bm25", *made, "query=zzyzx"])))
     assert "no document matches the query" in shown

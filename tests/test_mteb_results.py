@@ -15,6 +15,7 @@ from harness.cli.run import main as run
 from harness.interop.mteb import SearchModel, names, registry, results, task_of
 from harness.interop.mteb.benchmark import aggregates, cells
 from harness.leaderboard import build as board_of
+from harness.leaderboard import writers
 from harness.leaderboard.published import beside
 from harness.store import Store
 from harness.types import DatasetInfo, Record, RetrieverInfo
@@ -141,7 +142,7 @@ def test_published_results_stand_beside_ours_with_their_differences(held, refere
     assert not [own for own in caplog.records if own.name.startswith("mteb")], "what is in beta is no news here"
     assert read.main(["report", "--results", str(root)]) == 0
     shown = capsys.readouterr().out
-    assert "Published, not measured here; in brackets: ours minus the published figure." in shown
+    assert "Published, not measured here; in brackets: ours minus the published figure" in shown
     assert f"{MINILM}  " in shown
     assert "0.3159" in shown
     assert "0.6451" in shown
@@ -342,7 +343,7 @@ def test_a_benchmark_is_aggregated_as_mteb_does():
     whole, short = aggregates("MTEB(eng, v2)", records[:-1])
     assert (whole.label, whole.missing) == ("bm25", [])
     assert (short.scores, short.missing) == ({}, [places[-1].task])
-    shown = mteb_command.render("MTEB(eng, v2)", records[:-1], 160, color=False)
+    shown = writers.terminal([mteb_command.table("MTEB(eng, v2)", records[:-1])], 160)
     assert f"{whole.scores['Mean(TaskType)']:.4f}" in shown
     assert f"bm25 [k1=9.0]: no mean, 1 tasks are not measured: {places[-1].task}" in shown
 

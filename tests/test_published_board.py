@@ -8,12 +8,12 @@ from test_board import cell
 
 from harness.config.conf import options_of
 from harness.errors import ConfigError
-from harness.leaderboard import build
+from harness.leaderboard import build, writers
+from harness.leaderboard.frame import boards_data, frame, to_json
+from harness.leaderboard.frame import csv as to_csv
 from harness.leaderboard.page import html
 from harness.leaderboard.published import beside, figures
-from harness.leaderboard.tables import csv as csv_form
-from harness.leaderboard.tables import json as json_form
-from harness.leaderboard.tables import latex, published
+from harness.leaderboard.tables.leaderboard import tables
 from harness.types import PublishedFigures
 
 TASKS = {
@@ -97,7 +97,7 @@ def test_both_forms_say_what_was_not_measured_here_and_where_it_is_from():
     board = build([cell("minilm", "scifact", 0.65), cell("minilm", "x|y", 0.5)])
     theirs = {"model": "a/b", "revision": "r", "family": "", "dataset_revision": "r", "source": "somewhere"}
     found = beside(board, [PublishedFigures(datasets=["x|y"], metrics={"ndcg@10": 0.4}, **theirs)])
-    text, table = published.render_terminal(board, found, 200), published.render_markdown(board, found)
+    text, table = writers.terminal(tables(board, found), 200), writers.markdown(tables(board, found))
     for shown in (text, table):
         assert "not measured here" in shown
         assert "0.6451 (+0.0049)" in shown
@@ -105,22 +105,22 @@ def test_both_forms_say_what_was_not_measured_here_and_where_it_is_from():
             "MTEB results, sentence-transformers/all-MiniLM-L6-v2 at 8b3219a92973c328a8e22fadcfa821b5dc75636a" in shown
         )
     assert r"x\|y" in table
-    assert "No figure for these datasets" in published.render_terminal(build([cell("minilm", "own", 0.5)]), [])
+    assert "No figure for these datasets" in writers.terminal(tables(build([cell("minilm", "own", 0.5)]), []))
 
 
 def test_every_other_form_has_them_too_and_says_that_they_are_published():
     board = build([cell("minilm", "scifact", 0.65), cell("bm25", "scifact", 0.5)])
     found = beside(board)
-    rows = list(csv.DictReader(csv_form.render({"ndcg@10": board}, found).splitlines()))
+    rows = list(csv.DictReader(to_csv(frame({"ndcg@10": board}, found)).splitlines()))
     minilm = next(row for row in rows if row["retriever"] == "all-MiniLM-L6-v2")
     assert (minilm["value"], minilm["status"], minilm["record"]) == ("0.64508", "published", "")
     assert "MTEB results" in minilm["source"]
     assert float(minilm["ours_minus_published"]) == pytest.approx(0.00492)
-    told = json.loads(json_form.render({"ndcg@10": board}, found))["ndcg@10"]["published"]
+    told = json.loads(to_json(boards_data({"ndcg@10": board}, found)))["ndcg@10"]["published"]
     assert {one["retriever"]: one["values"] for one in told}["all-MiniLM-L6-v2"] == {"scifact": 0.64508}
-    table = latex.render(board, found)
-    assert r"\textit{Published, not measured here; in brackets: ours minus it}" in table
-    assert r"all-MiniLM-L6-v2 & \textit{0.6451} (+0.0049) & -- & -- & -- & -- \\" in table
+    table = writers.latex(tables(board, found))
+    assert "Published, not measured here; in brackets: ours minus the published figure." in table
+    assert r"all-MiniLM-L6-v2 & 0.6451 (+0.0049) & minilm \\" in table
     assert "MTEB results, sentence-transformers/all-MiniLM-L6-v2" in table
     page = html.render({"ndcg@10": board}, {}, lambda record, kind: None, found)
     assert "Published, not measured here" in page

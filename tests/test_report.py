@@ -14,10 +14,10 @@ import pytest
 
 from harness import __main__
 from harness.gate.baseline import accept
-from harness.leaderboard import build, pareto
-from harness.leaderboard.tables import csv as csv_form
-from harness.leaderboard.tables import json as json_form
-from harness.leaderboard.tables import latex, markdown, terminal
+from harness.leaderboard import build, pareto, writers
+from harness.leaderboard.frame import boards_data, frame, to_json
+from harness.leaderboard.frame import csv as to_csv
+from harness.leaderboard.tables.leaderboard import tables
 from harness.store import Store
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
 
@@ -109,12 +109,12 @@ def test_every_text_form_marks_the_best_and_what_cannot_be_told_from_it(here):
     best, close = board.rows[0].overall, board.rows[1].overall
     assert (best.best, close.close, board.rows[2].overall.close) == (True, True, False)
     said = f"{best.value:.4f}", f"{close.value:.4f}"
-    assert f"{said[0]}*" in terminal.render(board)
-    assert f"{said[1]}=" in terminal.render(board)
-    assert f"**{said[0]}**" in markdown.render(board)
-    assert f"\\textbf{{{said[0]}}}" in latex.render(board)
-    assert f"\\underline{{{said[1]}}}" in latex.render(board)
-    for text in (terminal.render(board, 400), markdown.render(board), latex.render(board)):
+    assert f"{said[0]}*" in writers.terminal(tables(board))
+    assert f"{said[1]}=" in writers.terminal(tables(board))
+    assert f"**{said[0]}**" in writers.markdown(tables(board))
+    assert f"\\textbf{{{said[0]}}}" in writers.latex(tables(board))
+    assert f"\\underline{{{said[1]}}}" in writers.latex(tables(board))
+    for text in (writers.terminal(tables(board), 400), writers.markdown(tables(board)), writers.latex(tables(board))):
         assert "6 paired randomisation tests, Holm" in text
         assert "80" in text
 
@@ -124,12 +124,12 @@ def test_a_baseline_adds_differences_tests_and_counts(here):
     good = next(row for row in board.rows if row.label == "good")
     assert good.cells["x"].versus.delta == pytest.approx(0.5)
     told = f"+0.5000 p={good.cells['x'].versus.p:.4f} 40/0/0"
-    assert told in terminal.render(board, 200)
-    assert told in markdown.render(board)
+    assert told in writers.terminal(tables(board), 200)
+    assert told in writers.markdown(tables(board))
 
 
 def test_the_csv_is_long_and_not_rounded(here):
-    rows = list(csv.DictReader(io.StringIO(csv_form.render({"ndcg@10": board_of(here, baseline="bad")}))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(frame({"ndcg@10": board_of(here, baseline="bad")})))))
     assert len([row for row in rows if row["dataset"]]) == 6
     mean = next(row for row in rows if row["retriever"] == "good" and not row["dataset"])
     assert (mean["status"], float(mean["delta"]) > 0.4, mean["baseline"]) == ("mean", True, "bad")
@@ -143,12 +143,12 @@ def test_the_csv_is_long_and_not_rounded(here):
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
 def test_a_spreadsheet_does_not_take_a_name_for_a_formula(tmp_path, name):
     put(Store(tmp_path), name, "x", np.full(3, 0.5))
-    (row,) = csv.DictReader(io.StringIO(csv_form.render({"m": board_of(Store(tmp_path))})))
+    (row,) = csv.DictReader(io.StringIO(to_csv(frame({"m": board_of(Store(tmp_path))}))))
     assert row["retriever"] == f"'{name}"
 
 
 def test_the_json_is_strict_and_names_records_and_commands(here):
-    told = json.loads(json_form.render({"ndcg@10": board_of(here)}), parse_constant=pytest.fail)["ndcg@10"]
+    told = json.loads(to_json(boards_data({"ndcg@10": board_of(here)})), parse_constant=pytest.fail)["ndcg@10"]
     cell = told["rows"][0]["cells"]["x"]
     assert cell["commands"] == [f"harness retriever={told['rows'][0]['label']} dataset=x"]
     assert Path("results", cell["records"][0]).is_file()
@@ -159,19 +159,22 @@ def test_names_are_text_in_every_form(tmp_path):
     hostile = r"<img src=x> & 50% $a_b$ \cite{x} `c` **d** |e| #f ~ ^"
     put(Store(tmp_path), hostile, "x", np.full(3, 0.5))
     board = board_of(Store(tmp_path))
-    (line,) = [line for line in markdown.render(board).splitlines() if "img" in line]
-    assert "<" not in line
-    assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", markdown.render(board).splitlines()[1]))
-    (line,) = [line for line in latex.render(board).splitlines() if "img" in line]
-    bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}", "", line.partition(" & ")[0])
-    assert not set(r"&%$#_{}~^\<>") & set(bare.replace("textbackslash", ""))
-    assert hostile in terminal.render(board, 200)
+    shown = writers.markdown(tables(board)).splitlines()
+    pipes = {place: len(re.findall(r"(?<!\\)\|", line)) for place, line in enumerate(shown)}
+    for place in [place for place, line in enumerate(shown) if "img" in line]:
+        assert "<" not in shown[place]
+        assert pipes[place] == pipes[place - 1]
+    for line in [line for line in writers.latex(tables(board)).splitlines() if "img" in line]:
+        bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}", "", line.partition(" & ")[0])
+        assert not set(r"&%$#_{}~^\<>") & set(bare.replace("textbackslash", ""))
+    assert hostile in writers.terminal(tables(board), 200)
 
 
 def test_the_same_records_give_the_same_bytes_in_every_form(here):
     first, second = (board_of(Store(Path("results")), baseline="bad") for _ in range(2))
-    for form in (terminal.render, markdown.render, latex.render, lambda board: csv_form.render({"m": board})):
-        assert form(first) == form(second)
+    for form in (writers.terminal, writers.markdown, writers.latex):
+        assert form(tables(first)) == form(tables(second))
+    assert to_csv(frame({"m": first})) == to_csv(frame({"m": second}))
     for picture in ("svg", "png"):
         assert pareto.render(first, picture) == pareto.render(second, picture)
 
@@ -202,8 +205,8 @@ def test_no_name_in_a_picture_covers_another_or_leaves_the_frame(tmp_path):
 
 
 def test_latex_has_the_differences_to_the_baseline(here):
-    text = latex.render(board_of(here, baseline="bad"))
-    assert text.count(r"\begin{table}") == 2
+    text = writers.latex(tables(board_of(here, baseline="bad")))
+    assert text.count(r"\begin{table}") == 3
     assert "Against bad: difference, p (Holm), queries won/tied/lost." in text
     assert re.search(r"^good & \+0\.\d{4} p=0\.\d{4} 40/0/0 & ", text, re.MULTILINE)
 
@@ -325,9 +328,12 @@ def test_report_shows_what_is_asked_for(here, monkeypatch, capsys):
 def test_compare_says_what_b_gains_over_a_and_where(here, monkeypatch, capsys):
     assert harness(monkeypatch, "compare", "bad", "good") == 0
     out = capsys.readouterr().out
-    assert "A bad   B good   ndcg@10" in out
+    assert "A: bad, B: good, ndcg@10" in out
     assert re.search(r"x +0\.\d{4} +0\.\d{4} +\+0\.5000 +\+0\.5000 to \+0\.5000 +p=\d\.\d{4} +40/0/0", out)
     assert "x by words in the query" in out
+    assert re.search(
+        r"^ +A +0\.\d{4} +bad-first \(\?\) shared \(1\)\n +B +0\.\d{4} +good-first \(\?\) shared", out, re.MULTILINE
+    )
     assert re.search(r"k1 +50\.0 +1\.0", out)
     assert harness(monkeypatch, "compare", "bad", "good", "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -358,7 +364,7 @@ def test_compare_takes_files_and_cells_and_two_records_of_one_retriever(here, mo
     files = [f"results/{record.files['record']}" for record in (old, new)]
     assert harness(monkeypatch, "compare", *files) == 0
     out = capsys.readouterr().out
-    assert f"A good (2026-01-01 00:00:00 {old.cell[:8]})   B good (2026-01-01 00:05:00 {new.cell[:8]})" in out
+    assert f"A: good (2026-01-01 00:00:00 {old.cell[:8]}), B: good (2026-01-01 00:05:00 {new.cell[:8]})" in out
     assert harness(monkeypatch, "compare", old.cell[:8], new.cell, "--json") == 0
     assert json.loads(capsys.readouterr().out)["differences"]["x"]["delta"] == pytest.approx(
         0.9 - old.metrics["ndcg@10"]
@@ -371,7 +377,7 @@ def test_compare_takes_the_baseline_as_a_side(here, monkeypatch, capsys):
     accept(Path("results/baseline"), other, list(other.records()), {"accepted": START, "reason": "r", "harness": "0"})
     assert harness(monkeypatch, "compare", "baseline", "good") == 0
     out = capsys.readouterr().out
-    assert "A baseline   B good" in out
+    assert "A: baseline, B: good" in out
     assert re.search(r"^x +0\.3000 +0\.[67]\d{3} +\+0\.[34]", out, re.MULTILINE)
     assert harness(monkeypatch, "compare", "good", "baseline", "--json") == 0
     assert json.loads(capsys.readouterr().out)["differences"]["x"]["lost"] == 40
@@ -410,17 +416,18 @@ def test_what_cannot_be_paired_is_said_and_not_tested(here, monkeypatch, capsys)
 def test_recommend_takes_the_best_within_the_limits(here, monkeypatch, capsys):
     assert harness(monkeypatch, "recommend", "--max-index-mb", "45") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("take alike: ndcg@10 0.")
-    assert lines[1].startswith("runner-up bad: ")
-    assert lines[2].startswith("the difference is significant: +0.49")
-    assert lines[3] == "left out good: index_mb is 50, above 45"
+    assert lines[0] == "take alike; runner-up bad"
+    assert re.match(r"alike +0\.7\d{3} +80\.0 +200 +5\.00 +20\.0", lines[2])
+    assert re.match(r"bad +0\.[12]\d{3} ", lines[3])
+    assert lines[5].startswith("the difference is significant: +0.49")
+    assert lines[6:] == ["left out good: index_mb is 50, above 45", "mean over x, y"]
     assert harness(monkeypatch, "recommend", "--min-queries-per-s", "30", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert {told["best"]["label"], told["runner_up"]["label"]} == {"good", "alike"}
     assert told["significant"] is False
     assert harness(monkeypatch, "recommend", "--max-index-mb", "50") == 0
     out = capsys.readouterr().out
-    assert out.startswith("take good: "), "a limit that is just kept"
+    assert out.startswith("take good; "), "a limit that is just kept"
     assert "these queries do not tell them apart: " in out
     for wrong in ("nan", "-1"):
         assert harness(monkeypatch, "recommend", f"--max-latency-ms={wrong}") == 2

@@ -17,10 +17,11 @@ _FORMATS = {"csv": ".csv", "md": ".md", "latex": ".tex", "html": ".html"}
 
 def terminal(results: "Results") -> str:
     """Return the leaderboard as the terminal shows it."""
-    from harness.leaderboard.tables import terminal
+    from harness.leaderboard import writers
+    from harness.leaderboard.tables.leaderboard import tables
 
     width = shutil.get_terminal_size((120, 24)).columns
-    return terminal.render(results.leaderboard, width, color=sys.stdout.isatty()).rstrip("\n")
+    return writers.terminal(tables(results.leaderboard), width, color=sys.stdout.isatty()).rstrip("\n")
 
 
 def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:
@@ -36,15 +37,15 @@ def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:
 
 
 def _rendered(results: "Results", suffix: str) -> str:
+    from harness.leaderboard import frame, writers
     from harness.leaderboard.page import html as page
-    from harness.leaderboard.tables import csv, latex, markdown
+    from harness.leaderboard.tables.leaderboard import tables
 
-    if suffix == ".md":
-        return markdown.render(results.leaderboard)
-    if suffix == ".tex":
-        return latex.render(results.leaderboard)
+    if suffix in (".md", ".tex"):
+        write = writers.markdown if suffix == ".md" else writers.latex
+        return write(tables(results.leaderboard))
     boards = results.leaderboards()
-    return csv.render(boards) if suffix == ".csv" else page.render(boards, results.scores, results.table)
+    return frame.csv(frame.frame(boards)) if suffix == ".csv" else page.render(boards, results.scores, results.table)
 
 
 def html(results: "Results") -> str:

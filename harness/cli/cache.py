@@ -1,21 +1,20 @@
 """`harness cache`: what the embedding cache holds, and room made in it."""
 
 import argparse
-import io
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import amount
+from harness.cli import amount, chosen
 from harness.console import say
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from harness.embedding_cache.contents import Shard
+    from harness.leaderboard.table import Table
 
 _CHOICES = "--older-than DAYS, --max-gb N, --model TEXT, --damaged, --elsewhere, --all"
 _HEADINGS = ["model", "encoder", "side", "dtype", "settings", "shards", "texts", "MB", "last used", "made"]
@@ -52,7 +51,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(groups, indent=2, sort_keys=True))
     elif groups:
-        print(_table(groups), end="")
+        chosen.show_tables([_table(groups)])
         print(f"\n{_counted(sum(group['shards'] for group in groups), _bytes(groups))} in {shards.folder()}")
         if damaged := sum(group["unreadable"] for group in groups):
             print(f"{damaged} cannot be read: harness cache prune --damaged")
@@ -86,10 +85,9 @@ def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
     }
 
 
-def _table(groups: Sequence[Mapping[str, Any]]) -> str:
-    from rich.console import Console
-
-    from harness.leaderboard.tables import figures, terminal
+def _table(groups: Sequence[Mapping[str, Any]]) -> "Table":
+    from harness.leaderboard import formatting
+    from harness.leaderboard.table import Table
 
     rows = [
         [
@@ -97,16 +95,13 @@ def _table(groups: Sequence[Mapping[str, Any]]) -> str:
             _settings(group["identity"]),
             f"{group['shards']:,}",
             "-" if group["texts"] is None else f"{group['texts']:,}",
-            figures.amount(group["bytes"] / 1e6),
+            formatting.amount(group["bytes"] / 1e6),
             group["last_used"][:16].replace("T", " "),
             group["environment"] or "-",
         ]
         for group in groups
     ]
-    out = io.StringIO()
-    width = max(shutil.get_terminal_size((120, 24)).columns, 80)
-    Console(file=out, width=width, highlight=False).print(terminal.table(_HEADINGS, rows, texts=True))
-    return terminal.plain(out.getvalue())
+    return Table("", _HEADINGS, rows, align="lllllrrrll")
 
 
 def _settings(identity: Mapping[str, Any]) -> str:
@@ -124,9 +119,9 @@ def _bytes(groups: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _counted(n: int, nbytes: int) -> str:
-    from harness.leaderboard.tables import figures
+    from harness.leaderboard.formatting import amount
 
-    size = f"{figures.amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{figures.amount(nbytes / 1e6)} MB"
+    size = f"{amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{amount(nbytes / 1e6)} MB"
     return f"{n:,} shard{'' if n == 1 else 's'}, {size}"
 
 

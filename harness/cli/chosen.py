@@ -4,13 +4,14 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, UndecidedError
 
 if TYPE_CHECKING:
+    from harness.leaderboard.table import Table
     from harness.store import Store
     from harness.types import Record
 
@@ -88,9 +89,12 @@ def _names(record: "Record") -> dict[str, set[str]]:
     }
 
 
-def terminal() -> tuple[int, bool]:
-    """Columns of the terminal, and whether it is one."""
-    return shutil.get_terminal_size((120, 24)).columns, sys.stdout.isatty()
+def show_tables(tables: "Iterable[Table]") -> None:
+    """Print tables on stdout, as wide as the terminal."""
+    from harness.leaderboard import writers
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    show(writers.terminal(tables, width, color=sys.stdout.isatty()))
 
 
 def show_json(value: Any) -> None:

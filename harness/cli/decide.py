@@ -1,7 +1,6 @@
 """`harness compare` and `harness recommend`: answers from records."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
     from harness.types import Record
 
 _LIMITS = {
-    "max_latency_ms": "latency_ms",
-    "max_index_mb": "index_mb",
-    "min_docs_per_s": "docs_per_s",
-    "min_queries_per_s": "queries_per_s",
-}
-
-_SAID = {
     "max_latency_ms": "95th percentile of a query searched alone",
     "max_index_mb": "the largest index among the datasets, 1 MB = 1,000,000 bytes",
     "min_docs_per_s": "documents indexed per second, encoding included",
@@ -38,8 +30,8 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     compare.set_defaults(command=_compare)
 
     recommend = commands.add_parser("recommend", help="the best retriever within limits, and the runner-up")
-    for name, said in _SAID.items():
-        recommend.add_argument(f"--{name.replace('_', '-')}", type=amount, metavar="N", dest=name, help=said)
+    for name, meaning in _LIMITS.items():
+        recommend.add_argument(f"--{name.replace('_', '-')}", type=amount, metavar="N", dest=name, help=meaning)
     recommend.set_defaults(command=_recommend)
     chosen.add(compare, retrievers=False)
     chosen.add(recommend)
@@ -47,8 +39,9 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from harness.leaderboard import frame, writers
     from harness.leaderboard.compare import compare
-    from harness.leaderboard.tables import comparison
+    from harness.leaderboard.tables.comparison import tables
     from harness.metrics import parse
     from harness.store import Store
 
@@ -59,11 +52,11 @@ def _compare(options: argparse.Namespace) -> int:
     names = tuple(BASELINE if name == BASELINE else None for name in (options.a, options.b))
     found = compare(a, b, options.metric, scores, store.table, names)
     if options.json:
-        print(json.dumps(comparison.as_plain(found), indent=2, sort_keys=True, allow_nan=False))
+        chosen.show(frame.to_json(frame.comparison_data(found)))
     elif options.md:
-        print(comparison.render_markdown(found), end="")
+        chosen.show(writers.markdown(tables(found)))
     else:
-        chosen.show(comparison.render_terminal(found, *chosen.terminal()))
+        chosen.show_tables(tables(found))
     return 0
 
 
@@ -119,19 +112,19 @@ def _by_name(name: str, records: "Sequence[Record]") -> "list[Record]":
 
 
 def _recommend(options: argparse.Namespace) -> int:
-    from harness.leaderboard import build
+    from harness.leaderboard import build, frame
     from harness.leaderboard.recommend import recommend
-    from harness.leaderboard.tables import recommendation
+    from harness.leaderboard.tables.leaderboard import recommendation
     from harness.store import Store
 
     store = Store(options.results)
     records = chosen.latest(options, store)
     scores = store.scores(records, [options.metric])
     board = build(records, options.metric, scores)
-    limits = {axis: value for name, axis in _LIMITS.items() if (value := getattr(options, name)) is not None}
+    limits = {name.partition("_")[2]: value for name in _LIMITS if (value := getattr(options, name)) is not None}
     found = recommend(board, limits, scores)
     if options.json:
-        print(json.dumps(recommendation.as_plain(board, found), indent=2, sort_keys=True, allow_nan=False))
+        chosen.show(frame.to_json(frame.recommendation_data(board, found)))
     else:
-        chosen.show(recommendation.render(board, found))
+        chosen.show_tables([recommendation(board, found)])
     return 0

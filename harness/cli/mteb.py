@@ -1,7 +1,6 @@
 """`harness mteb NAME`: a benchmark of mteb as a sweep over its tasks, and its aggregates."""
 
 import argparse
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from harness.console import say
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
+    from harness.leaderboard.table import Table
     from harness.types import Record
 
 
@@ -54,33 +54,27 @@ def _quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def render(name: str, records: "Iterable[Record]", width: int, color: bool) -> str:
-    """A row for each retriever: the benchmark's own aggregates, or what it lacks."""
-    from rich.console import Console
-    from rich.text import Text
-
+def table(name: str, records: "Iterable[Record]") -> "Table":
+    """Return a row for each retriever: the benchmark's own aggregates, or the tasks that it lacks."""
     from harness.interop.mteb.benchmark import aggregates
-    from harness.leaderboard.tables import terminal
+    from harness.leaderboard.table import Table
 
     found = aggregates(name, records)
-    columns = list(dict.fromkeys(key for one in found for key in one.scores))
-    rows = [[one.label, *(_said(one.scores.get(key)) for key in columns)] for one in found]
-    out = io.StringIO()
-    console = Console(file=out, width=width, force_terminal=color, highlight=False)
-    console.print(Text(f"{name} as mteb aggregates it, over its tasks that rank texts", style="bold"))
-    if rows:
-        console.print(terminal.table(["retriever", *columns], rows))
-    for one in found:
-        if one.missing:
-            told = ", ".join(one.missing[:5]) + (", ..." if len(one.missing) > 5 else "")
-            console.print(Text(f"{one.label}: no mean, {len(one.missing)} tasks are not measured: {told}", style="dim"))
-    if not found:
-        console.print(Text("None of its tasks is measured.", style="dim"))
-    return terminal.plain(out.getvalue())
+    columns = list(dict.fromkeys(key for aggregate in found for key in aggregate.scores))
+    rows = [[aggregate.label, *(_figure(aggregate.scores.get(key)) for key in columns)] for aggregate in found]
+    notes = [
+        f"{aggregate.label}: no mean, {len(aggregate.missing)} tasks are not measured: "
+        + ", ".join([*aggregate.missing[:5], *(["..."] if len(aggregate.missing) > 5 else [])])
+        for aggregate in found
+        if aggregate.missing
+    ]
+    title = f"{name} as mteb aggregates it, over its tasks that rank texts"
+    headings = ["retriever", *columns] if found else []
+    return Table(title, headings, rows, notes if found else ["None of its tasks is measured."])
 
 
-def _said(value: float | None) -> str:
-    """A mean with four digits, a rank without."""
+def _figure(value: float | None) -> str:
+    """Format a mean with four digits, a rank without."""
     return "-" if value is None else f"{value:.0f}" if value == int(value) and value >= 1 else f"{value:.4f}"
 
 
@@ -93,6 +87,7 @@ def _show(benchmark: str, settings: Sequence[str]) -> None:
     try:
         words = [word for word in settings if word.startswith("results_dir=")]
         results = Path(str(build.composed(["retriever=bm25", *words])["results_dir"])).expanduser()
-        chosen.show("\n" + render(benchmark, Store(results).latest(), *chosen.terminal()))
+        chosen.show("\n")
+        chosen.show_tables([table(benchmark, Store(results).latest())])
     except HarnessError as error:
         say(f"error: {error}")

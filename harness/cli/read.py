@@ -14,7 +14,7 @@ from typing import Any
 
 import harness
 from harness.cli import cache, decide, gate, interop, report
-from harness.cli.chosen import show_json
+from harness.cli.chosen import show_json, show_tables
 from harness.config.conf import conf, options_of
 from harness.console import say
 from harness.errors import ConfigError, HarnessError, UndecidedError
@@ -113,14 +113,13 @@ def _explain(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from harness.cli.explain import explain
-    from harness.leaderboard.tables import explanation
+    from harness.leaderboard.tables.explanation import tables
 
     found = explain(options.words, _folders(options))
     if options.json:
         show_json(asdict(found))
     else:
-        width = shutil.get_terminal_size((120, 24)).columns
-        print(explanation.render(found, width, color=sys.stdout.isatty()), end="")
+        show_tables(tables(found))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from harness.leaderboard import Board, Scores
     from harness.leaderboard.published import Beside
+    from harness.leaderboard.table import Table
     from harness.store import Store
     from harness.types import Record
 
@@ -58,88 +59,76 @@ def _report(options: argparse.Namespace) -> int:
     elif options.only is not None:
         print(forms.text(options.only), end="")
     else:
-        chosen.show(forms.terminal())
+        name = options.benchmark
+        chosen.show_tables([*forms.tables, *([mteb.table(name, records)] if name else [])])
         forms.write(forms.files())
     return 0
 
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:
-    """Options of which one would be passed over in silence."""
-    pairs = [
-        ("--check", "--only"),
-        ("--check", "--json"),
-        ("--only", "--json"),
-        ("--only", "--readme"),
-        ("--json", "--readme"),
-        ("--benchmark", "--only"),
-        ("--benchmark", "--json"),
-        ("--benchmark", "--check"),
-    ]
-    for one, other in pairs:
-        if all(getattr(options, name[2:]) for name in (one, other)):
-            raise ConfigError(f"{one} and {other} exclude each other; give one of them")
+    """Raise `ConfigError` for two options of which one would be ignored."""
+    pairs = {
+        "check": ("only", "json"),
+        "only": ("json", "readme"),
+        "json": ("readme",),
+        "benchmark": ("only", "json", "check"),
+    }
+    for option, excluded in pairs.items():
+        for other in excluded:
+            if getattr(options, option) and getattr(options, other):
+                raise ConfigError(f"--{option} and --{other} exclude each other; give one of them")
 
 
+@dataclass
 class _Forms:
-    """A board in every form that the report's options ask for."""
+    """A leaderboard in every form that the report's options ask for."""
 
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        store: "Store",
-        records: "list[Record]",
-        board: "Board",
-        scores: "Scores",
-    ) -> None:
-        self._options, self._store, self._records = options, store, records
-        self._board, self._scores = board, scores
+    options: argparse.Namespace
+    store: "Store"
+    records: "list[Record]"
+    board: "Board"
+    scores: "Scores"
 
-    def terminal(self) -> str:
-        """The board on the terminal, published figures below it when asked for."""
-        from harness.leaderboard.tables import published, terminal
+    @property
+    def tables(self) -> "list[Table]":
+        """The tables of the leaderboard."""
+        from harness.leaderboard.tables.leaderboard import tables
 
-        width, color = chosen.terminal()
-        found = self._published
-        below = [] if found is None else [published.render_terminal(self._board, found, width, color)]
-        if self._options.benchmark:
-            below.append(mteb.render(self._options.benchmark, self._records, width, color))
-        return "\n".join([terminal.render(self._board, width, color), *below])
+        return tables(self.board, self._published)
 
     def text(self, form: str) -> str:
-        """One of the forms that are text."""
+        """Return one of the forms that are text."""
+        from harness.leaderboard import frame, writers
         from harness.leaderboard.page import html
-        from harness.leaderboard.tables import csv, json, latex, markdown, published
 
-        if form == "md":
-            found = self._published
-            below = [] if found is None else [published.render_markdown(self._board, found)]
-            return "\n".join([markdown.render(self._board), *below])
-        if form == "tex":
-            return latex.render(self._board, self._published or ())
+        if form in ("md", "tex"):
+            return (writers.markdown if form == "md" else writers.latex)(self.tables)
         boards, scores = self._boards
-        if form == "html":
-            return html.render(boards, scores, self._store.table, self._published)
-        return csv.render(boards, self._published or ()) if form == "csv" else json.render(boards, self._published)
+        if form == "csv":
+            return frame.csv(frame.frame(boards, self._published or ()))
+        if form == "json":
+            return frame.to_json(frame.boards_data(boards, self._published))
+        return html.render(boards, scores, self.store.table, self._published)
 
     @cached_property
     def _published(self) -> "list[Beside] | None":
         """Published figures where they are asked for, and those that were imported in any case."""
         from harness.leaderboard.published import beside
 
-        imported, asked = self._store.published(), self._options.published
-        found = beside(self._board, imported, table=asked) if asked or imported else None
+        imported, asked = self.store.published(), self.options.published
+        found = beside(self.board, imported, table=asked) if asked or imported else None
         return found if found or asked else None
 
     def picture(self, form: str) -> bytes:
         """The Pareto front as SVG or PNG. Raises `ConfigError` without matplotlib."""
         from harness.leaderboard import pareto
 
-        return pareto.render(self._board, form)
+        return pareto.render(self.board, form)
 
     def files(self) -> dict[Path, bytes]:
         """What a report writes: the board's files and the README's block."""
-        found = {self._options.results / f"leaderboard.{form}": self.text(form).encode() for form in _FILES}
-        if (readme := self._options.readme) is not None:
+        found = {self.options.results / f"leaderboard.{form}": self.text(form).encode() for form in _FILES}
+        if (readme := self.options.readme) is not None:
             found[readme] = self._with_block(readme).encode()
         return found
 
@@ -147,7 +136,7 @@ class _Forms:
         """Write files, each whole or not at all."""
         from harness.store import write_atomic
 
-        if self._options.dataset or self._options.retriever:
+        if self.options.dataset or self.options.retriever:
             say("only some of the records are on this board")
         for path, content in files.items():
             write_atomic(path, content)
@@ -158,8 +147,8 @@ class _Forms:
         from harness.leaderboard.pareto import digest
 
         stale = [str(path) for path, content in self.files().items() if not _is(path, content)]
-        pictures = [self._options.results / f"pareto.{form}" for form in ("svg", "png")]
-        told = digest(self._board).encode()
+        pictures = [self.options.results / f"pareto.{form}" for form in ("svg", "png")]
+        told = digest(self.board).encode()
         stale += [str(path) for path in pictures if path.is_file() and told not in path.read_bytes()]
         if stale:
             again = [f"harness report{self._words()}"]
@@ -172,15 +161,15 @@ class _Forms:
         """The options that choose what is written, as they are typed."""
         words: list[str] = []
         for name in ("results", "baseline", "metric", "dataset", "retriever", "readme"):
-            value = getattr(self._options, name)
+            value = getattr(self.options, name)
             if value and (name, str(value)) not in (("results", "results"), ("metric", "ndcg@10")):
                 words += [f"--{name}", *(value if isinstance(value, list) else [str(value)])]
-        return "".join(
-            f" {word}" for word in map(shlex.quote, [*words, *(["--published"] if self._options.published else [])])
-        )
+        words += ["--published"] if self.options.published else []
+        return "".join(f" {shlex.quote(word)}" for word in words)
 
     def _with_block(self, readme: Path) -> str:
-        from harness.leaderboard.tables import markdown
+        from harness.leaderboard import writers
+        from harness.leaderboard.tables.leaderboard import main_table
 
         begin, end = "<!-- begin: board -->\n", "<!-- end: board -->"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
@@ -189,20 +178,20 @@ class _Forms:
                 f"{readme} has no block to fill; put these two lines in it, in this order: {begin.strip()} {end}"
             )
         before, _, rest = text.partition(begin)
-        return f"{before}{begin}{markdown.main(self._board)}{end}{rest.partition(end)[2]}"
+        return f"{before}{begin}{writers.markdown([main_table(self.board)])}{end}{rest.partition(end)[2]}"
 
     @cached_property
     def _boards(self) -> "tuple[dict[str, Board], Scores]":
         """The board of every metric that was measured, the asked one first."""
         from harness.leaderboard import build
 
-        own = self._board.metric
-        others = sorted({name for record in self._records for name in record.metrics} - {own})
-        few = len(self._board.rows) <= _MANY
-        scores = self._store.scores(self._records) if few else self._scores
-        boards = {name: build(self._records, name, scores if few else None, self._board.baseline) for name in others}
-        boards = {name: replace(board, machines=self._board.machines) for name, board in boards.items()}
-        return {own: self._board, **boards}, scores
+        own = self.board.metric
+        others = sorted({name for record in self.records for name in record.metrics} - {own})
+        few = len(self.board.rows) <= _MANY
+        scores = self.store.scores(self.records) if few else self.scores
+        boards = {name: build(self.records, name, scores if few else None, self.board.baseline) for name in others}
+        boards = {name: replace(board, machines=self.board.machines) for name, board in boards.items()}
+        return {own: self.board, **boards}, scores
 
 
 def _is(path: Path, content: bytes) -> bool:

@@ -1,7 +1,6 @@
 """`harness synthesize`: one Hydra job makes training triplets from a corpus."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
+from harness.cli.chosen import show_tables
 from harness.cli.job import folder_options, run_job
 from harness.config import build
 from harness.config.settings import checked
@@ -19,7 +19,7 @@ from harness.console import say
 from harness.datasets import texts
 from harness.errors import ConfigError
 from harness.instrument import listening, recording
-from harness.leaderboard.tables.triplets import render
+from harness.leaderboard.tables.training import triplets
 from harness.progress import listener
 from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
 from harness.types import Corpus, Dataset
@@ -99,7 +99,7 @@ def job(config: DictConfig) -> None:
         "environment": environment.manifest(),
     }
     save(output, made, manifest)
-    print(render(manifest, color=sys.stdout.isatty()), end="")
+    show_tables([triplets(manifest)])
     print(f"{output}\n{manifest_of(output)}", flush=True)
 
 

@@ -1,15 +1,14 @@
 """The table at the end of a sweep, printed by a Hydra callback."""
 
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from harness.cli import chosen
 from harness.leaderboard import Scores, build
-from harness.leaderboard.tables import terminal
+from harness.leaderboard.tables.leaderboard import main_table
 from harness.store import Store, read_record
 from harness.types import Record
 
@@ -26,8 +25,7 @@ def leave_for_table(job: Path, record: Path) -> None:
 def show(records: list[Record], scores: Scores | None = None) -> None:
     """Print the board of some records on stdout, tested where their per-query scores are given."""
     metric = next((name for record in records for name in record.metrics), "ndcg@10")
-    width = shutil.get_terminal_size((120, 24)).columns
-    print(terminal.render(build(records, metric, scores), width, color=sys.stdout.isatty()), end="", flush=True)
+    chosen.show_tables([main_table(build(records, metric, scores))])
 
 
 def show_sweep() -> None:

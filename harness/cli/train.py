@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
+from harness.cli import chosen
 from harness.cli.job import folder_options, run_job
 from harness.cli.tuned import configs, place_of
 from harness.config import build
@@ -29,7 +29,7 @@ from harness.console import say
 from harness.errors import ConfigError
 from harness.files import exclusive
 from harness.instrument import listening
-from harness.leaderboard.tables import training as report
+from harness.leaderboard.tables.training import training
 from harness.metrics import parse
 from harness.progress import listener
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
@@ -234,4 +234,6 @@ def _told(data: Data, fitted: fit.Fitted) -> dict[str, Any]:
 
 
 def _show(manifest: Mapping[str, Any], output: Path) -> None:
-    print(report.render(manifest, output, color=sys.stdout.isatty()), end="", flush=True)
+    chosen.show_tables([training(manifest, output)])
+    print(f"harness experiment=finetune tuned={output}      # with BM25 and hybrids, on several collections")
+    print(f"harness --config-dir={output}/conf retriever=tuned dataset=NAME", flush=True)

@@ -69,7 +69,11 @@ def beside(board: Board, imported: Iterable[PublishedFigures] = (), table: bool 
     for figure in figures():
         if figure.dataset in board.datasets:  # a column of other content or another split has a longer name
             found.setdefault(figure.retriever, []).append(figure)
-    return [*brought, *(_beside(name, own, board) for name, own in sorted(found.items()))]
+    rows = {row.label: row for row in board.rows}  # a row with differences to its config is another retriever
+    for name, published in sorted(found.items()):
+        values = {figure.dataset: figure.value for figure in published}
+        brought.append(_beside(name, values, rows.get(published[0].ours), [figure.source for figure in published]))
+    return brought
 
 
 def _imported(board: Board, imported: Iterable[PublishedFigures]) -> list[Beside]:
@@ -82,11 +86,8 @@ def _imported(board: Board, imported: Iterable[PublishedFigures]) -> list[Beside
     for (model, revision, family), figures in sorted(models.items()):
         row = _of_model(board, model, revision, family)
         values = {dataset: one.metrics[board.metric] for dataset, one in figures.items()}
-        differences = {
-            name: row.cells[name].value - value for name, value in values.items() if row and name in row.cells
-        }
-        sources = sorted(one.source + _other_revision(row, name, one) for name, one in figures.items())
-        found.append(Beside(model, values, differences, row.label if row else None, sources))
+        sources = [one.source + _other_revision(row, name, one) for name, one in figures.items()]
+        found.append(_beside(model, values, row, sources))
     return found
 
 
@@ -109,18 +110,7 @@ def _other_revision(row: Row | None, dataset: str, one: PublishedFigures) -> str
     return f" (ours: revision {', '.join(sorted(name[:18] for name in other))})" if other else ""
 
 
-def _beside(name: str, own: list[Published], board: Board) -> Beside:
-    row = _row(own[0].ours, board)
-    values = {figure.dataset: figure.value for figure in own}
-    differences = {
-        dataset: row.cells[dataset].value - value
-        for dataset, value in values.items()
-        if row is not None and dataset in row.cells
-    }
-    sources = sorted({figure.source for figure in own})
-    return Beside(name, values, differences, row.label if row else None, sources)
-
-
-def _row(name: str, board: Board) -> Row | None:
-    """The row of that config as it stands; one with differences is another retriever."""
-    return next((row for row in board.rows if name and row.label == name), None)
+def _beside(name: str, values: dict[str, float], row: Row | None, sources: Iterable[str]) -> Beside:
+    cells = row.cells if row else {}
+    differences = {dataset: cells[dataset].value - value for dataset, value in values.items() if dataset in cells}
+    return Beside(name, values, differences, row.label if row else None, sorted({*sources}))

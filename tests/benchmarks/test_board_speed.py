@@ -20,8 +20,8 @@ CHILD = """
 import contextlib, json, resource, sys, time
 from pathlib import Path
 begin = time.perf_counter()
-from harness.leaderboard import build
-from harness.leaderboard.tables import markdown
+from harness.leaderboard import build, writers
+from harness.leaderboard.tables.leaderboard import tables
 from harness.store import Store
 store = Store(Path(sys.argv[1]))
 records = store.latest()
@@ -29,7 +29,7 @@ read = time.perf_counter()
 scores = store.scores(records, ["ndcg@10"])
 scored = time.perf_counter()
 board = build(records, "ndcg@10", scores)
-size = len(markdown.render(board))
+size = len(writers.markdown(tables(board)))
 end = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 with contextlib.suppress(OSError):  # Linux counts what the parent held before this program began

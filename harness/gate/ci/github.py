@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from harness.gate import Finding, Verdict
 from harness.gate.ci import text
-from harness.leaderboard.tables.markdown import escaped, table
+from harness.leaderboard.formatting import tested
+from harness.leaderboard.table import Table
+from harness.leaderboard.writers import escape_markdown as escape
+from harness.leaderboard.writers import markdown
 
 SUMMARY_BYTES = 1024 * 1024
 ANNOTATIONS = 9
@@ -23,28 +26,33 @@ def summary(verdict: Verdict, limit: int = SUMMARY_BYTES) -> str:
         written = _summary(verdict, changed[:shown], rest[:shown], len(changed), len(rest))
         if len(written.encode()) < limit:
             return written
-    return f"### Retrieval gate\n\n{escaped(text.sentence(verdict))[:1000]}\n"
+    return f"### Retrieval gate\n\n{escape(text.sentence(verdict))[:1000]}\n"
 
 
 def _summary(verdict: Verdict, changed: Sequence[Finding], rest: Sequence[Finding], n: int, m: int) -> str:
     mark = {0: "\N{WHITE HEAVY CHECK MARK}", 1: "\N{CROSS MARK}", 3: "\N{WARNING SIGN}"}[verdict.exit_code]
-    parts = [f"### {mark} Retrieval gate\n", f"{escaped(text.sentence(verdict))}\n"]
+    parts = [f"### {mark} Retrieval gate\n", f"{escape(text.sentence(verdict))}\n"]
     if changed:
-        parts.append(table(_HEADINGS, [_row(finding) for finding in changed]))
+        parts.append(_table(changed))
         parts += [f"and {n - len(changed)} more\n"] if n > len(changed) else []
     undecided = [finding for finding in changed if finding.status == "undecided"]
-    parts += [f"- {escaped(text.name(finding))}: {escaped(finding.said)}" for finding in undecided]
+    parts += [f"- {escape(text.name(finding))}: {escape(finding.said)}" for finding in undecided]
     parts += [""] if undecided else []
     if m:
         more = f"\nand {m - len(rest)} more\n" if m > len(rest) else ""
-        inside = table(_HEADINGS, [_row(finding) for finding in rest])
-        parts.append(f"<details><summary>{m} unchanged or within the limits</summary>\n\n{inside}{more}\n</details>\n")
-    parts += [f"Not gated: {escaped(note)}.\n" for note in verdict.notes]
+        parts.append(
+            f"<details><summary>{m} unchanged or within the limits</summary>\n\n{_table(rest)}{more}\n</details>\n"
+        )
+    parts += [f"Not gated: {escape(note)}.\n" for note in verdict.notes]
     again = [finding for finding in verdict.of("fail", "undecided") if finding.command][:3]
     if again:
         commands = "\n".join(dict.fromkeys(finding.command.replace("`", "'") for finding in again))
         parts.append(f"Measure again:\n\n```sh\n{commands}\n```\n")
     return "\n".join(parts)
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    return markdown([Table("", _HEADINGS, [_row(finding) for finding in findings])])
 
 
 def _row(finding: Finding) -> list[str]:
@@ -57,8 +65,7 @@ def _row(finding: Finding) -> list[str]:
         return [*cell, *figures, f"x{finding.ratio:.2f} (limit x{finding.limit:.2f})", "-", "-", "-"]
     if one is None:
         return [*cell, *figures, "0", "-", "-", "-"]
-    tested = [f"{one.delta:+.4f}", f"{one.low:+.4f} to {one.high:+.4f}", f"{one.p:.4f}"]
-    return [*cell, *figures, *tested, f"{one.won}/{one.tied}/{one.lost}"]
+    return [*cell, *figures, *tested(one)]
 
 
 def annotations(verdict: Verdict) -> list[str]:

@@ -1,1 +1,1 @@
-"""Leaderboards, comparisons and recommendations as terminal text, Markdown, LaTeX, CSV and JSON."""
+"""Builders of the tables that the terminal, Markdown and LaTeX show alike."""

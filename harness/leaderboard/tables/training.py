@@ -1,39 +1,50 @@
-"""What a training came to, on the terminal: the curve and the next commands."""
+"""The tables of a training and of a synthesis of triplets, made from their manifests."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from harness.leaderboard.formatting import score
+from harness.leaderboard.table import GAP, Marked, Table
 
-from harness.leaderboard.tables.terminal import plain, table
 
-
-def render(manifest: Mapping[str, Any], output: Path, color: bool = False) -> str:
-    """The dev metric before and at each measurement, the chosen one marked, and how the model is used."""
-    metric = manifest["config"]["dev"]["metric"]
+def training(manifest: Mapping[str, Any], output: Path) -> Table:
+    """Return the dev metric before and at each measurement, the checkpoint that was kept marked."""
+    metric, dev = manifest["config"]["dev"]["metric"], manifest["dev"]
     measured = [entry for entry in manifest["curve"] if metric in entry]
-    loss = {entry["step"]: entry["loss"] for entry in manifest["curve"] if "loss" in entry}
-    rows = [["0", "", f"{manifest['before']:.4f}"]]
+    rows: list[list[str | Marked]] = [["0", "", score(manifest["before"])]]
     for entry in measured:
-        near = [value for step, value in loss.items() if step <= entry["step"]]
-        mark = "*" if entry["step"] == manifest["best_step"] else ""
-        rows.append([str(entry["step"]), f"{near[-1]:.3f}" if near else "", f"{entry[metric]:.4f}{mark}"])
-    out = io.StringIO()
-    console = Console(file=out, width=120, force_terminal=color, highlight=False)
-    console.print(table(["step", "loss", f"dev {metric}"], rows))
-    dev = manifest["dev"]
+        losses = [
+            f"{near['loss']:.3f}" for near in manifest["curve"] if "loss" in near and near["step"] <= entry["step"]
+        ]
+        value = score(entry[metric])
+        kept = entry["step"] == manifest["best_step"]
+        rows.append([str(entry["step"]), losses[-1] if losses else "", Marked(value, "best") if kept else value])
     notes = [
-        f"* kept: {output}, after {manifest['seconds']:.0f} s. Dev is {dev['queries']:,} queries that were not trained "
-        f"on, over {dev['documents']:,} documents: it chooses the checkpoint and is no result."
+        f"Dev is {dev['queries']:,} queries that were not trained on, over {dev['documents']:,} documents: it chooses "
+        "the checkpoint and is no result."
     ]
     if all(entry[metric] <= manifest["before"] for entry in measured):
         notes.append("No checkpoint is better on dev than the model before it was trained.")
-    notes += [
-        f"harness finetuned {output}      # with BM25 and hybrids, on several collections",
-        f"harness --config-dir={output}/conf retriever=tuned dataset=NAME",
-    ]
-    for note in notes:
-        console.print(note, style="dim", markup=False, soft_wrap=True)
-    return plain(out.getvalue())
+    legend = f"kept: {output}, after {manifest['seconds']:.0f} s"
+    return Table("", ["step", "loss", f"dev {metric}"], rows, notes, {"best": legend})
+
+
+def triplets(manifest: Mapping[str, Any]) -> Table:
+    """Return the counts of documents, queries and triplets, each with the counts of what was dropped."""
+    documents, queries, cost = manifest["documents"], manifest["queries"], manifest["cost"]
+    counts = {"documents": documents["sampled"]}
+    if "asked" in documents:
+        counts |= {"  asked now": documents["asked"], "  from the journal": documents["from_journal"]}
+        counts |= {f"  failed: {reason}": n for reason, n in documents["failed"].items()}
+    counts |= {f"  no query: {reason}": n for reason, n in documents["unusable"].items()}
+    counts["queries"] = queries["given"]
+    counts |= {f"  dropped: {reason}": n for reason, n in queries["dropped"].items()}
+    counts["triplets"] = queries["kept"]
+    counts |= {f"  {name.replace('_', ' ')} negatives": n for name, n in manifest["negatives"].items() if n}
+    if cost:
+        counts |= {"tokens, in": cost["tokens_in"], "tokens, out": cost["tokens_out"]}
+    rows = [[name, f"{n:,}"] for name, n in counts.items()]
+    if cost:
+        rows.append(["USD", GAP if cost["usd"] is None else f"{cost['usd']:.4f}"])
+    return Table("", ["", "number"], rows)
