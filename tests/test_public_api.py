@@ -102,6 +102,13 @@ def test_a_function_is_a_retriever_whatever_it_returns(form, data):
     assert ndcg({"mine": form}, data) == pytest.approx(ndcg(Run.from_dict(lookup(data.queries, 10)), data))
 
 
+def test_a_function_is_timed_with_its_own_index_from_the_first_query_on(data):
+    """The warm-up indexes a few documents, and the function finds others."""
+    plan = TimingPlan(warmup_documents=1, repeats=1, latency_queries=1)
+    frame = harness.evaluate(lookup, data, timing=plan, metrics=["ndcg@10"], k=10).to_pandas()
+    assert frame["queries_per_s"][0] > 0
+
+
 def test_a_function_may_return_ids_alone_best_first(data):
     assert ndcg({"ids": lambda queries, k: [["d0"], ["d2"], ["d4"]]}, data) < 1.0
     assert ndcg({"ids": lambda queries, k: [["d1", "d0"], ["d2"], ["d4"]]}, data) == 1.0
@@ -399,7 +406,7 @@ def test_plots(results_of_two):
 def test_the_table_is_what_the_terminal_and_a_notebook_show(results_of_two):
     text = repr(results_of_two)
     assert text.splitlines()[0].startswith("ndcg@10")
-    assert "against terms" in text
+    assert "Against terms" in text
     html = results_of_two._repr_html_()
     assert "<script" not in html
     assert "best of its column" in html

@@ -235,5 +235,5 @@ def _told(data: Data, fitted: fit.Fitted) -> dict[str, Any]:
 
 def _show(manifest: Mapping[str, Any], output: Path) -> None:
     chosen.show_tables([training(manifest, output)])
-    print(f"harness experiment=finetune tuned={output}      # with BM25 and hybrids, on several collections")
+    print(f"harness finetuned {output}      # with BM25 and hybrids, on several collections")
     print(f"harness --config-dir={output}/conf retriever=tuned dataset=NAME", flush=True)

@@ -23,7 +23,7 @@ from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
 from harness.retrievers.scored import check_scores, scored
 from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
-from harness.types.protocols import is_precomputed
+from harness.types.protocols import ExternallyIndexed, is_precomputed
 
 _MAX_REPEATS = 50
 
@@ -180,7 +180,9 @@ class QueryRunner:
         if not n_documents:
             return
         with instrument.listening(None), cache.using("off"):
-            corpus, queries = self._dataset.corpus[:n_documents], self.queries[:8]
+            is_external = isinstance(self._retriever, ExternallyIndexed) and self._retriever.is_externally_indexed
+            corpus = self._dataset.corpus if is_external else self._dataset.corpus[:n_documents]
+            queries = self.queries[:8]
             self._retriever.index(corpus)
             if self._candidates is None:
                 self._retriever.search(queries, min(self._depth, n_documents))

@@ -25,6 +25,7 @@ class Function(Component):
             order. Hits are ``{document: score}``, pairs ``(document, score)``, or document ids, best first.
     """
 
+    is_externally_indexed = True
     _corpus = SetByIndex[Corpus]()
 
     def __init__(self, search: Search) -> None:

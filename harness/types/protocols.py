@@ -62,6 +62,16 @@ class Precomputed(Protocol):
 
 
 @runtime_checkable
+class ExternallyIndexed(Protocol):
+    """Capability: an index that lies elsewhere and holds the whole corpus, whatever part of it `index` is given."""
+
+    @property
+    def is_externally_indexed(self) -> bool:
+        """Whether it does."""
+        ...
+
+
+@runtime_checkable
 class Shardable(Protocol):
     """Capability: rankings of a corpus's shards that merge, by score, into the ranking of the whole corpus."""
 
