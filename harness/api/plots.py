@@ -1,5 +1,6 @@
 """Plots of results, as matplotlib figures."""
 
+import io
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
@@ -65,7 +66,16 @@ def _figure() -> "tuple[Figure, Any]":
         from matplotlib.figure import Figure
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install 'retrieval-harness[plot]'") from None
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+
+    class Shown(Figure):
+        """A figure that a notebook shows without a set-up."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    figure = Shown(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.grid(True, alpha=0.25)
