@@ -34,7 +34,7 @@ def test_retrievers_are_compared(tmp_path, monkeypatch):
     assert "bm25, short" in html
     assert "best of its column" in html
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 2
-    assert "Difference(delta=-" in texts(outputs, "text/plain")
+    assert "delta=-" in texts(outputs, "text/plain")
 
 
 def test_checkpoints_are_watched(tmp_path, monkeypatch, models):
