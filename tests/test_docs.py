@@ -72,12 +72,19 @@ READING = {"report", "compare", "recommend", "gate", "accept", "cache", "list", 
 """Commands that take no overrides."""
 
 
+EXPERIMENTS = {"quickstart": "quickstart", "mteb": "mteb", "finetuned": "finetune"}
+"""Commands that are sweeps of an experiment."""
+
+
 @pytest.mark.parametrize("line", commands())
 def test_every_command_of_the_readme_composes(line):
     if (given := shlex.split(line)[1:])[0] in READING:
         assert callable(read.parser().parse_args(given).command)
         return
     command = given.pop(0) if given[0] in JOBS else "run"
+    if command in EXPERIMENTS:
+        given = [f"experiment={EXPERIMENTS[command]}", *(word for word in given if "=" in word)]
+        command = "run"
     words = [word for word in given if not word.startswith(("-", "tuned=")) and word != "job"]
     if words[:1] in (["validate"], ["explain"]):
         words = [word for word in words[1:] if not word.startswith(("query=", "doc=", "top="))]
@@ -94,6 +101,15 @@ def test_every_command_of_the_readme_composes(line):
     if command == "run" and not any(word.startswith(("retriever=", "experiment=")) for word in singles):
         singles = ["retriever=bm25", *singles]
     assert build.composed(singles, name=command)["k"] >= 10
+
+
+def test_the_python_example_runs(monkeypatch, capsys):
+    """The README's lines, with BM25 alone in place of a model."""
+    (code,) = re.findall(r"```python\n(import harness\n.*?)\n```", TEXT, re.DOTALL)
+    monkeypatch.setattr("harness.api.run._plan", lambda timing: None)
+    names = {}
+    exec(code.replace('"minilm"', '"bm25 k1=0.9"').replace('"scifact"', '"stdlib documents=60"'), names)
+    assert names["results"].labels == ["bm25", "bm25 [k1=0.9]"]
 
 
 def test_the_adapters_example_is_what_mteb_takes():

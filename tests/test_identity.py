@@ -41,6 +41,20 @@ def test_a_config_and_a_constructor_call_are_the_same_retriever():
     assert retriever_identity(BM25(Tokenizer(), k1=0.9)) == of_config("retriever.k1=0.9") != of_config()
 
 
+def test_short_forms_of_arguments_are_the_same_retriever(tmp_path):
+    from tiny_models import write_dense
+
+    from harness.encoders.dense import DenseEncoder
+    from harness.retrievers.dense import Dense
+
+    folder = str(write_dense(tmp_path))
+    assert retriever_identity(BM25()) == of_config()
+    assert retriever_identity(Dense(folder)) == retriever_identity(Dense(DenseEncoder(folder)))
+    parts = {"lexical": BM25(), "other": BM25(k1=0.9)}
+    fused = functools.partial(rrf, constant=60, weights=None)
+    assert retriever_identity(Hybrid(parts)) == retriever_identity(Hybrid(parts, fused, 100))
+
+
 def test_indexing_changes_no_identity():
     before, after = BM25(Tokenizer()), BM25(Tokenizer())
     after.index(dataset().corpus)

@@ -47,16 +47,23 @@ class Statistics:
 
 
 class BM25(Component):
-    """k1 >= 0 bounds what a repeated term adds, b in 0..1 is how much a long document pays."""
+    """A BM25 retriever.
+
+    Args:
+        tokenizer: Splits texts into terms; by default English words with Snowball stems and Lucene's stop words.
+        k1: At least 0; bounds what a repeated term adds.
+        b: From 0 to 1; the degree of length normalisation.
+    """
 
     is_shardable = True
     """Scores compare across parts of a collection, once each part is given the statistics of the whole."""
     _doc_ids = SetByIndex[StringColumn]()
     _postings = SetByIndex[Postings]()
 
-    def __init__(self, tokenizer: Tokenizer, k1: float = 1.2, b: float = 0.75) -> None:
+    def __init__(self, tokenizer: Tokenizer | None = None, k1: float = 1.2, b: float = 0.75) -> None:
         _check(k1, b)
-        self._tokenizer, self._k1, self._b = tokenizer, k1, b
+        self._tokenizer, self._k1, self._b = tokenizer or Tokenizer(), k1, b
+        self.complete(tokenizer=self._tokenizer)
         self._whole: Statistics | None = None
         self._counted: tuple[Corpus, Sparse] | None = None
         self._places: NDArray[np.int64] | None = None  # of this part's terms among those of the whole

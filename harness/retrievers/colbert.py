@@ -27,9 +27,12 @@ class ColBERT(Component):
     _doc_ids = SetByIndex[StringColumn]()
     _tokens = SetByIndex[maxsim.Tokens]()
 
-    def __init__(self, encoder: MultiVectorEncoder, candidates: int | None = None, seed: int = 0) -> None:
+    def __init__(self, encoder: MultiVectorEncoder | str, candidates: int | None = None, seed: int = 0) -> None:
         if candidates is not None and candidates < 1:
             raise ConfigError(f"retriever.candidates={candidates} must be at least 1, or null for all documents")
+        if isinstance(encoder, str):
+            encoder = MultiVectorEncoder(encoder)
+            self.complete(encoder=encoder)
         self._encoder, self._candidates, self._seed = encoder, candidates, seed
         self._centroids: Centroids | None = None
 

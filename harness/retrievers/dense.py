@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.encoders.dense import DenseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.errors import ConfigError
@@ -44,17 +45,23 @@ class Index(Protocol):
 
 
 class Dense(Component):
-    """Any encoder, and an `index`; None searches the float32 vectors exactly, where the encoder left them.
+    """A dense retriever: one vector a text, compared by inner product.
 
-    An index's recall against the exact search is measured on the first `checked` queries after the clock has stopped;
-    the float32 vectors are kept for that and do not count as index; with 0 they are let go.
+    Args:
+        encoder: The encoder, or the name or folder of a sentence-transformers model.
+        index: An approximate or compressed index; None searches the float32 vectors exactly.
+        checked: Queries on which an index's recall against exact search is measured, outside the timed sections. The
+            float32 vectors are kept for that and do not count as index; with 0 they are released.
     """
 
     _doc_ids = SetByIndex[StringColumn]()
 
-    def __init__(self, encoder: Encoder, index: Index | None = None, checked: int = 50) -> None:
+    def __init__(self, encoder: Encoder | str, index: Index | None = None, checked: int = 50) -> None:
         if checked < 0:
             raise ConfigError(f"retriever.checked={checked} must be 0 or more")
+        if isinstance(encoder, str):
+            encoder = DenseEncoder(encoder)
+            self.complete(encoder=encoder)
         self._encoder, self._index, self._checked = encoder, index, checked
         self._vectors = torch.empty((0, 0))
         self._scored = False

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,25 @@ Fusion = Callable[[Sequence[Run]], Run]
 
 
 class Hybrid(Component):
-    """Named retrievers, each asked for its `depth` best; the k best of the fused list are kept."""
+    """Several retrievers whose rankings are fused into one.
+
+    Args:
+        retrievers: The parts by name.
+        fusion: Fuses their runs; by default reciprocal rank fusion with the constant 60.
+        depth: Documents taken from each part.
+    """
 
     _doc_ids = SetByIndex[StringColumn]()
 
-    def __init__(self, retrievers: Mapping[str, Retriever], fusion: Fusion, depth: int = 100) -> None:
+    def __init__(self, retrievers: Mapping[str, Retriever], fusion: Fusion | None = None, depth: int = 100) -> None:
         if not retrievers:
             raise ConfigError(
                 "a hybrid needs at least one retriever, such as retriever@retriever.retrievers.lexical=bm25"
             )
         if depth < 1:
             raise ConfigError(f"retriever.depth={depth} must be at least 1")
+        fusion = fusion or partial(rrf, constant=60, weights=None)
+        self.complete(fusion=fusion)
         self._retrievers, self._fusion, self._depth = dict(retrievers), fusion, depth
         nothing = Run([], [], np.empty((0, depth), np.int32), np.empty((0, depth), np.float32))
         fusion([nothing] * len(retrievers))  # settings that cannot be are refused before hours are spent

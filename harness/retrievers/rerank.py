@@ -62,9 +62,12 @@ class Rerank(Component):
 
     _doc_ids = SetByIndex[StringColumn]()
 
-    def __init__(self, first_stage: Retriever, scorer: Scorer, depth: int = 100) -> None:
+    def __init__(self, first_stage: Retriever, scorer: Scorer | str, depth: int = 100) -> None:
         if depth < 1:
             raise ConfigError(f"retriever.depth={depth} must be at least 1")
+        if isinstance(scorer, str):
+            scorer = CrossEncoderScorer(CrossEncoder(scorer))
+            self.complete(scorer=scorer)
         self._first_stage, self._scorer, self._depth = first_stage, scorer, depth
         self._warned = False
 

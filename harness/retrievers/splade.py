@@ -35,7 +35,10 @@ class Splade(Component):
     _doc_ids = SetByIndex[StringColumn]()
     _postings = SetByIndex[Postings]()
 
-    def __init__(self, encoder: SparseEncoder, query_encoder: Encodes | None = None) -> None:
+    def __init__(self, encoder: SparseEncoder | str, query_encoder: Encodes | None = None) -> None:
+        if isinstance(encoder, str):
+            encoder = SparseEncoder(encoder)
+            self.complete(encoder=encoder)
         self._encoder = encoder
         self._query_encoder: Encodes = encoder if query_encoder is None else query_encoder
 

@@ -24,6 +24,10 @@ class Component:
             component._arguments = arguments(cls, args, kwargs)
         return component
 
+    def complete(self, **arguments: Any) -> None:
+        """Note the components that stand for short forms of arguments, such as a model's name, or for a default."""
+        self._arguments = {**self._arguments, **arguments}
+
     @property
     def arguments(self) -> Mapping[str, Any]:
         """Values of the constructor's parameters by name, defaults included."""
