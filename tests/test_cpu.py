@@ -1,4 +1,4 @@
-"""Networks on a CPU: oneDNN's layers give the numbers of torch's, freed memory is kept, small results lie together."""
+"""Networks on a CPU: oneDNN's layers give the numbers of torch's, freed memory is kept, arenas hold small results."""
 
 import os
 import pickle
@@ -18,7 +18,6 @@ from transformers import DistilBertConfig, DistilBertModel
 from harness import instrument
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.runtime import cpu, mfu, storage
-from harness.encoders.runtime.slab import Slab
 from harness.encoders.sparse import SparseEncoder
 from harness.types import Strings
 
@@ -40,7 +39,7 @@ def encoded(kind, folder, **settings):
 
 
 def packed_layers(encoder):
-    return [name for name, module in encoder._model.named_modules() if cpu.packed(module)]
+    return [name for name, module in encoder._model.named_modules() if cpu.is_packed(module)]
 
 
 def test_every_layer_is_packed_and_the_vectors_are_the_same(tmp_path, monkeypatch, amd):
@@ -81,8 +80,8 @@ def test_only_the_exact_gelu_is_taken_into_the_product(amd, function, fused):
     tokens = {"input_ids": torch.arange(1, 13).reshape(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
     with torch.inference_mode():
         expected = network(**tokens).last_hidden_state
-        cpu.ready(network)
-        cpu.ready(network)  # what is ready already stays so
+        cpu.pack_linear_layers(network)
+        cpu.pack_linear_layers(network)  # packed layers stay as they are
         found = network(**tokens).last_hidden_state
     assert isinstance(network.transformer.layer[0].ffn.activation, nn.Identity) is fused
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -100,13 +99,13 @@ def test_a_model_that_is_being_trained_keeps_its_layers(tmp_path, amd):
     folder = write_dense(tmp_path / "model")
     model = SentenceTransformer(str(folder), device="cpu")
     encoder = DenseEncoder(str(folder), device="cpu", cache=False)
-    encoder.adopt(model)
+    encoder.wrap(model)
     encoder.encode(TEXTS, "document")
     assert packed_layers(encoder) == []
 
 
 def test_weights_that_memory_would_not_hold_twice_stay_as_they_are(tmp_path, amd, monkeypatch):
-    monkeypatch.setattr(storage, "free", lambda: 1000)
+    monkeypatch.setattr(storage, "free_memory", lambda: 1000)
     assert packed_layers(encoded(DenseEncoder, write_dense(tmp_path / "model"))[0]) == []
 
 
@@ -121,10 +120,10 @@ def test_the_record_says_whose_product_it_is(tmp_path, amd, monkeypatch):
 
 def test_the_machines_product_is_the_one_that_the_layers_use(amd, monkeypatch):
     seen = []
-    product = cpu.product
-    monkeypatch.setattr(cpu, "product", lambda weight: seen.append(weight.shape) or product(weight))
-    assert mfu.peak("cpu", torch.float32) > 0
-    assert mfu.peak("cpu", torch.bfloat16) > 0
+    packed_linear = cpu.packed_linear
+    monkeypatch.setattr(cpu, "packed_linear", lambda weight: seen.append(weight.shape) or packed_linear(weight))
+    assert mfu.gemm_peak("cpu", torch.float32) > 0
+    assert mfu.gemm_peak("cpu", torch.bfloat16) > 0
     assert seen == [(1024, 1024)]
 
 
@@ -170,17 +169,17 @@ def test_freed_memory_is_kept_for_the_next_layer():
     assert faults("kept", MALLOC_TOP_PAD_="0") > 200 << 20, "the user's own choice stays"
 
 
-def test_a_slab_holds_copies_that_lie_together():
-    slab, rng = Slab(), np.random.default_rng(0)
+def test_an_arena_holds_copies_that_lie_together():
+    arena, rng = cpu.Arena(), np.random.default_rng(0)
     given = [
         rng.random((3, 5), np.float32),
         rng.integers(0, 9, 7).astype(np.int64),
         np.empty((0, 4), np.float16),
         np.array(2.5),
-        rng.random((2000, 1200)),  # more than a slab
+        rng.random((2000, 1200)),  # more than a block
         rng.random((4, 3), np.float32)[:, ::2],
     ]
-    kept = [slab.keep(array) for array in given]
+    kept = [arena.copy(array) for array in given]
     for own, array in zip(kept, given, strict=True):
         assert own.dtype == array.dtype
         assert not np.shares_memory(own, array)
@@ -190,9 +189,9 @@ def test_a_slab_holds_copies_that_lie_together():
     np.testing.assert_array_equal(kept[1], given[1])
 
 
-def test_a_slab_takes_tensors_and_tuples_and_leaves_the_rest():
+def test_an_arena_copies_tensors_and_tuples_and_leaves_the_rest():
     rows, tensor = np.arange(3), torch.rand(3, 2)
-    kept = Slab().keep((rows, (tensor, 7)))
+    kept = cpu.Arena().copy((rows, (tensor, 7)))
     assert torch.equal(kept[1][0], tensor)
     assert kept[1][0].data_ptr() != tensor.data_ptr()
     assert kept[1][1] == 7

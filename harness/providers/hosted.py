@@ -98,7 +98,7 @@ class HostedEncoder(Server):
                 own = torch.from_numpy(arrays["vectors"])
                 self._agree_with_cached(own.shape[1])
                 if vectors is None:
-                    vectors = storage.empty((len(texts), own.shape[1]), torch.device("cpu"))
+                    vectors = storage.allocate((len(texts), own.shape[1]), torch.device("cpu"))
                 vectors[torch.from_numpy(rows)] = torch.nn.functional.normalize(own) if self._normalize else own
         self._say()
         return torch.empty((0, self._width or 0)) if vectors is None else vectors

@@ -17,7 +17,7 @@ import torch
 from harness.encoders.model import Model
 from harness.environment import code_hash
 
-_LOADED = {"_model", "_devices", "_room", "_found", "_workers", "n_terms"}
+_LOADED = {"_model", "_devices", "_splitter", "_weights", "_workers", "n_terms"}
 """What an encoder adds to its settings once its weights are loaded."""
 _known: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
 
@@ -77,5 +77,7 @@ def _object(value: Any, above: tuple[int, ...]) -> Any:
     state = value.__getstate__()
     held = dict(state) if isinstance(state, Mapping) else dict(vars(value))
     if isinstance(value, Model):
-        held = {key: inner for key, inner in held.items() if key not in _LOADED} | {"weights": value.find().identity}
+        held = {key: inner for key, inner in held.items() if key not in _LOADED} | {
+            "weights": value.resolve_weights().identity
+        }
     return [f"{type(value).__module__}.{type(value).__qualname__}", _told(held, above)]
