@@ -19,7 +19,7 @@ from harness import instrument
 from harness.embedding_cache import cache
 from harness.encoders import model
 from harness.encoders.dense import DenseEncoder
-from harness.encoders.runtime import batching, cpu, mfu, storage
+from harness.encoders.runtime import batching, mfu, storage
 from harness.encoders.runtime.prefetch import Prefetch
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import ConfigError, RunError
@@ -211,9 +211,9 @@ def test_one_text_that_is_out_of_memory_is_an_error_that_names_the_settings(fold
 # ----------------------------------------------------------------------------------------------------------------- mfu
 
 
-def test_operations_are_those_that_torch_counts(folder, monkeypatch):
-    monkeypatch.setattr(cpu, "onednn_is_faster", lambda dtype: False)  # torch does not count oneDNN's layers either
-    loaded = encoder(folder, attention="eager")._loaded()  # torch counts no fused attention on a CPU
+def test_operations_are_those_that_torch_counts(folder):
+    settings = {"attention": "eager", "optimize_cpu": False}  # torch counts neither fused attention nor oneDNN's layers
+    loaded = encoder(folder, **settings)._loaded()
     for n, length in ((3, 20), (2, 50)):
         features = {"input_ids": torch.ones((n, length), dtype=torch.long), "attention_mask": torch.ones((n, length))}
         with FlopCounterMode(display=False) as counter:
@@ -259,6 +259,15 @@ def test_the_mfu_of_a_few_texts_is_not_measured(folder):
         encoder(folder).encode(TEXTS[:5], "query")
     assert "flops" not in seen.phase().counts
     assert seen.phase().gemm_share is None
+
+
+def test_a_cached_time_is_not_that_of_the_other_setting(folder, own_cache):
+    encoder(folder).encode(TEXTS, "document")
+    for cached, settings in ((True, {}), (False, {"optimize_cpu": False}), (True, {"optimize_cpu": False})):
+        with instrument.recording() as recorder:
+            encoder(folder, **settings).encode(TEXTS, "document")
+        assert (recorder.earlier_s > 0) is cached
+    assert len(list(own_cache.rglob("*.safetensors"))) == 1, "the vectors are the same but for rounding"
 
 
 # ------------------------------------------------------------------------------------------------------------ backends

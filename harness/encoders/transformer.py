@@ -90,7 +90,11 @@ class TransformerEncoder(Model):
                 self._identity(model, side),
                 begin,
                 self._cache and side == "document",
-                conditions={"device": self._devices, "batch_tokens": self._budget(model)},
+                conditions={
+                    "device": self._devices,
+                    "batch_tokens": self._budget(model),
+                    "optimize_cpu": self._optimizes(model.device),
+                },
                 about={"model": self._name},
                 order=batching.by_length(texts),
                 ahead=2 * len(self._devices) if self._workers else 1,
@@ -140,10 +144,11 @@ class TransformerEncoder(Model):
         model = self._loaded()
         per_token = mfu.weights_per_token(model) if len(texts) >= mfu.MIN_TEXTS else (0, 0)
         results: list[tuple[Rows, Any]] = []
-        flops, arena = 0, cpu.Arena()
+        flops, arena = 0, cpu.Arena() if self._optimizes(model.device) else None
         with instrument.recording() as recorder:
             for batch in self._prepare(model, texts, side) if batches is None else batches:
-                results += map(arena.copy, self._run_batch(model, texts, batch, side))
+                parts = self._run_batch(model, texts, batch, side)
+                results += map(arena.copy, parts) if arena else parts
                 instrument.count("tokens", int(batch.lengths.sum()))
                 instrument.count("padding", batch.padding)
                 instrument.count("truncated", batch.truncated)

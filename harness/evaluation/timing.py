@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness import instrument
 from harness.embedding_cache import cache
-from harness.environment import keep_memory, limited_threads
+from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import METRIC_VERSION, Metric, parse, score
 from harness.retrievers.scored import check_scores, scored, untimed
@@ -94,7 +94,6 @@ def measure(
     elsewhere = untimed(retriever)
     plan = plan.model_copy(update=_ONCE) if elsewhere else plan
     ask = _Asking(retriever, dataset, k + 1 if dataset.drop_self_hits else k)
-    keep_memory()
     with limited_threads(plan.threads) as threads:
         with instrument.recording() as warmup:
             ask.first(plan.warmup_documents)

@@ -1,10 +1,12 @@
-"""CPU optimizations of the encoders.
+"""CPU optimizations of the encoders, which `optimize_cpu` switches together.
 
 `pack_linear_layers` runs float32 linear layers by oneDNN: torch calls MKL, which packs the weights in every call and
-has no kernels for AMD processors. `Arena` avoids page faults when the next batch allocates memory.
+has no kernels for AMD processors. `keep_freed_memory` and `Arena` avoid page faults when each layer allocates memory.
 """
 
+import ctypes
 import functools
+import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,8 @@ Linear = Callable[[torch.Tensor], torch.Tensor]
 
 _MEMORY_SHARE = 0.25  # of free memory that the packed copy of the weights may take
 _FEED_FORWARD = (("dense", "intermediate_act_fn"), ("dense", "transform_act_fn"), ("lin1", "activation"))
+_MALLOC = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 256 << 20)}
+"""Number and value in bytes of glibc's mallopt parameters; 32 MiB is the largest threshold that it accepts."""
 _FIRST_BLOCK, _LARGEST_BLOCK, _ALIGNMENT = 1 << 20, 16 << 20, 64  # bytes
 
 
@@ -95,6 +99,21 @@ def _fuse_gelu(module: nn.Module) -> None:
 def _is_amd() -> bool:
     info = Path("/proc/cpuinfo")
     return platform.machine() == "x86_64" and info.exists() and "AuthenticAMD" in info.read_text(errors="replace")
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory in this process, and allocate large arrays from the heap.
+
+    By default each layer's arrays are returned to the system, which clears them again for the next layer. Malloc
+    settings in the user's environment take precedence.
+    """
+    configured = any(name.startswith("MALLOC_") for name in os.environ)
+    if configured or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    for parameter, value in _MALLOC.values():
+        libc.mallopt(parameter, value)
 
 
 class Arena:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import instrument
 from harness.embedding_cache.shards import Arrays
-from harness.environment import keep_memory, limited_threads
+from harness.environment import limited_threads
 from harness.errors import RunError
 from harness.signals import end_with
 from harness.types import Phase
@@ -80,7 +80,6 @@ def _result(future: "Future[Any]") -> Any:
 def _start(parent: int, encoder: Any, free_devices: Any, started: Any, threads: int) -> None:
     global _encoder, _started, _threads
     end_with(parent)
-    keep_memory()
     encoder.set_device(free_devices.get())
     _encoder, _started, _threads = encoder, started, threads
     with limited_threads(threads):
