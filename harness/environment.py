@@ -3,7 +3,6 @@
 Nothing here may hold a secret: of the environment's variables only those in _VARIABLES are read.
 """
 
-import ctypes
 import hashlib
 import importlib.metadata
 import json
@@ -40,8 +39,6 @@ _PACKAGES = (
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """What a launcher sets; a timing plan that says how many threads overrules it."""
 _VARIABLES = (*THREAD_VARIABLES, "CUDA_VISIBLE_DEVICES")
-_MALLOC = {"M_MMAP_THRESHOLD": (-3, 32 << 20), "M_TRIM_THRESHOLD": (-1, 256 << 20)}
-"""glibc's mallopt: the number of a parameter and the bytes that it is set to; the first takes no more."""
 _threads: int | None = None
 
 
@@ -60,21 +57,6 @@ def cores() -> int:
 def threads() -> int:
     """How many threads a search may use now."""
     return _threads or cores()
-
-
-@cache
-def keep_memory() -> None:
-    """Let glibc keep freed memory at the end of a heap, and large arrays in the heap, from now on in this process.
-
-    Otherwise a network's arrays go back to the system layer by layer, which clears them again. Where the user's
-    environment says what malloc does, nothing is done.
-    """
-    said = [name for name in os.environ if name.startswith("MALLOC_")]
-    if said or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "") or platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    for parameter, value in _MALLOC.values():
-        libc.mallopt(parameter, value)
 
 
 @contextmanager

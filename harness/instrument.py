@@ -46,6 +46,7 @@ class Recorder:
         self.elsewhere = False
         self.inner: list[float] = []  # seconds spent in stages inside each open stage
         self.prefix = ""
+        self.keeps_metadata = True
         self.outer: Recorder | None = None
 
     def phase(self) -> Phase:
@@ -65,10 +66,11 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def recording() -> Iterator[Recorder]:
-    """Time a phase and gather its stages, counts and facts."""
+def recording(metadata: bool = True) -> Iterator[Recorder]:
+    """Time a phase and gather its stages and counts and, unless ``metadata`` is False, what components record."""
     recorder = Recorder()
     recorder.outer = _recorder.get()
+    recorder.keeps_metadata = metadata and (recorder.outer is None or recorder.outer.keeps_metadata)
     token = _recorder.set(recorder)
     wall, cpu = time.perf_counter(), time.process_time()
     try:
@@ -141,8 +143,14 @@ def other_process(cpu_s: float) -> None:
 
 def fact(name: str, value: Any) -> None:
     """Say something of the retriever that belongs in its record: device, dtype, weights, ..."""
-    if recorder := _recorder.get():
+    if (recorder := _recorder.get()) and recorder.keeps_metadata:
         recorder.facts[recorder.prefix + name] = value
+
+
+def wants_metadata() -> bool:
+    """Return whether metadata is recorded now; it is not while single queries are timed."""
+    recorder = _recorder.get()
+    return recorder is not None and recorder.keeps_metadata
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Networks on a CPU: oneDNN's layers give the numbers of torch's, freed memory is kept, small results lie together."""
+"""`optimize_cpu`: oneDNN's layers give the numbers of torch's, freed memory is kept, arenas hold small results."""
 
 import os
 import pickle
@@ -18,7 +18,6 @@ from transformers import DistilBertConfig, DistilBertModel
 from harness import instrument
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.runtime import cpu, mfu, storage
-from harness.encoders.runtime.slab import Slab
 from harness.encoders.sparse import SparseEncoder
 from harness.types import StringColumn
 
@@ -40,7 +39,7 @@ def encoded(kind, folder, **settings):
 
 
 def packed_layers(encoder):
-    return [name for name, module in encoder._model.named_modules() if cpu.packed(module)]
+    return [name for name, module in encoder._model.named_modules() if cpu.is_packed(module)]
 
 
 def test_every_layer_is_packed_and_the_vectors_are_the_same(tmp_path, monkeypatch, amd):
@@ -81,8 +80,8 @@ def test_only_the_exact_gelu_is_taken_into_the_product(amd, function, fused):
     tokens = {"input_ids": torch.arange(1, 13).reshape(2, 6), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
     with torch.inference_mode():
         expected = network(**tokens).last_hidden_state
-        cpu.ready(network)
-        cpu.ready(network)  # what is ready already stays so
+        cpu.pack_linear_layers(network)
+        cpu.pack_linear_layers(network)  # packed layers stay as they are
         found = network(**tokens).last_hidden_state
     assert isinstance(network.transformer.layer[0].ffn.activation, nn.Identity) is fused
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
@@ -96,35 +95,61 @@ def test_intels_processors_and_other_precisions_keep_torchs_own(tmp_path, amd, m
     assert packed_layers(encoded(DenseEncoder, folder)[0]) == []
 
 
-def test_a_model_that_is_being_trained_keeps_its_layers(tmp_path, amd):
-    folder = write_dense(tmp_path / "model")
-    model = SentenceTransformer(str(folder), device="cpu")
-    encoder = DenseEncoder(str(folder), device="cpu", cache=False)
-    encoder.adopt(model)
-    encoder.encode(TEXTS, "document")
-    assert packed_layers(encoder) == []
-
-
 def test_weights_that_memory_would_not_hold_twice_stay_as_they_are(tmp_path, amd, monkeypatch):
-    monkeypatch.setattr(storage, "free", lambda: 1000)
+    monkeypatch.setattr(storage, "free_memory", lambda: 1000)
     assert packed_layers(encoded(DenseEncoder, write_dense(tmp_path / "model"))[0]) == []
 
 
-def test_the_record_says_whose_product_it_is(tmp_path, amd, monkeypatch):
-    folder = write_dense(tmp_path / "model")
-    for theirs, said in ((True, "onednn"), (False, None)):
-        monkeypatch.setattr(cpu, "_is_amd", lambda theirs=theirs: theirs)
-        with instrument.recording() as seen:
-            encoded(DenseEncoder, folder)
-        assert seen.facts.get("linear_layers") == said
+@pytest.mark.parametrize(
+    ("is_amd", "settings", "layers"),
+    [
+        (True, {}, "onednn"),
+        (False, {}, None),
+        (True, {"optimize_cpu": False}, None),
+        (True, {"dtype": "bfloat16"}, None),
+    ],
+)
+def test_the_record_shows_the_setting_and_the_layers(tmp_path, amd, monkeypatch, is_amd, settings, layers):
+    monkeypatch.setattr(cpu, "_is_amd", lambda: is_amd)
+    with instrument.recording() as recorder:
+        encoded(DenseEncoder, write_dense(tmp_path / "model"), **settings)
+    assert recorder.facts["optimize_cpu"] is settings.get("optimize_cpu", True)
+    assert recorder.facts.get("linear_layers") == layers
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimize_cpu": False}])
+def test_one_key_switches_layers_malloc_and_arenas_together(tmp_path, amd, monkeypatch, settings):
+    folder, calls = write_dense(tmp_path / "model"), []
+    open_model, copy = DenseEncoder.open, cpu.Arena.copy
+    monkeypatch.setattr(cpu, "keep_freed_memory", lambda: calls.append("malloc"))
+    monkeypatch.setattr(DenseEncoder, "open", lambda *arguments: calls.append("open") or open_model(*arguments))
+    monkeypatch.setattr(cpu.Arena, "copy", lambda *arguments: calls.append("copy") or copy(*arguments))
+    encoder, vectors = encoded(DenseEncoder, folder, **settings)
+    optimized = settings.get("optimize_cpu", True)
+    assert calls[:2] == (["malloc", "open"] if optimized else ["open"]), "malloc is set before anything is allocated"
+    assert ("copy" in calls) is optimized
+    assert bool(packed_layers(encoder)) is optimized
+    expected = SentenceTransformer(str(folder), device="cpu").encode(list(TEXTS), normalize_embeddings=True)
+    np.testing.assert_allclose(vectors.numpy(), expected, atol=1e-6)
+
+
+def test_a_wrapped_model_has_arenas_and_malloc_settings_but_its_own_layers(tmp_path, amd, monkeypatch):
+    folder, calls = write_dense(tmp_path / "model"), []
+    monkeypatch.setattr(cpu, "keep_freed_memory", lambda: calls.append("malloc"))
+    for optimize_cpu in (True, False):
+        encoder = DenseEncoder(str(folder), device="cpu", cache=False, optimize_cpu=optimize_cpu)
+        encoder.wrap(SentenceTransformer(str(folder), device="cpu"))
+        encoder.encode(TEXTS, "document")
+        assert packed_layers(encoder) == []
+        assert calls == ["malloc"]
 
 
 def test_the_machines_product_is_the_one_that_the_layers_use(amd, monkeypatch):
     seen = []
-    product = cpu.product
-    monkeypatch.setattr(cpu, "product", lambda weight: seen.append(weight.shape) or product(weight))
-    assert mfu.peak("cpu", torch.float32) > 0
-    assert mfu.peak("cpu", torch.bfloat16) > 0
+    packed_linear = cpu.packed_linear
+    monkeypatch.setattr(cpu, "packed_linear", lambda weight: seen.append(weight.shape) or packed_linear(weight))
+    assert mfu.gemm_peak("cpu", torch.float32) > 0
+    assert mfu.gemm_peak("cpu", torch.bfloat16) > 0
     assert seen == [(1024, 1024)]
 
 
@@ -137,12 +162,12 @@ def test_an_encoder_that_was_used_is_sent_without_its_weights(tmp_path, amd):
 
 FAULTS = """
 import ctypes, resource, sys, torch
-from harness.environment import keep_memory
+from harness.encoders.runtime.cpu import keep_freed_memory
 libc = ctypes.CDLL(None)
 libc.prctl(41, 1, 0, 0, 0)  # pages of 4 KiB: a huge one is one fault
 libc.mallopt(-3, 65536)  # every layer's arrays come from the system and go back
 if sys.argv[1] == "kept":
-    keep_memory()
+    keep_freed_memory()
 def work():
     for _ in range(20):
         narrow, wide = torch.ones(750_000), torch.ones(3_000_000)
@@ -170,17 +195,37 @@ def test_freed_memory_is_kept_for_the_next_layer():
     assert faults("kept", MALLOC_TOP_PAD_="0") > 200 << 20, "the user's own choice stays"
 
 
-def test_a_slab_holds_copies_that_lie_together():
-    slab, rng = Slab(), np.random.default_rng(0)
+BM25_ONLY = """
+import sys
+from harness.evaluation.timing import TimingPlan, measure
+from harness.retrievers.bm25 import BM25
+from harness.text.tokenizer import Tokenizer
+from harness.types import Corpus, Dataset, Qrels, Queries
+corpus, queries = Corpus(["a", "b"], ["red fox", "blue sky"]), Queries(["q"], ["red"])
+dataset = Dataset("made", "test", corpus, queries, Qrels({"q": {"a": 1}}))
+measured = measure(BM25(Tokenizer()), dataset, k=2, metrics=["ndcg@2"], plan=TimingPlan())
+print(measured.means["ndcg@2"], *sys.modules)
+"""
+
+
+def test_bm25_alone_loads_neither_torch_nor_the_malloc_settings():
+    done = subprocess.run([sys.executable, "-c", BM25_ONLY], capture_output=True, text=True, check=True)
+    value, *modules = done.stdout.split()
+    assert float(value) == 1
+    assert not {"torch", cpu.__name__} & set(modules)
+
+
+def test_an_arena_holds_copies_that_lie_together():
+    arena, rng = cpu.Arena(), np.random.default_rng(0)
     given = [
         rng.random((3, 5), np.float32),
         rng.integers(0, 9, 7).astype(np.int64),
         np.empty((0, 4), np.float16),
         np.array(2.5),
-        rng.random((2000, 1200)),  # more than a slab
+        rng.random((2000, 1200)),  # more than a block
         rng.random((4, 3), np.float32)[:, ::2],
     ]
-    kept = [slab.keep(array) for array in given]
+    kept = [arena.copy(array) for array in given]
     for own, array in zip(kept, given, strict=True):
         assert own.dtype == array.dtype
         assert not np.shares_memory(own, array)
@@ -190,9 +235,9 @@ def test_a_slab_holds_copies_that_lie_together():
     np.testing.assert_array_equal(kept[1], given[1])
 
 
-def test_a_slab_takes_tensors_and_tuples_and_leaves_the_rest():
+def test_an_arena_copies_tensors_and_tuples_and_leaves_the_rest():
     rows, tensor = np.arange(3), torch.rand(3, 2)
-    kept = Slab().keep((rows, (tensor, 7)))
+    kept = cpu.Arena().copy((rows, (tensor, 7)))
     assert torch.equal(kept[1][0], tensor)
     assert kept[1][0].data_ptr() != tensor.data_ptr()
     assert kept[1][1] == 7

@@ -1,4 +1,4 @@
-"""Encoding: texts sorted over the corpus, tokenised once and ahead; batches that shrink; backends, devices, room."""
+"""Encoding: texts sorted over the corpus, tokenised once, prefetched, split on out-of-memory; backends and devices."""
 
 import logging
 import threading
@@ -19,8 +19,8 @@ from harness import instrument
 from harness.embedding_cache import cache
 from harness.encoders import model
 from harness.encoders.dense import DenseEncoder
-from harness.encoders.runtime import batching, cpu, mfu, storage
-from harness.encoders.runtime.prefetch import Ahead
+from harness.encoders.runtime import batching, mfu, storage
+from harness.encoders.runtime.prefetch import Prefetch
 from harness.encoders.sparse import SparseEncoder
 from harness.errors import ConfigError, RunError
 from harness.types import StringColumn
@@ -63,10 +63,10 @@ def expected(folder):
     return peer.encode(list(TEXTS), normalize_embeddings=True, show_progress_bar=False)
 
 
-# --------------------------------------------------------------------------------------------------------------- ahead
+# ------------------------------------------------------------------------------------------------------------ prefetch
 
 
-def test_items_come_in_order_and_a_few_are_made_before_they_are_asked_for():
+def test_items_come_in_order_and_a_few_are_prefetched():
     made = []
 
     def items():
@@ -74,14 +74,14 @@ def test_items_come_in_order_and_a_few_are_made_before_they_are_asked_for():
             made.append(number)
             yield number
 
-    ahead = Ahead(items(), waiting=3)
+    prefetch = Prefetch(items(), depth=3)
     deadline = time.monotonic() + 5
     while len(made) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.05)
     assert made == [0, 1, 2, 3], "three wait and one is in hand"
-    assert list(ahead) == list(range(10))
-    assert list(ahead) == [], "the end stays the end"
+    assert list(prefetch) == list(range(10))
+    assert list(prefetch) == [], "the end stays the end"
 
 
 def test_an_error_comes_where_its_item_would_have_come():
@@ -89,16 +89,16 @@ def test_an_error_comes_where_its_item_would_have_come():
         yield 1
         raise ValueError("broken")
 
-    ahead = Ahead(items())
-    assert next(ahead) == 1
+    prefetch = Prefetch(items())
+    assert next(prefetch) == 1
     with pytest.raises(ValueError, match="broken"):
-        next(ahead)
+        next(prefetch)
 
 
 def test_a_closed_one_ends_its_thread():
     before = threading.active_count()
-    ahead = Ahead(iter(range(1000)), waiting=1)
-    ahead.close()
+    prefetch = Prefetch(iter(range(1000)), depth=1)
+    prefetch.close()
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -132,7 +132,7 @@ def test_each_text_is_tokenised_once_and_those_at_the_limit_once_more(folder, mo
     monkeypatch.setattr(own, "_features", lambda m, texts, side: made.append(len(texts)) or features(m, texts, side))
     monkeypatch.setattr(batching, "token_counts", lambda m, texts: counted.append(len(texts)) or counts(m, texts))
     whole = counts(loaded, list(TEXTS))
-    found = list(own._prepared(loaded, list(TEXTS), "document"))
+    found = list(own._prepare(loaded, list(TEXTS), "document"))
     assert made == [2, 300], "two to see what they look like, then all at once"
     assert sum(counted) == (whole >= 12).sum()
     assert sum(batch.truncated for batch in found) == (whole > 12).sum() > 0
@@ -156,7 +156,7 @@ def test_features_that_are_no_rows_are_made_batch_by_batch():
         return np.array([len(text) for text in texts])
 
     texts = ["a" * n for n in (9, 1, 5, 3, 7)]
-    found = list(batching.prepared(texts, end_to_end, lengths, budget=14, limit=8))
+    found = list(batching.prepare_batches(texts, end_to_end, lengths, budget=14, limit=8))
     assert [batch.rows.tolist() for batch in found] == [[0], [4, 2], [3, 1]]
     assert [batch.truncated for batch in found] == [1, 0, 0]
     assert all(batch.padding == 0 for batch in found)
@@ -174,13 +174,13 @@ def test_padding_before_the_tokens_is_not_cut_off():
         return np.array([len(text) for text in texts])
 
     texts = ["aaaa", "bbbb", "cc", "d"]
-    found = list(batching.prepared(texts, left, lengths, budget=8, limit=None))
+    found = list(batching.prepare_batches(texts, left, lengths, budget=8, limit=None))
     assert sorted(row for batch in found for row in batch.rows.tolist()) == [0, 1, 2, 3]
     for batch in found:
         assert torch.equal(batch.features["input_ids"], left([texts[row] for row in batch.rows])["input_ids"])
 
 
-def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_vectors(folder, expected, monkeypatch):
+def test_a_batch_that_is_out_of_memory_is_split_to_the_same_vectors(folder, expected, monkeypatch):
     sizes, run = [], DenseEncoder._run
 
     def crowded(self, loaded, features, side):
@@ -197,21 +197,23 @@ def test_a_batch_for_which_there_is_no_room_is_halved_to_the_same_vectors(folder
     assert seen.facts["batch_tokens_that_fit"] < seen.facts["batch_tokens"]
 
 
-def test_one_text_for_which_there_is_no_room_is_an_error_that_says_what_to_do(folder, monkeypatch):
+def test_one_text_that_is_out_of_memory_is_an_error_that_names_the_settings(folder, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(DenseEncoder, "_run", full)
-    with pytest.raises(RunError, match=r"no room for one text alone; set encoder\.max_length lower"):
+    with pytest.raises(
+        RunError, match=r"out of memory on one text of \d+ tokens; .*encoder\.max_length.*encoder\.device=cpu"
+    ):
         encoder(folder).encode(TEXTS[:3], "document")
 
 
-# -------------------------------------------------------------------------------------------------------------- effort
+# ----------------------------------------------------------------------------------------------------------------- mfu
 
 
-def test_operations_are_those_that_torch_counts(folder, monkeypatch):
-    monkeypatch.setattr(cpu, "quicker", lambda dtype: False)  # torch counts no product of oneDNN's either
-    loaded = encoder(folder, attention="eager")._loaded()  # torch counts no fused attention on a CPU
+def test_operations_are_those_that_torch_counts(folder):
+    settings = {"attention": "eager", "optimize_cpu": False}  # torch counts neither fused attention nor oneDNN's layers
+    loaded = encoder(folder, **settings)._loaded()
     for n, length in ((3, 20), (2, 50)):
         features = {"input_ids": torch.ones((n, length), dtype=torch.long), "attention_mask": torch.ones((n, length))}
         with FlopCounterMode(display=False) as counter:
@@ -236,7 +238,7 @@ def test_the_record_says_how_much_was_padding_and_how_near_the_machines_product_
     assert again.phase().gemm_share == phase.gemm_share, "kept with the vectors"
 
 
-def test_the_comparison_is_no_part_of_what_is_timed(folder, monkeypatch):
+def test_measuring_the_gemm_peak_is_not_timed(folder, monkeypatch):
     own = encoder(folder)
     own.load()
 
@@ -244,7 +246,7 @@ def test_the_comparison_is_no_part_of_what_is_timed(folder, monkeypatch):
         time.sleep(1.5)
         return 1e9
 
-    monkeypatch.setattr(mfu, "peak", slow)
+    monkeypatch.setattr(mfu, "gemm_peak", slow)
     with instrument.recording() as seen:
         own.encode(TEXTS, "query")
     assert seen.wall_s < 1.5
@@ -252,11 +254,20 @@ def test_the_comparison_is_no_part_of_what_is_timed(folder, monkeypatch):
     assert seen.phase().gemm_share > 0
 
 
-def test_a_few_texts_are_not_weighed(folder):
+def test_the_mfu_of_a_few_texts_is_not_measured(folder):
     with instrument.recording() as seen:
         encoder(folder).encode(TEXTS[:5], "query")
     assert "flops" not in seen.phase().counts
     assert seen.phase().gemm_share is None
+
+
+def test_a_cached_time_is_not_that_of_the_other_setting(folder, own_cache):
+    encoder(folder).encode(TEXTS, "document")
+    for cached, settings in ((True, {}), (False, {"optimize_cpu": False}), (True, {"optimize_cpu": False})):
+        with instrument.recording() as recorder:
+            encoder(folder, **settings).encode(TEXTS, "document")
+        assert (recorder.earlier_s > 0) is cached
+    assert len(list(own_cache.rglob("*.safetensors"))) == 1, "the vectors are the same but for rounding"
 
 
 # ------------------------------------------------------------------------------------------------------------ backends
@@ -380,7 +391,7 @@ def test_all_and_a_list_name_devices(monkeypatch):
     assert model.devices(["cuda:1", "cuda:2"]) == ["cuda:1", "cuda:2"]
 
 
-# ---------------------------------------------------------------------------------------------------------------- room
+# ------------------------------------------------------------------------------------------------------------- storage
 
 
 def test_vectors_that_memory_would_not_hold_lie_in_a_file_without_a_name(own_cache, monkeypatch, folder, expected):
@@ -388,7 +399,7 @@ def test_vectors_that_memory_would_not_hold_lie_in_a_file_without_a_name(own_cac
     found = encoder(folder, cache=False).encode(TEXTS, "document")
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
     assert list(own_cache.iterdir()) == []
-    half = storage.empty((10, 4), torch.device("cpu"), torch.float16)
+    half = storage.allocate((10, 4), torch.device("cpu"), torch.float16)
     half[:] = 1
     assert half.sum() == 40
 

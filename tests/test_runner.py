@@ -65,6 +65,21 @@ def test_every_sample_is_kept():
     assert measured.facts == {"device": "cpu"}
 
 
+def test_metadata_is_not_recorded_while_single_queries_are_timed():
+    seen = []
+
+    class Watching(Fixed):
+        def search(self, queries, k):
+            seen.append((len(queries), instrument.wants_metadata()))
+            instrument.fact("queries", len(queries))
+            return super().search(queries, k)
+
+    measured = measure(Watching(), dataset(), k=2, metrics=["ndcg@2"], plan=PLAN)
+    assert {wanted for n, wanted in seen if n == 2} == {True}
+    assert {wanted for n, wanted in seen if n == 1} == {False}
+    assert measured.facts["queries"] == 2
+
+
 def test_no_warm_up_when_none_is_asked_for():
     retriever = Fixed()
     measure(retriever, dataset(), k=2, metrics=["ndcg@2"], plan=TimingPlan(warmup_documents=0, latency_queries=0))

@@ -235,7 +235,7 @@ def test_pruning_keeps_the_heaviest_terms_of_each_side(folder, tiny):
 
 def test_decode_gives_terms_by_weight(tiny):
     vectors = tiny._encoder.encode(StringColumn(["cats purr", "interest rates of the bank"]), "document")
-    matrix, tokenizer = filled(vectors), AutoTokenizer.from_pretrained(tiny._encoder._found.path)
+    matrix, tokenizer = filled(vectors), AutoTokenizer.from_pretrained(tiny._encoder._weights.path)
     for row in range(2):
         best = np.argsort(-matrix[row])[: (matrix[row] > 0).sum()]
         expected = [(tokenizer.convert_ids_to_tokens(int(term)), float(matrix[row, term])) for term in best]

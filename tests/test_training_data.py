@@ -219,10 +219,10 @@ def test_a_model_that_is_trained_reads_what_the_config_says_and_no_more_than_the
     path = str(models / "all-MiniLM-L6-v2")
     model = SentenceTransformer(path, device="cpu")  # reads 256 tokens
     for own, trained, read in ((None, None, 256), (None, 64, 64), (None, 400, 256), (32, 64, 32), (512, None, 512)):
-        with DenseEncoder(path, device="cpu", max_length=own).shortened(model, trained):
+        with DenseEncoder(path, device="cpu", max_length=own).truncated_to(model, trained):
             assert model.max_seq_length == read
         assert model.max_seq_length == 256
     encoder = DenseEncoder(path, device="cpu")
-    encoder.within(64)
+    encoder.limit_length(64)
     encoder.load()
     assert encoder._model.max_seq_length == 64

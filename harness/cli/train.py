@@ -90,7 +90,7 @@ def job(config: DictConfig) -> None:
     place = place_of(settings.retriever)
     encoder = build.construct({**place.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
     family = families.family_of(encoder)
-    base = encoder.find()
+    base = encoder.resolve_weights()
     family.check(settings.loss, base.path)
     first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
     tell = say if fit.on_main() else _silent
@@ -186,7 +186,7 @@ def _nearest(settings: TrainConfig) -> Retriever:
         return first
     dtype = "bfloat16" if trainers.in_bfloat16(training) else "float32"
     encoder = build.construct({**place.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
-    encoder.within(training.max_length)
+    encoder.limit_length(training.max_length)
     return families.family_of(encoder).retriever(None)
 
 

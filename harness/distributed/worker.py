@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness import instrument
 from harness.distributed.shipping import Sent, Surroundings, unpacked
 from harness.embedding_cache import cache
-from harness.environment import THREAD_VARIABLES, keep_memory, limited_threads
+from harness.environment import THREAD_VARIABLES, limited_threads
 from harness.types import Corpus, Phase, Queries
 
 
@@ -33,7 +33,6 @@ class Worker:
     def __init__(self, threads: int) -> None:
         pools = (*THREAD_VARIABLES, "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")  # read when the libraries are loaded
         os.environ.update(dict.fromkeys(pools, str(threads)))
-        keep_memory()
         self._limits = ExitStack()
         self._limits.enter_context(limited_threads(threads))
         self._retrievers: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Text to one dense vector with any sentence-transformers model, static ones too, as the model's own config says."""
+"""Dense encoders: any sentence-transformers model of one vector per text, static ones included."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,10 +18,16 @@ _POOLINGS = {"mean": "mean", "cls": "cls", "last_token": "lasttoken", "weighted_
 
 
 class DenseEncoder(TransformerEncoder):
-    """A sentence-transformers model of one vector a text; the settings of `TransformerEncoder` and three more.
+    """A sentence-transformers model of one vector per text.
 
-    `pooling` (mean, cls, last_token, weighted_mean, max), `dimensions` that are kept of each vector (Matryoshka) and
-    `normalize` are the model's own where they are None; a model whose similarity is the cosine is normalised.
+    Args:
+        model: See `TransformerEncoder`, which takes `settings`.
+        pooling: `mean`, `cls`, `last_token`, `weighted_mean` or `max`; None for the model's own.
+        dimensions: The leading dimensions that are kept of each vector (Matryoshka); None for all.
+        normalize: Normalise to unit length; None to do so if the model's similarity is the cosine.
+
+    Raises:
+        ConfigError: If an argument has a value that is not one of its choices.
     """
 
     family: ClassVar[str] = "dense"
@@ -43,14 +49,14 @@ class DenseEncoder(TransformerEncoder):
         self._pooling, self._dimensions, self._normalize = pooling, dimensions, normalize
 
     def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
-        """Vectors [texts, dimensions] as float32, on the device; a large corpus' in host memory where they fill it."""
+        """Return vectors [texts, dimensions] as float32, in the storage that `storage.allocate` chooses."""
         model = self._loaded()
         vectors: torch.Tensor | None = None
         for rows, arrays in self._shards(texts, side):
-            found = torch.from_numpy(arrays["vectors"])
+            shard = torch.from_numpy(arrays["vectors"])
             if vectors is None:
-                vectors = storage.empty((len(texts), found.shape[1]), model.device)
-            vectors[torch.from_numpy(rows).to(vectors.device)] = found.to(vectors.device)
+                vectors = storage.allocate((len(texts), shard.shape[1]), model.device)
+            vectors[torch.from_numpy(rows).to(vectors.device)] = shard.to(vectors.device)
         if vectors is None:
             return torch.empty((0, self._dimensions or model.get_embedding_dimension() or 0), device=model.device)
         return vectors
@@ -59,15 +65,15 @@ class DenseEncoder(TransformerEncoder):
         return {"pooling": self._pooling, "dimensions": self._dimensions, "normalize": self._normalize}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The model, with another pooling where the config says so."""
+        """Open the model, with the configured pooling."""
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), **settings)
         if self._pooling is not None:
             _pool(model, self._pooling)
-        own = model.get_embedding_dimension()
-        if self._dimensions is not None and own is not None and self._dimensions > own:
-            raise ConfigError(f"encoder.dimensions={self._dimensions} is more than the model's {own}")
+        width = model.get_embedding_dimension()
+        if self._dimensions is not None and width is not None and self._dimensions > width:
+            raise ConfigError(f"encoder.dimensions={self._dimensions} is more than the model's {width}")
         if self._normalize is None and model.similarity_fn_name not in ("cosine", "dot"):
             raise ConfigError(
                 f"the model's similarity is {model.similarity_fn_name!r}, and dense search takes cosine or dot; set "
@@ -76,24 +82,24 @@ class DenseEncoder(TransformerEncoder):
         return model
 
     def _run(self, model: Any, features: dict[str, Any], side: Side) -> torch.Tensor:
-        found: torch.Tensor = model(features, task=side)["sentence_embedding"].float()[:, : self._dimensions]
-        cosine = model.similarity_fn_name == "cosine" if self._normalize is None else self._normalize
-        return torch.nn.functional.normalize(found, dim=1) if cosine else found
+        vectors: torch.Tensor = model(features, task=side)["sentence_embedding"].float()[:, : self._dimensions]
+        normalize = model.similarity_fn_name == "cosine" if self._normalize is None else self._normalize
+        return torch.nn.functional.normalize(vectors, dim=1) if normalize else vectors
 
-    def _join(self, found: list[tuple[Rows, torch.Tensor]], n: int) -> Arrays:
-        vectors = np.empty((n, found[0][1].shape[1]), np.float32)
-        for rows, part in found:
+    def _join(self, results: list[tuple[Rows, torch.Tensor]], n: int) -> Arrays:
+        vectors = np.empty((n, results[0][1].shape[1]), np.float32)
+        for rows, part in results:
             vectors[rows] = part.cpu().numpy()
         return {"vectors": vectors}
 
 
 def _pool(model: Any, pooling: str) -> None:
-    """Put another pooling in the place of the model's own."""
+    """Replace the model's pooling module."""
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    for place, module in enumerate(model):
+    for position, module in enumerate(model):
         if isinstance(module, Pooling):
-            model[place] = Pooling(
+            model[position] = Pooling(
                 module.embedding_dimension, pooling_mode=_POOLINGS[pooling], include_prompt=module.include_prompt
             )
             return

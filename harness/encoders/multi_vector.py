@@ -1,7 +1,7 @@
-"""Text to one vector a token, for late interaction: ColBERT and its kin through sentence-transformers.
+"""Late-interaction encoders (ColBERT and similar) of sentence-transformers: one vector per token.
 
-Stanford's checkpoints (`artifact.metadata`) and those of PyLate or sentence-transformers bring their own prefixes,
-lengths, query expansion, skipped punctuation and projection; all of them are used as they are.
+Checkpoints of Stanford's ColBERT (`artifact.metadata`), PyLate and sentence-transformers are used with the prefixes,
+lengths, query expansion, skiplist and projection that they were saved with.
 """
 
 import json
@@ -18,7 +18,7 @@ from harness.embedding_cache.shards import Arrays
 from harness.encoders.model import moved
 from harness.encoders.runtime import storage
 from harness.encoders.runtime.batching import Rows
-from harness.encoders.runtime.storage import spans
+from harness.encoders.runtime.storage import concatenated_ranges
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.maxsim import Tokens
@@ -31,10 +31,15 @@ Batch = tuple[NDArray[np.int64], NDArray[Any]]
 
 
 class MultiVectorEncoder(TransformerEncoder):
-    """A late-interaction model; the settings of `TransformerEncoder`, `max_length` being that of documents, and more.
+    """A late-interaction model.
 
-    `projection` own takes the checkpoint's and refuses a model that has none; none uses the encoder's token vectors as
-    they are. `stored` is the precision of the documents' vectors; queries are float32.
+    Args:
+        model: See `TransformerEncoder`, which takes `settings`; `max_length` is that of documents.
+        projection: `own` for the checkpoint's, an error if it has none; `none` for the token vectors as they are.
+        stored: Precision of document vectors, `float16` or `float32`; query vectors are float32.
+
+    Raises:
+        ConfigError: If an argument has a value that is not one of its choices.
     """
 
     family: ClassVar[str] = "colbert"
@@ -55,7 +60,7 @@ class MultiVectorEncoder(TransformerEncoder):
         self._projection, self._stored = projection, stored
 
     def encode(self, texts: StringColumn, side: Side) -> Tokens:
-        """Unit vectors of every token that is scored, packed, on the device."""
+        """Return the unit vectors of every token that is scored, packed, on the device."""
         model = self._loaded()
         counts, parts = np.zeros(len(texts), np.int64), []
         for rows, arrays in self._shards(texts, side):
@@ -64,16 +69,16 @@ class MultiVectorEncoder(TransformerEncoder):
         starts = np.concatenate([[0], np.cumsum(counts)])
         width = parts[0][1].shape[1] if parts else int(model.get_embedding_dimension() or 0)
         dtype = torch.from_numpy(parts[0][1][:0]).dtype if parts else torch.float32
-        vectors = storage.empty((int(starts[-1]), width), model.device, dtype)
-        while parts:  # each is let go before the next is laid in its place
-            rows, found = parts.pop()
-            places = torch.from_numpy(spans(starts[rows], counts[rows])).to(vectors.device)
-            vectors[places] = torch.from_numpy(found).to(vectors.device)
+        vectors = storage.allocate((int(starts[-1]), width), model.device, dtype)
+        while parts:  # each is freed before the next is copied
+            rows, part = parts.pop()
+            indices = torch.from_numpy(concatenated_ranges(starts[rows], counts[rows])).to(vectors.device)
+            vectors[indices] = torch.from_numpy(part).to(vectors.device)
         instrument.count("vectors", int(starts[-1]))
         return Tokens(starts, vectors)
 
     def token_names(self, text: str, side: Side) -> list[str]:
-        """The tokens that the vectors of one text belong to, as the vocabulary writes them."""
+        """Return the token of each vector of a text, as spelled in the vocabulary."""
         model = self._loaded()
         features = moved(self._features(model, [text], side), model.device)
         with torch.inference_mode():
@@ -81,8 +86,8 @@ class MultiVectorEncoder(TransformerEncoder):
         names: list[str] = model.tokenizer.convert_ids_to_tokens(features["input_ids"][mask].tolist())
         return names
 
-    def _say(self, model: Any) -> None:
-        super()._say(model)
+    def _record_metadata(self, model: Any) -> None:
+        super()._record_metadata(model)
         if self._projection == "none":
             instrument.fact("remark", "Token vectors without a projection, not trained for late interaction")
 
@@ -92,20 +97,20 @@ class MultiVectorEncoder(TransformerEncoder):
     def _side_limit(self, model: Any, side: Side) -> int | None:
         if side == "query":
             expansion = model[0].query_expansion or {}
-            own = expansion["length"] if expansion.get("strategy") == "fixed" else model[0].query_length
+            length = expansion["length"] if expansion.get("strategy") == "fixed" else model[0].query_length
         else:
-            own = model[0].document_length
-        limit: int | None = own or super()._side_limit(model, side)
+            length = model[0].document_length
+        limit: int | None = length or super()._side_limit(model, side)
         return limit
 
-    def _least(self, model: Any, side: Side) -> int:
+    def _min_tokens(self, model: Any, side: Side) -> int:
         return int((model[0].query_expansion or {}).get("length", 0)) if side == "query" else 0
 
-    def _cut(self, model: Any, length: int) -> None:
+    def _set_max_length(self, model: Any, length: int) -> None:
         model[0].document_length = length
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The model with its own projection, or with none."""
+        """Open the model with the projection of the checkpoint, or without one."""
         from sentence_transformers import MultiVectorEncoder as Model
 
         if self._projection == "own":
@@ -117,7 +122,7 @@ class MultiVectorEncoder(TransformerEncoder):
                 )
             try:
                 return Model(str(folder), **settings)
-            except KeyError as error:  # how the library says that a Stanford checkpoint's tensor is not there
+            except KeyError as error:  # raised if a tensor of a Stanford checkpoint is missing
                 raise WeightsError(f"{self._name!r} has no tensor {error}: its projection is missing") from None
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.base.modules import Normalize
@@ -134,17 +139,17 @@ class MultiVectorEncoder(TransformerEncoder):
         vectors = out["token_embeddings"][mask]
         if not torch.isfinite(vectors).all():
             raise RunError(f"the late-interaction encoder {self._name!r} gave a vector that is not finite")
-        kept = np.float32 if side == "query" else _STORED[self._stored]
-        return counts, vectors.float().cpu().numpy().astype(kept)
+        dtype = np.float32 if side == "query" else _STORED[self._stored]
+        return counts, vectors.float().cpu().numpy().astype(dtype)
 
-    def _join(self, found: list[tuple[Rows, Batch]], n: int) -> Arrays:
+    def _join(self, results: list[tuple[Rows, Batch]], n: int) -> Arrays:
         counts = np.zeros(n, np.int64)
-        for rows, (sizes, _) in found:
+        for rows, (sizes, _) in results:
             counts[rows] = sizes
         starts = np.concatenate([[0], np.cumsum(counts)])
-        first = found[0][1][1]
+        first = results[0][1][1]
         vectors = np.empty((starts[-1], first.shape[1]), first.dtype)
-        for rows, (sizes, part) in found:
+        for rows, (sizes, part) in results:
             ends = np.cumsum(sizes)
             for row, size, end in zip(rows.tolist(), sizes.tolist(), ends.tolist(), strict=True):
                 vectors[starts[row] : starts[row] + size] = part[end - size : end]
@@ -152,13 +157,13 @@ class MultiVectorEncoder(TransformerEncoder):
 
 
 def is_late_interaction(folder: Path) -> bool:
-    """Whether a checkpoint says that it was made for late interaction."""
+    """Return True if the config of a checkpoint declares a late-interaction model."""
     config = _json(folder / "config.json")
     architectures = config.get("architectures") or []
     if "HF_ColBERT" in architectures or any(str(name).endswith("ForRetrieval") for name in architectures):
         return True
-    said = _json(folder / "config_sentence_transformers.json")
-    return said.get("model_type") in ("ColBERT", "MultiVectorEncoder") or bool(_PYLATE & set(said))
+    saved = _json(folder / "config_sentence_transformers.json")
+    return saved.get("model_type") in ("ColBERT", "MultiVectorEncoder") or bool(_PYLATE & set(saved))
 
 
 def _json(path: Path) -> dict[str, Any]:

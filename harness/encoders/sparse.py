@@ -1,6 +1,6 @@
-"""Text to sparse vectors over a vocabulary: SPLADE through sentence-transformers, and weighted query tokens.
+"""Sparse encoders over a vocabulary: SPLADE of sentence-transformers, and weighted query tokens.
 
-SPLADE's weight of a term is log(1 + relu(logit)) at its greatest over the text's tokens (Formal et al., 2021).
+SPLADE's weight of a term is the maximum of log(1 + relu(logit)) over the text's tokens (Formal et al., 2021).
 """
 
 import json
@@ -16,7 +16,7 @@ from harness import instrument, weights
 from harness.embedding_cache.shards import Arrays
 from harness.encoders.model import moved
 from harness.encoders.runtime.batching import Rows
-from harness.encoders.runtime.storage import spans
+from harness.encoders.runtime.storage import concatenated_ranges
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
@@ -29,10 +29,15 @@ Batch = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], int]
 
 
 class SparseEncoder(TransformerEncoder):
-    """A sentence-transformers SparseEncoder, or any masked language model; the settings of `TransformerEncoder`.
+    """A sentence-transformers SparseEncoder, or any masked language model.
 
-    `query_terms` and `document_terms`: only so many of a text's terms, the heaviest, are kept; None: all. A model with
-    a route of its own for queries (inference-free ones) takes it.
+    Args:
+        model: See `TransformerEncoder`, which takes `settings`. Queries take the model's query route if it has one.
+        query_terms: Terms with the largest weights that are kept of a query; None for all.
+        document_terms: Terms with the largest weights that are kept of a document; None for all.
+
+    Raises:
+        ConfigError: If an argument is below 1.
     """
 
     family: ClassVar[str] = "splade"
@@ -43,13 +48,13 @@ class SparseEncoder(TransformerEncoder):
         super().__init__(model, **settings)
         self._terms = {"query": query_terms, "document": document_terms}
         self.n_terms = 0
-        """The size of the vocabulary, once documents were encoded."""
+        """Size of the vocabulary, known after documents were encoded."""
         for side, n in self._terms.items():
             if n is not None and n < 1:
                 raise ConfigError(f"encoder.{side}_terms={n} must be at least 1, or null for all")
 
     def encode(self, texts: StringColumn, side: Side) -> Sparse:
-        """One row of terms and weights for each text."""
+        """Return a row of terms and weights for each text."""
         counts, parts = np.zeros(len(texts), np.int32), []
         for rows, arrays in self._shards(texts, side):
             counts[rows] = arrays["counts"]
@@ -57,21 +62,21 @@ class SparseEncoder(TransformerEncoder):
             self.n_terms = int(arrays["width"][0])
         starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         terms, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
-        for rows, *found in reversed(parts):
-            places = spans(starts[rows], counts[rows])
-            terms[places], values[places] = found
+        for rows, part_terms, part_values in reversed(parts):
+            indices = concatenated_ranges(starts[rows], counts[rows])
+            terms[indices], values[indices] = part_terms, part_values
         if not np.isfinite(values).all():
             raise RunError(f"the sparse encoder {self._name!r} gave a weight that is not finite")
         instrument.count("terms", len(terms))
         return Sparse(starts, terms, values)
 
     def decode(self, vectors: Sparse, row: int, n: int | None = None) -> list[tuple[str, float]]:
-        """The n heaviest terms of a row as the vocabulary writes them, with their weights, heaviest first."""
+        """Return the n terms of a row with the largest weights, as spelled in the vocabulary, and their weights."""
         terms, values = heaviest(vectors, row, n)
         return list(zip(self.decode_terms(terms), values, strict=True))
 
     def decode_terms(self, terms: NDArray[np.int32]) -> list[str]:
-        """The terms [n] as the vocabulary writes them."""
+        """Return the terms [n] as spelled in the vocabulary."""
         names: list[str] = self._loaded().tokenizer.convert_ids_to_tokens(terms.tolist())
         return names
 
@@ -82,7 +87,7 @@ class SparseEncoder(TransformerEncoder):
         return {**super()._identity(model, side), "terms": self._terms[side]}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The model, its head fused where that gives the same vectors."""
+        """Open the model; fuse its head with the pooling if that gives the same vectors."""
         from sentence_transformers import SparseEncoder as Model
         from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
@@ -90,58 +95,58 @@ class SparseEncoder(TransformerEncoder):
 
         model = Model(str(folder), **settings)
         saved = folder / "modules.json"
-        own = saved.is_file() and SparseAutoEncoder.__name__ in saved.read_text(encoding="utf-8")
-        if not own and any(isinstance(part, SparseAutoEncoder) for part in model):
+        is_saved = saved.is_file() and SparseAutoEncoder.__name__ in saved.read_text(encoding="utf-8")
+        if not is_saved and any(isinstance(part, SparseAutoEncoder) for part in model):
             raise WeightsError(
                 f"{self._name!r} has no masked-language-model head, so its sparse vectors would be random; "
                 "give a SPLADE model: retriever.encoder.model=naver/splade-v3"
             )
-        expected = self._probed(model)
+        expected = self._probe(model)
         fuse(model)
-        slack = 1e-4 if model.dtype == torch.float32 else 1e-2
+        tolerance = 1e-4 if model.dtype == torch.float32 else 1e-2
         try:
-            same = all(
-                torch.allclose(one, other, atol=slack) for one, other in zip(expected, self._probed(model), strict=True)
-            )
-        except (AttributeError, RuntimeError):  # an architecture that uses its output layer in a way of its own
-            same = False
-        return model if same else Model(str(folder), **settings)
+            pairs = zip(expected, self._probe(model), strict=True)
+            is_same = all(torch.allclose(before, after, atol=tolerance) for before, after in pairs)
+        except (AttributeError, RuntimeError):  # an architecture that uses its output layer in another way
+            is_same = False
+        return model if is_same else Model(str(folder), **settings)
 
-    def _probed(self, model: Any) -> list[torch.Tensor]:
-        """The vectors of a short text on each side."""
+    def _probe(self, model: Any) -> list[torch.Tensor]:
+        """Return the vectors of two short texts, encoded as queries and as documents."""
         sides: tuple[Side, Side] = ("query", "document")
         model.eval()
         with torch.inference_mode():
             features = [moved(self._features(model, ["a short text", "two"], side), model.device) for side in sides]
-            return [
-                model(own, task=side)["sentence_embedding"].float() for own, side in zip(features, sides, strict=True)
-            ]
+            outputs = [model(inputs, task=side) for inputs, side in zip(features, sides, strict=True)]
+            return [output["sentence_embedding"].float() for output in outputs]
 
     def _run(self, model: Any, features: dict[str, Any], side: Side) -> Batch:
-        found: torch.Tensor = model(features, task=side)["sentence_embedding"]
-        found = (found.to_dense() if found.is_sparse else found).float()
-        if (n := self._terms[side]) is not None and n < found.shape[1]:
-            best = found.topk(n, dim=1)
-            found = torch.zeros_like(found).scatter_(1, best.indices, best.values)
-        hits = found != 0
-        counts = hits.sum(dim=1, dtype=torch.int32).cpu().numpy()
-        terms = hits.nonzero()[:, 1].to(torch.int32).cpu().numpy()
-        return counts, terms, found[hits].cpu().numpy(), found.shape[1]
+        vectors: torch.Tensor = model(features, task=side)["sentence_embedding"]
+        vectors = (vectors.to_dense() if vectors.is_sparse else vectors).float()
+        if (n := self._terms[side]) is not None and n < vectors.shape[1]:
+            best = vectors.topk(n, dim=1)
+            vectors = torch.zeros_like(vectors).scatter_(1, best.indices, best.values)
+        is_term = vectors != 0
+        counts = is_term.sum(dim=1, dtype=torch.int32).cpu().numpy()
+        terms = is_term.nonzero()[:, 1].to(torch.int32).cpu().numpy()
+        return counts, terms, vectors[is_term].cpu().numpy(), vectors.shape[1]
 
-    def _join(self, found: list[tuple[Rows, Batch]], n: int) -> Arrays:
-        order = np.argsort(np.concatenate([rows for rows, _ in found]), kind="stable")
-        counts, terms, values = (np.concatenate([batch[part] for _, batch in found]) for part in range(3))
+    def _join(self, results: list[tuple[Rows, Batch]], n: int) -> Arrays:
+        order = np.argsort(np.concatenate([rows for rows, _ in results]), kind="stable")
+        counts, terms, values = (np.concatenate([batch[part] for _, batch in results]) for part in range(3))
         starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        taken = spans(starts[:-1][order], counts[order])
-        width = np.array([found[0][1][3]], np.int32)
-        return {"counts": counts[order], "terms": terms[taken], "weights": values[taken], "width": width}
+        sorted_terms = concatenated_ranges(starts[:-1][order], counts[order])
+        width = np.array([results[0][1][3]], np.int32)
+        return {"counts": counts[order], "terms": terms[sorted_terms], "weights": values[sorted_terms], "width": width}
 
 
 class TokenWeights(Component):
-    """Queries as their own tokens with a weight each, no network run: OpenSearch's inference-free document models.
+    """Inference-free query encoder: each distinct token has a fixed weight, as in OpenSearch (Geng et al., 2024).
 
-    `model` is the folder or hub id that has the tokenizer and, as OpenSearch's do, `idf.json` of token weights; with
-    `file` null every token that is there weighs 1. A token counts once (Geng et al., 2024).
+    Args:
+        model: A folder or hub id with the tokenizer and the token weights.
+        package: See `Model`.
+        file: JSON file of the weights in the model's folder; None for a weight of 1 for every token.
     """
 
     family: ClassVar[str] = "token_weights"
@@ -155,20 +160,20 @@ class TokenWeights(Component):
         return weights.identity(self._name, self._package)
 
     def encode(self, texts: StringColumn, side: Side) -> Sparse:
-        """One row of the text's different tokens for each text."""
+        """Return a row of distinct tokens and their weights for each text."""
         self._load()
         with instrument.stage("encode", total=len(texts)) as step:
             settings = {"add_special_tokens": False, "truncation": True}
             rows = self._tokenizer(list(texts), **settings)["input_ids"] if len(texts) else []
-            kept = [ids[self._weights[ids] > 0] for ids in (np.unique(np.array(row, np.int32)) for row in rows)]
+            tokens = [ids[self._weights[ids] > 0] for ids in (np.unique(np.array(row, np.int32)) for row in rows)]
             step(len(texts))
-        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in kept], dtype=np.int64)])
-        terms = np.concatenate([*kept, np.empty(0, np.int32)]).astype(np.int32)
+        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens], dtype=np.int64)])
+        terms = np.concatenate([*tokens, np.empty(0, np.int32)]).astype(np.int32)
         instrument.count("texts", len(texts))
         return Sparse(starts, terms, self._weights[terms])
 
     def decode_terms(self, terms: NDArray[np.int32]) -> list[str]:
-        """The tokens [n] as the vocabulary writes them."""
+        """Return the tokens [n] as spelled in the vocabulary."""
         self._load()
         names: list[str] = self._tokenizer.convert_ids_to_tokens(terms.tolist())
         return names
@@ -179,28 +184,28 @@ class TokenWeights(Component):
         from transformers import AutoTokenizer
 
         with instrument.stage("load"):
-            found = weights.find(self._name, self._package)
-            self._tokenizer = AutoTokenizer.from_pretrained(str(found.path), local_files_only=True)
+            folder = weights.find(self._name, self._package).path
+            self._tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
             self._weights = np.ones(len(self._tokenizer), np.float32)
             if self._file is not None:
-                self._weights = self._read(found.path / self._file)
+                self._weights = self._read(folder / self._file)
 
     def _read(self, path: Path) -> NDArray[np.float32]:
         try:
-            said = json.loads(path.read_text(encoding="utf-8"))
-            known = self._tokenizer.get_vocab()
-            held = {known[token]: float(weight) for token, weight in said.items() if token in known}
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            vocabulary = self._tokenizer.get_vocab()
+            by_id = {vocabulary[token]: float(weight) for token, weight in saved.items() if token in vocabulary}
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise WeightsError(
                 f"no token weights in {str(path)!r} ({error}); give the file's name: query_encoder.file=NAME, or null"
             ) from None
-        found = np.zeros(len(self._tokenizer), np.float32)
-        found[list(held)] = list(held.values())
-        return found
+        token_weights = np.zeros(len(self._tokenizer), np.float32)
+        token_weights[list(by_id)] = list(by_id.values())
+        return token_weights
 
 
 def heaviest(vectors: Sparse, row: int, n: int | None) -> tuple[NDArray[np.int32], list[float]]:
-    """The n heaviest terms of a row and their weights, heaviest first, ties by term."""
+    """Return the n terms of a row with the largest weights and their weights, in descending order, ties by term."""
     span = slice(vectors.starts[row], vectors.starts[row + 1])
     terms, values = vectors.terms[span], vectors.weights[span]
     order = np.lexsort((terms, -values))[:n]

@@ -1,4 +1,4 @@
-"""What the encoders of texts share: prompts, the cache, and shards of texts that are tokenised ahead of the model."""
+"""Base class of the text encoders: prompts, the embedding cache, and shards of texts with prefetched batches."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -12,10 +12,9 @@ from harness import environment, instrument
 from harness.embedding_cache import cache
 from harness.embedding_cache.shards import Arrays
 from harness.encoders.model import Model, attention_of, moved, wait_for
-from harness.encoders.runtime import batching, mfu
+from harness.encoders.runtime import batching, cpu, mfu
 from harness.encoders.runtime.batching import Batch, Rows
-from harness.encoders.runtime.prefetch import Ahead
-from harness.encoders.runtime.slab import Slab
+from harness.encoders.runtime.prefetch import Prefetch
 from harness.encoders.runtime.workers import Workers
 from harness.types import StringColumn
 
@@ -23,9 +22,13 @@ Side = Literal["query", "document"]
 
 
 class TransformerEncoder(Model):
-    """A `Model` that encodes queries and documents, each with its prompt: the model's own where it is None.
+    """A `Model` that encodes queries and documents.
 
-    `cache`: keep the documents' vectors on disk and use those that are there.
+    Args:
+        model: See `Model`, which takes `settings`.
+        query_prompt: Prefix of queries; None for the model's own prompt.
+        document_prompt: Prefix of documents; None for the model's own prompt.
+        cache: Store document embeddings on disk and reuse them.
     """
 
     def __init__(
@@ -42,7 +45,7 @@ class TransformerEncoder(Model):
         self._workers: Workers | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the loaded weights, and the processes on other devices."""
+        """Leave out the loaded model and the worker processes."""
         return {**super().__getstate__(), "_workers": None}
 
     def _load(self) -> Any:
@@ -53,47 +56,55 @@ class TransformerEncoder(Model):
 
     @abstractmethod
     def _run(self, model: Any, features: dict[str, Any], side: Side) -> Any:
-        """What the model makes of one batch."""
+        """Encode one batch on the device."""
 
     @abstractmethod
-    def _join(self, found: list[tuple[Rows, Any]], n: int) -> Arrays:
-        """One shard's arrays in the order of its n texts, from what the batches gave: (rows, result) each."""
+    def _join(self, results: list[tuple[Rows, Any]], n: int) -> Arrays:
+        """Join the results of batches, each with its row indices, to arrays in the order of a shard's n texts."""
 
     def _settings(self) -> dict[str, Any]:
-        """What else than the weights, lengths and prompts the vectors depend on."""
+        """Return the other arguments that embeddings depend on, for the cache key."""
         return {}
 
     def _shards(self, texts: StringColumn, side: Side) -> Iterator[tuple[Rows, Arrays]]:
-        """The numbers of some texts and their arrays, shard by shard, the longest texts first."""
+        """Yield the text indices and arrays of each shard, longest texts first."""
         model = self._loaded()
         instrument.count("texts", len(texts))
-        with instrument.stage("encode", total=len(texts)) as step, ExitStack() as opened, self._crew():
+        with (
+            instrument.stage("encode", total=len(texts)) as step,
+            ExitStack() as prefetches,
+            self._cancelling_workers(),
+        ):
 
             def begin(block: list[str]) -> cache.Finish:
                 if self._workers and len(texts) > cache.SHARD:
                     return partial(self._workers.begin(block, side), step)
-                if len(block) < mfu.WEIGHED:
+                if len(block) < mfu.MIN_TEXTS:
                     return partial(self.shard, block, side, step=step)
-                ahead = Ahead(self._prepared(model, block, side))
-                opened.callback(ahead.close)
-                return lambda: self.shard(block, side, ahead, step)
+                prefetch = Prefetch(self._prepare(model, block, side))
+                prefetches.callback(prefetch.close)
+                return lambda: self.shard(block, side, prefetch, step)
 
             yield from cache.encoded(
                 texts,
                 self._identity(model, side),
                 begin,
                 self._cache and side == "document",
-                conditions={"device": self._devices, "batch_tokens": self._budget(model)},
+                conditions={
+                    "device": self._devices,
+                    "batch_tokens": self._budget(model),
+                    "optimize_cpu": self._optimizes(model.device),
+                },
                 about={"model": self._name},
                 order=batching.by_length(texts),
                 ahead=2 * len(self._devices) if self._workers else 1,
             )
-        if self._room.tokens is not None:
-            instrument.fact("batch_tokens_that_fit", self._room.tokens)
+        if self._splitter.max_tokens is not None:
+            instrument.fact("batch_tokens_that_fit", self._splitter.max_tokens)
 
     @contextmanager
-    def _crew(self) -> Iterator[None]:
-        """Whatever ends the block early, the processes on other devices do not go on with what is left."""
+    def _cancelling_workers(self) -> Iterator[None]:
+        """Cancel the shards of the worker processes if the block raises."""
         try:
             yield
         except BaseException as error:
@@ -105,7 +116,7 @@ class TransformerEncoder(Model):
         return {
             "encoder": type(self).__name__,
             **cache.encoder_identity(type(self)),
-            "weights": self._found.identity,
+            "weights": self._weights.identity,
             "dtype": str(model.dtype),
             "backend": self._backend,
             "attention": attention_of(model),
@@ -119,75 +130,83 @@ class TransformerEncoder(Model):
         self,
         texts: list[str],
         side: Side,
-        ahead: Iterator[Batch] | None = None,
+        batches: Iterator[Batch] | None = None,
         step: instrument.Advance = instrument.ignore,
     ) -> Arrays:
-        """The arrays of one shard's texts; `ahead` gives its batches where they are being made already."""
+        """Encode a shard.
+
+        Args:
+            texts: The shard's texts.
+            side: `query` or `document`.
+            batches: Prefetched batches of the texts; None to prepare them here.
+            step: Called with the number of texts of each batch that is done.
+        """
         model = self._loaded()
-        per_token = mfu.weights_per_token(model) if len(texts) >= mfu.WEIGHED else (0, 0)
-        found: list[tuple[Rows, Any]] = []
-        flops, slab = 0, Slab()
-        with instrument.recording() as seen:
-            for batch in self._prepared(model, texts, side) if ahead is None else ahead:
-                found += map(slab.keep, self._run_batch(model, texts, batch, side))
+        per_token = mfu.weights_per_token(model) if len(texts) >= mfu.MIN_TEXTS else (0, 0)
+        results: list[tuple[Rows, Any]] = []
+        flops, arena = 0, cpu.Arena() if self._optimizes(model.device) else None
+        with instrument.recording() as recorder:
+            for batch in self._prepare(model, texts, side) if batches is None else batches:
+                parts = self._run_batch(model, texts, batch, side)
+                results += map(arena.copy, parts) if arena else parts
                 instrument.count("tokens", int(batch.lengths.sum()))
                 instrument.count("padding", batch.padding)
                 instrument.count("truncated", batch.truncated)
                 flops += mfu.flops(per_token, batch.lengths)
                 step(len(batch.rows))
             wait_for(model.device)
-        instrument.bill(seen.phase(), "encode", earlier=False)
-        mfu.weigh(model, flops, seen.wall_s)
-        return self._join(found, len(texts))
+        instrument.bill(recorder.phase(), "encode", earlier=False)
+        mfu.count_flops(model, flops, recorder.wall_s)
+        return self._join(results, len(texts))
 
-    def _prepared(self, model: Any, texts: list[str], side: Side) -> Iterator[Batch]:
+    def _prepare(self, model: Any, texts: list[str], side: Side) -> Iterator[Batch]:
         prompt = self.prompt(model, side)
-        return batching.prepared(
+        return batching.prepare_batches(
             texts,
             partial(self._features, model, side=side),
-            lambda some: batching.token_counts(model, [prompt + text for text in some]),
+            lambda block: batching.token_counts(model, [prompt + text for text in block]),
             budget=self._budget(model),
             limit=self._side_limit(model, side),
-            least=self._least(model, side),
+            min_tokens=self._min_tokens(model, side),
         )
 
     def _run_batch(self, model: Any, texts: list[str], batch: Batch, side: Side) -> list[tuple[Rows, Any]]:
-        def run(features: dict[str, Any]) -> Any:
+        def forward(features: dict[str, Any]) -> Any:
             with torch.inference_mode():
                 return self._run(model, moved(features, model.device), side)
 
-        def again(rows: Rows) -> dict[str, Any]:
+        def tokenize(rows: Rows) -> dict[str, Any]:
             return self._features(model, [texts[row] for row in rows], side)
 
-        return self._room.fitted(run, again, batch.rows, batch.features)
+        return self._splitter.run(forward, tokenize, batch.rows, batch.features)
 
     def _features(self, model: Any, texts: list[str], side: Side) -> dict[str, Any]:
-        """What the model takes of some texts, on the CPU."""
+        """Tokenise texts to the model's inputs, on the CPU."""
         features: dict[str, Any] = dict(model.preprocess(texts, prompt=self.prompt(model, side) or None, task=side))
         return features
 
     def _side_limit(self, model: Any, side: Side) -> int | None:
-        """Tokens that the model reads of a text on this side; None: all."""
+        """Return the tokens that the model reads of a text of this side; None for all."""
         return self._limit(model)
 
     def _document_limit(self, model: Any) -> int | None:
         return self._side_limit(model, "document")
 
-    def _least(self, model: Any, side: Side) -> int:
-        """Tokens that every text of this side is filled up to."""
+    def _min_tokens(self, model: Any, side: Side) -> int:
+        """Return the tokens that every text of this side is padded to."""
         return 0
 
     def prompt(self, model: Any, side: Side) -> str:
-        """The config's prompt, else the model's own for this side, as `encode_query` and `encode_document` take it."""
-        chosen = self._prompts[side]
-        if chosen is not None:
-            return chosen
+        """Return the configured prompt, or the one that the model's `encode_query` or `encode_document` uses."""
+        configured = self._prompts[side]
+        if configured is not None:
+            return configured
         names = {"query": ["query"], "document": ["document", "passage", "corpus"]}[side]
-        own = model.prompts or {}
-        return next((prompt for name in names if (prompt := own.get(name))), "")
+        prompts = model.prompts or {}
+        return next((prompt for name in names if (prompt := prompts.get(name))), "")
 
-    def _say(self, model: Any) -> None:
-        super()._say(model)
+    def _record_metadata(self, model: Any) -> None:
+        super()._record_metadata(model)
         lengths = {side: self._side_limit(model, side) for side in ("query", "document")}
         instrument.fact("max_length", lengths["query"] if len(set(lengths.values())) == 1 else lengths)
         instrument.fact("prompts", {side: self.prompt(model, side) for side in ("query", "document")})

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness import instrument
 from harness.embedding_cache import cache
-from harness.environment import keep_memory, limited_threads
+from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
 from harness.retrievers.scored import check_scores, scored
@@ -105,7 +105,6 @@ def measure(
     threads_of_plan = plan.threads if plan else None
     active = plan if plan is not None and timed else _UNTIMED
     runner = QueryRunner(retriever, dataset, k + 1 if dataset.drop_self_hits else k)
-    keep_memory()
     with limited_threads(threads_of_plan) as threads:
         with instrument.recording() as warmup:
             runner.warm_up(active.warmup_documents)
@@ -223,7 +222,7 @@ def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[flo
     with instrument.listening(None):
         for row in rows.tolist():
             search = runner.prepare(row)
-            with instrument.recording() as searching:
+            with instrument.recording(metadata=False) as searching:
                 search()
             latencies.append(searching.wall_s)
             cost.update({name: n for name, n in searching.counts.items() if name.rpartition(".")[2] == "micro_usd"})

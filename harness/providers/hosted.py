@@ -104,7 +104,7 @@ class HostedEncoder(ApiClient):
                         "server has another model under this name now; encode anew: resume=false"
                     )
                 if embeddings is None:
-                    embeddings = storage.empty((len(texts), width), torch.device("cpu"))
+                    embeddings = storage.allocate((len(texts), width), torch.device("cpu"))
                 embeddings[torch.from_numpy(rows)] = torch.nn.functional.normalize(block) if self._normalize else block
         self._record_metadata()
         return torch.empty((0, self._width.get("dimensions", 0))) if embeddings is None else embeddings

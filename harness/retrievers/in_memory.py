@@ -31,19 +31,19 @@ def retriever(model: Any) -> Retriever:
 
     if isinstance(model, sentence_transformers.CrossEncoder):
         scorer = CrossEncoder(IN_MEMORY)
-        scorer.adopt(model)
+        scorer.wrap(model)
         return Rerank(BM25(Tokenizer()), CrossEncoderScorer(scorer))
     if isinstance(model, sentence_transformers.MultiVectorEncoder):
         tokens = MultiVectorEncoder(IN_MEMORY, cache=False)
-        tokens.adopt(model)
+        tokens.wrap(model)
         return ColBERT(tokens)
     if isinstance(model, sentence_transformers.SparseEncoder):
         terms = SparseEncoder(IN_MEMORY, cache=False)
-        terms.adopt(model)
+        terms.wrap(model)
         return Splade(terms)
     if isinstance(model, sentence_transformers.SentenceTransformer):
         dense = DenseEncoder(IN_MEMORY, cache=False)
-        dense.adopt(model)
+        dense.wrap(model)
         return Dense(dense)
     kinds = "SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder"
     raise ConfigError(f"{type(model).__name__} is no {kinds}")

@@ -106,7 +106,7 @@ class Evaluator(BaseEvaluator):
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
         """The mean by the metric's name."""
-        self._encoder.adopt(model)
+        self._encoder.wrap(model)
         model.eval()
         dev = self._dev
         with instrument.listening(None), cache.using("off"), _halved(model, self._bfloat16):

@@ -60,7 +60,7 @@ def fit(
     metric = evaluator.metric
     with quiet(), ExitStack() as meanwhile:
         model = _opened(family, base, plan, seed)
-        meanwhile.enter_context(family.encoder.shortened(model, plan.max_length))
+        meanwhile.enter_context(family.encoder.truncated_to(model, plan.max_length))
         before = evaluator(model)[metric]
         say(f"  before: dev {metric} {before:.4f}")
         columns, known = family.columns(examples), Known(examples.known, len(examples.documents))

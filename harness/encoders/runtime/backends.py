@@ -1,7 +1,7 @@
-"""What runs a network's forward pass: torch as it is, torch.compile, ONNX Runtime or OpenVINO.
+"""Backends of the transformer's forward pass: torch, torch.compile, ONNX Runtime or OpenVINO.
 
-The model is converted in memory from the weights that were loaded, at whatever lengths; nothing is fetched and nothing
-is kept. Tokenising, pooling and heads outside the transformer stay as they are.
+The loaded model is converted in memory, with dynamic shapes; nothing is downloaded or stored. Tokenisation, pooling and
+heads outside the transformer stay in torch.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ Run = Callable[[dict[str, Any]], list[Any]]
 
 
 def swap(model: Any, backend: str, name: str) -> None:
-    """Let `backend` run the transformer inside a sentence-transformers model. Raises `ConfigError`."""
+    """Run the transformer of a sentence-transformers model by `backend`. Raises `ConfigError`."""
     if backend == "torch":
         return
     network = getattr(model[0], "model", None)
@@ -44,23 +44,23 @@ def swap(model: Any, backend: str, name: str) -> None:
 
 
 def _example(model: Any) -> dict[str, torch.Tensor]:
-    """Inputs of two texts of unlike lengths, as the network's own forward pass takes them."""
+    """Return the inputs of the network's forward pass for two texts of different lengths."""
     features = model.preprocess(["a short text", "another text that is longer than the first one"])
-    known = model[0].model_forward_params
+    parameters = model[0].model_forward_params
     return {
         key: value.to(model.device)
         for key, value in features.items()
-        if torch.is_tensor(value) and (known is None or key in known)
+        if torch.is_tensor(value) and (parameters is None or key in parameters)
     }
 
 
 def _forward(run: Run, inputs: list[str], field: str) -> Callable[..., dict[str, Any]]:
-    """A forward pass that hands its inputs on and gives what the network's first output is called by."""
+    """Return a forward pass that calls `run` and names its first output `field`."""
 
-    def forward(**given: Any) -> dict[str, Any]:
-        if missing := [key for key in inputs if key not in given]:
+    def forward(**features: Any) -> dict[str, Any]:
+        if missing := [key for key in inputs if key not in features]:
             raise ConfigError(f"the converted model needs {', '.join(missing)}; choose encoder.backend=torch")
-        return {field: run({key: given[key] for key in inputs})[0]}
+        return {field: run({key: features[key] for key in inputs})[0]}
 
     return forward
 
@@ -68,7 +68,7 @@ def _forward(run: Run, inputs: list[str], field: str) -> Callable[..., dict[str,
 def _onnx(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> Run:
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401  # what torch's exporter needs
+        import onnxscript  # noqa: F401  # torch's exporter imports it
     except ModuleNotFoundError:
         raise ConfigError("encoder.backend=onnx needs packages: pip install 'retrieval-harness[onnx]'") from None
     cuda = next(network.parameters()).is_cuda
@@ -81,15 +81,15 @@ def _onnx(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch names axes and constants that it leaves out
+        warnings.simplefilter("ignore")  # of axes and constants that torch leaves out
         path = Path(folder) / "model.onnx"
         _export(network, example, path)
         session = onnxruntime.InferenceSession(str(path), options, providers)
     device = next(network.parameters()).device
 
     def run(inputs: dict[str, Any]) -> list[Any]:
-        found = session.run(None, {key: value.cpu().numpy() for key, value in inputs.items()})
-        return [torch.from_numpy(array).to(device) for array in found]
+        outputs = session.run(None, {key: value.cpu().numpy() for key, value in inputs.items()})
+        return [torch.from_numpy(array).to(device) for array in outputs]
 
     return run
 
@@ -118,13 +118,13 @@ def _openvino(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> Run
         ) from None
     core = openvino.Core()
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, of branches that hold for every text
+        warnings.simplefilter("ignore")  # of the tracer, about branches that are the same for every text
         converted = openvino.convert_model(network, example_input=dict(example))
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = core.compile_model(converted, "CPU", settings)
 
     def run(inputs: dict[str, Any]) -> list[Any]:
-        found = compiled({key: np.ascontiguousarray(value.numpy()) for key, value in inputs.items()})
-        return [torch.from_numpy(found[0].copy())]
+        outputs = compiled({key: np.ascontiguousarray(value.numpy()) for key, value in inputs.items()})
+        return [torch.from_numpy(outputs[0].copy())]
 
     return run

@@ -1,6 +1,6 @@
-"""Texts to batches that a model takes: like lengths together under a token budget, tokenised once.
+"""Batches of texts of similar length under a token budget; each text is tokenised once.
 
-Corpus-wide, texts are ordered by their bytes (`by_length`); inside a few hundred of those, by their tokens.
+A corpus is sorted by bytes (`by_length`), and each block of about a thousand texts by tokens.
 """
 
 import gc
@@ -20,32 +20,32 @@ from harness.types import StringColumn
 R = TypeVar("R")
 Rows = NDArray[np.int64]
 
-_TOGETHER = 1024  # texts that are tokenised in one call
-tokenizing = Lock()  # a fast tokenizer refuses to be set up by one thread while another uses it
+_BLOCK = 1024  # texts that are tokenised in one call
+tokenizing = Lock()  # a fast tokenizer cannot be configured by one thread while another uses it
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some texts as the model takes them, on the CPU."""
+    """The model's inputs for several texts, on the CPU."""
 
     rows: Rows
     features: dict[str, Any]
     lengths: NDArray[np.int64]
-    """Tokens of each text that the model reads, without padding."""
+    """Tokens that the model reads of each text, padding excluded."""
     truncated: int
-    """Texts of it that the model does not read to their end."""
+    """Number of truncated texts."""
     padding: int
-    """Tokens that are computed only to fill rows up."""
+    """Number of padding tokens."""
 
 
 def by_length(texts: StringColumn) -> Rows:
-    """The numbers of the texts, longest first by bytes, equal ones in their own order."""
+    """Return text indices sorted by bytes, longest first; equal lengths keep their order."""
     nbytes = pc.binary_length(texts.arrow).to_numpy().astype(np.int64)
     return np.argsort(-nbytes, kind="stable").astype(np.int64)
 
 
 def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[Rows]:
-    """Rows put together by length, longest first, so that rows x longest stays within `budget` tokens."""
+    """Yield row indices of batches, longest first, so that rows x longest row is at most `budget` tokens."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -55,89 +55,95 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[Rows]:
         start = stop
 
 
-def prepared(
+def prepare_batches(
     texts: Sequence[str],
-    make: Callable[[list[str]], dict[str, Any]],
+    tokenize: Callable[[list[str]], dict[str, Any]],
     count: Callable[[list[str]], NDArray[np.int64]],
     *,
     budget: int,
     limit: int | None,
-    least: int = 0,
+    min_tokens: int = 0,
 ) -> Iterator[Batch]:
-    """Batches of `texts` within `budget` tokens, padding included.
+    """Tokenise texts into batches.
 
-    `make` gives some texts' features, `count` their tokens without truncation, `limit` is what the model reads of a
-    text, `least` what every text is filled up to. Features that are plain rows are made once for many texts and cut up.
+    Args:
+        texts: Taken in blocks of about a thousand.
+        tokenize: Makes the features of texts, truncated. Padded rows are made once per block and sliced.
+        count: Counts the tokens of texts without truncation.
+        budget: Tokens of a batch, padding included.
+        limit: Tokens that the model reads of a text; None for all.
+        min_tokens: Tokens that every text is padded to.
     """
-    for start in range(0, len(texts), _TOGETHER):
-        part = list(texts[start : start + _TOGETHER])
-        whole = None if least else _whole(part, make)
-        if whole is None:
-            found = _one_by_one(part, make, count, budget, limit, least)
+    for start in range(0, len(texts), _BLOCK):
+        block = list(texts[start : start + _BLOCK])
+        features = None if min_tokens else _tokenize_block(block, tokenize)
+        if features is None:
+            made = _tokenize_by_batch(block, tokenize, count, budget, limit, min_tokens)
         else:
-            found = _cut_up(whole, part, count, budget, limit)
-        for batch in found:
+            made = _slice_batches(features, block, count, budget, limit)
+        for batch in made:
             yield replace(batch, rows=batch.rows + start)
 
 
-def _whole(part: list[str], make: Callable[[list[str]], dict[str, Any]]) -> dict[str, Any] | None:
-    """The features of all texts at once; None where those of two show that they cannot be cut up."""
+def _tokenize_block(block: list[str], tokenize: Callable[[list[str]], dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the features of all texts, or None if those of two texts already show that they cannot be sliced."""
     with tokenizing:
-        features = make(part[:2])
-        if _plain(features, len(part[:2])) and len(part) > 2:
-            features = make(part)
-    return features if _plain(features, len(part)) else None  # padding shows only where lengths differ
+        features = tokenize(block[:2])
+        if _is_sliceable(features, len(block[:2])) and len(block) > 2:
+            features = tokenize(block)
+    return features if _is_sliceable(features, len(block)) else None  # padding shows only where lengths differ
 
 
-def _plain(features: dict[str, Any], n: int) -> bool:
-    """Whether features are rows of tokens with padding behind them, and no more than that."""
+def _is_sliceable(features: dict[str, Any], n: int) -> bool:
+    """Return True if all tensors have the shape [n, tokens] of the attention mask, with padding on the right."""
     mask = features.get("attention_mask")
     if not torch.is_tensor(mask) or mask.ndim != 2 or len(mask) != n or not bool(mask[:, 0].all()):
         return False
     return all(value.shape == mask.shape for value in features.values() if torch.is_tensor(value))
 
 
-def _cut_up(
-    whole: dict[str, Any],
-    part: list[str],
+def _slice_batches(
+    features: dict[str, Any],
+    block: list[str],
     count: Callable[[list[str]], NDArray[np.int64]],
     budget: int,
     limit: int | None,
 ) -> Iterator[Batch]:
-    lengths = whole["attention_mask"].sum(dim=1).numpy().astype(np.int64)
-    over = np.zeros(len(part), bool)
+    lengths = features["attention_mask"].sum(dim=1).numpy().astype(np.int64)
+    truncated = np.zeros(len(block), bool)
     if limit is not None and len(full := np.flatnonzero(lengths >= limit)):
         with tokenizing:
-            over[full] = count([part[row] for row in full]) > limit
+            truncated[full] = count([block[row] for row in full]) > limit
     for rows in batches(lengths, budget):
-        longest, taken = int(lengths[rows[0]]), torch.from_numpy(rows)
-        cut = {name: value[taken, :longest] if torch.is_tensor(value) else value for name, value in whole.items()}
+        longest, index = int(lengths[rows[0]]), torch.from_numpy(rows)
+        sliced = {name: value[index, :longest] if torch.is_tensor(value) else value for name, value in features.items()}
         padding = len(rows) * longest - int(lengths[rows].sum())
-        yield Batch(rows, cut, lengths[rows], int(over[rows].sum()), padding)
+        yield Batch(rows, sliced, lengths[rows], int(truncated[rows].sum()), padding)
 
 
-def _one_by_one(
-    part: list[str],
-    make: Callable[[list[str]], dict[str, Any]],
+def _tokenize_by_batch(
+    block: list[str],
+    tokenize: Callable[[list[str]], dict[str, Any]],
     count: Callable[[list[str]], NDArray[np.int64]],
     budget: int,
     limit: int | None,
-    least: int,
+    min_tokens: int,
 ) -> Iterator[Batch]:
     with tokenizing:
-        lengths = count(part)
-    over = lengths > limit if limit is not None else np.zeros(len(part), bool)
+        lengths = count(block)
+    truncated = lengths > limit if limit is not None else np.zeros(len(block), bool)
     read = lengths if limit is None else np.minimum(lengths, limit)
-    for rows in batches(np.maximum(read, least), budget):
+    padded = np.maximum(read, min_tokens)
+    for rows in batches(padded, budget):
         with tokenizing:
-            features = make([part[row] for row in rows])
-        mask = features.get("attention_mask")  # texts that lie end to end, and bags of tokens, have none in rows
-        padded = int(mask.numel() - np.maximum(read[rows], least).sum()) if mask is not None and mask.ndim == 2 else 0
-        yield Batch(rows, features, read[rows], int(over[rows].sum()), max(0, padded))
+            features = tokenize([block[row] for row in rows])
+        mask = features.get("attention_mask")  # not a matrix for packed sequences and bags of tokens
+        padding = int(mask.numel() - padded[rows].sum()) if mask is not None and mask.ndim == 2 else 0
+        yield Batch(rows, features, read[rows], int(truncated[rows].sum()), max(0, padding))
 
 
 def token_counts(model: Any, texts: Sequence[str]) -> NDArray[np.int64]:
-    """How many tokens each text has with the special ones and without truncation."""
+    """Count the tokens of each text, special tokens included, without truncation."""
     fast = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
     if not hasattr(fast, "encode_batch_fast"):
         return np.array([len(text) // 4 + 2 for text in texts], np.int64)
@@ -146,47 +152,58 @@ def token_counts(model: Any, texts: Sequence[str]) -> NDArray[np.int64]:
     fast.no_padding()
     try:
         return np.array([len(encoding) for encoding in fast.encode_batch_fast(list(texts))], np.int64)
-    finally:  # a static model reads its texts with the same tokenizer as it stands
+    finally:  # a static model encodes with the same tokenizer object
         if truncation:
             fast.enable_truncation(**truncation)
         if padding:
             fast.enable_padding(**padding)
 
 
-class Room:
-    """Runs batches in one piece or, where the device has no room for them, in halves of halves; remembers what fits."""
+class BatchSplitter:
+    """Runs batches, recursively splitting them on CUDA out-of-memory; remembers the largest size that fits."""
 
     def __init__(self) -> None:
-        self.tokens: int | None = None
-        """With padding, what a batch may have; None while every batch has fitted."""
+        self.max_tokens: int | None = None
+        """Tokens that a batch may have, padding included; None while every batch has fitted."""
 
-    def fitted(
+    def run(
         self,
-        run: Callable[[dict[str, Any]], R],
-        make: Callable[[Rows], dict[str, Any]],
+        forward: Callable[[dict[str, Any]], R],
+        tokenize: Callable[[Rows], dict[str, Any]],
         rows: Rows,
         features: dict[str, Any],
     ) -> list[tuple[Rows, R]]:
-        """Rows and what `run` gives for them. `make` gives the features of some of the rows anew.
+        """Run a batch, whole or in parts.
 
-        Raises `RunError` when a single text does not fit.
+        Args:
+            forward: Computes the result of features.
+            tokenize: Makes the features of a part of the rows.
+            rows: Row indices of the batch.
+            features: Their features.
+
+        Returns:
+            The rows and the result of each part.
+
+        Raises:
+            RunError: If a single text does not fit.
         """
         size = next((value.numel() for value in features.values() if torch.is_tensor(value)), 0)
-        if self.tokens is None or size <= self.tokens or len(rows) == 1:
+        if self.max_tokens is None or size <= self.max_tokens or len(rows) == 1:
             try:
-                return [(rows, run(features))]
+                return [(rows, forward(features))]
             except torch.OutOfMemoryError:
                 if len(rows) == 1:
                     raise RunError(
-                        "the device has no room for one text alone; set encoder.max_length lower, or encoder.device=cpu"
+                        f"out of memory on one text of {size:,} tokens; set encoder.max_length lower, or "
+                        "encoder.device=cpu"
                     ) from None
-            self.tokens = size // 2
+            self.max_tokens = size // 2
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        pieces: list[tuple[Rows, R]] = []
+        parts: list[tuple[Rows, R]] = []
         for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
             with tokenizing:
-                again = make(half)
-            pieces += self.fitted(run, make, half, again)
-        return pieces
+                half_features = tokenize(half)
+            parts += self.run(forward, tokenize, half, half_features)
+        return parts

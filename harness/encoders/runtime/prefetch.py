@@ -1,4 +1,4 @@
-"""Work that is done a little ahead, by a thread of its own: tokenising while the model computes."""
+"""Prefetch iterator: prepares the next batches on a background thread while the model computes."""
 
 from collections.abc import Iterable, Iterator
 from queue import Full, Queue
@@ -7,49 +7,53 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_WAITING = 32
-_LOOK_S = 0.1
+_DEPTH = 32
+_POLL_S = 0.1
 
 
-class Ahead(Iterator[T], Generic[T]):
-    """The items of `items`, made by a thread while those before them are used; an error of theirs comes in its place.
+class Prefetch(Iterator[T], Generic[T]):
+    """Iterates over `items`, which a background thread produces in advance.
 
-    At most `waiting` lie ready. `close` ends the thread when nobody wants the rest.
+    An error of `items` is raised where its item would have come.
+
+    Args:
+        items: Consumed by the thread.
+        depth: Items that may wait to be taken.
     """
 
-    def __init__(self, items: Iterable[T], waiting: int = _WAITING) -> None:
-        self._ready: Queue[tuple[bool, Any]] = Queue(waiting)
+    def __init__(self, items: Iterable[T], depth: int = _DEPTH) -> None:
+        self._queue: Queue[tuple[bool, Any]] = Queue(depth)
         self._closed = Event()
-        Thread(target=_fill, args=(items, self._ready, self._closed), name="ahead", daemon=True).start()
+        Thread(target=_fill, args=(items, self._queue, self._closed), name="prefetch", daemon=True).start()
 
     def __next__(self) -> T:
-        more, item = self._ready.get()
-        if more:
-            own: T = item
-            return own
-        self._ready.put((False, None))  # whoever asks again is told again
-        raise item if isinstance(item, BaseException) else StopIteration
+        is_item, value = self._queue.get()
+        if is_item:
+            item: T = value
+            return item
+        self._queue.put((False, None))  # the next call ends too
+        raise value if isinstance(value, BaseException) else StopIteration
 
     def close(self) -> None:
-        """Make no more."""
+        """End the thread; items that are still to come are dropped."""
         self._closed.set()
 
 
-def _fill(items: Iterable[Any], ready: "Queue[tuple[bool, Any]]", closed: Event) -> None:
-    end: BaseException | None = None
+def _fill(items: Iterable[Any], queue: "Queue[tuple[bool, Any]]", closed: Event) -> None:
+    failure: BaseException | None = None
     try:
         for item in items:
-            if not _put(ready, (True, item), closed):
+            if not _put(queue, (True, item), closed):
                 return
     except BaseException as error:
-        end = error
-    _put(ready, (False, end), closed)
+        failure = error
+    _put(queue, (False, failure), closed)
 
 
-def _put(ready: "Queue[tuple[bool, Any]]", entry: tuple[bool, Any], closed: Event) -> bool:
+def _put(queue: "Queue[tuple[bool, Any]]", entry: tuple[bool, Any], closed: Event) -> bool:
     while not closed.is_set():
         try:
-            ready.put(entry, timeout=_LOOK_S)
+            queue.put(entry, timeout=_POLL_S)
             return True
         except Full:
             continue

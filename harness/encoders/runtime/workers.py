@@ -1,4 +1,4 @@
-"""One process a device, each with the encoder's model on its own: several GPUs of one machine encode at once."""
+"""Worker processes that encode on several devices of one machine at once, each with the model on its device."""
 
 import copy
 import multiprocessing
@@ -10,43 +10,46 @@ from typing import Any
 
 from harness import instrument
 from harness.embedding_cache.shards import Arrays
-from harness.environment import keep_memory, limited_threads
+from harness.environment import limited_threads
 from harness.errors import RunError
 from harness.signals import end_with
 from harness.types import Phase
 
-_own: Any = None  # the encoder of this process, where it is a worker
-_all_here: Any = None
-_limit: int | None = None
+_encoder: Any = None  # of this process, if it is a worker
+_started: Any = None
+_threads: int | None = None
 
 
 class Workers:
-    """Processes that encode shards; what they counted is billed where the shard is taken.
+    """A pool of worker processes that encode shards.
 
-    `encoder` is shipped without its weights, which every process loads onto the device that it takes for itself;
-    `threads` for each.
+    Args:
+        encoder: Sent without its weights, which every worker loads on its own device.
+        devices: One worker is started for each.
+        threads: CPU threads of each worker.
     """
 
     def __init__(self, encoder: Any, devices: list[str], threads: int) -> None:
-        bare = copy.copy(encoder)  # without what is loaded, and no circle through the pool
+        unloaded = copy.copy(encoder)  # pickled without its model and its workers
         context = multiprocessing.get_context("spawn")
-        free, all_here = context.Queue(), context.Barrier(len(devices))
+        free_devices, started = context.Queue(), context.Barrier(len(devices))
         for device in devices:
-            free.put(device)
-        self._pool = ProcessPoolExecutor(len(devices), context, _begin, (os.getpid(), bare, free, all_here, threads))
-        self._asked: list[Future[Any]] = []
-        for ready in [self._pool.submit(_ready) for _ in devices]:
-            _answer(ready)
+            free_devices.put(device)
+        arguments = (os.getpid(), unloaded, free_devices, started, threads)
+        self._pool = ProcessPoolExecutor(len(devices), context, _start, arguments)
+        self._pending: list[Future[Any]] = []
+        for ready in [self._pool.submit(_wait_for_all) for _ in devices]:
+            _result(ready)
 
     def begin(self, texts: list[str], side: str) -> Callable[[instrument.Advance], Arrays]:
-        """Hand a shard to a process that is free; the result waits for its arrays."""
+        """Submit a shard; return a function that waits for its arrays and counts what they cost."""
         future = self._pool.submit(_encode, texts, side)
-        self._asked.append(future)
+        self._pending.append(future)
 
         def finish(step: instrument.Advance) -> Arrays:
             arrays: Arrays
-            arrays, cost = _answer(future)
-            self._asked.remove(future)
+            arrays, cost = _result(future)
+            self._pending.remove(future)
             instrument.bill(cost, "encode", earlier=False)
             instrument.other_process(cost.cpu_s)
             step(len(texts))
@@ -55,41 +58,40 @@ class Workers:
         return finish
 
     def cancel(self, now: bool = False) -> None:
-        """Begin nothing more of what was handed over; `now`: end what was begun, and the processes."""
-        for future in self._asked:
+        """Cancel the submitted shards that have not begun; with `now` terminate the processes as well."""
+        for future in self._pending:
             future.cancel()
-        self._asked.clear()
+        self._pending.clear()
         if now:
             for process in list((self._pool._processes or {}).values()):
                 process.terminate()
 
 
-def _answer(future: "Future[Any]") -> Any:
+def _result(future: "Future[Any]") -> Any:
     try:
         return future.result()
     except BrokenProcessPool:
         raise RunError(
-            "a process that encodes on one of several devices ended, perhaps for lack of memory; what is encoded is "
-            "kept: give the command again, or take fewer with encoder.device"
+            "a process that encodes on one of several devices ended, perhaps because memory ran out; finished shards "
+            "are kept: run the command again, with fewer devices in encoder.device if memory is short"
         ) from None
 
 
-def _begin(parent: int, encoder: Any, free: Any, all_here: Any, threads: int) -> None:
-    global _own, _all_here, _limit
+def _start(parent: int, encoder: Any, free_devices: Any, started: Any, threads: int) -> None:
+    global _encoder, _started, _threads
     end_with(parent)
-    keep_memory()
-    encoder.settle(free.get())
-    _own, _all_here, _limit = encoder, all_here, threads
+    encoder.set_device(free_devices.get())
+    _encoder, _started, _threads = encoder, started, threads
     with limited_threads(threads):
         encoder.load()
 
 
-def _ready() -> None:
-    """Wait until every process has its model, so that each answers once."""
-    _all_here.wait()
+def _wait_for_all() -> None:
+    """Wait until every worker has loaded its model, so that each runs one of these calls."""
+    _started.wait()
 
 
 def _encode(texts: list[str], side: str) -> tuple[Arrays, Phase]:
-    with limited_threads(_limit), instrument.recording() as seen:
-        arrays = _own.shard(texts, side)
-    return arrays, seen.phase()
+    with limited_threads(_threads), instrument.recording() as recorder:
+        arrays = _encoder.shard(texts, side)
+    return arrays, recorder.phase()
