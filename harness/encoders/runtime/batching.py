@@ -173,16 +173,13 @@ class BatchSplitter:
         rows: Rows,
         features: dict[str, Any],
     ) -> list[tuple[Rows, R]]:
-        """Run a batch, whole or in parts.
+        """Run a batch, whole or in parts; return the rows and the result of each part.
 
         Args:
             forward: Computes the result of features.
             tokenize: Makes the features of a part of the rows.
             rows: Row indices of the batch.
             features: Their features.
-
-        Returns:
-            The rows and the result of each part.
 
         Raises:
             RunError: If a single text does not fit.

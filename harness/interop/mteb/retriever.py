@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness.encoders.runtime import cpu
 from harness.environment import threads
 from harness.errors import ConfigError, RunError
 from harness.instrument import fact, stage
@@ -59,6 +60,8 @@ class Retriever(Component):
     @cached_property
     def _model(self) -> Any:
         mteb = library()
+        if not torch.cuda.is_available():
+            cpu.keep_freed_memory()
         with stage("load"), quiet():
             if isinstance(self._named, str):
                 return _from_registry(mteb, self._named, self._device)
