@@ -224,7 +224,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         1,
         ("'devise'", "max_length", "did you mean retriever.encoder.device?"),
     ),
-    "unknown key": ((*BM25, "foo=1"), 1, ("foo", "choices: k, metrics, seed", "harness --cfg job")),
+    "unknown key": ((*BM25, "foo=1"), 1, ("foo", "choices: k, metrics, name, seed", "harness --cfg job")),
     "unknown key added": ((*BM25, "+foo=1"), 1, ("foo=1", "choices: retriever, dataset, timing", "harness --cfg job")),
     "unknown key added to the timing": (
         (*BM25, "+timing.foo=1"),

@@ -10,7 +10,6 @@ from beir.retrieval.evaluation import EvaluateRetrieval
 from beir.retrieval.models import SentenceBERT
 from beir.retrieval.search import BaseSearch
 from beir.retrieval.search.dense import DenseRetrievalExactSearch, FlatIPFaissSearch
-from harness.encoders.words import Words
 from tiny_models import write_dense
 
 from harness.cli.run import main as run
@@ -20,6 +19,7 @@ from harness.evaluation.timing import TimingPlan, measure
 from harness.interop import beir
 from harness.retrievers.bm25 import BM25
 from harness.store import Store
+from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Dataset, Qrels, Queries
 
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
@@ -113,14 +113,14 @@ def assert_equal_runs(left, right, atol=0.0):
 def test_beirs_evaluator_and_ours_give_a_retriever_equal_scores(collection, name, ignore_identical_ids):
     """Cranfield's query ids are document ids of other texts, so that dropping identical ids changes its scores."""
     dataset = replace(collection(name), drop_self_hits=ignore_identical_ids)
-    search = beir.Search(BM25(Words()), ignore_identical_ids=ignore_identical_ids)
-    assert_equal_scores(BM25(Words()), search, dataset, ignore_identical_ids)
+    search = beir.Search(BM25(Tokenizer()), ignore_identical_ids=ignore_identical_ids)
+    assert_equal_scores(BM25(Tokenizer()), search, dataset, ignore_identical_ids)
 
 
 def test_a_query_without_hits_counts_in_both_means(small):
     queries = Queries([*small.queries.ids, "none"], [*small.queries.texts, "qwertyuiop"])
     dataset = replace(small, queries=queries, qrels=Qrels({**small.qrels, "none": {small.corpus.ids[0]: 1}}))
-    assert_equal_scores(BM25(Words()), beir.Search(BM25(Words())), dataset)
+    assert_equal_scores(BM25(Tokenizer()), beir.Search(BM25(Tokenizer())), dataset)
 
 
 @pytest.mark.parametrize("score_function", ["cos_sim", "dot"])
@@ -159,7 +159,7 @@ def test_a_faiss_search_searches_the_corpus_that_was_indexed_last(small):
 def test_our_retriever_inside_beirs_search_gives_the_same_run(collection, n_queries):
     """Cranfield's queries keep the documents that have their ids."""
     dataset = collection("cranfield")
-    direct, wrapped = BM25(Words()), beir.Retriever(beir.Search(BM25(Words())))
+    direct, wrapped = BM25(Tokenizer()), beir.Retriever(beir.Search(BM25(Tokenizer())))
     for retriever in (direct, wrapped):
         retriever.index(dataset.corpus)
     queries = dataset.queries[:n_queries]
@@ -169,7 +169,7 @@ def test_our_retriever_inside_beirs_search_gives_the_same_run(collection, n_quer
 def test_query_ids_that_are_document_ids_stay_apart():
     corpus = Corpus(["a", "query b", "b"], ["one", "two", "three"])
     queries = Queries(["a", "b", "query a"], ["one", "three", "one"])
-    retriever = beir.Retriever(beir.Search(BM25(Words())))
+    retriever = beir.Retriever(beir.Search(BM25(Tokenizer())))
     retriever.index(corpus)
     run = retriever.search(queries, 3)
     assert [run.hits(row)[0] for row in range(3)] == [["a"], ["b"], ["a"]]
@@ -255,7 +255,7 @@ def test_a_hit_outside_the_corpus_is_an_error_with_query_and_document(small):
 
 def test_embedding_files_are_refused_with_the_call_to_use(small, tmp_path):
     corpus, queries, _ = beir.to_triple(small)
-    evaluator = EvaluateRetrieval(beir.Search(BM25(Words())))
+    evaluator = EvaluateRetrieval(beir.Search(BM25(Tokenizer())))
     with pytest.raises(ConfigError, match=r"EvaluateRetrieval\.retrieve"):
         evaluator.encode_and_retrieve(corpus, queries, encode_output_path=str(tmp_path))
     with pytest.raises(ConfigError, match=r"EvaluateRetrieval\.retrieve"):

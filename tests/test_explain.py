@@ -119,12 +119,6 @@ def test_a_mistake_is_named(words, said, made):
     assert said in str(error.value)
 
 
-def test_a_retriever_of_the_users_that_cannot_explain_itself_is_refused(made, monkeypatch):
-    monkeypatch.delattr("harness.retrievers.bm25.BM25.explain")
-    with pytest.raises(ConfigError, match=r"BM25 cannot explain itself: it has no method explain"):
-        explain(["retriever=bm25", *made, "query=x"])
-
-
 def test_the_command_prints_the_sentence_and_as_json_the_same_numbers(made, monkeypatch, capsys):
     words = ["explain", "retriever=bm25", *made, "query=q3", "top=1"]
     texts = []

@@ -124,7 +124,7 @@ WRITES = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from harness.encoders import shards
+from harness.embedding_cache import shards
 from harness.types import Phase
 
 path, cost, vectors = Path(sys.argv[1]), Phase(wall_s=1, cpu_s=1), np.ones(1 << 23)

@@ -91,19 +91,19 @@ def test_the_same_cell_under_two_names_of_a_collection_stands_under_both(tmp_pat
     assert sorted(found.dataset.label for found in store.latest()) == ["SciFact", "scifact"]
 
 
-def test_a_cell_is_found_again_only_under_its_names_by_its_code_in_its_environment(tmp_path):
+def test_an_evaluation_is_found_again_only_under_its_names_in_its_environment(tmp_path):
     store = Store(tmp_path)
     kept = store.append(record(), {})
     assert store.find(record(started=START + timedelta(days=1))) == kept
     others = [
         {"environment": "another"},
-        {"code": "changed"},
         {"cell": "0123456700000000"},
         {"retriever": RetrieverInfo(name="bm25", differences={"k1": 2}, config={})},
         {"dataset": DatasetInfo(name="mine", split="test", fingerprint="f")},
     ]
     for other in others:
         assert store.find(record(**other)) is None
+    assert store.find(record(code="changed")) == kept, "the code is metadata"
     store.append(record(cell="e" * 16, status="failed"), {})
     assert store.find(record(cell="e" * 16)) is None
 

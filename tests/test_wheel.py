@@ -71,10 +71,15 @@ def declared(wheel, extras):
     return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in kept}
 
 
+def _is_for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def imported(path):
-    """Top names that a file imports: each, and whether that is inside a function."""
+    """Top names that a file imports: each, and whether that is inside a function or for types alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {id(node) for own in ast.walk(tree) if isinstance(own, ast.FunctionDef) for node in ast.walk(own)}
+    lazy = [own for own in ast.walk(tree) if isinstance(own, ast.FunctionDef) or _is_for_types(own)]
+    inside = {id(node) for own in lazy for node in ast.walk(own)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name.partition(".")[0], id(node) in inside) for alias in node.names)

@@ -1,6 +1,6 @@
 """`harness finetuned FOLDER`: what a training made beside what it started from, BM25 and hybrids."""
 
-import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,18 +11,24 @@ from harness.console import say
 from harness.errors import ConfigError, HarnessError
 from harness.store import Store
 
+_HELP = """\
+usage: harness finetuned [FOLDER] [KEY=VALUE ...]
+
+Evaluate the model of a training beside its base model, BM25 and a hybrid of each.
+
+  FOLDER     the training's output folder; by default models/tuned
+  KEY=VALUE  config overrides, such as results_dir=DIR
+"""
+_OVERRIDE = re.compile(r"[-+~]|[\w./@]+=")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate the configs that `harness train` left in a folder; settings may follow."""
-    parser = argparse.ArgumentParser(
-        prog="harness finetuned", description="Evaluate a trained model beside its base model, BM25 and hybrids."
-    )
-    parser.add_argument("folder", nargs="?", default="models/tuned", type=Path, help="the training's output folder")
-    parser.add_argument("settings", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="config overrides")
-    options, more = parser.parse_known_args(arguments)
-    folder, settings = options.folder, [*more, *options.settings]
-    if "=" in str(folder):  # no folder is given
-        folder, settings = Path("models/tuned"), [str(folder), *settings]
+    if {"--help", "-h"} & {*arguments}:
+        print(_HELP, end="")
+        return 0
+    given = bool(arguments) and not _OVERRIDE.match(arguments[0])
+    folder, settings = (Path(arguments[0]), arguments[1:]) if given else (Path("models/tuned"), arguments)
     try:
         conf = _conf(folder.expanduser(), settings)
     except HarnessError as error:

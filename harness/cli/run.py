@@ -45,6 +45,10 @@ def main(arguments: Sequence[str]) -> int:
     if moved := _moved(arguments):
         say(f"error: {moved}")
         return 1
+    if {"--help", "-h"} & {*arguments} and not any(
+        word.startswith(("retriever=", "experiment=")) for word in arguments
+    ):
+        return measure([*arguments, "retriever=bm25"])  # the help shows a whole config
     return measure(arguments)
 
 
@@ -140,7 +144,14 @@ def _in_own_process(title: str, store: Store, config: EvaluationConfig, argument
         written = Path(scratch) / "record"
         command = [sys.executable, "-P", "-m", "harness", "run", *arguments]
         variables = {**_environment(config), ISOLATED: str(written), STARTED_BY: str(os.getpid())}
-        process = subprocess.run(command, env=variables, stdin=subprocess.DEVNULL)
+        with subprocess.Popen(command, env=variables, stdin=subprocess.DEVNULL) as process:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.kill()
+                process.wait()
+                store.discard(process.pid)
+                raise
         if written.exists():
             return read_record(Path(written.read_text()))
     if process.returncode < 0:

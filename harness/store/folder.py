@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from harness.errors import StoreError
 from harness.files import write_together
-from harness.store.pending import Pending, pending, recover
+from harness.store.pending import Pending, discard, pending, recover
 from harness.store.scores import as_table, parquet, read_scores, read_table
 from harness.types import PerQuery, PublishedFigures, Record, Run
 from harness.types.trec import dump
@@ -76,6 +76,10 @@ class Store:
     def recover(self, error: str | None = None) -> list[Path]:
         """Make records of the evaluations whose processes died, with the `error` that is known of them."""
         return recover(self.root, error)
+
+    def discard(self, process: int) -> None:
+        """Forget what a process that was ended on purpose had in progress."""
+        discard(self.root, process)
 
     def records(self) -> Iterator[Record]:
         """Every record, oldest first. Raises `StoreError` naming a file that is no record."""

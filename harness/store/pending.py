@@ -4,6 +4,7 @@ While an evaluation runs, the record of its failure lies beside the records in a
 holds. Whoever reads the store later finds the file without a holder and gives it its name as a record.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,27 +22,26 @@ class Pending:
 
     def __init__(self, root: Path, record: Record, place: str) -> None:
         self._root, self._place = root, place
-        path = root / "records" / f"{place}.json"
-        self._path = path.with_name(f".{path.stem}{_SUFFIX}")
+        self.path = _hidden(root, place)
         self.update(record)
 
     def update(self, record: Record) -> None:
         """Replace the record that is left if the process dies."""
         files = {"record": f"records/{self._place}.json"}
         left = record.model_copy(update={"status": "failed", "error": _ERROR, "files": files})
-        self._path.write_text(left.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        self.path.write_text(left.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def remove(self) -> None:
         """Leave no record: the evaluation ended otherwise."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 @contextmanager
 def pending(root: Path, record: Record, place: str) -> Iterator[Pending]:
     """Mark an evaluation as in progress during the block."""
-    path = root / "records" / f"{place}.json"
+    path = _hidden(root, place)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(_lock(path.with_name(f".{path.stem}{_SUFFIX}")))
+    lock = FileLock(_lock(path))
     with lock:
         marker = Pending(root, record, place)
         try:
@@ -68,8 +68,21 @@ def recover(root: Path, error: str | None = None) -> list[Path]:
     return recovered
 
 
+def discard(root: Path, process: int) -> None:
+    """Forget what a process that was ended on purpose had in progress."""
+    for path in (root / "records").rglob(f".*.{process}{_SUFFIX}"):
+        for left in (path, _lock(path)):
+            left.unlink(missing_ok=True)
+
+
+def _hidden(root: Path, place: str) -> Path:
+    """Return the path of an evaluation in progress in this process."""
+    path = root / "records" / place
+    return path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
+
+
 def _named(path: Path, error: str | None) -> Path:
-    target = path.with_name(f"{path.stem.removeprefix('.')}.json")
+    target = path.with_name(f"{path.stem.removeprefix('.').rpartition('.')[0]}.json")
     if error is not None:
         record = Record.model_validate_json(path.read_bytes()).model_copy(update={"error": error})
         path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
