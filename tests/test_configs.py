@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from harness.cli import tuned
@@ -24,6 +25,13 @@ BEIR = [
     *("msmarco", "trec-covid", "nfcorpus", "nq", "hotpotqa", "fiqa", "arguana", "webis-touche2020"),
     *("quora", "dbpedia-entity", "scidocs", "fever", "climate-fever", "scifact"),
 ]
+
+
+@pytest.mark.parametrize(("old", "new"), build._MOVED.items())
+def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
+    assert callable(get_object(new))
+    with pytest.raises(ConfigError, match=f"_target_: {new}"):
+        build.construct({"_target_": old}, "retriever")
 
 
 def test_validate_finds_every_config_good():

@@ -170,7 +170,18 @@ def check_keys(config: Any, where: str) -> None:
             check_keys(inner, f"{where}.{key}")
 
 
+_MOVED = {
+    "harness.encoders.words.Words": "harness.text.tokenizer.Tokenizer",
+    "harness.retrievers.rerank.Cross": "harness.retrievers.rerank.CrossEncoderScorer",
+    "harness.encoders.api.OpenAIEncoder": "harness.providers.api.OpenAIEncoder",
+    "harness.encoders.api.CohereEncoder": "harness.providers.api.CohereEncoder",
+}
+"""Targets of older configs and the names that they have now."""
+
+
 def _check_target(config: Mapping[str, Any], where: str) -> None:
+    if (new := _MOVED.get(config["_target_"])) is not None:
+        raise ConfigError(f"{where}._target_={config['_target_']!r} has another name now; write: _target_: {new}")
     try:
         target = get_object(config["_target_"])
     except Exception as error:
