@@ -135,10 +135,16 @@ def encoder_identity(encoder: type) -> dict[str, Any]:
     """
     family = getattr(encoder, "family", None)
     version = {"embeddings": [family, versions.EMBEDDINGS[family]]} if family in versions.EMBEDDINGS else {}
-    source = user_code.code_hash(base.__module__ for base in encoder.__mro__)
+    source = _source(encoder)
     if source is None:
         return version
     return {**version, "class": f"{encoder.__module__}.{encoder.__qualname__}", "source": source}
+
+
+@functools.cache
+def _source(encoder: type) -> str | None:
+    """Hash the user's code behind a class, once: a single query's latency must not hold it."""
+    return user_code.code_hash(base.__module__ for base in encoder.__mro__)
 
 
 @functools.cache
