@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import json
+import logging
 import sys
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 
 from harness import user_code, versions
 from harness.config import build
+from harness.errors import RunError
 from harness.evaluation.evaluate import Settings, evaluate
 from harness.evaluation.identity import evaluation_identity, retriever_identity
 from harness.evaluation.timing import TimingPlan
 from harness.retrievers.bm25 import BM25
+from harness.retrievers.function import Function
 from harness.retrievers.hybrid import Hybrid, rrf
 from harness.store import Store
 from harness.text.tokenizer import Tokenizer
@@ -115,6 +119,56 @@ def test_functions_are_told_apart_by_their_code_and_by_what_they_hold():
     assert retriever_identity(Mine(closure(1))) == retriever_identity(Mine(closure(1)))
     assert retriever_identity(Mine(closure(1))) != retriever_identity(Mine(closure(2)))
     assert retriever_identity(Mine(lambda queries: 1)) != retriever_identity(Mine(lambda queries: 2))
+
+
+def test_the_order_of_a_hybrids_parts_counts_since_weights_go_by_it():
+    fused = functools.partial(rrf, constant=60, weights=[1, 2])
+    parts = {"a": BM25(), "b": BM25(k1=0.9)}
+    assert retriever_identity(Hybrid(parts, fused)) != retriever_identity(Hybrid(dict([*parts.items()][::-1]), fused))
+
+
+WEIGHT = 1
+
+
+def weighted(queries, k):
+    return WEIGHT
+
+
+def test_defaults_and_globals_of_a_users_function_count(monkeypatch):
+    def made(weight):
+        def search(queries, k, weight=weight):
+            return weight
+
+        return search
+
+    assert retriever_identity(Function(made(1))) == retriever_identity(Function(made(1)))
+    assert retriever_identity(Function(made(1))) != retriever_identity(Function(made(2)))
+    before = retriever_identity(Function(weighted))
+    monkeypatch.setattr(sys.modules[__name__], "WEIGHT", 2)
+    assert retriever_identity(Function(weighted)) != before
+
+
+def test_attributes_of_a_users_class_and_arrays_by_shape_count():
+    def retriever(weight, array):
+        class Mine:
+            WEIGHT = weight
+            log = logging.getLogger("mine")
+            library = json
+
+            def __init__(self):
+                self.array, self.log, self.library, self.raw = array, Mine.log, json, b"raw"
+
+            @property
+            def double(self):
+                return 2 * self.WEIGHT
+
+        return retriever_identity(Mine())
+
+    zeros = np.zeros(4, np.float32)
+    assert retriever(1, zeros) == retriever(1, zeros)
+    assert (
+        len({retriever(1, zeros), retriever(2, zeros), retriever(1, zeros.reshape(2, 2)), retriever(1, zeros > 0)}) == 4
+    )
 
 
 # ------------------------------------------------------------------------------------------------- user code
@@ -235,8 +289,6 @@ def test_without_a_store_nothing_is_written(tmp_path, monkeypatch):
     ("error", "message"), [(ValueError("bad"), "ValueError: bad"), (SystemExit(3), "SystemExit: 3")]
 )
 def test_a_failure_inside_a_retriever_leaves_a_failed_record(tmp_path, error, message):
-    from harness.errors import RunError
-
     store = Store(tmp_path)
     with pytest.raises((ValueError, RunError), match=r"bad|sys\.exit\(3\)"):
         evaluate(Constant(error), dataset(), settings=QUICK, store=store)
@@ -280,6 +332,20 @@ def test_the_death_of_the_process_leaves_a_failed_record(tmp_path):
     assert record.error.startswith("ProcessDied")
     assert record.dataset.name == "made"
     assert [record] == list(Store(tmp_path / "results").records()), "it is recovered once"
+
+
+def test_a_marker_that_was_cut_off_does_not_make_the_store_unreadable(tmp_path):
+    record = evaluate(Constant(), dataset(), settings=QUICK, store=Store(tmp_path))
+    marker = tmp_path / "records" / "made" / "Constant" / ".20260101T000000.000000Z-abcdef01.99999999.pending"
+    for content in ("", '{"version": 1'):
+        marker.write_text(content)
+        assert list(Store(tmp_path).records()) == [record]
+        assert not marker.exists()
+
+
+def test_without_a_store_an_exit_is_an_error_too():
+    with pytest.raises(RunError, match=r"sys\.exit\(3\)"):
+        evaluate(Constant(SystemExit(3)), dataset(), settings=QUICK)
 
 
 def test_an_evaluation_in_progress_is_no_record_of_a_failure(tmp_path):

@@ -14,13 +14,15 @@ from tiny_models import write_dense, write_masked
 
 import harness
 from harness.__main__ import main
+from harness.api import load
 from harness.config import build
-from harness.errors import ConfigError, RunError
+from harness.errors import ConfigError, DataError, RunError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Settings
 from harness.evaluation.identity import retriever_identity
 from harness.evaluation.timing import TimingPlan
 from harness.interop.mteb import SearchModel, results, task_of
 from harness.retrievers.bm25 import BM25
+from harness.retrievers.function import Function
 from harness.store import Store
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Dataset, Qrels, Queries, Run, trec
@@ -107,6 +109,24 @@ def test_a_function_is_timed_with_its_own_index_from_the_first_query_on(data):
     plan = TimingPlan(warmup_documents=1, repeats=1, latency_queries=1)
     frame = harness.evaluate(lookup, data, timing=plan, metrics=["ndcg@10"], k=10).to_pandas()
     assert frame["queries_per_s"][0] > 0
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_part_of_a_hybrid_may_number_documents_and_order_queries_in_its_own_way(data, order):
+    def runs(queries, k):
+        hits = lookup(queries, k)
+        return Run.from_dict({query: hits[query] for query in list(hits)[::order]})
+
+    def mapped(queries, k):
+        return lookup(queries, k)
+
+    alone, fused = [], []
+    for search in (runs, mapped):
+        part = Function(search)
+        alone.append(ndcg({"alone": part}, data))
+        fused.append(ndcg({"fused": harness.Hybrid({"terms": harness.BM25(), "mine": Function(search)})}, data))
+    assert alone[0] == alone[1]
+    assert fused[0] == fused[1]
 
 
 def test_a_function_may_return_ids_alone_best_first(data):
@@ -307,6 +327,16 @@ def test_the_record_names_the_command_that_repeats_it(tmp_path, folder):
     assert len(list(Store(tmp_path / "a").records())) == 1
 
 
+@pytest.mark.parametrize("k", [5, 200])
+def test_the_depth_of_a_hybrid_follows_k_in_python_as_on_the_command_line(tmp_path, folder, k):
+    part, results = "retriever@retriever.retrievers.dense=bm25_mteb", tmp_path / "r"
+    words = [part, "dataset=folder", f"dataset.path={folder}", f"k={k}", "metrics=[ndcg@5]", f"results_dir={results}"]
+    assert run_command("retriever=hybrid", *words) == 0
+    harness.evaluate(f"hybrid {part}", folder, k=k, metrics=["ndcg@5"], results_dir=results)
+    (record,) = Store(results).records()
+    assert record.retriever.config["depth"] == k
+
+
 def test_rows_can_be_named(data, tmp_path, folder):
     words = ("dataset=folder", f"dataset.path={folder}", "name=checkpoint-3000", f"results_dir={tmp_path / 'r'}")
     assert run_command(*COMMAND, *words) == 0
@@ -314,6 +344,9 @@ def test_rows_can_be_named(data, tmp_path, folder):
     assert record.retriever.label == "checkpoint-3000"
     assert harness.evaluate(["bm25"], data, names={"bm25": "first"}, **QUICK).labels == ["first"]
     assert harness.evaluate(["bm25", lookup], data, names={1: "second"}, **QUICK).labels == ["bm25", "second"]
+    assert harness.evaluate(["bm25"], data, names={0: "zeroth"}, **QUICK).labels == ["zeroth"]
+    with pytest.raises(ConfigError, match="names no retriever; choices"):
+        harness.evaluate(["bm25"], data, names={"bm52": "first"}, **QUICK)
 
 
 def test_mteb_finds_what_was_exported_under_the_retrievers_identity(data, tmp_path):
@@ -436,11 +469,15 @@ def test_the_leaderboard_is_saved_in_every_format(results_of_two, tmp_path, monk
 # ------------------------------------------------------------------------------------------------- datasets, score
 
 
-def test_datasets_by_name_folder_and_settings(folder, data):
+def test_datasets_by_name_folder_and_settings(folder, data, monkeypatch):
     assert len(harness.load_dataset("stdlib documents=50").corpus) == 50
     loaded = harness.load_dataset(folder)
     assert loaded.fingerprint == data.fingerprint
     assert harness.load_dataset(str(folder), name="mine").name == "mine"
+    monkeypatch.chdir(folder.parent)
+    folder.with_name("scifact").mkdir()
+    assert load.dataset_overrides("scifact") == ["dataset=scifact"], "a config's name wins over a folder's"
+    assert load.dataset_overrides("./scifact") == ["dataset=folder", "dataset.path='./scifact'"]
     results = harness.evaluate("bm25", [loaded, str(folder)], **QUICK)
     assert results.to_pandas()["ndcg@10"].nunique() == 1
     with pytest.raises(ConfigError, match="has no key 'splt'"):
@@ -456,3 +493,7 @@ def test_a_run_is_scored_alone(data):
     assert per_query == {"ndcg@10": {"q0": 1.0}}
     with pytest.raises(ConfigError, match="is one text; give a list"):
         harness.score(run, data, "ndcg@10")
+    with pytest.raises(DataError, match="no query in common: the run has 'x'"):
+        harness.score({"x": {"d1": 1.0}}, data)
+    with pytest.raises(DataError, match="no query of the qrels has a relevant document"):
+        harness.score(run, {"q0": {"d1": 0}})

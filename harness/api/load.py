@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.config import build
+from harness.config.conf import conf
 from harness.config.naming import Composition, dataset_info, retriever_info
 from harness.errors import ConfigError
 from harness.evaluation import identity
@@ -32,19 +33,20 @@ def load_dataset(name: str | PathLike[str], /, **settings: Any) -> Dataset:
     return construct_dataset(composition)
 
 
-def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", **settings: Any) -> Retriever:
+def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", k: int = 100, **settings: Any) -> Retriever:
     """Construct a retriever from its config.
 
     Args:
         name: A config's name, with settings where there are any (``"bm25"``, ``"bm25 k1=0.9"``).
         dataset: Gives the prompts of retrievers that take them from the dataset.
+        k: Documents that will be retrieved for each query; the depth of hybrids and rerankers follows it.
         **settings: Keys of the retriever's config, such as ``k1=0.9``.
 
     Raises:
         ConfigError: There is no such retriever or setting.
     """
     words = [*retriever_overrides(name), *(f"retriever.{key}={_quoted(value)}" for key, value in settings.items())]
-    retriever, _ = construct_retriever(compose(*words, *dataset_words(dataset)))
+    retriever, _ = construct_retriever(compose(*words, *dataset_words(dataset), f"k={k}"))
     return retriever
 
 
@@ -56,14 +58,14 @@ def compose(*overrides: str) -> Composition:
 
 def dataset_overrides(name: str | PathLike[str], /, **settings: Any) -> list[str]:
     """Return the overrides that choose a dataset by its name, path or scheme."""
-    words = shlex.split(str(name)) if isinstance(name, str) and not Path(name).expanduser().is_dir() else [str(name)]
+    words = shlex.split(name) if isinstance(name, str) and not _is_folder(name) else [str(name)]
     chosen = [f"dataset.{word}" for word in words[1:]]
     chosen += [f"dataset.{key}={_quoted(value)}" for key, value in settings.items()]
     scheme, colon, rest = words[0].partition(":")
     if colon and scheme in _SCHEMES:
         option, key = _SCHEMES[scheme]
         return [f"dataset={option}", f"dataset.{key}={_quoted(rest)}", *chosen]
-    if Path(words[0]).expanduser().is_dir():
+    if not isinstance(name, str) or _is_folder(words[0]):
         return ["dataset=folder", f"dataset.path={_quoted(words[0])}", *chosen]
     return [f"dataset={words[0]}", *chosen]
 
@@ -110,9 +112,15 @@ def remembered_info(dataset: Dataset) -> DatasetInfo:
     return info or DatasetInfo(name=dataset.name)
 
 
+def _is_folder(name: str) -> bool:
+    """Return whether a name is that of a folder, and not of a config, which wins over a folder of the same name."""
+    is_config = not name.startswith((".", "/", "~")) and (conf() / "dataset" / f"{name}.yaml").is_file()
+    return not is_config and Path(name).expanduser().is_dir()
+
+
 def _quoted(value: Any) -> str:
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
         return f"'{escaped}'"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]

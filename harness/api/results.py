@@ -338,7 +338,9 @@ def open_results(
         ConfigError: The folder does not exist or holds no record.
     """
     root = Path(path).expanduser()
-    records = [record for record in Store(root).latest() if record.status == "ok"] if root.is_dir() else []
+    latest = [record for record in Store(root).latest() if record.status == "ok"] if root.is_dir() else []
+    latest.sort(key=lambda record: record.started)
+    records = list({(record.retriever.label, record.dataset.label): record for record in latest}.values())
     if not records:
         raise ConfigError(f"no records in {str(path)!r}; name a results folder, or measure: harness retriever=bm25")
     store = Store(root)

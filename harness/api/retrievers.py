@@ -46,8 +46,11 @@ def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Descr
     else:
         several = isinstance(retrievers, Sequence) and not isinstance(retrievers, str | Run)
         listed = list(retrievers) if several else [retrievers]
+        keys = {position: value if isinstance(value, str) else position for position, value in enumerate(listed)}
+        if unknown := [key for key in names or {} if key not in {*keys, *keys.values()}]:
+            raise ConfigError(f"names={{{unknown[0]!r}: ...}} names no retriever; choices: {list(keys.values())}")
         described = [
-            _named(describe(value), (names or {}).get(value if isinstance(value, str) else position))
+            _named(describe(value), (names or {}).get(position, (names or {}).get(keys[position])))
             for position, value in enumerate(listed)
         ]
     if not described:

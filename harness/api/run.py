@@ -101,6 +101,8 @@ def compare(
         **settings: Further arguments of `evaluate`.
     """
     results = evaluate([a, b], datasets, metrics=settings.pop("metrics", (metric,)), **settings)
+    if len(results.labels) < 2:
+        raise HarnessError(f"one of the two failed: only {results.labels[0]!r} was evaluated")
     first, second = results.labels
     return results.compare(first, second, metric=metric)
 
@@ -154,7 +156,7 @@ def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _
     if described.retriever is None or in_memory is None:
         words = ["retriever=bm25"] if described.retriever else load.retriever_overrides(described.name)
         words += load.dataset_words(dataset)
-        composition = load.compose(*words)
+        composition = load.compose(*words, f"k={session.settings.k}")  # a hybrid's and a reranker's depth follow it
         if described.retriever is None and in_memory is None:
             command = shlex.join(["harness", *words, *_settings_words(session)])
     retriever, info = described.retriever, described.info
@@ -203,6 +205,7 @@ def _results(plans: Sequence[_Plan], session: _Session, metric: str, baseline: s
         raise failed[0].error or HarnessError("every evaluation failed")
     for plan in failed:
         title = f"{plan.evaluation.retriever.label} on {plan.evaluation.dataset.name}"
+        baseline = None if baseline in (plan.evaluation.retriever.label, plan.evaluation.retriever.name) else baseline
         warnings.warn(f"{title} failed: {type(plan.error).__name__}: {plan.error}", RuntimeWarning, stacklevel=3)
     return Results.of(
         [plan.outcome for plan in done if plan.outcome],

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.datasets import judgements
-from harness.errors import ConfigError
+from harness.errors import ConfigError, DataError
 from harness.metrics import parse
 from harness.metrics import score as score_run
 from harness.types import Dataset, Qrels, Run, trec
@@ -36,7 +36,15 @@ def score(
     """
     if isinstance(metrics, str):
         raise ConfigError(f"metrics={metrics!r} is one text; give a list: metrics=[{metrics!r}]")
-    query_ids, values = score_run(_run(run), _qrels(qrels), [parse(name) for name in metrics])
+    ranking, judged = _run(run), _qrels(qrels)
+    if not judged.queries_with_relevant():
+        raise DataError("no query of the qrels has a relevant document (a grade above 0)")
+    if not {*ranking.query_ids} & {*judged}:
+        raise DataError(
+            f"the run and the qrels have no query in common: the run has {next(iter(ranking.query_ids), None)!r}, the "
+            f"qrels {next(iter(judged))!r}"
+        )
+    query_ids, values = score_run(ranking, judged, [parse(name) for name in metrics])
     if per_query:
         return {name: dict(zip(query_ids, column.tolist(), strict=True)) for name, column in values.items()}
     return {name: float(column.mean()) for name, column in values.items()}

@@ -156,6 +156,6 @@ def _in_own_process(title: str, store: Store, config: EvaluationConfig, argument
             return read_record(Path(written.read_text()))
     if process.returncode < 0:
         error = CellError(f"{title}: its process was ended by signal {-process.returncode}, perhaps for lack of memory")
-        store.recover(f"CellError: {error}")
+        store.recover(f"CellError: {error}", process.pid)
         raise error
     raise CellError(f"{title}: failed in its own process, as said above")

@@ -6,7 +6,8 @@ import inspect
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -205,7 +206,10 @@ def _parameters(target: Any) -> dict[str, Any] | None:
     found: dict[str, Any] = {}
     for maker in makers:
         own = inspect.signature(maker).parameters
-        hints = get_type_hints(maker)
+        try:
+            hints = get_type_hints(maker)
+        except NameError:  # a type that is imported for a type checker alone
+            hints = {}
         found = {**{name: hints.get(name) for name, one in own.items() if one.kind not in _LOOSE}, **found}
         if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
             found.pop("self", None)
@@ -223,8 +227,12 @@ def _wanted(value: Any, hint: Any) -> str | None:
     """What a parameter of this type takes, in words, when the value is a plain one of another kind."""
     if hint is None or not isinstance(value, str | int | float | bool | None):
         return None
-    kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if Any in kinds or any(kind in _KINDS and _is(value, kind) for kind in kinds):
+    kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    if (
+        Any in kinds
+        or any(kind is Path or get_origin(kind) is Literal for kind in kinds)
+        or any(kind in _KINDS and _is(value, kind) for kind in kinds)
+    ):
         return None
     return " or ".join(_KINDS.get(kind, "a group of keys with its own _target_ or a list") for kind in kinds)
 

@@ -124,7 +124,7 @@ class Model(Component):
     def weights_identity(self) -> str:
         """Return what tells this model's weights from others: a hash of their content, or a revision."""
         if self._name == IN_MEMORY:
-            return weights.network_identity(self._model)
+            return f"{weights.network_identity(self._model)} on {self._model.device}"
         return weights.identity(self._name, self._package)
 
     @abstractmethod

@@ -128,7 +128,10 @@ class Evaluation:
     def _failure_kept(self, started: datetime) -> "Iterator[Pending | None]":
         """Store a record of any failure in the block, of the process's death too."""
         if self.store is None:
-            yield None
+            try:
+                yield None
+            except SystemExit as error:
+                raise RunError(f"the retriever or the dataset called sys.exit({error.code!r})") from error
             return
         with self.store.pending(self._record(started)) as pending:
             try:

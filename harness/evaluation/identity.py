@@ -9,6 +9,7 @@ import functools
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -128,6 +129,7 @@ class _Description:
 
     modules: set[str] = field(default_factory=set)
     _above: list[int] = field(default_factory=list)
+    _functions: list[types.FunctionType] = field(default_factory=list)
 
     def of(self, value: Any, key: str = "") -> Any:
         """Return a JSON value that is equal for objects that do the same."""
@@ -145,13 +147,13 @@ class _Description:
 
     def _collection(self, value: Any) -> Any:
         if isinstance(value, Mapping):
-            return {str(key): self.of(inner, str(key)) for key, inner in value.items()}
+            return {"items": [[str(key), self.of(inner, str(key))] for key, inner in value.items()]}  # in their order
         if isinstance(value, list | tuple):
             return [self.of(inner) for inner in value]
         if isinstance(value, set | frozenset):
             return sorted(json.dumps(self.of(inner), sort_keys=True) for inner in value)
         if isinstance(value, functools.partial):
-            return [self.of(value.func), self.of(value.args), self.of(value.keywords)]
+            return [self.of(value.func), self.of(value.args), self.of(sorted(value.keywords.items()))]
         plain = _plain(value)
         return self._object(value) if plain is None else plain
 
@@ -180,34 +182,65 @@ class _Description:
         self.modules |= {module, *(kind.__module__ for kind in kinds)}
         name = f"{module}.{getattr(value, '__qualname__', value)}"
         if inspect.isclass(value):
-            return name if user_code.is_users(module) or not _is_interactive(module) else [name, self._class(value)]
+            own = [kind for kind in value.__mro__ if _is_users(kind.__module__)]
+            return [name, [self._class(kind) for kind in own]] if own else name
         if not isinstance(value, types.FunctionType):
             owner = getattr(value, "__self__", None)
             return name if owner is None or isinstance(owner, types.ModuleType) else uuid4().hex
-        cells = list(inspect.getclosurevars(value).nonlocals.items())
-        if not cells and not _is_interactive(module) and value.__name__.isidentifier():
-            return name
-        return [name, self._function(value), self.of(cells)]
+        cells = [[cell, self.of(held)] for cell, held in inspect.getclosurevars(value).nonlocals.items()]
+        if not _is_users(module) and value.__name__.isidentifier():
+            return [name, cells, self.of(value.__defaults__), self.of(value.__kwdefaults__)]
+        return [name, cells, self._function(value)]
 
     def _class(self, kind: type) -> Any:
-        return {
-            name: self._function(member)
-            for name, member in sorted(vars(kind).items())
-            if isinstance(member, types.FunctionType)
-        }
+        """Describe a user's class by its methods' code and its plain attributes."""
+        members = []
+        for name, member in sorted(vars(kind).items()):
+            function = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(function, types.FunctionType):
+                members.append([name, self._function(function)])
+            elif _is_plain(member) and not name.startswith("__"):
+                members.append([name, self.of(member)])
+        return members
 
     def _function(self, function: types.FunctionType) -> Any:
-        """Describe a function by its byte code, defaults, and the functions and values of its module that it uses."""
-        names = [name for name in _names(function.__code__) if name in function.__globals__]
-        own = {name: function.__globals__[name] for name in names}
-        used = {name: self.of(value) for name, value in own.items() if not isinstance(value, types.ModuleType)}
-        self.modules |= {value.__name__ for value in own.values() if isinstance(value, types.ModuleType)}
-        return [_byte_code(function.__code__), self.of(function.__defaults__), self.of(function.__kwdefaults__), used]
+        """Describe a function by its byte code, defaults, and the functions and plain values of its module it uses."""
+        if function in self._functions:
+            return "recursive"
+        self._functions.append(function)
+        used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+        self.modules |= {value.__name__ for value in used.values() if isinstance(value, types.ModuleType)}
+        held = {
+            name: self._code(value) if isinstance(value, types.FunctionType) else self.of(value)
+            for name, value in sorted(used.items())
+            if _is_plain(value) or (isinstance(value, types.FunctionType) and _is_users(value.__module__))
+        }
+        described = [
+            _byte_code(function.__code__),
+            self.of(function.__defaults__),
+            self.of(function.__kwdefaults__),
+            held,
+        ]
+        self._functions.pop()
+        return described
+
+
+def _is_users(module: str) -> bool:
+    return user_code.is_users(module) or _is_interactive(module)
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a number, a text, or a collection of them."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool | int | float | str | bytes)
 
 
 def _is_interactive(module: str) -> bool:
-    """Return whether a module has no source file, as in a notebook or an interpreter."""
-    return not getattr(sys.modules.get(module), "__file__", None)
+    """Return whether a module is a notebook's or an interpreter's, which has no source file."""
+    return module == "__main__" and not getattr(sys.modules.get(module), "__file__", None)
 
 
 def _names(code: types.CodeType) -> list[str]:
@@ -245,12 +278,21 @@ def _state(value: Any) -> Mapping[str, Any] | None:
         return {} if isinstance(value, Package) else {one.name: getattr(value, one.name) for one in fields(value)}
     if not hasattr(value, "__dict__"):
         return None
-    state = value.__getstate__()
+    try:
+        state = value.__getstate__()
+    except Exception:  # a user's object may refuse to be pickled in any way: it equals no other
+        return None
     return dict(state) if isinstance(state, Mapping) else dict(vars(value))
 
 
 def _plain(value: Any) -> Any:
     """Return the content of a value that is neither a collection nor an object with arguments; None for another."""
+    if isinstance(value, types.ModuleType):
+        return f"module {value.__name__}"
+    if isinstance(value, logging.Logger):
+        return f"logger {value.name}"
+    if isinstance(value, bytes | bytearray):
+        return hashlib.blake2b(value, digest_size=16).hexdigest()
     if isinstance(value, re.Pattern):
         return [value.pattern, value.flags]
     if isinstance(value, Path):
@@ -262,7 +304,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return hashlib.blake2b(np.ascontiguousarray(value).tobytes(), digest_size=16).hexdigest()
+        content = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
+        return [value.dtype.str, value.shape, hashlib.blake2b(content, digest_size=16).hexdigest()]
     return str(value) if type(value).__module__ == "torch" else None  # a device, a dtype
 
 

@@ -68,7 +68,7 @@ class Hybrid(Component):
         runs, doc_ids = [], self._doc_ids
         for name, retriever in self._retrievers.items():
             with part(name):
-                runs.append(within(retriever.search(queries, depth), doc_ids))
+                runs.append(within(retriever.search(queries, depth), queries.ids, doc_ids))
         with stage("fuse"):
             return self._fusion(runs).top(k)
 

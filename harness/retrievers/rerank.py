@@ -91,7 +91,7 @@ class Rerank(Component):
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth, doc_ids = k if k == self._depth + 1 else self._depth, self._doc_ids
         with part("first_stage"):
-            found = within(self._first_stage.search(queries, depth), doc_ids)
+            found = within(self._first_stage.search(queries, depth), queries.ids, doc_ids)
         with part("scorer"):
             scores = self._scorer.score(queries, found.docs)
         fact("depth", self._depth)

@@ -1,13 +1,15 @@
-"""What retrievers that are made of others, and tasks with candidates of their own, ask of a retriever."""
+"""Helpers for composite retrievers and for scoring given candidates."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
-from harness.types import CandidateScorer, Queries, Run
+from harness.types import CandidateScorer, Queries, Run, StringColumn
 
 
 def check_scores(retriever: Any) -> None:
@@ -26,11 +28,27 @@ def scored(retriever: Any, queries: Queries, doc_ids: Sequence[str], docs: NDArr
     return Run(queries.ids, doc_ids, np.where(np.isneginf(scores), -1, docs), scores)
 
 
-def within(run: Run, doc_ids: Sequence[str]) -> Run:
-    """The run without documents that only it has, which are numbered behind those of the corpus."""
-    if len(run.doc_ids) == len(doc_ids):
+def within(run: Run, query_ids: Sequence[str], doc_ids: StringColumn) -> Run:
+    """Return a part's run over the corpus's numbering and the queries' order.
+
+    A part may number documents in its own way, as `Run.from_dict` does, or behind those of the corpus. Documents that
+    the corpus lacks are left out; a query that the run lacks has no hits.
+    """
+    docs, scores = run.docs, run.scores
+    if run.doc_ids is not doc_ids:
+        own = run.doc_ids.arrow if isinstance(run.doc_ids, StringColumn) else pa.array(run.doc_ids, pa.large_string())
+        if own.slice(0, len(doc_ids)).equals(doc_ids.arrow):
+            docs = np.where(docs < len(doc_ids), docs, -1)
+        else:
+            numbers = pc.index_in(own, value_set=doc_ids.arrow.combine_chunks()).fill_null(-1)
+            docs = np.where(docs >= 0, numbers.to_numpy()[docs], -1)
+    if list(run.query_ids) != list(query_ids):
+        places = {query: row for row, query in enumerate(run.query_ids)}
+        rows = np.array([places.get(query, -1) for query in query_ids], np.intp)
+        docs, scores = np.where(rows[:, None] >= 0, docs[rows], -1), scores[rows]
+    elif docs is run.docs:
         return run
-    return Run(run.query_ids, doc_ids, np.where(run.docs < len(doc_ids), run.docs, -1), run.scores)
+    return Run(query_ids, doc_ids, docs, scores)
 
 
 def aligned(run: Run, docs: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -73,9 +73,9 @@ class Store:
         """Mark an evaluation as in progress; `record` is kept as its failure if the process dies in the block."""
         return pending(self.root, record, _place(record))
 
-    def recover(self, error: str | None = None) -> list[Path]:
-        """Make records of the evaluations whose processes died, with the `error` that is known of them."""
-        return recover(self.root, error)
+    def recover(self, error: str | None = None, process: int | None = None) -> list[Path]:
+        """Make records of the evaluations whose processes died, or of one process, with the `error` that is known."""
+        return recover(self.root, error, process)
 
     def discard(self, process: int) -> None:
         """Forget what a process that was ended on purpose had in progress."""

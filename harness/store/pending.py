@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from harness.types import Record
 
@@ -29,11 +30,7 @@ class Pending:
         """Replace the record that is left if the process dies."""
         files = {"record": f"records/{self._place}.json"}
         left = record.model_copy(update={"status": "failed", "error": _ERROR, "files": files})
-        self.path.write_text(left.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-    def remove(self) -> None:
-        """Leave no record: the evaluation ended otherwise."""
-        self.path.unlink(missing_ok=True)
+        _replace(self.path, left)
 
 
 @contextmanager
@@ -43,27 +40,27 @@ def pending(root: Path, record: Record, place: str) -> Iterator[Pending]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock(path))
     with lock:
-        marker = Pending(root, record, place)
         try:
-            yield marker
+            yield Pending(root, record, place)
         finally:
-            marker.remove()
+            path.unlink(missing_ok=True)
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
-def recover(root: Path, error: str | None = None) -> list[Path]:
+def recover(root: Path, error: str | None = None, process: int | None = None) -> list[Path]:
     """Turn what dead processes left into records of their failure; return the records' paths.
 
     Args:
         root: The results folder.
         error: What is known of the death, in place of a general sentence.
+        process: Only what this process left.
     """
     recovered: list[Path] = []
-    for path in (root / "records").rglob(f".*{_SUFFIX}"):
+    for path in (root / "records").rglob(f".*{'' if process is None else f'.{process}'}{_SUFFIX}"):
         lock = FileLock(_lock(path))
         with suppress(Timeout, OSError), lock.acquire(blocking=False):
-            if path.exists():
-                recovered.append(_named(path, error))
+            if path.exists() and (record := _named(path, error)) is not None:
+                recovered.append(record)
             Path(lock.lock_file).unlink(missing_ok=True)
     return recovered
 
@@ -81,13 +78,23 @@ def _hidden(root: Path, place: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
 
 
-def _named(path: Path, error: str | None) -> Path:
-    target = path.with_name(f"{path.stem.removeprefix('.').rpartition('.')[0]}.json")
+def _named(path: Path, error: str | None) -> Path | None:
+    """Give what a dead process left its name as a record; None, and nothing is left, where it cannot be read."""
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except ValidationError:
+        path.unlink()
+        return None
     if error is not None:
-        record = Record.model_validate_json(path.read_bytes()).model_copy(update={"error": error})
-        path.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    path.rename(target)
-    return target
+        _replace(path, record.model_copy(update={"error": error}))
+    return path.rename(path.with_name(f"{path.stem.removeprefix('.').rpartition('.')[0]}.json"))
+
+
+def _replace(path: Path, record: Record) -> None:
+    """Write a record in the place of what is there, in one step."""
+    beside = path.with_suffix(".writing")
+    beside.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    beside.replace(path)
 
 
 def _lock(path: Path) -> Path:

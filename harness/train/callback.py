@@ -37,7 +37,7 @@ class EvaluationCallback(TrainerCallback):
             raise ConfigError(f"every_n_steps={every_n_steps} must be at least 1")
         (parsed,) = parse_metrics([metric], k or 10**9)
         self._dataset, self._every, self._metric = dataset, every_n_steps, str(parsed)
-        self._k = min(k or parsed.k or 100, len(dataset.corpus))
+        self._k = k or parsed.k or 100
         self._start: NDArray[np.float64] | None = None
         self.history: dict[int, dict[str, float]] = {}
 
