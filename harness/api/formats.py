@@ -1,7 +1,6 @@
 """Results as text, files and a notebook's table."""
 
 import shutil
-import sys
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,12 @@ _FORMATS = {"csv": ".csv", "md": ".md", "latex": ".tex", "html": ".html"}
 
 
 def terminal(results: "Results") -> str:
-    """Return the leaderboard as the terminal shows it."""
+    """Return the leaderboard as the terminal shows it, without colours: a text may go anywhere."""
     from harness.leaderboard import writers
     from harness.leaderboard.tables.leaderboard import tables
 
     width = shutil.get_terminal_size((120, 24)).columns
-    return writers.terminal(tables(results.leaderboard), width, color=sys.stdout.isatty()).rstrip("\n")
+    return writers.terminal(tables(results.leaderboard), width).rstrip("\n")
 
 
 def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:

@@ -42,8 +42,9 @@ class Comparison:
     """Datasets whose queries differ between the two, or whose per-query scores are not kept."""
 
     def difference(self, dataset: str) -> Difference | None:
-        """Over one dataset."""
-        cell = self._row.cells.get(dataset)
+        """Return the difference on a dataset, by its label or its name; None where the two cannot be paired there."""
+        cells = self._row.cells
+        cell = cells.get(dataset) or next((c for c in cells.values() if c.records[0].dataset.name == dataset), None)
         return cell.versus if cell else None
 
     @property
