@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from harness.cli import JOBS, READS
+from harness.commands import JOBS, READS
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ import yaml
 from mteb_tasks import evaluated
 from readme_blocks import README, block, generated
 
-from harness.cli import JOBS, read
+from harness.cli import read
+from harness.commands import JOBS
 from harness.config import build
 from harness.config.conf import conf, options_of
 from harness.gate.baseline import read as read_baseline

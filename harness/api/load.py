@@ -45,7 +45,7 @@ def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", k: int = 
     Raises:
         ConfigError: There is no such retriever or setting.
     """
-    words = [*retriever_overrides(name), *(f"retriever.{key}={_quoted(value)}" for key, value in settings.items())]
+    words = [*retriever_overrides(name), *(f"retriever.{key}={build.quoted(value)}" for key, value in settings.items())]
     retriever, _ = construct_retriever(compose(*words, *dataset_words(dataset), f"k={k}"))
     return retriever
 
@@ -60,13 +60,13 @@ def dataset_overrides(name: str | PathLike[str], /, **settings: Any) -> list[str
     """Return the overrides that choose a dataset by its name, path or scheme."""
     words = shlex.split(name) if isinstance(name, str) and not _is_folder(name) else [str(name)]
     chosen = [f"dataset.{word}" for word in words[1:]]
-    chosen += [f"dataset.{key}={_quoted(value)}" for key, value in settings.items()]
+    chosen += [f"dataset.{key}={build.quoted(value)}" for key, value in settings.items()]
     scheme, colon, rest = words[0].partition(":")
     if colon and scheme in _SCHEMES:
         option, key = _SCHEMES[scheme]
-        return [f"dataset={option}", f"dataset.{key}={_quoted(rest)}", *chosen]
+        return [f"dataset={option}", f"dataset.{key}={build.quoted(rest)}", *chosen]
     if not isinstance(name, str) or _is_folder(words[0]):
-        return ["dataset=folder", f"dataset.path={_quoted(words[0])}", *chosen]
+        return ["dataset=folder", f"dataset.path={build.quoted(words[0])}", *chosen]
     return [f"dataset={words[0]}", *chosen]
 
 
@@ -76,7 +76,7 @@ def dataset_words(dataset: str | PathLike[str] | Dataset) -> list[str]:
         return dataset_overrides(dataset)
     if dataset.instruction is None:
         return ["dataset=stdlib", "dataset.instruction=null"]
-    return ["dataset=stdlib", f"dataset.instruction={_quoted(dataset.instruction)}"]
+    return ["dataset=stdlib", f"dataset.instruction={build.quoted(dataset.instruction)}"]
 
 
 def retriever_overrides(name: str) -> list[str]:
@@ -116,14 +116,3 @@ def _is_folder(name: str) -> bool:
     """Return whether a name is that of a folder, and not of a config, which wins over a folder of the same name."""
     is_config = not name.startswith((".", "/", "~")) and (conf() / "dataset" / f"{name}.yaml").is_file()
     return not is_config and Path(name).expanduser().is_dir()
-
-
-def _quoted(value: Any) -> str:
-    if isinstance(value, str):
-        escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
-        return f"'{escaped}'"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_quoted, value))}]"
-    return str(value)

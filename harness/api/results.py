@@ -1,14 +1,13 @@
 """Results: evaluations as a table, DataFrames, comparisons and plots. Reading stored ones needs no torch."""
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.api import frames
 from harness.errors import ConfigError
 from harness.leaderboard import Board, Scores, build
 from harness.leaderboard.compare import Comparison, compare
@@ -118,60 +117,13 @@ class Results:
         """
         import pandas as pd
 
-        return pd.DataFrame(self._columns(level))
+        return pd.DataFrame(frames.columns(self, level))
 
     def to_polars(self, level: Level = "evaluation") -> "pl.DataFrame":
         """Return a tidy DataFrame as `to_pandas` does, of polars."""
         import polars as pl
 
-        return pl.DataFrame(self._columns(level), strict=False)
-
-    def _columns(self, level: Level) -> dict[str, list[Any]]:
-        levels = {"evaluation": self._evaluations, "query": self._queries, "hit": self._hits}
-        if level not in levels:
-            raise ConfigError(f"level={level!r}; choices: {', '.join(levels)}")
-        rows = list(levels[level]())
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        return {name: [row.get(name) for row in rows] for name in names}
-
-    def _evaluations(self) -> Iterator[dict[str, Any]]:
-        for record in self.records:
-            timing = record.timing
-            latency = {f"latency_{name}_ms": value for name, value in timing.latency_ms.items()} if timing else {}
-            yield {
-                "retriever": record.retriever.label,
-                "dataset": record.dataset.label,
-                "split": record.dataset.split,
-                **record.metrics,
-                "docs_per_s": timing.docs_per_s if timing else None,
-                "queries_per_s": timing.queries_per_s if timing else None,
-                **latency,
-                "index_mb": timing.index_bytes / 1e6 if timing else None,
-                "documents": record.dataset.documents,
-                "queries": record.dataset.queries,
-                "status": record.status,
-                "started": record.started.astimezone(UTC),
-                "id": record.cell,
-            }
-
-    def _queries(self) -> Iterator[dict[str, Any]]:
-        for record in self.records:
-            per_query = self.scores.get(record.files.get("per_query", ""))
-            if per_query is None:
-                continue
-            for metric, values in per_query.values.items():
-                for query, value in zip(per_query.query_ids, values.tolist(), strict=True):
-                    yield {**_keys(record), "query_id": query, "metric": metric, "value": value}
-
-    def _hits(self) -> Iterator[dict[str, Any]]:
-        for record in self.records:
-            run, dataset = self._run(record), self._dataset(record)
-            for row, query in enumerate(run.query_ids):
-                grades = dataset.qrels.get(query, {}) if dataset else {}
-                docs, scores = run.hits(row)
-                for rank, (doc, score) in enumerate(zip(docs, scores.tolist(), strict=True), start=1):
-                    hit = {"query_id": query, "rank": rank, "doc_id": doc, "score": score}
-                    yield {**_keys(record), **hit, **({"grade": grades.get(doc)} if dataset else {})}
+        return pl.DataFrame(frames.columns(self, level), strict=False)
 
     def run(self, retriever: str, dataset: str | None = None) -> Run:
         """Return a retriever's run on a dataset, which may be left out where there is one.
@@ -179,9 +131,10 @@ class Results:
         Raises:
             ConfigError: There is no such evaluation, or it keeps no run.
         """
-        return self._run(self._record(retriever, dataset))
+        return self.run_of(self._record(retriever, dataset))
 
-    def _run(self, record: Record) -> Run:
+    def run_of(self, record: Record) -> Run:
+        """Return the run of one record. Raises `ConfigError` where it is not kept."""
         if record.cell in self._runs:
             return self._runs[record.cell]
         if self._store is None or "run" not in record.files:
@@ -233,7 +186,7 @@ class Results:
 
         frame = self.to_pandas("query")
         frame = frame[frame["metric"] == (metric or self.metric)]
-        sides = [frame[frame["retriever"] == self._record(name, None, several=True).retriever.label] for name in (a, b)]
+        sides = [frame[frame["retriever"] == self._of(name)[0].retriever.label] for name in (a, b)]
         both = pd.merge(*sides, on=["dataset", "query_id"], suffixes=("_a", "_b"))
         columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
         return columns.assign(difference=columns["b"] - columns["a"])
@@ -250,24 +203,9 @@ class Results:
             Columns query_id, query (text), score, first (the text ranked first), and relevant: for each relevant
             document its id, grade, rank (None below the run's depth) and, where the dataset is in memory, text.
         """
-        import pandas as pd
+        from harness.api import worst
 
-        record = self._record(retriever, dataset)
-        per_query = self.scores[record.files["per_query"]]
-        values = per_query.values[self.metric]
-        lowest = values.argsort(kind="stable")[:n].tolist()
-        data = self._dataset(record)
-        asked, ranked = self.table(record, "asked"), self.table(record, "ranked")
-        texts, firsts = _column(asked, "text"), _column(ranked, "first")
-        run = self._run(record)
-        places = {query: row for row, query in enumerate(run.query_ids)}
-        rows = []
-        for row in lowest:
-            query = per_query.query_ids[row]
-            hits = run.hits(places[query])[0] if query in places else []
-            relevant = _relevant(data, query, hits) if data else None
-            rows.append((query, texts.get(query), float(values[row]), firsts.get(query), relevant))
-        return pd.DataFrame(rows, columns=["query_id", "query", "score", "first", "relevant"])
+        return worst.queries(self, self._record(retriever, dataset), n)
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the leaderboard to a file; its suffix gives the format: .csv, .md, .tex or .html.
@@ -292,12 +230,12 @@ class Results:
     def __len__(self) -> int:
         return len(self.records)
 
-    def _record(self, retriever: str, dataset: str | None, several: bool = False) -> Record:
+    def _record(self, retriever: str, dataset: str | None) -> Record:
         own = self._of(retriever)
         chosen = [record for record in own if dataset in (None, record.dataset.label, record.dataset.name)]
         if not chosen:
             raise self._unknown("dataset", str(dataset), [record.dataset.label for record in own])
-        if len(chosen) > 1 and not several:
+        if len(chosen) > 1:
             names = ", ".join(record.dataset.label for record in chosen)
             raise ConfigError(f"{retriever!r} was evaluated on several datasets; name one: dataset=... ({names})")
         return chosen[0]
@@ -313,14 +251,15 @@ class Results:
     def _unknown(self, kind: str, name: str, choices: Sequence[str]) -> ConfigError:
         return ConfigError(f"no {kind} is called {name!r}; choices: {', '.join(map(repr, choices))}")
 
-    def _dataset(self, record: Record) -> Dataset | None:
+    def dataset_of(self, record: Record) -> Dataset | None:
+        """Return a record's dataset where it is in memory."""
         return self._datasets.get(record.dataset.fingerprint or "")
 
     def table(self, record: Record, kind: str) -> "pa.Table | None":
         """Return a record's table of queries (`asked`) or of first hits (`ranked`)."""
-        data = self._dataset(record)
+        data = self.dataset_of(record)
         if data is not None:
-            return excerpts.asked(data) if kind == "asked" else excerpts.ranked(self._run(record), data)
+            return excerpts.asked(data) if kind == "asked" else excerpts.ranked(self.run_of(record), data)
         return self._store.table(record, kind) if self._store else None
 
 
@@ -345,28 +284,3 @@ def open_results(
         raise ConfigError(f"no records in {str(path)!r}; name a results folder, or measure: harness retriever=bm25")
     store = Store(root)
     return Results(records, store.scores(records), store=store, metric=metric, baseline=baseline)
-
-
-def _keys(record: Record) -> dict[str, str]:
-    return {"retriever": record.retriever.label, "dataset": record.dataset.label}
-
-
-def _column(table: "pa.Table | None", column: str) -> dict[str, Any]:
-    return dict(zip(table["query_id"].to_pylist(), table[column].to_pylist(), strict=True)) if table is not None else {}
-
-
-def _relevant(dataset: Dataset, query: str, hits: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a query's relevant documents with their ranks, the most relevant first."""
-    judged = sorted(dataset.qrels.get(query, {}).items(), key=lambda pair: -pair[1])
-    relevant = []
-    for doc, grade in judged:
-        if grade > 0:
-            text = None
-            with contextlib.suppress(KeyError):
-                text = dataset.corpus[doc]
-            relevant.append({"doc_id": doc, "grade": grade, "rank": _rank(hits, doc), "text": text})
-    return relevant
-
-
-def _rank(hits: Sequence[str], doc: str) -> int | None:
-    return hits.index(doc) + 1 if doc in hits else None

@@ -109,7 +109,7 @@ def compare(
 
 @dataclass
 class _Session:
-    """What the evaluations of one call share."""
+    """Settings and loaded datasets that the evaluations of one call share."""
 
     settings: Settings
     timing_name: str | None

@@ -41,17 +41,13 @@ def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: mteb has no such benchmark, or none of its tasks ranks texts.
     """
+    from harness.config.build import quoted
     from harness.interop.mteb.benchmark import cells  # imports mteb, which takes seconds
 
-    tasks = ",".join(_quoted(str(place)) for place in cells(benchmark))
-    words = ["experiment=mteb", *settings, f"dataset.benchmark={_quoted(benchmark)}"]
+    tasks = ",".join(quoted(str(place)) for place in cells(benchmark))
+    words = ["experiment=mteb", *settings, f"dataset.benchmark={quoted(benchmark)}"]
     chosen = any(word.startswith("dataset.task=") for word in settings)
     return words if chosen else [*words, f"dataset.task={tasks}"]
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def table(name: str, records: "Iterable[Record]") -> "Table":

@@ -17,7 +17,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.cli import COMMANDS
+from harness.commands import COMMANDS
 from harness.config import resolvers
 from harness.config.conf import conf
 from harness.config.wording import explained, unknown_key
@@ -109,6 +109,18 @@ def _public(raw: Any, resolved: Any, key: str = "") -> Any:
     if isinstance(raw, str) and "${oc.env:" in raw:
         return raw
     return "***" if resolved and _SECRET.search(key) else resolved
+
+
+def quoted(value: Any) -> str:
+    """Return a value as an override of the command line writes it."""
+    if isinstance(value, str):
+        escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
+        return f"'{escaped}'"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(quoted, value))}]"
+    return str(value)
 
 
 def without_secret(override: str) -> str:

@@ -1,4 +1,4 @@
-"""What a composed config calls its retriever and dataset: the options' names and what differs from them."""
+"""Names of the retriever and the dataset of a composed config: the options' names and what differs from them."""
 
 import re
 from collections.abc import Mapping, Sequence

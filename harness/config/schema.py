@@ -32,7 +32,7 @@ class EvaluationConfig(BaseModel):
 
     @property
     def settings(self) -> Settings:
-        """What is measured, apart from the retriever and the dataset."""
+        """Settings of the evaluation, apart from the retriever and the dataset."""
         return Settings(k=self.k, metrics=tuple(self.metrics), timing=self.timing, seed=self.seed)
 
 

@@ -28,7 +28,7 @@ DEFAULT_METRICS = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10",
 
 
 class Settings(BaseModel):
-    """What is measured of a retriever on a dataset."""
+    """Settings of an evaluation: k, metrics, timing plan and seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -29,7 +29,7 @@ _MAX_REPEATS = 50
 
 
 class TimingPlan(BaseModel):
-    """How an evaluation is timed: the `timing` group of the config."""
+    """Timing of an evaluation: the `timing` group of the config."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -144,7 +144,7 @@ def _changes(dataset: str, a: Cell, b: Cell, metric: str, scores: Scores, tables
         ours, theirs = scores[one.files["per_query"]], scores[other.files["per_query"]]
         moved = theirs.values[metric] - ours.values[metric]
         places = [int(place) for place in abs(moved).argsort(kind="stable")[::-1][:_CHANGED] if moved[place]]
-        asked = _column(tables, one, "asked", "text") or _column(tables, other, "asked", "text")
+        asked = column_by_query(tables, one, "asked", "text") or column_by_query(tables, other, "asked", "text")
         rankings = [_rankings(tables, record) for record in (one, other)]
         for place in places:
             query = ours.query_ids[place]
@@ -154,7 +154,8 @@ def _changes(dataset: str, a: Cell, b: Cell, metric: str, scores: Scores, tables
     return found
 
 
-def _column(tables: Tables, record: Record, kind: str, column: str) -> dict[str, str]:
+def column_by_query(tables: Tables, record: Record, kind: str, column: str) -> dict[str, str]:
+    """Return a column of a record's `asked` or `ranked` table by query id; nothing where the table is not kept."""
     table = tables(record, kind)
     if table is None:
         return {}

@@ -67,7 +67,7 @@ def arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> di
 
 @cache
 def _required(cls: type) -> bool:
-    """Whether the constructor has a parameter without a default."""
+    """Return whether the constructor has a parameter without a default."""
     return any(one.default is one.empty for one in (parameters(cls) or {}).values())
 
 

@@ -57,7 +57,7 @@ class Precomputed(Protocol):
 
     @property
     def is_precomputed(self) -> bool:
-        """Whether they were."""
+        """True where the rankings were made elsewhere."""
         ...
 
 
@@ -67,7 +67,7 @@ class ExternallyIndexed(Protocol):
 
     @property
     def is_externally_indexed(self) -> bool:
-        """Whether it does."""
+        """True where the index lies elsewhere."""
         ...
 
 
@@ -77,7 +77,7 @@ class Shardable(Protocol):
 
     @property
     def is_shardable(self) -> bool:
-        """Whether they do with this retriever's settings."""
+        """True where the rankings of shards merge with this retriever's settings."""
         ...
 
 

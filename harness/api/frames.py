@@ -1,0 +1,68 @@
+"""Results as tidy columns: a row for each evaluation, query or hit."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError
+from harness.types import Record
+
+if TYPE_CHECKING:
+    from harness.api.results import Results
+
+
+def columns(results: "Results", level: str) -> dict[str, list[Any]]:
+    """Return the columns of a level, which is evaluation, query or hit. Raises `ConfigError` for another."""
+    levels: dict[str, Callable[[Results], Iterator[dict[str, Any]]]]
+    levels = {"evaluation": _evaluations, "query": _queries, "hit": _hits}
+    if level not in levels:
+        raise ConfigError(f"level={level!r}; choices: {', '.join(levels)}")
+    rows = list(levels[level](results))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _evaluations(results: "Results") -> Iterator[dict[str, Any]]:
+    for record in results.records:
+        timing = record.timing
+        latency = {f"latency_{name}_ms": value for name, value in timing.latency_ms.items()} if timing else {}
+        yield {
+            "retriever": record.retriever.label,
+            "dataset": record.dataset.label,
+            "split": record.dataset.split,
+            **record.metrics,
+            "docs_per_s": timing.docs_per_s if timing else None,
+            "queries_per_s": timing.queries_per_s if timing else None,
+            **latency,
+            "index_mb": timing.index_bytes / 1e6 if timing else None,
+            "documents": record.dataset.documents,
+            "queries": record.dataset.queries,
+            "status": record.status,
+            "started": record.started.astimezone(UTC),
+            "id": record.cell,
+        }
+
+
+def _queries(results: "Results") -> Iterator[dict[str, Any]]:
+    for record in results.records:
+        per_query = results.scores.get(record.files.get("per_query", ""))
+        if per_query is None:
+            continue
+        for metric, values in per_query.values.items():
+            for query, value in zip(per_query.query_ids, values.tolist(), strict=True):
+                yield {**_keys(record), "query_id": query, "metric": metric, "value": value}
+
+
+def _hits(results: "Results") -> Iterator[dict[str, Any]]:
+    for record in results.records:
+        run, dataset = results.run_of(record), results.dataset_of(record)
+        for row, query in enumerate(run.query_ids):
+            grades = dataset.qrels.get(query, {}) if dataset else {}
+            docs, scores = run.hits(row)
+            for rank, (doc, score) in enumerate(zip(docs, scores.tolist(), strict=True), start=1):
+                hit = {"query_id": query, "rank": rank, "doc_id": doc, "score": score}
+                yield {**_keys(record), **hit, **({"grade": grades.get(doc)} if dataset else {})}
+
+
+def _keys(record: Record) -> dict[str, str]:
+    return {"retriever": record.retriever.label, "dataset": record.dataset.label}
