@@ -1,8 +1,8 @@
-"""Stages, wall and CPU seconds, peak memory and reference kernels. A retriever names its stages; the runner times.
+"""Stages, counters and metadata of what is running: retrievers name them, the evaluation records and times them.
 
-with recording() as seen, stage("encode", total=len(texts)) as step:
-    step(32); count("tokens", 900); fact("device", "cpu")
-seen.phase()
+with recording() as recorder, stage("encode", total=len(texts)) as advance:
+    advance(32); count("tokens", 900); describe_encoder(device="cpu")
+recorder.phase()
 """
 
 import resource
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from harness.types import Phase
+from harness.types import Counters, Phase
 
 Advance = Callable[[int], None]
 
@@ -26,39 +26,53 @@ class Listener(Protocol):
     """Shows a stage while it runs."""
 
     def begin(self, name: str, total: int | None) -> Advance:
-        """A stage has begun; the result is called with the number of items done since the last call."""
+        """Begin a stage; return a function that takes the number of items done since its last call."""
         ...
 
     def end(self, name: str, wall_s: float) -> None:
-        """The stage that began last has ended."""
+        """End the stage that began last."""
         ...
 
 
+class DeferredRecall(NamedTuple):
+    """A measurement of approximate search against exact search, made once nothing is timed."""
+
+    k: int
+    measure: Callable[[], float]
+
+
 class Recorder:
-    """What one phase cost and what was said while it ran."""
+    """Times one phase and collects the stages, counters and metadata of the components that run in it."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)
-        self.facts: dict[str, Any] = {}
-        self.later: dict[str, Callable[[], Any]] = {}
-        self.wall_s = self.cpu_s = self.earlier_s = 0.0
-        self.elsewhere = False
+        self.counters: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        """By component, then by name."""
+        self.encoders: dict[str, dict[str, Any]] = defaultdict(dict)
+        """Fields of `EncoderInfo` by component."""
+        self.metadata: dict[str, Any] = {}
+        self.deferred: dict[str, DeferredRecall] = {}
+        self.wall_s = self.cpu_s = self.cached_s = 0.0
+        self.foreign_machine = False
         self.inner: list[float] = []  # seconds spent in stages inside each open stage
-        self.prefix = ""
+        self.component = ""
         self.keeps_metadata = True
         self.outer: Recorder | None = None
 
     def phase(self) -> Phase:
-        """The figures of the recording, once it has ended."""
+        """Return the figures of the recording, once it has ended."""
         return Phase(
             wall_s=self.wall_s,
             cpu_s=self.cpu_s,
             stages=dict(self.stages),
-            counts=dict(self.counts),
-            earlier_s=self.earlier_s,
-            elsewhere=self.elsewhere,
+            counters={component: Counters.model_validate(amounts) for component, amounts in self.counters.items()},
+            cached_s=self.cached_s,
+            foreign_machine=self.foreign_machine,
         )
+
+    def named(self, name: str) -> str:
+        """Return a name behind the component's: `first_stage/search`."""
+        return f"{self.component}/{name}" if self.component else name
 
 
 _recorder: ContextVar[Recorder | None] = ContextVar("recorder", default=None)
@@ -67,7 +81,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def recording(metadata: bool = True) -> Iterator[Recorder]:
-    """Time a phase and gather its stages and counts and, unless ``metadata`` is False, what components record."""
+    """Time a phase and collect its stages and counters and, unless ``metadata`` is False, its metadata."""
     recorder = Recorder()
     recorder.outer = _recorder.get()
     recorder.keeps_metadata = metadata and (recorder.outer is None or recorder.outer.keeps_metadata)
@@ -83,7 +97,7 @@ def recording(metadata: bool = True) -> Iterator[Recorder]:
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Show stages to `listener` meanwhile; None shows them to nobody."""
+    """Show the block's stages to ``listener``; None shows them to nobody."""
     token = _listener.set(listener)
     try:
         yield
@@ -93,7 +107,7 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str, total: int | None = None) -> Iterator[Advance]:
-    """Add the block's wall time, less that of stages inside it, to `name`; yields a function that counts progress."""
+    """Add the block's wall time, less that of stages inside it, to ``name``; yield a function that counts progress."""
     recorder, listener = _recorder.get(), _listener.get()
     advance = listener.begin(name, total) if listener else ignore
     if recorder:
@@ -104,7 +118,7 @@ def stage(name: str, total: int | None = None) -> Iterator[Advance]:
     finally:
         wall = time.perf_counter() - start
         if recorder:
-            recorder.stages[recorder.prefix + name] += wall - recorder.inner.pop()
+            recorder.stages[recorder.named(name)] += wall - recorder.inner.pop()
             if recorder.inner:
                 recorder.inner[-1] += wall
         if listener:
@@ -112,17 +126,17 @@ def stage(name: str, total: int | None = None) -> Iterator[Advance]:
 
 
 @contextmanager
-def part(name: str) -> Iterator[None]:
-    """Put `name/` before the stages, counts and facts of one of several retrievers."""
+def component(name: str) -> Iterator[None]:
+    """Record the block's stages, counters and metadata under a component of a composed retriever; "" adds no level."""
     recorder = _recorder.get()
     if recorder is None:
         yield
         return
-    before, recorder.prefix = recorder.prefix, f"{recorder.prefix}{name}/"
+    outer, recorder.component = recorder.component, recorder.named(name) if name else recorder.component
     try:
         yield
     finally:
-        recorder.prefix = before
+        recorder.component = outer
 
 
 def ignore(_: int) -> None:
@@ -130,21 +144,27 @@ def ignore(_: int) -> None:
 
 
 def count(name: str, n: int) -> None:
-    """Add n to a count of the phase being recorded: tokens, truncated, ..."""
+    """Add n to a counter of the phase being recorded, one of `Counters` or one of a user's retriever."""
     if recorder := _recorder.get():
-        recorder.counts[recorder.prefix + name] += n
+        recorder.counters[recorder.component][name] += n
 
 
-def other_process(cpu_s: float) -> None:
+def add_cpu_time(cpu_s: float) -> None:
     """Add CPU seconds that another process spent for the phase being recorded."""
     if recorder := _recorder.get():
         recorder.cpu_s += cpu_s
 
 
-def fact(name: str, value: Any) -> None:
-    """Say something of the retriever that belongs in its record: device, dtype, weights, ..."""
+def describe(name: str, value: Any) -> None:
+    """Add metadata of the retriever to the record, for people: `describe("depth", 100)`."""
     if (recorder := _recorder.get()) and recorder.keeps_metadata:
-        recorder.facts[recorder.prefix + name] = value
+        recorder.metadata[recorder.named(name)] = value
+
+
+def describe_encoder(**fields: Any) -> None:
+    """Add fields of `EncoderInfo` for the encoder of the component that is running."""
+    if (recorder := _recorder.get()) and recorder.keeps_metadata:
+        recorder.encoders[recorder.component] |= fields
 
 
 def wants_metadata() -> bool:
@@ -154,8 +174,8 @@ def wants_metadata() -> bool:
 
 
 @contextmanager
-def unbilled() -> Iterator[None]:
-    """Leave the block out of all open phases and stages: house-keeping that is no part of the work."""
+def exclude() -> Iterator[None]:
+    """Exclude the block from the times of all open phases and stages: cache I/O, reference kernels."""
     recorder = _recorder.get()
     wall, cpu = time.perf_counter(), time.process_time()
     try:
@@ -170,40 +190,47 @@ def unbilled() -> Iterator[None]:
             recorder = recorder.outer
 
 
-def afterwards(name: str, measure: Callable[[], Any]) -> None:
-    """Have a fact found out once the clock has stopped: what a check against an exact search gives, say."""
+def defer_recall(k: int, measure: Callable[[], float]) -> None:
+    """Measure the recall of approximate search at k against exact search later, outside of the timed section."""
     if recorder := _recorder.get():
-        recorder.later[recorder.prefix + name] = measure
+        recorder.deferred[recorder.component] = DeferredRecall(k, measure)
 
 
-def bill(phase: Phase, into: str, earlier: bool, elsewhere: bool = False) -> None:
-    """Enter work that was recorded apart: its counts and, where it was done `earlier`, its seconds in stage `into`.
+def add_counters(phase: Phase) -> None:
+    """Add the counters of work that was recorded apart, on another thread or in another process."""
+    if recorder := _recorder.get():
+        for inner, counters in phase.counters.items():
+            amounts = recorder.counters[recorder.named(inner) if inner else recorder.component]
+            for name, n in counters.model_dump().items():
+                amounts[name] += n
 
-    What was done `elsewhere`, on another machine, has no price here: the phase then has no throughput.
+
+def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> None:
+    """Add the cost of cached embeddings to stage ``into``: the seconds that computing them took.
+
+    Seconds of a foreign machine say nothing about this one: they are not added, and the phase has no throughput.
     """
     recorder = _recorder.get()
     if recorder is None:
         return
-    for name, n in phase.counts.items():
-        recorder.counts[recorder.prefix + name] += n
-    recorder.elsewhere |= elsewhere
-    if earlier and not elsewhere:
-        recorder.stages[recorder.prefix + into] += phase.wall_s
+    recorder.foreign_machine |= foreign_machine
+    if not foreign_machine:
+        recorder.stages[recorder.named(into)] += phase.wall_s
         recorder.wall_s += phase.wall_s
         recorder.cpu_s += phase.cpu_s
-        recorder.earlier_s += phase.wall_s
+        recorder.cached_s += phase.wall_s
 
 
 def peak_memory() -> int:
-    """Bytes of resident memory that this process held at its highest."""
+    """Return the largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 
 
 def reference_kernels(repeats: int = 5) -> dict[str, float]:
-    """Least CPU seconds of three fixed pieces of work: a dict loop, a BLAS product, a random gather.
+    """Return the least CPU seconds of three fixed pieces of work: a dict loop, a BLAS product, a random gather.
 
-    They say how fast this machine is just now, so that another run's CPU seconds can be set beside this one's.
+    They show how fast this machine is just now, so that CPU seconds of another run can be compared with these.
     """
     return {name: min(_cpu_seconds(kernel) for _ in range(repeats)) for name, kernel in _kernels().items()}
 

@@ -136,8 +136,8 @@ def main(models: Path, folder: Path, two: Cluster) -> dict:
             run = many.search(data.queries, K)
         found[name] = {
             **compared(expected, run),
-            "facts": {key: value for key, value in seen.facts.items() if key in ("shards", "nodes", "device")},
-            "texts": seen.counts["texts"],
+            "metadata": {key: value for key, value in seen.metadata.items() if key in ("shards", "nodes")},
+            "texts": seen.counters[""]["texts"],
             "cpu_s": seen.cpu_s,
             "stages": sorted(searching.stages),
             "bytes": [one.nbytes(), many.nbytes()],

@@ -183,7 +183,7 @@ def numbers(folder: Path) -> dict[str, Any]:
     everything = list(Store(root).records())
     records = [record for record in everything if record.status == "ok"]
     assert all(record.error.startswith("ProcessDied") for record in everything if record.status != "ok")
-    found = {record.cell: (record.metrics, (root / record.files["run"]).read_bytes()) for record in records}
+    found = {record.id: (record.metrics, (root / record.files.run).read_bytes()) for record in records}
     assert len(found) == len(records), "no cell twice"
     return found
 
@@ -216,7 +216,7 @@ def kill_sweeps(nursery: Nursery, root: Path, model: Path, times: int) -> int:
 
 def stray(results: Path) -> list[str]:
     """Files of a results folder that no record names, and that are no sweep's own notes."""
-    named = {path for record in Store(results).records() for path in record.files.values()}
+    named = {path for record in Store(results).records() for path in record.files.paths().values()}
     others = [name for name in kept(results) if name not in named]
     return [name for name in others if not re.fullmatch(r"logs/\w+/(multirun\.yaml|\d+\.cell)", name)]
 

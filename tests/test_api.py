@@ -132,7 +132,7 @@ def assert_same(embeddings, minilm, texts=TEXTS):
 def recorded(work):
     with instrument.recording() as seen:
         work()
-    return seen.phase().counts, seen.facts
+    return seen.phase().counters[""].model_dump(), seen.encoders[""]
 
 
 # ---- requests and answers
@@ -525,18 +525,18 @@ def test_the_key_is_in_no_record(server, waits, monkeypatch, tmp_path, own_cache
     assert stop.value.code == 0
     (record,) = Store(Path("results")).records()
     tokens = tokens_of(server.texts[7:11])
-    assert record.timing.index.counts == {
+    assert record.timing.index.counters[""].model_dump() == {
         "texts": 4,
         "requests": 1,
         "retries": 0,
         "tokens": tokens,
         "micro_usd": tokens * 250,
     }
-    assert record.timing.searches[0].counts["micro_usd"] > 0
-    assert record.facts["latency.micro_usd"] > 0
-    assert record.facts["provider"] == "openai"
-    assert record.facts["base_url"] == f"{server.address}/v1"
-    assert record.facts["price_per_million_tokens"] == 250
+    assert record.timing.searches[0].counters[""].micro_usd > 0
+    assert record.timing.latency_counters[""].micro_usd > 0
+    assert record.encoders[""].provider == "openai"
+    assert record.encoders[""].base_url == f"{server.address}/v1"
+    assert record.encoders[""].price_per_million_tokens == 250
     assert server.keys == {f"Bearer {KEY}"}
     out, err = capsys.readouterr()
     assert KEY not in out + err
@@ -782,10 +782,10 @@ def test_a_measured_cell_ranks_as_the_model_behind_the_server(encoder, protocol,
     np.testing.assert_array_equal(hosted_.run.docs, local.run.docs)
     np.testing.assert_allclose(hosted_.run.scores, local.run.scores, atol=1e-6)
     assert hosted_.means == local.means
-    assert hosted_.timing.index.counts["texts"] == 4
-    assert hosted_.timing.index.counts["tokens"] == tokens_of(list(dataset.corpus.texts))
+    assert hosted_.timing.index.counters[""].texts == 4
+    assert hosted_.timing.index.counters[""].tokens == tokens_of(list(dataset.corpus.texts))
     assert hosted_.timing.tokens_per_s > 0
-    assert hosted_.facts["model"] == "minilm"
+    assert hosted_.description.encoders[""].model == "minilm"
 
 
 def test_a_batch_of_queries_ranks_as_its_queries_alone(encoder, protocol, server):

@@ -18,7 +18,7 @@ from harness.retrievers.bm25 import BM25, RankBM25
 from harness.search.postings import Sparse
 from harness.text import tokenizer
 from harness.text.tokenizer import Tokenizer
-from harness.types import Corpus, Dataset, Queries, Run, StringColumn
+from harness.types import Corpus, Counters, Dataset, Queries, Run, StringColumn
 
 
 def plain() -> Tokenizer:
@@ -221,7 +221,7 @@ def test_a_slice_of_texts_is_counted_as_the_texts_alone() -> None:
 def test_texts_and_tokens_are_counted_for_the_record() -> None:
     with recording() as seen:
         Tokenizer().fit(StringColumn(["the cats jump", "", "cat"]))
-    assert dict(seen.counts) == {"texts": 3, "tokens": 3}
+    assert seen.phase().counters[""] == Counters(texts=3, tokens=3)
 
 
 # -------------------------------------------------------------------------------------------------------------- BM25

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from harness.leaderboard import build, writers
 from harness.leaderboard.tables.leaderboard import tables
-from harness.types import DatasetInfo, Phase, Record, RetrieverInfo, Timing
+from harness.types import DatasetInfo, EncoderInfo, Phase, Record, RetrieverInfo, Timing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -23,7 +23,7 @@ def cell(retriever, dataset, value, minutes=0, *, status="ok", environment="e", 
         threads=1,
     )
     return Record(
-        cell=f"{retriever} {dataset}",
+        id=f"{retriever} {dataset}",
         started=START + timedelta(minutes=minutes),
         status=status,
         retriever=RetrieverInfo(name=retriever, config={}),
@@ -203,8 +203,10 @@ def test_a_name_cannot_break_a_table():
 
 def test_what_a_retriever_or_its_part_remarks_stands_under_the_table_with_the_rows_it_is_about():
     plain = cell("a", "x", 0.1)
-    alone = cell("b", "x", 0.2).model_copy(update={"facts": {"remark": "Not trained for it"}})
-    part = cell("c", "x", 0.3).model_copy(update={"facts": {"scorer/remark": "Not trained for it", "device": "cpu"}})
+    alone = cell("b", "x", 0.2).model_copy(update={"encoders": {"": EncoderInfo(remark="Not trained for it")}})
+    part = cell("c", "x", 0.3).model_copy(
+        update={"encoders": {"scorer": EncoderInfo(remark="Not trained for it", device="cpu")}}
+    )
     board = build([plain, alone, part])
     assert board.remarks == {"Not trained for it": ["c", "b"]}
     for shown in (writers.markdown(tables(board)), writers.terminal(tables(board))):

@@ -229,7 +229,7 @@ def test_another_size_of_batch_has_another_price_and_is_encoded_anew(model, monk
     with recording() as recorder:
         second = encoder(model, batch_tokens=100).encode(TEXTS, "document")
     assert seen
-    assert recorder.phase().earlier_s == 0
+    assert recorder.phase().cached_s == 0
     np.testing.assert_allclose(first.numpy(), second.numpy(), atol=1e-5)
 
 
@@ -305,16 +305,16 @@ def slow(monkeypatch):
 def test_the_price_of_the_first_encode_is_paid_again_on_the_clock(model, slow):
     first, second = measured(model), measured(model)
     assert slow.count(N) == 1
-    assert first.timing.index.earlier_s == 0
+    assert first.timing.index.cached_s == 0
     index = second.timing.index
-    assert 0.3 < index.earlier_s <= first.timing.index.stages["encode"]
-    assert index.wall_s >= index.stages["encode"] >= index.earlier_s
+    assert 0.3 < index.cached_s <= first.timing.index.stages["encode"]
+    assert index.wall_s >= index.stages["encode"] >= index.cached_s
     assert index.cpu_s > 0
-    assert index.counts == first.timing.index.counts
-    assert index.counts["texts"] == N
-    assert second.timing.docs_per_s == N / index.wall_s <= N / index.earlier_s
+    assert index.counters == first.timing.index.counters
+    assert index.counters[""].texts == N
+    assert second.timing.docs_per_s == N / index.wall_s <= N / index.cached_s
     assert second.timing.tokens_per_s is not None
-    assert not index.elsewhere
+    assert not index.foreign_machine
     assert second.means == first.means
 
 
@@ -323,22 +323,22 @@ def test_the_price_is_that_of_the_encoding_however_often_it_was_read(model, slow
     for _ in range(3):
         with instrument.recording() as seen:
             encoder(model).encode(TEXTS, "document")
-        prices.append(seen.earlier_s)
+        prices.append(seen.cached_s)
     assert prices[0] == 0
     assert prices[1] == prices[2] > 0.3
 
 
 def test_the_price_is_in_the_stage_of_the_part_of_a_hybrid(model):
     encoder(model).encode(TEXTS, "document")
-    with instrument.recording() as seen, instrument.part("dense"):
+    with instrument.recording() as seen, instrument.component("dense"):
         encoder(model).encode(TEXTS, "document")
-    assert seen.stages["dense/encode"] >= seen.earlier_s > 0
-    assert seen.counts["dense/tokens"] > N
+    assert seen.stages["dense/encode"] >= seen.cached_s > 0
+    assert seen.counters["dense"]["tokens"] > N
 
 
 def record(timing) -> Record:
     return Record(
-        cell="c",
+        id="c",
         started=datetime(2026, 1, 1, tzinfo=UTC),
         status="ok",
         retriever=RetrieverInfo(name="dense", config={}),
@@ -367,10 +367,10 @@ def test_vectors_from_another_machine_have_no_throughput_and_the_board_shows_a_g
     second = measured(model)
     assert slow.count(N) == 1, "they are used all the same"
     assert second.means == first.means
-    assert second.timing.index.elsewhere
+    assert second.timing.index.foreign_machine
     assert second.timing.docs_per_s is None
     assert second.timing.tokens_per_s is None
-    assert second.timing.index.earlier_s == 0
+    assert second.timing.index.cached_s == 0
     assert shown_docs_per_s(second.timing) == "-"
     assert shown_docs_per_s(first.timing) not in ("-", "")
 
@@ -379,10 +379,10 @@ def test_another_number_of_threads_is_encoded_again_at_its_own_price(model, slow
     measured(model, PLAN.model_copy(update={"threads": 1}))
     second = measured(model, PLAN.model_copy(update={"threads": 2}))
     assert slow.count(N) == 2
-    assert second.timing.index.earlier_s == 0
+    assert second.timing.index.cached_s == 0
     third = measured(model, PLAN.model_copy(update={"threads": 2}))
     assert slow.count(N) == 2
-    assert third.timing.index.earlier_s > 0
+    assert third.timing.index.cached_s > 0
 
 
 # ---------------------------------------------------------------------------------------------------------------- use
@@ -396,7 +396,7 @@ def test_renew_encodes_anew_and_keeps_that(model, own_cache, monkeypatch):
     with cache.using("renew"), instrument.recording() as renewed:
         encoder(model).encode(TEXTS, "document")
     assert seen == [N]
-    assert renewed.earlier_s == 0
+    assert renewed.cached_s == 0
     assert files(own_cache) == [path]
     assert path.stat().st_ino != before, "written anew"
     encoder(model).encode(TEXTS, "document")
@@ -471,8 +471,8 @@ def test_an_encode_that_was_killed_goes_on_after_its_last_whole_shard(model, own
         found = encoder(model).encode(texts, "document")
     assert seen == [256, 88]
     assert torch.equal(found, whole)
-    assert 0 < again.earlier_s < again.stages["encode"]
-    assert again.counts["texts"] == 600
+    assert 0 < again.cached_s < again.stages["encode"]
+    assert again.counters[""]["texts"] == 600
     assert len(files(own_cache)) == 2
 
 

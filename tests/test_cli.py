@@ -97,14 +97,14 @@ def test_an_experiment_that_is_a_command_says_so(monkeypatch, capsys, experiment
 
 def test_an_experiment_given_again_measures_only_what_is_missing(here, monkeypatch, capsys):
     assert harness(monkeypatch, "-m", "retriever=bm25,bm25_mteb", *here) == 0
-    first = {record.cell: record for record in records()}
+    first = {record.id: record for record in records()}
     capsys.readouterr()
     assert harness(monkeypatch, *SWEEP, *here) == 0
     out, err = capsys.readouterr()
     assert err.count("again with resume=false") == 2
     assert len(out.partition("\n\n")[0].splitlines()) == 4, "the table has the cells that were measured before too"
     assert len(records()) == 3
-    assert {cell: record for cell, record in ((r.cell, r) for r in records()) if cell in first} == first
+    assert {cell: record for cell, record in ((r.id, r) for r in records()) if cell in first} == first
     assert harness(monkeypatch, "retriever=bm25", "resume=false", *here) == 0
     assert len(records()) == 4
 
@@ -114,7 +114,7 @@ def test_a_changed_collection_is_measured_again(here, monkeypatch):
     with Path("made/corpus.jsonl").open("a") as corpus:
         corpus.write('{"_id": "d9", "text": "one more"}\n')
     assert harness(monkeypatch, "retriever=bm25", *here) == 0
-    assert len({record.cell for record in records()}) == 2
+    assert len({record.id for record in records()}) == 2
 
 
 def test_a_failed_cell_leaves_a_record_and_the_sweep_goes_on(here, monkeypatch, capsys):
@@ -156,7 +156,7 @@ def test_the_command_in_a_record_measures_its_cell_again(here, monkeypatch):
             [sys.executable, "-m", *_words(record.command), "resume=false"], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    cells = [record.cell for record in records()]
+    cells = [record.id for record in records()]
     assert len(cells) == 4
     assert cells[:2] == cells[2:]
 
@@ -170,13 +170,13 @@ def _words(command):
 def test_an_exported_run_scored_by_trec_evals_code_gives_the_records_numbers(here, monkeypatch):
     assert harness(monkeypatch, "retriever=bm25", "metrics=[ndcg@10,map@100,recall@100]", *here) == 0
     (record,) = records()
-    run = trec.read(Path("results") / record.files["run"])
+    run = trec.read(Path("results") / record.files.run)
     results = {query: dict(zip(*run.hits(row), strict=True)) for row, query in enumerate(run.query_ids)}
     results = {query: {doc: float(score) for doc, score in docs.items()} for query, docs in results.items()}
     peer = pytrec_eval.RelevanceEvaluator(JUDGED, {"ndcg_cut.10", "map_cut.100", "recall.100"}).evaluate(results)
     for ours, theirs in (("ndcg@10", "ndcg_cut_10"), ("map@100", "map_cut_100"), ("recall@100", "recall_100")):
         assert record.metrics[ours] == pytest.approx(sum(row[theirs] for row in peer.values()) / len(JUDGED), abs=1e-6)
-    per_query = pq.read_table(Path("results") / record.files["per_query"]).to_pandas()
+    per_query = pq.read_table(Path("results") / record.files.per_query).to_pandas()
     means = per_query.groupby("metric", observed=True)["value"].mean()
     assert means["ndcg@10"] == pytest.approx(record.metrics["ndcg@10"])
 
@@ -336,7 +336,7 @@ def test_kill_9_loses_nothing_that_was_measured(here):
     assert len(after) == 12, "every cell once: those measured before a kill are not measured again"
     assert after[: len(before)] == before
     assert done.stderr.count("again with resume=false") == len(before)
-    known = {path for record in (*after, *killed) for path in record.files.values()}
+    known = {path for record in (*after, *killed) for path in record.files.paths().values()}
     orphans = {
         path.relative_to("results").as_posix()
         for folder in ("records", "environments")

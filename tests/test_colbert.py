@@ -182,12 +182,14 @@ def test_queries_and_documents_are_cut_at_the_checkpoints_lengths_and_the_record
     with recording() as seen:
         documents = found.encode(StringColumn(["word " * 100, "word", ".,."]), "document")
     assert np.diff(documents.starts).tolist() == [48, 4, 3]
-    assert seen.facts["max_length"] == {"query": QUERY, "document": DOCUMENT}
-    assert seen.facts["prompts"] == {"query": "[unused0] ", "document": "[unused1] "}
-    assert seen.phase().counts == {"texts": 3, "tokens": 48 + 4 + 6, "truncated": 1, "padding": 86, "vectors": 55}
+    assert seen.encoders[""]["max_length"] == {"query": QUERY, "document": DOCUMENT}
+    assert seen.encoders[""]["prompts"] == {"query": "[unused0] ", "document": "[unused1] "}
+    assert seen.phase().counters[""].model_dump() == {
+        **{"texts": 3, "tokens": 48 + 4 + 6, "truncated": 1, "padding": 86, "vectors": 55}
+    }
     with recording() as seen:
         assert np.diff(found.encode(StringColumn(["word " * 100, ""]), "query").starts).tolist() == [32, 32]
-    assert seen.phase().counts["truncated"] == 1
+    assert seen.phase().counters[""].truncated == 1
 
 
 def test_max_length_cuts_documents_and_not_queries(checkpoint, minilm_folder):
@@ -266,8 +268,8 @@ def test_a_checkpoint_as_sentence_transformers_saves_it_is_the_librarys(checkpoi
     with recording() as seen:
         found.encode(StringColumn(["a b c d e f g h i j", "a"]), "query")
     fixed = expansion is not None and expansion["strategy"] == "fixed"
-    assert seen.facts["max_length"] == {"query": 8 if fixed else 64, "document": 24}
-    assert seen.phase().counts["truncated"] == int(fixed)
+    assert seen.encoders[""]["max_length"] == {"query": 8 if fixed else 64, "document": 24}
+    assert seen.phase().counters[""].truncated == int(fixed)
 
 
 def assert_equal_to_the_library(found, peer):
@@ -401,7 +403,7 @@ def test_few_candidates_have_exact_scores_and_their_recall_is_in_the_record(chec
         np.testing.assert_allclose(run.scores, np.take_along_axis(exact, run.docs.astype(np.int64), axis=1), atol=1e-4)
         best = np.argsort(-exact, axis=1, kind="stable")[:50, :5]
         by_hand = np.mean([len(set(own) & set(right)) / 5 for own, right in zip(run.docs[:50], best, strict=True)])
-        assert measured.facts["recall@5_of_exact"] == pytest.approx(by_hand, abs=1e-9)
+        assert measured.description.recall_of_exact[""].recall == pytest.approx(by_hand, abs=1e-9)
         recalls.append(by_hand)
         assert measured.timing.index_bytes == retriever._tokens.nbytes + retriever._centroids.nbytes
     assert 0 < recalls[0] < 1

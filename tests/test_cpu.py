@@ -113,8 +113,8 @@ def test_the_record_shows_the_setting_and_the_layers(tmp_path, amd, monkeypatch,
     monkeypatch.setattr(cpu, "_is_amd", lambda: is_amd)
     with instrument.recording() as recorder:
         encoded(DenseEncoder, write_dense(tmp_path / "model"), **settings)
-    assert recorder.facts["optimize_cpu"] is settings.get("optimize_cpu", True)
-    assert recorder.facts.get("linear_layers") == layers
+    assert recorder.encoders[""]["optimize_cpu"] is settings.get("optimize_cpu", True)
+    assert recorder.encoders[""]["linear_layers"] == layers
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimize_cpu": False}])

@@ -344,7 +344,7 @@ def test_a_static_model_runs_through_dense(potion, own_cache):
     with recording() as seen:
         run = retriever.search(Queries(["q", "none"], ["dogs", ""]), 2)
     assert run.hits(0)[0][0] == "2"
-    assert (retriever.nbytes(), seen.facts["max_length"]) == (3 * 16 * 4, None)
+    assert (retriever.nbytes(), seen.encoders[""]["max_length"]) == (3 * 16 * 4, None)
     assert run.hits(1)[1].tolist() == [0, 0]
 
 
@@ -397,7 +397,7 @@ def test_two_datasets_with_instructions_of_their_own_are_one_row_of_the_board(in
         told = f'+dataset.instruction="{said}"'
         assert instructed(capsys, "dataset=folder", f"dataset.path={path}", told)[0] == 0
     made, other = Store(Path("results")).records()
-    asked = [record.facts["prompts"]["query"] for record in (made, other)]
+    asked = [record.encoders[""].prompts["query"] for record in (made, other)]
     assert asked == [ASKS.format("Given a question, retrieve the answer"), ASKS.format("Another")]
     assert set(made.retriever.differences) == {"encoder.model", "encoder.max_length"}
     assert made.retriever.label == other.retriever.label

@@ -30,7 +30,7 @@ from harness.distributed.worker import Answer
 from harness.errors import ConfigError
 from harness.retrievers.bm25 import BM25
 from harness.text.tokenizer import Tokenizer
-from harness.types import Corpus, Phase, Queries, Run, StringColumn
+from harness.types import Corpus, Counters, Phase, Queries, Run, StringColumn
 
 FAMILIES = ("bm25", "splade", "dense", "colbert")
 
@@ -54,7 +54,7 @@ def test_two_nodes_give_the_run_of_one_process(found, name):
     assert found[name]["apart"] <= 1e-6
     assert found[name]["same"]
     assert found[name]["compared"] > 0.5
-    assert found[name]["facts"]["shards"] == found[name]["facts"]["nodes"] == 2
+    assert found[name]["metadata"]["shards"] == found[name]["metadata"]["nodes"] == 2
 
 
 def test_bm25_of_the_shards_is_that_of_the_whole_to_the_last_bit(found):
@@ -284,8 +284,10 @@ def test_no_key_is_sent_along_with_the_variables(monkeypatch):
     assert "secret" not in sent.values()
 
 
-def phase(wall_s, earlier_s=0.0, elsewhere=False):
-    return Phase(wall_s=wall_s, cpu_s=wall_s, counts={"texts": 5}, earlier_s=earlier_s, elsewhere=elsewhere)
+def phase(wall_s, cached_s=0.0, foreign_machine=False):
+    return Phase(
+        wall_s=wall_s, cpu_s=wall_s, counters={"": {"texts": 5}}, cached_s=cached_s, foreign_machine=foreign_machine
+    )
 
 
 def billed(*phases):
@@ -298,17 +300,17 @@ def billed(*phases):
 
 
 def test_cached_vectors_cost_what_the_slowest_actor_would_have_taken():
-    seen = billed(phase(101, earlier_s=100), phase(50))
-    assert seen.earlier_s == 51  # 50 seconds were waited for, and 101 would have been
+    seen = billed(phase(101, cached_s=100), phase(50))
+    assert seen.cached_s == 51  # 50 seconds were waited for, and 101 would have been
     assert seen.wall_s == pytest.approx(51, abs=0.1)
     assert seen.cpu_s == pytest.approx(151, abs=0.1)
-    assert seen.counts == {"texts": 10}
-    assert billed(phase(7), phase(9)).earlier_s == 0
+    assert seen.counters == {"": Counters(texts=10)}
+    assert billed(phase(7), phase(9)).cached_s == 0
 
 
 def test_vectors_encoded_on_another_machine_leave_no_throughput():
-    assert billed(phase(1), phase(1, elsewhere=True)).elsewhere
-    assert not billed(phase(1), phase(1)).elsewhere
+    assert billed(phase(1), phase(1, foreign_machine=True)).foreign_machine
+    assert not billed(phase(1), phase(1)).foreign_machine
 
 
 # --------------------------------------------------------------------------------------------------------- launchers

@@ -25,7 +25,7 @@ KERNELS = {"dict_loop": 0.004, "blas_product": 0.004, "random_gather": 0.004}
 
 
 def timing(cpu=1.0, unit=1.0, threads=1, size=1000, memory=10**8, earlier=0.0, queries=100):
-    phase = Phase(wall_s=cpu, cpu_s=cpu, earlier_s=earlier)
+    phase = Phase(wall_s=cpu, cpu_s=cpu, cached_s=earlier)
     kernels = {name: seconds * unit for name, seconds in KERNELS.items()}
     return Timing(
         warmup=phase,
@@ -44,7 +44,7 @@ def timing(cpu=1.0, unit=1.0, threads=1, size=1000, memory=10**8, earlier=0.0, q
 def record(retriever, dataset, minutes=0, mean=0.5, **changed):
     info = {"split": "test", "fingerprint": "f" * 32, **changed.pop("info", {})}
     return Record(
-        cell=changed.pop("cell", "c" * 16),
+        id=changed.pop("id", "c" * 16),
         started=START + timedelta(minutes=minutes),
         status=changed.pop("status", "ok"),
         retriever=RetrieverInfo(name=retriever, config={}),
@@ -68,7 +68,7 @@ def side(values, minutes=0):
     records = [record(*key, minutes, float(np.mean(own))) for key, own in values.items()]
     ids = {len(own): [f"q{number}" for number in range(len(own))] for own in values.values()}
     scores = {
-        one.files["per_query"]: PerQuery(ids[len(own)], {"ndcg@10": np.asarray(own, float)})
+        one.files.per_query: PerQuery(ids[len(own)], {"ndcg@10": np.asarray(own, float)})
         for one, own in zip(records, values.values(), strict=True)
     }
     return records, scores
@@ -171,9 +171,9 @@ def test_a_stricter_level_draws_as_often_as_it_needs():
 )
 def test_scores_that_are_none_cannot_be_decided(values, said):
     records, now = side({("a", "x"): [0.5, 0.5]}, 1)
-    now[records[0].files["per_query"]] = PerQuery(["q0", "q1"][: len(values)], {"ndcg@10": np.array(values)})
+    now[records[0].files.per_query] = PerQuery(["q0", "q1"][: len(values)], {"ndcg@10": np.array(values)})
     held, scores = side({("a", "x"): [0.5, 0.5]})
-    scores[held[0].files["per_query"]] = PerQuery(["q0", "q1"][: len(values)], {"ndcg@10": np.full(len(values), 0.5)})
+    scores[held[0].files.per_query] = PerQuery(["q0", "q1"][: len(values)], {"ndcg@10": np.full(len(values), 0.5)})
     found = told(held, scores, records, now)
     assert (found.exit_code, found.findings[0].said) == (3, said)
 
@@ -227,7 +227,7 @@ def test_other_judged_queries_cannot_be_decided():
 def test_queries_in_another_order_are_paired_by_their_ids():
     held, scores = side({("a", "x"): BASE})
     records, now = side({("a", "x"): BASE[::-1]}, 1)
-    path = records[0].files["per_query"]
+    path = records[0].files.per_query
     now[path] = PerQuery(now[path].query_ids[::-1], now[path].values)
     assert status(told(held, scores, records, now, RULES)) == {("a", "x"): "identical"}
 
@@ -621,7 +621,7 @@ def test_a_results_folder_is_not_taken_for_a_baseline(here, monkeypatch, capsys)
 
 def test_what_cannot_be_read_cannot_be_decided(here, monkeypatch, capsys):
     newest = put(here, {("a", "x"): BASE}, 5)
-    path = here / next(own for own in newest.records() if own.started.minute == 5).files["per_query"]
+    path = here / next(own for own in newest.records() if own.started.minute == 5).files.per_query
     path.write_bytes(b"trash")
     assert harness(monkeypatch, "gate", "--retriever", "b") == 0
     assert harness(monkeypatch, "gate") == 3

@@ -576,4 +576,4 @@ def test_weights_are_swept_from_the_command_line_and_are_in_the_labels(command: 
         "hybrid [retrievers.dense=bm25_mteb, fusion.weights=[1, 1]]",
         "hybrid [retrievers.dense=bm25_mteb, fusion.weights=[1, 2]]",
     ]
-    assert len({record.cell for record in records}) == 2
+    assert len({record.id for record in records}) == 2

@@ -7,14 +7,16 @@ from test_board import cell, forums, row
 from harness import stats
 from harness.errors import ConfigError
 from harness.leaderboard import build
-from harness.types import PerQuery
+from harness.types import PerQuery, RecordFiles
 
 
 def scored(record, values, ids=None):
     """The record with that mean, and its scores by the path that it names."""
     path = f"{record.retriever.label}/{record.dataset.name}"
     ids = [f"q{place}" for place in range(len(values))] if ids is None else ids
-    record = record.model_copy(update={"metrics": {"ndcg@10": float(np.mean(values))}, "files": {"per_query": path}})
+    record = record.model_copy(
+        update={"metrics": {"ndcg@10": float(np.mean(values))}, "files": RecordFiles(per_query=path)}
+    )
     return record, {path: PerQuery(ids, {"ndcg@10": np.asarray(values, float)})}
 
 

@@ -48,7 +48,7 @@ def test_a_record_says_what_mteb_says_of_the_task(data, tmp_path, capsys):
     words = ["dataset=mteb", "dataset.task=NFCorpus", f"dataset.folder={data / 'nfcorpus'}"]
     assert run(["retriever=bm25", *words, f"results_dir={tmp_path}", "timing.latency_queries=0"]) == 0
     (record,) = Store(tmp_path).records()
-    about = record.dataset.about
+    about = record.dataset.metadata
     assert (about["source"], about["task"], about["type"], about["main_score"]) == (
         *("mteb", "NFCorpus", "Retrieval", "ndcg@10"),
     )
@@ -148,7 +148,7 @@ def test_a_changed_revision_is_measured_anew_under_the_same_command(tmp_path):
     write(folder, {**ROWS, "qrels": [{**row, "corpus-id": "d3"} for row in ROWS["qrels"][:2]]})
     assert run(words) == 0
     first, second = Store(tmp_path / "results").records()
-    assert first.cell != second.cell
+    assert first.id != second.id
     assert first.metrics["ndcg@10"] > second.metrics["ndcg@10"]
 
 

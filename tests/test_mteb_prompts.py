@@ -120,7 +120,7 @@ def test_the_record_holds_the_prompts_and_the_label_names_their_source(tmp_path,
     (record,) = Store(tmp_path / "results").records()
     expected = "Represent this sentence for searching relevant passages: "
     assert record.retriever.config["encoder"]["query_prompt"] == expected
-    assert record.facts["prompts"] == {"query": expected, "document": ""}
+    assert record.encoders[""].prompts == {"query": expected, "document": ""}
     assert record.retriever.differences["prompts"] == "mteb"
 
 

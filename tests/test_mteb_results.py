@@ -18,7 +18,7 @@ from harness.leaderboard import build as board_of
 from harness.leaderboard import writers
 from harness.leaderboard.published import beside
 from harness.store import Store
-from harness.types import DatasetInfo, Record, RetrieverInfo
+from harness.types import DatasetInfo, DatasetMetadata, EncoderInfo, Record, RetrieverInfo
 
 WORDS = ["timing.latency_queries=0", "timing.repeats=1", "timing.warmup_documents=0"]
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -110,8 +110,8 @@ def test_of_two_records_of_one_task_the_older_is_left_out_and_said(held, tmp_pat
     root = tmp_path / "results"
     shutil.copytree(held, root)
     own = next(rec for rec in Store(root).records() if rec.dataset.name == "scifact")
-    about = {"source": "mteb", "task": "SciFact", "subset": "default", "split": "test"}
-    told = {"name": "SciFact", "about": about, "config": {}, "differences": {}}
+    about = DatasetMetadata(source="mteb", task="SciFact", subset="default", split="test")
+    told = {"name": "SciFact", "metadata": about, "config": {}, "differences": {}}
     older = own.model_copy(
         update={"dataset": own.dataset.model_copy(update=told), "started": own.started - timedelta(days=1)}
     )
@@ -184,7 +184,7 @@ def test_figures_of_another_revision_of_the_collection_say_so(held, reference, t
     as_minilm = records[0].model_copy(update={"retriever": records[0].retriever.model_copy(update={"config": config})})
     (row,) = beside(board_of([as_minilm]), found.figures, table=False)
     assert row.ours == records[0].retriever.label
-    assert f"(ours: revision {records[0].dataset.about['revision'][:18]})" in row.sources[0]
+    assert f"(ours: revision {records[0].dataset.metadata.revision[:18]})" in row.sources[0]
 
 
 def test_published_figures_of_any_metric_are_shown(held, reference):
@@ -231,12 +231,12 @@ def test_one_unreadable_file_does_not_stop_the_others_and_experiments_stay_apart
 def test_a_late_interaction_model_and_a_collection_with_silent_queries_are_exported_as_mteb_has_them(held):
     one = next(rec for rec in Store(held).records() if rec.dataset.name == "NFCorpus")
     config = {"_target_": "harness.retrievers.colbert.ColBERT", "encoder": {"model": "org/colbert@r"}}
-    about = {**one.dataset.about, "queries_without_relevant": one.dataset.queries}
+    about = one.dataset.metadata.model_copy(update={"queries_without_relevant": one.dataset.queries})
     told = one.model_copy(
         update={
             "retriever": one.retriever.model_copy(update={"config": config}),
-            "facts": {"max_length": {"query": 32, "document": 300}},
-            "dataset": one.dataset.model_copy(update={"about": about}),
+            "encoders": {"": EncoderInfo(max_length={"query": 32, "document": 300})},
+            "dataset": one.dataset.model_copy(update={"metadata": about}),
             "metrics": {**one.metrics, "p-MRR": 0.5},
         }
     )
@@ -307,11 +307,11 @@ def record_of(place, value, k1=1.2):
     about = {"source": "mteb", "task": place.task, "subset": place.subset, "split": place.split}
     main = names.ours(registry.task(place.task).metadata.main_score)
     return Record(
-        cell=f"{hash((place, k1)) % 10**16:016}",
+        id=f"{hash((place, k1)) % 10**16:016}",
         started="2026-11-01T00:00:00Z",
         status="ok",
         retriever=RetrieverInfo(name="bm25", config=config, differences={} if k1 == 1.2 else {"k1": k1}),
-        dataset=DatasetInfo(name=place.task, about=about),
+        dataset=DatasetInfo(name=place.task, metadata=about),
         k=100,
         seed=0,
         metric_version=1,

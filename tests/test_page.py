@@ -21,7 +21,7 @@ from harness import stats
 from harness.leaderboard import build
 from harness.leaderboard.page import html
 from harness.store import Store
-from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
+from harness.types import DatasetInfo, PerQuery, Phase, Record, RecordFiles, RetrieverInfo, Timing
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 REMARK = "Its weights were not trained for late interaction"
@@ -77,7 +77,7 @@ def record(name, differences, family, dataset, seconds, values, started, environ
     )
     config = {"_target_": f"harness.retrievers.{family}.Retriever", "name": name, "encoder": {"dtype": "float32"}}
     return Record(
-        cell=f"{abs(hash_of(name, differences, dataset)):016x}",
+        id=f"{abs(hash_of(name, differences, dataset)):016x}",
         started=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=started),
         status="ok",
         retriever=RetrieverInfo(name=name, differences=differences, config=config | differences),
@@ -149,7 +149,9 @@ def measure(root, environments=("e1" * 8,)):
                     made.model_copy(update={"status": "failed", "error": "no", "metrics": {}, "timing": None}), {}
                 )
                 continue
-            store.append(made, {}, per_query=PerQuery(ids, values), ranked=ranked_of(ids, row), asked=asked_of(ids))
+            store.append(
+                made, {}, None, PerQuery(ids, values), {"rankings": ranked_of(ids, row), "queries": asked_of(ids)}
+            )
     return store
 
 
@@ -413,7 +415,7 @@ def test_a_cell_opens_its_queries(page, results):
 def test_the_worst_and_best_queries_are_those_furthest_from_the_other_rows(page, results):
     page.open(row="bm25", col="alpha")
     boards, scores = boards_of(results)
-    rows = {row.label: scores[row.cells["alpha"].records[0].files["per_query"]] for row in boards["ndcg@10"].rows}
+    rows = {row.label: scores[row.cells["alpha"].records[0].files.per_query] for row in boards["ndcg@10"].rows}
     own = rows["bm25"].values["ndcg@10"]
     others = np.mean([held.values["ndcg@10"] for label, held in rows.items() if label != "bm25"], axis=0)
     order = np.argsort(own - others, kind="stable")
@@ -687,8 +689,10 @@ def test_a_dataset_in_parts_has_the_queries_and_commands_of_all(page, tmp_path):
             values = scores_of(generator, generator.uniform(-0.4, 0.4, len(ids)), quality)
             made = record(name, {}, family, f"forums/{part}", seconds, values, row)
             info = made.dataset.model_copy(update={"group": "forums", "parts": 2})
-            made = made.model_copy(update={"dataset": info, "cell": f"{row}{part:a>8}"[:8]})
-            store.append(made, {}, per_query=PerQuery(ids, values), ranked=ranked_of(ids, row), asked=asked_of(ids))
+            made = made.model_copy(update={"dataset": info, "id": f"{row}{part:a>8}"[:8]})
+            store.append(
+                made, {}, None, PerQuery(ids, values), {"rankings": ranked_of(ids, row), "queries": asked_of(ids)}
+            )
     path = tmp_path / "board.html"
     path.write_text(page_of(store, "bm25"), encoding="utf-8")
     page.open(path, row="minilm", col="forums")
@@ -724,23 +728,23 @@ def in_memory(rows, columns, metrics, queries=300):
     for column in range(columns):
         ids = [f"{column}{number:05d}" for number in range(queries)]
         difficulty = generator.uniform(-0.4, 0.4, queries)
-        tables["asked", column] = asked_of(ids, 20)
+        tables["queries", column] = asked_of(ids, 20)
         for row in range(rows):
             values = {
                 metric: np.round(np.clip(difficulty + 0.4 + row / 50 + generator.normal(0, 0.2, queries), 0, 1), 4)
                 for metric in metrics
             }
-            files = {"per_query": f"{row} {column}", "asked": f"{column}", "ranked": f"{row} {column}"}
+            files = RecordFiles(per_query=f"{row} {column}", queries=f"{column}", rankings=f"{row} {column}")
             made = record(
                 f"retriever_{row}", {}, f"family{row % 6}", f"dataset{column}", 0.1 + row, values, row, files=files
             )
-            scores[files["per_query"]] = PerQuery(ids, values)
-            tables["ranked", row, column] = ranked_of(ids, row, 20)
+            scores[files.per_query] = PerQuery(ids, values)
+            tables["rankings", row, column] = ranked_of(ids, row, 20)
             records.append(made)
 
     def table(made, kind):
-        row, column = map(int, made.files["per_query"].split())
-        return tables["asked", column] if kind == "asked" else tables["ranked", row, column]
+        row, column = map(int, made.files.per_query.split())
+        return tables["queries", column] if kind == "queries" else tables["rankings", row, column]
 
     return records, scores, table
 

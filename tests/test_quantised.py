@@ -284,13 +284,13 @@ def measured(index, checked: int = 50):
 def test_recall_against_the_exact_search_is_in_the_record_for_the_queries_that_are_checked(checked):
     found, shares = measured(Binary(rescore=None), checked)
     assert 0 < np.mean(shares) < 0.9
-    assert found.facts["recall@10_of_exact"] == pytest.approx(np.mean(shares[:checked]))
+    assert found.description.recall_of_exact[""].recall == pytest.approx(np.mean(shares[:checked]))
     assert found.timing.index_bytes == 500 * 8  # the float32 vectors that check are no index
 
 
 def test_no_recall_is_said_where_nothing_is_checked_or_nothing_can_be_missed():
     for index, checked in ((Binary(), 0), (None, 50)):
-        assert "recall@10_of_exact" not in measured(index, checked)[0].facts
+        assert not measured(index, checked)[0].description.recall_of_exact
 
 
 def test_recall_is_the_mean_share_of_what_there_was_to_find():
@@ -357,7 +357,7 @@ def test_faiss_finds_nine_tenths_of_what_the_exact_search_does_on_nfcorpus_and_t
     )
     plan = TimingPlan(repeats=2, latency_queries=1)
     found = measure(retriever, by_number, k=100, metrics=["ndcg@10"], plan=plan)
-    share = found.facts["recall@100_of_exact"]
+    share = found.description.recall_of_exact[""].recall
     assert share > 0.9
     assert share == pytest.approx(recall(found.run.docs[:50], exact[0][:50]))
     assert found.means["ndcg@10"] == pytest.approx(ndcg(dataset, exact), abs=0.02)

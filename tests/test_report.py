@@ -39,7 +39,7 @@ def put(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0,
         threads=1,
     )
     record = Record(
-        cell=f"{hash((retriever, dataset, minutes)) % 16**16:016x}",
+        id=f"{hash((retriever, dataset, minutes)) % 16**16:016x}",
         started=START + timedelta(minutes=minutes),
         status="ok",
         retriever=RetrieverInfo(name=retriever, config={"_target_": "harness.retrievers.bm25.BM25", "k1": speed}),
@@ -75,7 +75,7 @@ def put(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0,
         }
     )
     scores = PerQuery(ids, {"ndcg@10": np.asarray(values, float), "hit@10": np.ceil(values)})
-    return store.append(record, {}, None, scores, ranked, asked)
+    return store.append(record, {}, None, scores, {"rankings": ranked, "queries": asked})
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_the_csv_is_long_and_not_rounded(here):
     record = next(r for r in here.latest() if r.retriever.name == "good" and r.dataset.name == "x")
     assert float(one["value"]) == record.metrics["ndcg@10"]
     assert float(one["low"]) < float(one["value"]) < float(one["high"])
-    assert (one["won"], one["lost"], one["record"]) == ("40", "0", record.files["record"])
+    assert (one["won"], one["lost"], one["record"]) == ("40", "0", record.files.record)
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
@@ -256,7 +256,7 @@ def test_a_damaged_table_is_named(here, monkeypatch, capsys, kind):
 
 def test_rows_that_could_not_be_tested_are_named(here, monkeypatch, capsys):
     record = next(own for own in here.latest() if own.retriever.name == "bad" and own.dataset.name == "x")
-    Path("results", record.files["per_query"]).unlink()
+    Path("results", record.files.per_query).unlink()
     assert harness(monkeypatch, "report", "--only", "md") == 0
     assert "Not tested, scores by query are missing or of other queries: x: bad." in capsys.readouterr().out
 
@@ -361,11 +361,11 @@ def test_the_queries_that_changed_most_come_first_whichever_way_they_changed(tmp
 def test_compare_takes_files_and_cells_and_two_records_of_one_retriever(here, monkeypatch, capsys):
     old = next(r for r in here.latest() if r.retriever.name == "good" and r.dataset.name == "x")
     new = put(here, "good", "x", np.full(40, 0.9), minutes=5)
-    files = [f"results/{record.files['record']}" for record in (old, new)]
+    files = [f"results/{record.files.record}" for record in (old, new)]
     assert harness(monkeypatch, "compare", *files) == 0
     out = capsys.readouterr().out
-    assert f"A: good (2026-01-01 00:00:00 {old.cell[:8]}), B: good (2026-01-01 00:05:00 {new.cell[:8]})" in out
-    assert harness(monkeypatch, "compare", old.cell[:8], new.cell, "--json") == 0
+    assert f"A: good (2026-01-01 00:00:00 {old.id[:8]}), B: good (2026-01-01 00:05:00 {new.id[:8]})" in out
+    assert harness(monkeypatch, "compare", old.id[:8], new.id, "--json") == 0
     assert json.loads(capsys.readouterr().out)["differences"]["x"]["delta"] == pytest.approx(
         0.9 - old.metrics["ndcg@10"]
     )
@@ -406,7 +406,7 @@ def test_compare_refuses_what_has_nothing_in_common(here, monkeypatch, capsys):
 def test_what_cannot_be_paired_is_said_and_not_tested(here, monkeypatch, capsys):
     put(here, "fewer", "x", np.full(20, 0.5))
     record = put(here, "lost", "x", np.full(40, 0.5))
-    Path("results", record.files["per_query"]).unlink()
+    Path("results", record.files.per_query).unlink()
     for name in ("fewer", "lost"):
         assert harness(monkeypatch, "compare", "good", name, "--json") == 0
         told = json.loads(capsys.readouterr().out)
@@ -438,7 +438,7 @@ def test_recommend_takes_the_best_within_the_limits(here, monkeypatch, capsys):
 
 def test_figures_that_were_not_measured_keep_no_limit(here, monkeypatch, capsys):
     record = put(here, "untimed", "x", np.full(40, 0.99))
-    path = Path("results", record.files["record"])
+    path = Path("results", record.files.record)
     path.write_text(record.model_copy(update={"timing": None}).model_dump_json(), encoding="utf-8")
     assert harness(monkeypatch, "recommend", "--dataset", "x", "--min-docs-per-s", "1") == 0
     assert "left out untimed: docs_per_s was not measured" in capsys.readouterr().out

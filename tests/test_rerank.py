@@ -138,8 +138,8 @@ def test_pairs_go_by_length_under_the_token_budget(trained, monkeypatch):
     assert sum(rows for rows, _ in shapes) == 20
     assert all(rows == 1 or rows * tokens <= 128 for rows, tokens in shapes)
     assert [tokens for _, tokens in shapes] == sorted((tokens for _, tokens in shapes), reverse=True)
-    assert recorder.counts["pairs"] == 20
-    assert recorder.counts["truncated"] == 4, "the long document is cut for each query"
+    assert recorder.counters[""]["pairs"] == 20
+    assert recorder.counters[""]["truncated"] == 4, "the long document is cut for each query"
 
 
 def test_training_on_the_triplets_makes_it_rank_better(trained, untrained, slice_of_scifact):
@@ -165,7 +165,7 @@ def test_less_depth_than_k_is_said_and_gives_the_depth(untrained, slice_of_scifa
         run = found.search(slice_of_scifact.queries[:2], 10)
         found.search(slice_of_scifact.queries[:2], 10)
     assert run.depth == 3
-    assert recorder.facts["depth"] == 3
+    assert recorder.metadata["depth"] == 3
     assert [record.message for record in caplog.records] == [
         "retriever.depth=3 is less than k=10: recall beyond it is not measured"
     ]

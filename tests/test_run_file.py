@@ -140,4 +140,4 @@ def test_another_content_under_the_same_path_is_another_cell(files, tmp_path):
     path.write_bytes(gzip.compress(LINES.replace("3.5 lucene\nq1 Q0 d1", "3.5 lucene\nq1 Q0 d3").encode()))
     assert run(words) == 0
     records = list(Store(tmp_path / "results").records())
-    assert len({own.cell for own in records}) == len(records) == 2
+    assert len({own.id for own in records}) == len(records) == 2

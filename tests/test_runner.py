@@ -8,7 +8,7 @@ import pytest
 from harness import instrument
 from harness.errors import ConfigError, RunError
 from harness.evaluation.timing import TimingPlan, drop_self_hits, measure
-from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn
+from harness.types import Corpus, Counters, Dataset, EncoderInfo, Qrels, Queries, Run, StringColumn
 
 PLAN = TimingPlan(warmup_documents=2, repeats=3, latency_queries=2)
 
@@ -22,7 +22,7 @@ class Fixed:
     def index(self, corpus):
         with instrument.stage("encode"):
             instrument.count("tokens", 7 * len(corpus))
-        instrument.fact("device", "cpu")
+        instrument.describe_encoder(device="cpu")
         self.corpus = corpus
         self.indexed.append(len(corpus))
 
@@ -51,7 +51,7 @@ def test_every_sample_is_kept():
     assert len(timing.searches) == 3
     assert len(timing.latencies_s) == 2
     assert [len(ids) for ids, _ in retriever.searched] == [2, 2, 2, 2, 1, 1]
-    assert timing.index.counts == {"tokens": 28}
+    assert timing.index.counters == {"": Counters(tokens=28)}
     assert timing.index_bytes == 123
     assert timing.documents == 4
     assert timing.docs_per_s == 4 / timing.index.wall_s
@@ -62,7 +62,7 @@ def test_every_sample_is_kept():
     for kernels in timing.references:
         assert set(kernels) == {"dict_loop", "blas_product", "random_gather"}
         assert min(kernels.values()) > 0
-    assert measured.facts == {"device": "cpu"}
+    assert measured.description.encoders == {"": EncoderInfo(device="cpu")}
 
 
 def test_metadata_is_not_recorded_while_single_queries_are_timed():
@@ -71,13 +71,13 @@ def test_metadata_is_not_recorded_while_single_queries_are_timed():
     class Watching(Fixed):
         def search(self, queries, k):
             seen.append((len(queries), instrument.wants_metadata()))
-            instrument.fact("queries", len(queries))
+            instrument.describe("queries", len(queries))
             return super().search(queries, k)
 
     measured = measure(Watching(), dataset(), k=2, metrics=["ndcg@2"], plan=PLAN)
     assert {wanted for n, wanted in seen if n == 2} == {True}
     assert {wanted for n, wanted in seen if n == 1} == {False}
-    assert measured.facts["queries"] == 2
+    assert measured.description.metadata["queries"] == 2
 
 
 def test_no_warm_up_when_none_is_asked_for():
@@ -141,14 +141,14 @@ def test_a_metric_deeper_than_k_is_refused():
 def test_the_parts_of_a_hybrid_are_told_apart_in_the_record():
     with instrument.recording() as seen:
         for name in ("one", "two"):
-            with instrument.part(name), instrument.stage("encode"):
+            with instrument.component(name), instrument.stage("encode"):
                 instrument.count("texts", 4)
-                instrument.fact("device", name)
-        with instrument.part("two"):
+                instrument.describe_encoder(device=name)
+        with instrument.component("two"):
             instrument.count("truncated", 1)
     assert set(seen.stages) == {"one/encode", "two/encode"}
-    assert seen.counts == {"one/texts": 4, "two/texts": 4, "two/truncated": 1}
-    assert seen.facts == {"one/device": "one", "two/device": "two"}
+    assert seen.counters == {"one": {"texts": 4}, "two": {"texts": 4, "truncated": 1}}
+    assert seen.encoders == {"one": {"device": "one"}, "two": {"device": "two"}}
     assert seen.phase().truncated_share == 0.25
 
 
@@ -157,10 +157,10 @@ def test_a_long_text_counts_as_truncated_and_its_tokens_up_to_the_limit(minilm):
     with instrument.recording() as seen:
         minilm.index(corpus)
     phase = seen.phase()
-    assert phase.counts["truncated"] == 1
+    assert phase.counters[""].truncated == 1
     assert phase.truncated_share == 0.5
-    assert phase.counts["tokens"] == 5 + 256, "[CLS] a few words [SEP], and the model's 256"
-    assert seen.facts["max_length"] == 256
-    assert seen.facts["dtype"] == "float32"
-    assert seen.facts["batch_tokens"] == 2048
-    assert seen.facts["weights"]["model"].startswith("sentence-transformers/all-MiniLM-L6-v2@")
+    assert phase.counters[""].tokens == 5 + 256, "[CLS] a few words [SEP], and the model's 256"
+    assert seen.encoders[""]["max_length"] == 256
+    assert seen.encoders[""]["dtype"] == "float32"
+    assert seen.encoders[""]["batch_tokens"] == 2048
+    assert seen.encoders[""]["weights"]["model"].startswith("sentence-transformers/all-MiniLM-L6-v2@")

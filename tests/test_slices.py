@@ -9,8 +9,8 @@ from harness.config.build import composed, construct
 from harness.leaderboard import build
 from harness.leaderboard.slices import slices
 from harness.metrics import parse, score
-from harness.store import asked, ranked
-from harness.types import Corpus, Dataset, PerQuery, Qrels, Queries, Run
+from harness.store import excerpts
+from harness.types import Corpus, Dataset, PerQuery, Qrels, Queries, RecordFiles, Run
 
 CORPUS = Corpus(["d1", "d2", "d3"], ["The quick brown fox", "lazy dogs " + "sleep " * 100, ""])
 QUERIES = Queries(["q1", "q2", "q3", "q4"], ["Quick FOX quick", "dogs or cats a", "?", "nobody asks"])
@@ -23,7 +23,7 @@ def made():
 
 
 def test_what_was_asked_is_kept_with_what_queries_are_cut_by(made):
-    rows = asked(made).to_pylist()
+    rows = excerpts.queries(made).to_pylist()
     assert [row["query_id"] for row in rows] == ["q1", "q2", "q3"], "a query without a relevant document has no score"
     assert [row["words"] for row in rows] == [3, 3, 0]
     assert [row["relevant"] for row in rows] == [3, 1, 1]
@@ -37,7 +37,7 @@ def test_the_first_answers_are_kept_with_their_grades_and_the_firsts_text(made):
     run = Run(
         ["q2", "q1"], CORPUS.ids, np.array([[1, 0, 2], [0, -1, -1]]), np.array([[3, 2, 1], [1, 0, 0]], np.float32)
     )
-    rows = {row["query_id"]: row for row in ranked(run, made).to_pylist()}
+    rows = {row["query_id"]: row for row in excerpts.rankings(run, made).to_pylist()}
     assert (rows["q2"]["docs"], rows["q2"]["grades"]) == (["d2", "d1", "d3"], [1, 0, None])
     assert len(rows["q2"]["first"]) == 100
     assert rows["q2"]["first"].startswith("lazy dogs sleep")
@@ -50,10 +50,10 @@ def with_tables(label, values, tables, properties, grades):
     path = f"{label}/x"
     ids = [f"q{place}" for place in range(len(values))]
     record = record.model_copy(
-        update={"metrics": {"ndcg@10": float(np.mean(values))}, "files": {"per_query": path, "record": path}}
+        update={"metrics": {"ndcg@10": float(np.mean(values))}, "files": RecordFiles(per_query=path, record=path)}
     )
-    tables[path, "asked"] = pa.table({"query_id": ids, **properties})
-    tables[path, "ranked"] = pa.table({"query_id": ids, "grades": pa.array(grades, pa.list_(pa.int32()))})
+    tables[path, "queries"] = pa.table({"query_id": ids, **properties})
+    tables[path, "rankings"] = pa.table({"query_id": ids, "grades": pa.array(grades, pa.list_(pa.int32()))})
     return record, {path: PerQuery(ids, {"ndcg@10": np.asarray(values, float)})}
 
 
@@ -72,7 +72,7 @@ def test_queries_are_cut_in_thirds_and_unjudged_by_half():
     board = build([one, other], "ndcg@10", scores)
 
     def kept(record, kind):
-        return tables.get((record.files["record"], kind))
+        return tables.get((record.files.record, kind))
 
     found = {cut.by: cut for cut in slices(board, scores, kept)}
     words = found["words in the query"].bins
@@ -102,9 +102,12 @@ def test_the_bins_of_a_real_collection_add_up_to_its_mean(collection):
     ids, values = score(run, dataset.qrels, [parse("ndcg@10")])
     record = cell("bm25", "scifact", 0)
     record = record.model_copy(
-        update={"metrics": {"ndcg@10": float(values["ndcg@10"].mean())}, "files": {"per_query": "p", "record": "p"}}
+        update={
+            "metrics": {"ndcg@10": float(values["ndcg@10"].mean())},
+            "files": RecordFiles(per_query="p", record="p"),
+        }
     )
-    tables = {"asked": asked(dataset), "ranked": ranked(run, dataset)}
+    tables = excerpts.tables(run, dataset)
     scores = {"p": PerQuery(ids, values)}
     found = slices(build([record], "ndcg@10", scores), scores, lambda _, kind: tables[kind])
     assert {cut.by for cut in found} >= {"words in the query", "share of the query's words in relevant documents"}

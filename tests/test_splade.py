@@ -272,9 +272,9 @@ def test_the_index_is_its_postings_and_the_record_says_how_many_terms(tiny):
         tiny.index(CORPUS)
     vectors = tiny._encoder.encode(CORPUS.texts, "document")
     assert tiny.nbytes() == (WIDTH + 1) * 8 + len(vectors.terms) * 8
-    assert seen.facts["terms_per_document"] == len(vectors.terms) / 5
-    assert seen.facts["max_length"] == 512
-    assert seen.phase().counts["texts"] == 5
+    assert seen.metadata["terms_per_document"] == len(vectors.terms) / 5
+    assert seen.encoders[""]["max_length"] == 512
+    assert seen.phase().counters[""].texts == 5
 
 
 def test_neither_the_vectors_nor_the_logits_are_ever_one_dense_matrix(random_mlm):
@@ -310,9 +310,9 @@ def test_cached_vectors_are_the_same_and_cost_what_they_did(random_mlm, own_cach
     for column in ("starts", "terms", "weights"):
         np.testing.assert_array_equal(getattr(first, column), getattr(again, column))
     assert len(list(own_cache.rglob("*.safetensors"))) == 1
-    assert paid.earlier_s == 0 < billed.earlier_s <= paid.stages["encode"]
-    assert billed.wall_s >= billed.stages["encode"] >= billed.earlier_s
-    assert billed.counts == paid.counts
+    assert paid.cached_s == 0 < billed.cached_s <= paid.stages["encode"]
+    assert billed.wall_s >= billed.stages["encode"] >= billed.cached_s
+    assert billed.counters == paid.counters
     other = SparseEncoder(str(random_mlm), device="cpu", document_terms=2)
     assert len(other.encode(texts, "document").terms) == 520, "other terms are another entry"
 

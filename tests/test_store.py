@@ -31,7 +31,7 @@ def record(**changed):
         threads=2,
     )
     usual = {
-        "cell": "0123456789abcdef",
+        "id": "0123456789abcdef",
         "started": START,
         "status": "ok",
         "retriever": RetrieverInfo(name="bm25", config={"k1": 1.2}),
@@ -54,20 +54,20 @@ def test_a_record_comes_back_as_it_was_appended(tmp_path):
     scores = {"ndcg@10": np.array([0.5]), "map@10": np.array([0.25])}
     written = Store(tmp_path).append(record(), {"cpu": "x"}, run, PerQuery(["q"], scores))
     assert list(Store(tmp_path).records()) == [written]
-    assert written.files["record"] == "records/cqadupstack/tex/bm25/20260102T030405.678901Z-01234567.json"
-    assert gzip.decompress((tmp_path / written.files["run"]).read_bytes()) == b"q Q0 a 1 2.0 bm25\nq Q0 b 2 1.0 bm25\n"
-    table = pq.read_table(tmp_path / written.files["per_query"]).to_pylist()
+    assert written.files.record == "records/cqadupstack/tex/bm25/20260102T030405.678901Z-01234567.json"
+    assert gzip.decompress((tmp_path / written.files.run).read_bytes()) == b"q Q0 a 1 2.0 bm25\nq Q0 b 2 1.0 bm25\n"
+    table = pq.read_table(tmp_path / written.files.per_query).to_pylist()
     assert table == [
         {"query_id": "q", "metric": "ndcg@10", "value": 0.5},
         {"query_id": "q", "metric": "map@10", "value": 0.25},
     ]
-    assert (tmp_path / written.files["environment"]).read_text() == '{\n  "cpu": "x"\n}\n'
-    assert (tmp_path / written.files["environment"]).name == "fedcba98.json"
+    assert (tmp_path / written.files.environment).read_text() == '{\n  "cpu": "x"\n}\n'
+    assert (tmp_path / written.files.environment).name == "fedcba98.json"
 
 
 def test_the_json_shows_the_figures_that_are_derived_from_the_samples(tmp_path):
     written = Store(tmp_path).append(record(), {})
-    text = (tmp_path / written.files["record"]).read_text()
+    text = (tmp_path / written.files.record).read_text()
     for figure in ("docs_per_s", "tokens_per_s", "queries_per_s", "latency_ms"):
         assert f'"{figure}"' in text
 
@@ -76,8 +76,8 @@ def test_the_latest_of_a_cell_is_the_newest_good_one(tmp_path):
     store = Store(tmp_path)
     for minutes, status in ((0, "ok"), (1, "ok"), (2, "failed")):
         store.append(record(started=START + timedelta(minutes=minutes), status=status), {})
-    store.append(record(cell="f" * 16, status="failed"), {})
-    latest = {found.cell: found for found in store.latest()}
+    store.append(record(id="f" * 16, status="failed"), {})
+    latest = {found.id: found for found in store.latest()}
     assert latest["0123456789abcdef"].started == START + timedelta(minutes=1)
     assert latest["f" * 16].status == "failed"
     assert len(list(store.records())) == 4, "nothing is ever removed"
@@ -97,15 +97,15 @@ def test_an_evaluation_is_found_again_only_under_its_names_in_its_environment(tm
     assert store.find(record(started=START + timedelta(days=1))) == kept
     others = [
         {"environment": "another"},
-        {"cell": "0123456700000000"},
+        {"id": "0123456700000000"},
         {"retriever": RetrieverInfo(name="bm25", differences={"k1": 2}, config={})},
         {"dataset": DatasetInfo(name="mine", split="test", fingerprint="f")},
     ]
     for other in others:
         assert store.find(record(**other)) is None
     assert store.find(record(code="changed")) == kept, "the code is metadata"
-    store.append(record(cell="e" * 16, status="failed"), {})
-    assert store.find(record(cell="e" * 16)) is None
+    store.append(record(id="e" * 16, status="failed"), {})
+    assert store.find(record(id="e" * 16)) is None
 
 
 def test_a_folder_that_cannot_be_written_is_said_by_name(tmp_path):
@@ -117,7 +117,7 @@ def test_a_folder_that_cannot_be_written_is_said_by_name(tmp_path):
 def test_a_name_cannot_leave_the_results_folder(tmp_path):
     info = RetrieverInfo(name="../../evil name", config={})
     written = Store(tmp_path / "results").append(record(retriever=info), {})
-    path = (tmp_path / "results" / written.files["record"]).resolve()
+    path = (tmp_path / "results" / written.files.record).resolve()
     assert path.is_relative_to((tmp_path / "results" / "records").resolve())
     assert path.is_file()
 

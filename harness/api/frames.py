@@ -39,13 +39,13 @@ def _evaluations(results: "Results") -> Iterator[dict[str, Any]]:
             "queries": record.dataset.queries,
             "status": record.status,
             "started": record.started.astimezone(UTC),
-            "id": record.cell,
+            "id": record.id,
         }
 
 
 def _queries(results: "Results") -> Iterator[dict[str, Any]]:
     for record in results.records:
-        per_query = results.scores.get(record.files.get("per_query", ""))
+        per_query = results.scores.get(record.files.per_query or "")
         if per_query is None:
             continue
         for metric, values in per_query.values.items():

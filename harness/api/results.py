@@ -13,7 +13,7 @@ from harness.leaderboard import Board, Scores, build
 from harness.leaderboard.compare import Comparison, compare
 from harness.leaderboard.recommend import Recommendation, recommend
 from harness.store import Store, excerpts
-from harness.types import Dataset, PerQuery, Record, Run, trec
+from harness.types import Dataset, Excerpt, PerQuery, Record, Run, trec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ class Results:
 
     Args:
         records: One record for each evaluation.
-        scores: Per-query scores by the path that a record names in ``files["per_query"]``.
+        scores: Per-query scores by the path that a record names in ``files.per_query``.
         runs: Runs by record id; those of other records are read from the store.
         datasets: Datasets in memory by fingerprint; they give `worst` its texts and the hits their grades.
         store: The results folder that the records are from.
@@ -73,15 +73,15 @@ class Results:
         for each in evaluated:
             record = each.record
             if each.per_query is not None:
-                if "per_query" not in record.files:
-                    path = f"memory/{record.cell}-{len(records)}"
-                    record = record.model_copy(update={"files": {**record.files, "per_query": path}})
-                scores[record.files["per_query"]] = each.per_query
+                if record.files.per_query is None:
+                    path = f"memory/{record.id}-{len(records)}"
+                    record = record.model_copy(update={"files": record.files.model_copy(update={"per_query": path})})
+                scores[record.files.per_query or ""] = each.per_query
             if each.run is not None:
-                runs[record.cell] = each.run
+                runs[record.id] = each.run
             records.append(record)
         if store is not None:
-            scores |= store.scores(record for record in records if record.files.get("per_query") not in scores)
+            scores |= store.scores(record for record in records if record.files.per_query not in scores)
         held = {dataset.fingerprint: dataset for dataset in datasets}
         return cls(records, scores, runs=runs, datasets=held, store=store, **settings)
 
@@ -135,12 +135,12 @@ class Results:
 
     def run_of(self, record: Record) -> Run:
         """Return the run of one record. Raises `ConfigError` where it is not kept."""
-        if record.cell in self._runs:
-            return self._runs[record.cell]
-        if self._store is None or "run" not in record.files:
+        if record.id in self._runs:
+            return self._runs[record.id]
+        if self._store is None or record.files.run is None:
             name, dataset = record.retriever.label, record.dataset.label
             raise ConfigError(f"the run of {name!r} on {dataset!r} is not kept; evaluate it again")
-        return trec.read(self._store.root / record.files["run"])
+        return trec.read(self._store.root / record.files.run)
 
     def compare(self, a: str, b: str, metric: str | None = None) -> Comparison:
         """Compare two rows query by query; differences are b - a.
@@ -255,11 +255,11 @@ class Results:
         """Return a record's dataset where it is in memory."""
         return self._datasets.get(record.dataset.fingerprint or "")
 
-    def table(self, record: Record, kind: str) -> "pa.Table | None":
-        """Return a record's table of queries (`asked`) or of first hits (`ranked`)."""
+    def table(self, record: Record, kind: Excerpt) -> "pa.Table | None":
+        """Return a record's table of queries or of the first hits; None where it is not kept."""
         data = self.dataset_of(record)
         if data is not None:
-            return excerpts.asked(data) if kind == "asked" else excerpts.ranked(self.run_of(record), data)
+            return excerpts.queries(data) if kind == "queries" else excerpts.rankings(self.run_of(record), data)
         return self._store.table(record, kind) if self._store else None
 
 

@@ -16,11 +16,11 @@ def queries(results: "Results", record: Record, n: int) -> "pd.DataFrame":
     """Return a record's n queries of lowest score; see `Results.worst`."""
     import pandas as pd
 
-    per_query = results.scores[record.files["per_query"]]
+    per_query = results.scores[record.files.per_query or ""]
     values = per_query.values[results.metric]
     dataset, run = results.dataset_of(record), results.run_of(record)
-    texts = column_by_query(results.table, record, "asked", "text")
-    firsts = column_by_query(results.table, record, "ranked", "first")
+    texts = column_by_query(results.table, record, "queries", "text")
+    firsts = column_by_query(results.table, record, "rankings", "first")
     places = {query: row for row, query in enumerate(run.query_ids)}
     rows = []
     for row in values.argsort(kind="stable")[:n].tolist():

@@ -83,7 +83,7 @@ def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Recor
     good = [record for record in latest if chosen.is_chosen(record, options)]
     found = (
         [record for record in good if record.retriever.label == name]
-        or [record for record in good if len(name) >= 6 and record.cell.startswith(name)]
+        or [record for record in good if len(name) >= 6 and record.id.startswith(name)]
         or _by_name(name, good)
     )
     if not found:

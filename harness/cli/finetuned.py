@@ -66,7 +66,8 @@ def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
         if record.retriever.name != "tuned":
             continue
         model = place_of(record.retriever.config).encoder["model"]
-        recorded = record.facts.get("weights", {}).get("identity", identity)
+        encoder = record.encoders.get("")
+        recorded = encoder.weights.identity if encoder and encoder.weights else identity
         if model != str(folder.resolve()) or recorded != identity:
             raise ConfigError(
                 f"{results} has rows called base and tuned of another training, {model} as it was "

@@ -137,7 +137,7 @@ def _cell(record: Any) -> dict[str, Any]:
         "error": record.error,
         "started": record.started.isoformat(),
         "metrics": record.metrics,
-        "record": record.files.get("record"),
+        "record": record.files.record,
         "command": record.command,
         **cost,
     }
@@ -198,7 +198,7 @@ def _list_records(options: argparse.Namespace) -> int:
     for record in records:
         value = next((f"{name} {mean:.4f}" for name, mean in record.metrics.items()), record.error or "")
         print(
-            f"{record.started:%Y-%m-%d %H:%M:%S}  {record.status:<6}  {record.cell}  "
+            f"{record.started:%Y-%m-%d %H:%M:%S}  {record.status:<6}  {record.id}  "
             f"{record.retriever.label} on {record.dataset.name}: {value.splitlines()[0] if value else ''}"
         )
     if not records:

@@ -82,7 +82,7 @@ def job(config: DictConfig) -> float:
         record = _in_own_process(composition.title, store, checked, arguments)
     else:
         record = _evaluated(composition, checked, store, arguments)
-    path = store.root / record.files["record"]
+    path = store.root / (record.files.record or "")
     if ISOLATED in os.environ:
         Path(os.environ[ISOLATED]).write_text(str(path.resolve()))
     elif sweep:

@@ -95,7 +95,7 @@ def job(config: DictConfig) -> None:
         **counts,
         "config": {key: value for key, value in public.items() if key not in ("dataset", "corpus", "columns")},
         "seconds": {"whole": seen.wall_s, **seen.stages},
-        "requests": {name: seen.counts.get(name, 0) for name in ("requests", "retries")},
+        "requests": {name: seen.counters[""].get(name, 0) for name in ("requests", "retries")},
         "environment": environment.manifest(),
     }
     save(output, made, manifest)

@@ -18,7 +18,7 @@ from harness.distributed.shipping import edges, packed, recipe, surroundings
 from harness.distributed.worker import Answer
 from harness.embedding_cache import cache
 from harness.errors import ConfigError, HarnessError
-from harness.instrument import fact, stage
+from harness.instrument import component, describe, describe_encoder, stage
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
 from harness.types.component import Component
@@ -81,21 +81,21 @@ class Sharded(Component):
                 found = self._each(lambda home, key, _: home.statistics.remote(key, use))
                 first, *others = (answer.value for answer in found)
                 self._whole = cluster.library().put(first.merged(others))
-                self._bill(found, "encode")
+                self._add_costs(found, "encode")
             found = self._each(lambda home, key, _: home.index.remote(key, self._whole, use), step)
-        self._bill(found, "encode")
+        self._add_costs(found, "encode")
         self._indexed = True
         self._nbytes = sum(answer.value for answer in found)
         with stage("build"):
             self._ranks = corpus.ranks
-        self._say(found, np.diff(self._edges))
+        self._describe(found, np.diff(self._edges))
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k best of the shards' k best each."""
         sent = _sent(queries)
         with stage("search"):
             found = self._each(lambda home, key, _: home.search.remote(key, sent, k))
-        self._bill(found, "search")
+        self._add_costs(found, "search")
         with stage("merge"):
             docs = [
                 np.where(answer.value[0] >= 0, answer.value[0] + start, -1)
@@ -103,7 +103,7 @@ class Sharded(Component):
             ]
             scores = np.concatenate([answer.value[1] for answer in found], axis=1)
             run = Run(queries.ids, self._corpus.ids, np.concatenate(docs, axis=1), scores, self._ranks).top(k)
-        self._say(found, np.diff(self._edges))
+        self._describe(found, np.diff(self._edges))
         return run
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -119,7 +119,7 @@ class Sharded(Component):
 
         with stage("score"):
             found = self._each(ask)
-        self._bill(found, "score")
+        self._add_costs(found, "score")
         scores: NDArray[np.float32] = np.maximum.reduce([answer.value for answer in found])
         return scores
 
@@ -185,28 +185,30 @@ class Sharded(Component):
             ) from None
         self._fleet.replace(self._homes.pop(shard))
 
-    def _bill(self, found: Sequence[Answer], into: str) -> None:
-        """Enter what the actors counted and spent, and how much longer they would have taken without cached vectors."""
-        costs: dict[Any, list[Phase]] = defaultdict(list)
-        counts: dict[str, int] = defaultdict(int)
-        for shard, answer in enumerate(found):
-            costs[self._homes[shard]].append(answer.phase)
-            for name, n in answer.phase.counts.items():
-                counts[name] += n
-        whole = max(sum(phase.wall_s for phase in phases) for phases in costs.values())
-        spent = max(sum(phase.wall_s - phase.earlier_s for phase in phases) for phases in costs.values())
-        cpu_s = sum(answer.phase.cpu_s for answer in found)
-        instrument.bill(Phase(wall_s=whole - spent, cpu_s=cpu_s, counts=counts), into, earlier=True)
-        if any(answer.phase.elsewhere for answer in found):
-            instrument.bill(Phase(wall_s=0, cpu_s=0), into, earlier=True, elsewhere=True)
+    def _add_costs(self, answers: Sequence[Answer], into: str) -> None:
+        """Add the workers' counters and CPU time, and the wall time that the cache spared the slowest of them."""
+        by_worker: dict[Any, list[Phase]] = defaultdict(list)
+        for shard, answer in enumerate(answers):
+            by_worker[self._homes[shard]].append(answer.phase)
+            instrument.add_counters(answer.phase)
+        wall_s = max(sum(phase.wall_s for phase in phases) for phases in by_worker.values())
+        spent_s = max(sum(phase.wall_s - phase.cached_s for phase in phases) for phases in by_worker.values())
+        cpu_s = sum(answer.phase.cpu_s for answer in answers)
+        instrument.add_cached_time(Phase(wall_s=wall_s - spent_s, cpu_s=cpu_s), into)
+        if any(answer.phase.foreign_machine for answer in answers):
+            instrument.add_cached_time(Phase(wall_s=0, cpu_s=0), into, foreign_machine=True)
 
-    def _say(self, found: Sequence[Answer], sizes: NDArray[np.int64]) -> None:
-        for name, value in found[0].facts.items():
-            values = [answer.facts.get(name) for answer in found]
-            mean = isinstance(value, float) and None not in values and sum(sizes) > 0
-            fact(name, float(np.average(np.array(values, float), weights=sizes)) if mean else value)
-        fact("shards", len(found))
-        fact("nodes", len({self._fleet.nodes[home] for home in self._homes.values()}))
+    def _describe(self, answers: Sequence[Answer], sizes: NDArray[np.int64]) -> None:
+        """Add the metadata of the first shard; a number that differs by shard is their mean, weighted by size."""
+        for name, fields in answers[0].encoders.items():
+            with component(name):
+                describe_encoder(**fields)
+        for name, value in answers[0].metadata.items():
+            values = [answer.metadata.get(name) for answer in answers]
+            is_mean = isinstance(value, float) and None not in values and sum(sizes) > 0
+            describe(name, float(np.average(np.array(values, float), weights=sizes)) if is_mean else value)
+        describe("shards", len(answers))
+        describe("nodes", len({self._fleet.nodes[home] for home in self._homes.values()}))
 
 
 def _sent(queries: Queries) -> Any:

@@ -20,11 +20,12 @@ from harness.types import Corpus, Phase, Queries
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call gave, what it cost the actor, and what the retriever said of itself."""
+    """A call's value with its cost in the worker and the metadata of the shard's retriever."""
 
     value: Any
     phase: Phase
-    facts: dict[str, Any]
+    encoders: dict[str, dict[str, Any]]
+    metadata: dict[str, Any]
 
 
 class Worker:
@@ -89,4 +90,4 @@ class Worker:
 def _timed(work: Callable[[], Any], use: cache.Use = "reuse") -> Answer:
     with cache.using(use), instrument.recording() as seen:
         value = work()
-    return Answer(value, seen.phase(), seen.facts)
+    return Answer(value, seen.phase(), dict(seen.encoders), seen.metadata)

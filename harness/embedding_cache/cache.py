@@ -104,7 +104,7 @@ def encoded(
 
 def _untimed(in_progress: Collection[_Begun]) -> AbstractContextManager[None]:
     """Exclude cache I/O from timing unless other devices keep computing in the meantime."""
-    return instrument.unbilled() if len(in_progress) < 2 else nullcontext()
+    return instrument.exclude() if len(in_progress) < 2 else nullcontext()
 
 
 def _finished(
@@ -113,12 +113,13 @@ def _finished(
     begun = waiting.popleft()
     if begun.cached:
         arrays, cost, foreign_machine = begun.cached
-        instrument.bill(cost, "encode", earlier=True, elsewhere=foreign_machine)
+        instrument.add_counters(cost)
+        instrument.add_cached_time(cost, "encode", foreign_machine)
         return begun.rows, arrays
     assert begun.finish is not None  # noqa: S101
     with instrument.recording() as seen:
         arrays = begun.finish()
-    instrument.bill(seen.phase(), "encode", earlier=False)
+    instrument.add_counters(seen.phase())
     if begun.path:
         with _untimed(waiting):
             shards.write(begun.path, identity, arrays, seen.phase(), conditions, about)

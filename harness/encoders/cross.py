@@ -71,7 +71,7 @@ class CrossEncoder(Model):
                         scores[rows[part], columns[part]] = values
                     step(len(batch))
                 wait_for(model.device)
-            instrument.bill(recorder.phase(), "score", earlier=False)
+            instrument.add_counters(recorder.phase())
             mfu.count_flops(model, flops if len(rows) >= mfu.MIN_TEXTS else 0, recorder.wall_s)
         instrument.count("pairs", len(rows))
         if not np.isfinite(scores[rows, columns]).all():

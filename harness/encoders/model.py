@@ -165,18 +165,16 @@ class Model(Component):
 
     def _record_metadata(self, model: Any) -> None:
         """Add the model's settings to the metadata of the record."""
-        instrument.fact("device", str(model.device))
-        instrument.fact("dtype", str(model.dtype).removeprefix("torch."))
-        instrument.fact("max_length", self._limit(model))
-        instrument.fact("batch_tokens", self._budget(model))
-        instrument.fact("backend", self._backend)
-        instrument.fact("attention", attention_of(model))
-        if model.device.type == "cpu":
-            instrument.fact("optimize_cpu", self._optimize_cpu)
-        if any(map(cpu.is_packed, model.modules())):
-            instrument.fact("linear_layers", "onednn")
-        instrument.fact(
-            "weights", {"model": self._name, "source": self._weights.source, "identity": self._weights.identity}
+        instrument.describe_encoder(
+            weights={"model": self._name, "source": self._weights.source, "identity": self._weights.identity},
+            device=str(model.device),
+            dtype=str(model.dtype).removeprefix("torch."),
+            max_length=self._limit(model),
+            batch_tokens=self._budget(model),
+            backend=self._backend,
+            attention=attention_of(model),
+            optimize_cpu=self._optimize_cpu if model.device.type == "cpu" else None,
+            linear_layers="onednn" if any(map(cpu.is_packed, model.modules())) else None,
         )
 
     def _load(self) -> Any:

@@ -89,7 +89,7 @@ class MultiVectorEncoder(TransformerEncoder):
     def _record_metadata(self, model: Any) -> None:
         super()._record_metadata(model)
         if self._projection == "none":
-            instrument.fact("remark", "Token vectors without a projection, not trained for late interaction")
+            instrument.describe_encoder(remark="Token vectors without a projection, not trained for late interaction")
 
     def _settings(self) -> dict[str, Any]:
         return {"projection": self._projection, "stored": self._stored}

@@ -100,7 +100,7 @@ class TransformerEncoder(Model):
                 ahead=2 * len(self._devices) if self._workers else 1,
             )
         if self._splitter.max_tokens is not None:
-            instrument.fact("batch_tokens_that_fit", self._splitter.max_tokens)
+            instrument.describe_encoder(max_batch_tokens=self._splitter.max_tokens)
 
     @contextmanager
     def _cancelling_workers(self) -> Iterator[None]:
@@ -155,7 +155,7 @@ class TransformerEncoder(Model):
                 flops += mfu.flops(per_token, batch.lengths)
                 step(len(batch.rows))
             wait_for(model.device)
-        instrument.bill(recorder.phase(), "encode", earlier=False)
+        instrument.add_counters(recorder.phase())
         mfu.count_flops(model, flops, recorder.wall_s)
         return self._join(results, len(texts))
 
@@ -208,5 +208,7 @@ class TransformerEncoder(Model):
     def _record_metadata(self, model: Any) -> None:
         super()._record_metadata(model)
         lengths = {side: self._side_limit(model, side) for side in ("query", "document")}
-        instrument.fact("max_length", lengths["query"] if len(set(lengths.values())) == 1 else lengths)
-        instrument.fact("prompts", {side: self.prompt(model, side) for side in ("query", "document")})
+        instrument.describe_encoder(
+            max_length=lengths["query"] if len(set(lengths.values())) == 1 else lengths,
+            prompts={side: self.prompt(model, side) for side in ("query", "document")},
+        )

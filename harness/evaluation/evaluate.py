@@ -20,7 +20,7 @@ from harness.errors import ConfigError, RunError, TargetError
 from harness.evaluation import identity
 from harness.evaluation.timing import Measurement, TimingPlan, measure, parse_metrics
 from harness.instrument import peak_memory
-from harness.store import Store, asked, ranked
+from harness.store import Store, excerpts
 from harness.store.pending import Pending
 from harness.types import Dataset, DatasetInfo, PerQuery, Record, Retriever, RetrieverInfo, Run
 
@@ -110,7 +110,7 @@ class Evaluation:
 
     def _warn_without_main_score(self, dataset: Dataset, metrics: Collection[str]) -> None:
         """Say so where the metric that others publish for the dataset is not measured."""
-        main = dataset.metadata.get("main_score")
+        main = dataset.metadata.main_score
         if main is None or main in metrics:
             return
         depth = main.rpartition("@")[2]
@@ -147,14 +147,14 @@ class Evaluation:
 
     def _stored(self, started: datetime, dataset: Dataset, measured: Measurement) -> Evaluated:
         timing = measured.timing
-        if timing and self.whole_process and not timing.index.earlier_s:  # cached embeddings spare memory too
+        if timing and self.whole_process and not timing.index.cached_s:  # cached embeddings spare memory too
             timing = timing.model_copy(update={"peak_memory_bytes": peak_memory()})
-        result = {"metrics": measured.means, "timing": timing, "facts": measured.facts}
+        result = {"metrics": measured.means, "timing": timing, **measured.description._asdict()}
         record = self._record(started).model_copy(update=result)
         per_query = PerQuery(measured.query_ids, measured.scores)
         if self.store:
-            excerpts = (ranked(measured.run, dataset), asked(dataset))
-            record = self.store.append(record, environment.manifest(), measured.run, per_query, *excerpts)
+            tables = excerpts.tables(measured.run, dataset)
+            record = self.store.append(record, environment.manifest(), measured.run, per_query, tables)
         return Evaluated(record, measured.run, per_query)
 
     def _record(self, started: datetime) -> Record:
@@ -162,7 +162,7 @@ class Evaluation:
         retriever = self.retriever.identity or identity.config_identity(self.retriever.config)
         dataset = self.dataset.fingerprint or identity.config_identity(self.dataset.config)
         return Record(
-            cell=identity.evaluation_identity(
+            id=identity.evaluation_identity(
                 retriever,
                 dataset,
                 k=settings.k,
@@ -225,6 +225,6 @@ def completed(info: DatasetInfo, dataset: Dataset) -> DatasetInfo:
             "parts": dataset.parts,
             "documents": len(dataset.corpus),
             "queries": len(dataset.queries),
-            "about": dict(dataset.metadata),
+            "metadata": dataset.metadata,
         }
     )

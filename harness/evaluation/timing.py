@@ -4,11 +4,11 @@ This is the only module that looks at a clock around a retriever.
 """
 
 import gc
-from collections import Counter
+from collections import ChainMap, Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,17 @@ from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
 from harness.retrievers.scored import check_scores, scored
-from harness.types import Dataset, Phase, Queries, Retriever, Run, Timing
+from harness.types import (
+    Counters,
+    Dataset,
+    EncoderInfo,
+    Phase,
+    Queries,
+    RecallOfExact,
+    Retriever,
+    Run,
+    Timing,
+)
 from harness.types.protocols import ExternallyIndexed, is_precomputed
 
 _MAX_REPEATS = 50
@@ -52,6 +62,14 @@ class TimingPlan(BaseModel):
 _UNTIMED = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
 
 
+class Description(NamedTuple):
+    """What a retriever recorded about itself."""
+
+    encoders: dict[str, EncoderInfo]
+    recall_of_exact: dict[str, RecallOfExact]
+    metadata: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Everything that one evaluation measures."""
@@ -63,7 +81,7 @@ class Measurement:
     """Per-query values [queries] by metric name."""
     timing: Timing | None
     """None where nothing was to be timed, or the run was made elsewhere."""
-    facts: dict[str, Any]
+    description: Description
     """Metadata that the retriever recorded."""
     extra_metrics: dict[str, float] = field(default_factory=dict)
     """Means of metrics that the dataset defines itself, which have no values by query."""
@@ -114,25 +132,26 @@ def measure(
             retriever.index(dataset.corpus)
         if timed:
             references.append(instrument.reference_kernels())
-        run, searches, facts = _search_all(runner, active, references if timed else None)
-        latencies, api_cost = _search_one_by_one(runner, active.latency_queries, seed)
+        searching = _search_all(runner, active, references if timed else None)
+        latencies, latency_counters = _search_one_by_one(runner, active.latency_queries, seed)
         timing = Timing(
             warmup=warmup.phase(),
             index=indexing.phase(),
-            searches=searches,
+            searches=searching.phases,
             latencies_s=latencies,
+            latency_counters=latency_counters,
             documents=len(dataset.corpus),
             queries=len(dataset.queries),
             index_bytes=retriever.nbytes(),
             threads=threads,
             references=references,
         )
-    ranking = drop_self_hits(run) if dataset.drop_self_hits else run
+    ranking = drop_self_hits(searching.run) if dataset.drop_self_hits else searching.run
     run = ranking.top(k)
     query_ids, scores = score(run, dataset.qrels, parsed)
-    metadata = {**warmup.facts, **indexing.facts, **facts, **api_cost}
+    description = _description([warmup, indexing, searching.recorder], searching.recall_of_exact)
     extra_metrics = dict(dataset.extra_metrics(ranking)) if dataset.extra_metrics else {}
-    return Measurement(run, query_ids, scores, timing if timed else None, metadata, extra_metrics)
+    return Measurement(run, query_ids, scores, timing if timed else None, description, extra_metrics)
 
 
 def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
@@ -190,21 +209,37 @@ class QueryRunner:
                 scored(self._retriever, queries, corpus.ids, np.tile(docs, (len(queries), 1)))
 
 
-def _search_all(
-    runner: QueryRunner, plan: TimingPlan, references: list[dict[str, float]] | None
-) -> tuple[Run, list[Phase], dict[str, Any]]:
-    """Return the run, each repeat's phase and the metadata; reference kernels run after each repeat."""
-    searches: list[Phase] = []
+class _Searches(NamedTuple):
+    run: Run
+    phases: list[Phase]
+    recorder: instrument.Recorder
+    """Of the last repeat."""
+    recall_of_exact: dict[str, RecallOfExact]
+
+
+def _search_all(runner: QueryRunner, plan: TimingPlan, references: list[dict[str, float]] | None) -> _Searches:
+    """Search all queries, repeatedly; reference kernels run after each repeat."""
+    phases: list[Phase] = []
     search = runner.prepare()
-    while _continues(searches, plan):
-        with instrument.recording() as searching:
+    while _continues(phases, plan):
+        with instrument.recording() as recorder:
             run = search()
-        searches.append(searching.phase())
+        phases.append(recorder.phase())
         if references is not None:
             references.append(instrument.reference_kernels())
     with instrument.listening(None):
-        deferred = {name: measure() for name, measure in searching.later.items()}
-    return run, searches, {**searching.facts, **deferred}
+        recalls = {name: RecallOfExact(k=k, recall=measure()) for name, (k, measure) in recorder.deferred.items()}
+    return _Searches(run, phases, recorder, recalls)
+
+
+def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, RecallOfExact]) -> Description:
+    """Merge what a retriever recorded in several phases; the later one wins."""
+    fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for recorder in recorders:
+        for component, values in recorder.encoders.items():
+            fields[component] |= values
+    encoders = {component: EncoderInfo(**values) for component, values in fields.items()}
+    return Description(encoders, recalls, dict(ChainMap(*(recorder.metadata for recorder in reversed(recorders)))))
 
 
 def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
@@ -214,19 +249,21 @@ def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
     return spent < plan.least_s and len(searches) < _MAX_REPEATS
 
 
-def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[float], dict[str, int]]:
-    """Return the latency of each of n queries in seconds, and what they cost where a provider was paid."""
+def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[float], dict[str, Counters]]:
+    """Return the latency of each of n queries in seconds, and their price by component where a provider was paid."""
     rows = np.random.default_rng(seed).permutation(len(runner.queries))[:n]
     latencies: list[float] = []
-    cost: Counter[str] = Counter()
+    price: Counter[str] = Counter()
     with instrument.listening(None):
         for row in rows.tolist():
             search = runner.prepare(row)
-            with instrument.recording(metadata=False) as searching:
+            with instrument.recording(metadata=False) as recorder:
                 search()
-            latencies.append(searching.wall_s)
-            cost.update({name: n for name, n in searching.counts.items() if name.rpartition(".")[2] == "micro_usd"})
-    return latencies, {f"latency.{name}": total for name, total in cost.items()}
+            latencies.append(recorder.wall_s)
+            price.update(
+                {name: counts["micro_usd"] for name, counts in recorder.counters.items() if "micro_usd" in counts}
+            )
+    return latencies, {name: Counters(micro_usd=total) for name, total in price.items()}
 
 
 def drop_self_hits(run: Run) -> Run:

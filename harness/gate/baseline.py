@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from harness.errors import ConfigError, StoreError, UndecidedError
 from harness.gate.cells import alike, by_cell, key_of
 from harness.store import Store, inside, read_record, write_atomic
-from harness.types import PerQuery, Record
+from harness.types import PerQuery, Record, RecordFiles
 
 log = logging.getLogger(__name__)
 
@@ -162,18 +162,21 @@ def _accepted(record: Record) -> Record:
 def _kept(store: Store, record: Record) -> tuple[AcceptedCell, dict[str, bytes]]:
     """The cell, and its files by their paths in the baseline: the record without what stays behind, and its scores."""
     try:
-        scores = (store.root / record.files["per_query"]).read_bytes()
-    except (KeyError, OSError):
+        scores = (store.root / (record.files.per_query or "")).read_bytes()
+    except OSError:
         raise UndecidedError(
-            f"{record.files['record']} has no per-query scores; measure it again: {record.command} resume=false"
+            f"{record.files.record} has no per-query scores; measure it again: {record.command} resume=false"
         ) from None
-    files = Files(record=record.files["record"], per_query=record.files["per_query"])
-    slim = record.model_copy(update={"files": files.model_dump()}).model_dump_json(indent=2).encode() + b"\n"
+    files = Files(record=record.files.record or "", per_query=record.files.per_query or "")
+    slim = (
+        record.model_copy(update={"files": RecordFiles(**files.model_dump())}).model_dump_json(indent=2).encode()
+        + b"\n"
+    )
     cell = AcceptedCell(
         retriever=record.retriever.label,
         dataset=record.dataset.label,
         metrics=record.metrics,
-        cell=record.cell,
+        cell=record.id,
         fingerprint=record.dataset.fingerprint,
         files=files,
         hashes=Files(record=_hash(slim), per_query=_hash(scores)),

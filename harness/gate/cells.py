@@ -172,7 +172,7 @@ def scored(pair: Pair, metric: str, before: Scores, after: Scores) -> Scored | s
     """The scores of both sides, or why they cannot be compared."""
     strata, totals, weight = [], [0.0, 0.0], 1.0 / len(pair.before)
     for old, new in zip(pair.before, pair.after, strict=True):
-        ours, theirs = (own.get(one.files.get("per_query", "")) for own, one in ((before, old), (after, new)))
+        ours, theirs = (own.get(one.files.per_query or "") for own, one in ((before, old), (after, new)))
         if ours is None or theirs is None:
             return f"{'the baseline' if ours is None else 'the newest record'} has no per-query scores"
         for held, side in ((ours, "the baseline"), (theirs, "the newest record")):

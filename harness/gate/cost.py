@@ -62,8 +62,8 @@ def _unit(timing: Timing, place: int) -> float:
 
 def _same(record: Record, newest: Record) -> bool:
     return record.status == "ok" and (
-        (record.cell, record.code, record.environment, record.retriever.label, record.dataset.name)
-        == (newest.cell, newest.code, newest.environment, newest.retriever.label, newest.dataset.name)
+        (record.id, record.code, record.environment, record.retriever.label, record.dataset.name)
+        == (newest.id, newest.code, newest.environment, newest.retriever.label, newest.dataset.name)
     )
 
 
@@ -136,6 +136,6 @@ def _no_cpu(old: Record, new: Record) -> str | None:
 def _no_index_cpu(old: Record, new: Record) -> str | None:
     if (why := _no_cpu(old, new)) is not None:
         return why
-    if any(_timing(record).index.earlier_s or _timing(record).index.elsewhere for record in (old, new)):
+    if any(_timing(record).index.cached_s or _timing(record).index.foreign_machine for record in (old, new)):
         return "the vectors were encoded earlier"
     return None

@@ -13,7 +13,7 @@ from harness.datasets.assemble import assemble
 from harness.datasets.judgements import Judgements
 from harness.errors import ConfigError, DataError
 from harness.instrument import stage
-from harness.types import Corpus, Dataset, Qrels, Queries
+from harness.types import Corpus, Dataset, DatasetMetadata, Qrels, Queries
 
 _SELF_HITS = ("beir/arguana", "beir/quora")
 """Where the queries' own documents are in the corpus."""
@@ -52,7 +52,7 @@ def load(
     )
     if candidates:
         dataset = dataset.with_candidates(_had(id, lambda: _candidates(found.scoreddocs_iter())))
-    return replace(dataset, metadata=_about(id, found))
+    return replace(dataset, metadata=DatasetMetadata(**_about(id, found)))
 
 
 def _library() -> Any:

@@ -50,20 +50,17 @@ def _row(label: str, found: Collected) -> Row:
 
 
 def _remarks(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """The remarks among the facts of the records shown, a part's too, and what approximate search misses."""
-    found: dict[str, list[str]] = {}
+    """Return the encoders' remarks and the recall of approximate search, each with the rows that it is about."""
+    rows_by_remark: dict[str, list[str]] = {}
     for row in rows:
-        said = {str(value) for record in row.records for key, value in record.facts.items() if _is_remark(key)}
+        encoders = [encoder for record in row.records for encoder in record.encoders.values()]
+        remarks = {encoder.remark for encoder in encoders if encoder.remark}
         shares: dict[str, list[str]] = {}
         for record in row.records:
-            for key, value in record.facts.items():
-                if key.rpartition("/")[2].startswith("recall@"):
-                    shares.setdefault(key, []).append(f"{value:.1%} on {record.dataset.name}")
-        said |= {f"Of what exact search finds ({key}), {', '.join(told)} are found" for key, told in shares.items()}
-        for remark in sorted(said):
-            found.setdefault(remark, []).append(row.label)
-    return found
-
-
-def _is_remark(key: str) -> bool:
-    return key.rpartition("/")[2] == "remark"
+            for component, recall in record.recall_of_exact.items():
+                name = f"{component}: recall@{recall.k}" if component else f"recall@{recall.k}"
+                shares.setdefault(name, []).append(f"{recall.recall:.1%} on {record.dataset.name}")
+        remarks |= {f"Approximate search, {name} of exact search: {', '.join(told)}" for name, told in shares.items()}
+        for remark in sorted(remarks):
+            rows_by_remark.setdefault(remark, []).append(row.label)
+    return rows_by_remark

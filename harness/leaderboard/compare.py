@@ -7,7 +7,7 @@ from harness.errors import UndecidedError
 from harness.leaderboard.build import build
 from harness.leaderboard.model import Board, Cell, Difference, Row, Scores
 from harness.leaderboard.slices import Slice, Tables, slices
-from harness.types import Record
+from harness.types import Excerpt, Record
 
 _CHANGED = 10
 
@@ -129,7 +129,7 @@ def _names(a: Record, b: Record, given: tuple[str | None, ...]) -> tuple[str, st
         return first, second
     if a.retriever.label != b.retriever.label:
         return a.retriever.label, b.retriever.label
-    stamps = [f"{a.retriever.label} ({record.started:%Y-%m-%d %H:%M:%S} {record.cell[:8]})" for record in (a, b)]
+    stamps = [f"{a.retriever.label} ({record.started:%Y-%m-%d %H:%M:%S} {record.id[:8]})" for record in (a, b)]
     return (stamps[0], stamps[1]) if stamps[0] != stamps[1] else (f"A {stamps[0]}", f"B {stamps[1]}")
 
 
@@ -141,21 +141,21 @@ def _renamed(record: Record, label: str) -> Record:
 def _changes(dataset: str, a: Cell, b: Cell, metric: str, scores: Scores, tables: Tables) -> list[Changed]:
     found = []
     for one, other in zip(a.records, b.records, strict=True):
-        ours, theirs = scores[one.files["per_query"]], scores[other.files["per_query"]]
+        ours, theirs = scores[one.files.per_query or ""], scores[other.files.per_query or ""]
         moved = theirs.values[metric] - ours.values[metric]
         places = [int(place) for place in abs(moved).argsort(kind="stable")[::-1][:_CHANGED] if moved[place]]
-        asked = column_by_query(tables, one, "asked", "text") or column_by_query(tables, other, "asked", "text")
+        texts = column_by_query(tables, one, "queries", "text") or column_by_query(tables, other, "queries", "text")
         rankings = [_rankings(tables, record) for record in (one, other)]
         for place in places:
             query = ours.query_ids[place]
             values = float(ours.values[metric][place]), float(theirs.values[metric][place])
             ranked = [own.get(query) for own in rankings]
-            found.append(Changed(dataset, query, asked.get(query), *values, ranked[0], ranked[1]))
+            found.append(Changed(dataset, query, texts.get(query), *values, ranked[0], ranked[1]))
     return found
 
 
-def column_by_query(tables: Tables, record: Record, kind: str, column: str) -> dict[str, str]:
-    """Return a column of a record's `asked` or `ranked` table by query id; nothing where the table is not kept."""
+def column_by_query(tables: Tables, record: Record, kind: Excerpt, column: str) -> dict[str, str]:
+    """Return a column of one of a record's tables by query id; nothing where the table is not kept."""
     table = tables(record, kind)
     if table is None:
         return {}
@@ -163,7 +163,7 @@ def column_by_query(tables: Tables, record: Record, kind: str, column: str) -> d
 
 
 def _rankings(tables: Tables, record: Record) -> dict[str, list[tuple[str, int | None]]]:
-    table = tables(record, "ranked")
+    table = tables(record, "rankings")
     if table is None:
         return {}
     rows = zip(table["query_id"].to_pylist(), table["docs"].to_pylist(), table["grades"].to_pylist(), strict=True)

@@ -23,7 +23,7 @@ def costed(row: Row, records: Sequence[Record]) -> Row:
     return replace(
         row,
         queries_per_s=queries / searching,
-        docs_per_s=None if any(timing.index.elsewhere for timing in timings) else documents / indexing,
+        docs_per_s=None if any(timing.index.foreign_machine for timing in timings) else documents / indexing,
         latency_ms=float(np.percentile(latencies, 95)) * 1e3 if latencies else None,
         index_mb=max(timing.index_bytes for timing in timings) / 1e6,
         environment=environments.pop() if len(environments) == 1 else None,

@@ -116,7 +116,7 @@ def _source(cell: Cell) -> dict[str, Any]:
     found = {"split": record.dataset.split, "status": "ok"}
     if parts:
         return found
-    found["record"] = record.files.get("record")
+    found["record"] = record.files.record
     if (timing := record.timing) is None:
         return found
     costs = {"queries_per_s": timing.queries_per_s, "docs_per_s": timing.docs_per_s}
@@ -152,7 +152,7 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def _records(cell: Cell) -> dict[str, Any]:
     return {
-        "records": [record.files.get("record") for record in cell.records],
+        "records": [record.files.record for record in cell.records],
         "commands": [record.command for record in cell.records],
         "split": cell.records[0].dataset.split,
         "fingerprints": [record.dataset.fingerprint for record in cell.records],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from harness.types import PerQuery, Record
 
 Scores = Mapping[str, PerQuery]
-"""Per-query scores by the path that a record names in files["per_query"]."""
+"""Per-query scores by the path that a record names in files.per_query."""
 
 AXES = {"queries_per_s": True, "docs_per_s": True, "latency_ms": False, "index_mb": False}
 """What a row costs, and whether more is better."""

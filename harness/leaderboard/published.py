@@ -105,7 +105,7 @@ def _of_model(board: Board, model: str, revision: str, family: str) -> Row | Non
 def _other_revision(row: Row | None, dataset: str, one: PublishedFigures) -> str:
     """What to say where ours was measured on another revision of the collection."""
     records = row.cells[dataset].records if row and dataset in row.cells else ()
-    other = {str(own.dataset.about["revision"]) for own in records if "revision" in own.dataset.about}
+    other = {revision for own in records if (revision := own.dataset.metadata.revision)}
     other -= {one.dataset_revision}
     return f" (ours: revision {', '.join(sorted(name[:18] for name in other))})" if other else ""
 

@@ -106,7 +106,7 @@ def paired_parts(
     parts = []
     for cell in cells:
         for record in cell.records if cell is not None else ():
-            held = scores.get(record.files.get("per_query", ""))
+            held = scores.get(record.files.per_query or "")
             if held is None or metric not in held.values:
                 return None
             parts.append((1.0 / len(cells) / record.dataset.parts, list(held.query_ids), held.values[metric]))

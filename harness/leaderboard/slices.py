@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.leaderboard.model import Board, Cell, Scores
-from harness.types import Record
+from harness.types import Excerpt, Record
 
-Tables = Callable[[Record, str], pa.Table | None]
+Tables = Callable[[Record, Excerpt], pa.Table | None]
 """Gives a record's `asked` or `ranked` table, as `Store.table` does."""
 
 _KINDS = {
@@ -71,7 +71,7 @@ def _by_query(cell: Cell, metric: str, scores: Scores) -> dict[tuple[str, str], 
     """Scores by part and query id."""
     found: dict[tuple[str, str], float] = {}
     for record in cell.records:
-        held = scores.get(record.files.get("per_query", ""))
+        held = scores.get(record.files.per_query or "")
         if held is None or metric not in held.values:
             return None
         keys = [(record.dataset.name, query) for query in held.query_ids]
@@ -84,14 +84,14 @@ def _properties(cells: Sequence[Cell], tables: Tables) -> dict[str, dict[tuple[s
     found: dict[str, dict[tuple[str, str], float]] = {kind: {} for kind in _KINDS}
     unjudged: dict[tuple[str, str], list[float]] = {}
     for record in cells[0].records:
-        if (asked := tables(record, "asked")) is not None:
-            for row in asked.to_pylist():
+        if (queries := tables(record, "queries")) is not None:
+            for row in queries.to_pylist():
                 for kind in ("words", "overlap", "relevant"):
                     if row[kind] is not None:
                         found[kind][record.dataset.name, row["query_id"]] = float(row[kind])
     for record in (record for cell in cells for record in cell.records):
-        if (ranked := tables(record, "ranked")) is not None:
-            for query, grades in zip(ranked["query_id"].to_pylist(), ranked["grades"].to_pylist(), strict=True):
+        if (rankings := tables(record, "rankings")) is not None:
+            for query, grades in zip(rankings["query_id"].to_pylist(), rankings["grades"].to_pylist(), strict=True):
                 share = sum(grade is None for grade in grades) / len(grades) if grades else 0.0
                 unjudged.setdefault((record.dataset.name, query), []).append(share)
     found["unjudged"] = {key: sum(shares) / len(shares) for key, shares in unjudged.items()}

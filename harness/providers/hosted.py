@@ -106,16 +106,15 @@ class HostedEncoder(ApiClient):
                 if embeddings is None:
                     embeddings = storage.allocate((len(texts), width), torch.device("cpu"))
                 embeddings[torch.from_numpy(rows)] = torch.nn.functional.normalize(block) if self._normalize else block
-        self._record_metadata()
+        instrument.describe_encoder(
+            provider=self.provider,
+            model=self._model,
+            base_url=self._url,
+            dimensions=self._width.get("dimensions"),
+            prompts=dict(self._prompts),
+            price_per_million_tokens=self._price,
+        )
         return torch.empty((0, self._width.get("dimensions", 0))) if embeddings is None else embeddings
-
-    def _record_metadata(self) -> None:
-        instrument.fact("provider", self.provider)
-        instrument.fact("model", self._model)
-        instrument.fact("base_url", self._url)
-        instrument.fact("dimensions", self._width.get("dimensions"))
-        instrument.fact("prompts", dict(self._prompts))
-        instrument.fact("price_per_million_tokens", self._price)
 
     def _identity(self, side: Side) -> dict[str, Any]:
         return {

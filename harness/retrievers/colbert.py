@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from harness.encoders.multi_vector import MultiVectorEncoder
 from harness.environment import threads
 from harness.errors import ConfigError
-from harness.instrument import afterwards, fact, stage
+from harness.instrument import defer_recall, describe, stage
 from harness.retrievers.state import SetByIndex
 from harness.search import maxsim
 from harness.search.centroids import Centroids
@@ -58,7 +58,7 @@ class ColBERT(Component):
             run = Run(queries.ids, self._doc_ids, docs, scores, self._ranks).top(k)
         if self._centroids:
             sample = vectors.span(0, min(_CHECKED, len(queries)))
-            afterwards(f"recall@{k}_of_exact", lambda: recall(run.docs[: len(sample)], self._exact(sample, k)[0]))
+            defer_recall(k, lambda: recall(run.docs[: len(sample)], self._exact(sample, k)[0]))
         return run
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -88,7 +88,7 @@ class ColBERT(Component):
 
     def _two_stages(self, centroids: Centroids, vectors: maxsim.Tokens, k: int) -> Hits:
         n = max(k, self._candidates or 0)
-        fact("candidates", n)
+        describe("candidates", n)
         likely, _ = centroids.search(vectors, n, self._ranks, threads())
         return likely, maxsim.score(self._tokens, vectors, likely, threads())
 

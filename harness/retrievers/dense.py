@@ -10,7 +10,7 @@ from harness.encoders.dense import DenseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.errors import ConfigError
-from harness.instrument import afterwards, stage
+from harness.instrument import defer_recall, stage
 from harness.retrievers.state import SetByIndex
 from harness.search import dense
 from harness.search.topk import Hits, recall
@@ -89,8 +89,8 @@ class Dense(Component):
             run = Run(queries.ids, self._doc_ids, *found(vectors, k, self._ranks, threads()), self._ranks)
         if self._index is not None and self._checked:
             sample = vectors[: self._checked]
-            afterwards(
-                f"recall@{k}_of_exact",
+            defer_recall(
+                k,
                 lambda: recall(run.docs[: len(sample)], self._exact(sample, k, self._ranks, threads())[0]),
             )
         return run

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
-from harness.instrument import part, stage
+from harness.instrument import component, stage
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import aligned, scored, within
 from harness.retrievers.state import SetByIndex
@@ -56,7 +56,7 @@ class Hybrid(Component):
         """Index with every part."""
         self._doc_ids = corpus.ids
         for name, retriever in self._retrievers.items():
-            with part(name):
+            with component(name):
                 retriever.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
@@ -67,7 +67,7 @@ class Hybrid(Component):
         depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
         runs, doc_ids = [], self._doc_ids
         for name, retriever in self._retrievers.items():
-            with part(name):
+            with component(name):
                 runs.append(within(retriever.search(queries, depth), queries.ids, doc_ids))
         with stage("fuse"):
             return self._fusion(runs).top(k)
@@ -76,7 +76,7 @@ class Hybrid(Component):
         """The fused scores [queries, candidates] of the documents `docs`, which each part ranks; -inf for none (-1)."""
         runs = []
         for name, retriever in self._retrievers.items():
-            with part(name):
+            with component(name):
                 runs.append(scored(retriever, queries, self._doc_ids, docs))
         with stage("fuse"):
             return aligned(self._fusion(runs), docs)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from harness.encoders.cross import CrossEncoder
 from harness.errors import ConfigError
-from harness.instrument import fact, part
+from harness.instrument import component, describe
 from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import within
 from harness.retrievers.state import SetByIndex
@@ -79,9 +79,9 @@ class Rerank(Component):
     def index(self, corpus: Corpus) -> None:
         """Index with the first stage, and make the scorer ready."""
         self._doc_ids = corpus.ids
-        with part("first_stage"):
+        with component("first_stage"):
             self._first_stage.index(corpus)
-        with part("scorer"):
+        with component("scorer"):
             self._scorer.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
@@ -90,17 +90,17 @@ class Rerank(Component):
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth, doc_ids = k if k == self._depth + 1 else self._depth, self._doc_ids
-        with part("first_stage"):
+        with component("first_stage"):
             found = within(self._first_stage.search(queries, depth), queries.ids, doc_ids)
-        with part("scorer"):
+        with component("scorer"):
             scores = self._scorer.score(queries, found.docs)
-        fact("depth", self._depth)
+        describe("depth", self._depth)
         docs = np.where(np.isneginf(scores), -1, found.docs)
         return Run(queries.ids, found.doc_ids, docs, scores).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
         """The scorer's scores of the documents `docs`, whatever the first stage thinks of them."""
-        with part("scorer"):
+        with component("scorer"):
             return self._scorer.score(queries, docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from harness.encoders.sparse import SparseEncoder
 from harness.encoders.transformer import Side
 from harness.environment import threads
-from harness.instrument import fact, stage
+from harness.instrument import describe, stage
 from harness.retrievers.state import SetByIndex
 from harness.search.postings import Postings, Sparse
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
@@ -48,7 +48,7 @@ class Splade(Component):
         with stage("build"):
             self._doc_ids, self._ranks = corpus.ids, corpus.ranks
             self._postings = Postings(vectors, self._encoder.n_terms)
-            fact("terms_per_document", len(vectors.terms) / max(1, len(corpus)))
+            describe("terms_per_document", len(vectors.terms) / max(1, len(corpus)))
 
     def search(self, queries: Queries, k: int) -> Run:
         """Documents that share a term of the vocabulary with the query, best first."""
@@ -56,7 +56,7 @@ class Splade(Component):
         vectors = self._query_encoder.encode(queries.texts, "query")
         with stage("search"):
             docs, scores = self._postings.search(vectors, k, self._ranks, threads())
-            fact("terms_per_query", len(vectors.terms) / max(1, len(queries)))
+            describe("terms_per_query", len(vectors.terms) / max(1, len(queries)))
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:

@@ -1,7 +1,4 @@
-"""What is kept of a collection beside a record, so that the record can be read without it.
-
-`asked(dataset)`: its answerable queries, with what a reader may cut them by.   `ranked(run, dataset)`: first answers.
-"""
+"""Excerpts of a dataset and a run that are kept beside a record, so that it can be shown without its dataset."""
 
 import re
 
@@ -9,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from harness.types import Dataset, Run
+from harness.types import Dataset, Excerpt, Run
 
 DEPTH = 10
 """Documents of a ranking that are kept; the whole run lies in runs/."""
@@ -18,8 +15,13 @@ _FIRST = 100
 _WORD = re.compile(r"\w\w+")
 
 
-def asked(dataset: Dataset) -> pa.Table:
-    """A row for each answerable query: query_id, text, words, relevant (documents), overlap.
+def tables(run: Run, dataset: Dataset) -> dict[Excerpt, pa.Table]:
+    """Return every table that is kept beside the record of a run."""
+    return {"rankings": rankings(run, dataset), "queries": queries(dataset)}
+
+
+def queries(dataset: Dataset) -> pa.Table:
+    """Return a row for each query with a relevant document: query_id, text, words, relevant (documents), overlap.
 
     `overlap` is the share of the query's distinct words (two characters or more, lower case) that a relevant document
     has, the mean over its relevant documents that the corpus holds; null for a query without words or such documents.
@@ -44,8 +46,11 @@ def asked(dataset: Dataset) -> pa.Table:
     )
 
 
-def ranked(run: Run, dataset: Dataset) -> pa.Table:
-    """A row for each answerable query: query_id, docs (the first ten), grades (null: not judged), first (its text)."""
+def rankings(run: Run, dataset: Dataset) -> pa.Table:
+    """Return a row for each query with a relevant document.
+
+    Columns: query_id, docs (the first ten), grades (null where not judged) and first (the text of the first hit).
+    """
     top, rows = run.top(DEPTH), {query: row for row, query in enumerate(run.query_ids)}
     ids = dataset.qrels.queries_with_relevant()
     docs = [top.hits(rows[query])[0] if query in rows else [] for query in ids]

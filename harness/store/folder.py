@@ -1,6 +1,6 @@
-"""Records on disk: appended, read, and the latest of each cell found; nothing is ever changed.
+"""Records on disk: appended and read; nothing is ever changed.
 
-results/records/<dataset>/<retriever>/<UTC>-<cell8>.json    last to be written: a cell is there when this is
+results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last: an evaluation is complete when it is there
 results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
 results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
 results/published/<model>/<revision>.json    figures of others, which a later import of the same model replaces
@@ -22,7 +22,7 @@ from harness.errors import StoreError
 from harness.files import write_together
 from harness.store.pending import Pending, discard, pending, recover
 from harness.store.scores import as_table, parquet, read_scores, read_table
-from harness.types import PerQuery, PublishedFigures, Record, Run
+from harness.types import Excerpt, PerQuery, PublishedFigures, Record, RecordFiles, Run
 from harness.types.trec import dump
 
 _TOLD = ("torch", "sentence-transformers", "numba", "numpy")
@@ -42,31 +42,33 @@ class Store:
         manifest: Mapping[str, Any],
         run: Run | None = None,
         per_query: PerQuery | None = None,
-        ranked: pa.Table | None = None,
-        asked: pa.Table | None = None,
+        tables: Mapping[Excerpt, pa.Table] | None = None,
     ) -> Record:
-        """Write a cell's files, the record last; gives the record with their paths."""
-        place = _place(record)
-        files, contents = {"environment": f"environments/{record.environment[:8]}.json"}, {}
-        if not (self.root / files["environment"]).exists():
-            contents[files["environment"]] = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
-        if run is not None:
-            files["run"] = f"runs/{place}.trec.gz"
-            contents[files["run"]] = gzip.compress(dump(run, record.retriever.label).encode(), mtime=0)
-        if per_query is not None:
-            files["per_query"] = f"per_query/{place}.parquet"
-            contents[files["per_query"]] = parquet(as_table(per_query))
-        if ranked is not None:
-            files["ranked"] = f"rankings/{place}.parquet"
-            contents[files["ranked"]] = parquet(ranked)
-        if asked is not None:
-            files["asked"] = f"queries/{_safe(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
-            if not (self.root / files["asked"]).exists():
-                contents[files["asked"]] = parquet(asked)
-        files["record"] = f"records/{place}.json"
+        """Write a record with its files, the record last; return it with their paths."""
+        place, tables = _place(record), tables or {}
+        queries = f"queries/{_safe(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
+        files = RecordFiles(
+            record=f"records/{place}.json",
+            environment=f"environments/{record.environment[:8]}.json",
+            run=None if run is None else f"runs/{place}.trec.gz",
+            per_query=None if per_query is None else f"per_query/{place}.parquet",
+            rankings=f"rankings/{place}.parquet" if "rankings" in tables else None,
+            queries=queries if "queries" in tables else None,
+        )
         record = record.model_copy(update={"files": files})
-        contents[files["record"]] = record.model_dump_json(indent=2).encode() + b"\n"
-        write_together({self.root / path: content for path, content in contents.items()})
+        contents: dict[str | None, bytes] = {}
+        if not (self.root / str(files.environment)).exists():  # shared by records
+            contents[files.environment] = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
+        if run is not None:
+            contents[files.run] = gzip.compress(dump(run, record.retriever.label).encode(), mtime=0)
+        if per_query is not None:
+            contents[files.per_query] = parquet(as_table(per_query))
+        if "rankings" in tables:
+            contents[files.rankings] = parquet(tables["rankings"])
+        if "queries" in tables and not (self.root / queries).exists():
+            contents[files.queries] = parquet(tables["queries"])
+        contents[files.record] = record.model_dump_json(indent=2).encode() + b"\n"
+        write_together({self.root / str(path): content for path, content in contents.items()})
         return record
 
     def pending(self, record: Record) -> AbstractContextManager[Pending]:
@@ -91,21 +93,21 @@ class Store:
 
     def scores(self, records: Iterable[Record], metrics: Sequence[str] | None = None) -> dict[str, PerQuery]:
         """Per-query scores by the path that a record names; a record whose file is not there has none."""
-        paths = [record.files["per_query"] for record in records if "per_query" in record.files]
+        paths = [path for record in records if (path := record.files.per_query)]
         there = [path for path in dict.fromkeys(paths) if (self.root / path).exists()]
         found: dict[str, PerQuery] = {}
         for begin in range(0, len(there), _TOGETHER):
             found |= read_scores(self.root, there[begin : begin + _TOGETHER], metrics)
         return found
 
-    def table(self, record: Record, kind: str) -> pa.Table | None:
-        """The record's `ranked` or `asked` table; None where it is not kept."""
-        path = self.root / record.files[kind] if kind in record.files else None
-        return read_table(path) if path is not None and path.exists() else None
+    def table(self, record: Record, kind: Excerpt) -> pa.Table | None:
+        """Return one of the tables beside a record; None where it is not kept."""
+        name: str | None = getattr(record.files, kind)
+        return read_table(self.root / name) if name and (self.root / name).exists() else None
 
     def machines(self, records: Iterable[Record]) -> dict[str, str]:
         """The records' environments in a line each, by fingerprint, where their manifests are kept."""
-        paths = {record.environment: record.files.get("environment") for record in records}
+        paths = {record.environment: record.files.environment for record in records}
         found = {}
         for name, path in sorted(paths.items()):
             with suppress(OSError, ValueError, KeyError, TypeError):
@@ -114,8 +116,8 @@ class Store:
 
     def anchored(self, record: Record) -> Record:
         """The record with its files' whole paths, so that any store finds them."""
-        files = {kind: str(self.root.resolve() / path) for kind, path in record.files.items()}
-        return record.model_copy(update={"files": files})
+        files = {kind: str(self.root.resolve() / path) for kind, path in record.files.paths().items()}
+        return record.model_copy(update={"files": record.files.model_copy(update=files)})
 
     def keep_published(self, figures: Iterable[PublishedFigures]) -> list[Path]:
         """Keep figures of others, a file for each model; gives the files."""
@@ -143,11 +145,11 @@ class Store:
         return found
 
     def latest(self) -> list[Record]:
-        """The newest record of each cell under each name; one that failed does not hide an older one that did not."""
+        """Return the newest record of each evaluation under each name; a failure does not hide an older success."""
         newest: dict[tuple[str, ...], Record] = {}
         with _without_collector():
             for record in self.records():
-                key = (record.cell, record.environment, record.retriever.label, record.dataset.label)
+                key = (record.id, record.environment, record.retriever.label, record.dataset.label)
                 if record.status == "ok" or key not in newest or newest[key].status != "ok":
                     newest[key] = record
         return list(newest.values())
@@ -156,7 +158,7 @@ class Store:
         """The newest good record of the same evaluation under the same names in the same environment."""
         good = [
             record
-            for path in (self.root / "records").rglob(f"*-{like.cell[:8]}.json")
+            for path in (self.root / "records").rglob(f"*-{like.id[:8]}.json")
             if (record := read_record(path)).status == "ok" and _answers(record, like)
         ]
         return max(good, key=lambda record: record.started, default=None)
@@ -189,7 +191,7 @@ def _answers(record: Record, like: Record) -> bool:
 def _names(record: Record) -> tuple[object, ...]:
     own = record.dataset
     return (
-        *(record.cell, record.environment, record.retriever.label),
+        *(record.id, record.environment, record.retriever.label),
         *(own.label, own.group, own.parts),  # the same task may be a part of one benchmark and not of another
     )
 
@@ -208,7 +210,7 @@ def read_record(path: Path) -> Record:
 def _place(record: Record) -> str:
     """Return the path, without a suffix, that a record's files have in their folders."""
     stamp = record.started.strftime("%Y%m%dT%H%M%S.%fZ")
-    return f"{_safe(record.dataset.name)}/{_safe(record.retriever.name)}/{stamp}-{record.cell[:8]}"
+    return f"{_safe(record.dataset.name)}/{_safe(record.retriever.name)}/{stamp}-{record.id[:8]}"
 
 
 def _safe(name: str) -> str:

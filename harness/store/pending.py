@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from harness.types import Record
+from harness.types import Record, RecordFiles
 
 _SUFFIX = ".pending"
 _ERROR = "ProcessDied: the process ended without a result: it was killed, ran out of memory, or crashed"
@@ -28,7 +28,7 @@ class Pending:
 
     def update(self, record: Record) -> None:
         """Replace the record that is left if the process dies."""
-        files = {"record": f"records/{self._place}.json"}
+        files = RecordFiles(record=f"records/{self._place}.json")
         left = record.model_copy(update={"status": "failed", "error": _ERROR, "files": files})
         _replace(self.path, left)
 

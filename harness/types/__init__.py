@@ -3,10 +3,20 @@
 from harness.types.dataset import Dataset
 from harness.types.explanation import Explanation
 from harness.types.per_query import PerQuery
+from harness.types.phases import Counters, Phase, Timing
 from harness.types.protocols import CandidateScorer, Explainer, Precomputed, Retriever, Shardable
 from harness.types.published import PublishedFigures
 from harness.types.qrels import Qrels
-from harness.types.record import DatasetInfo, Phase, Record, RetrieverInfo, Timing
+from harness.types.record import (
+    DatasetInfo,
+    DatasetMetadata,
+    EncoderInfo,
+    Excerpt,
+    RecallOfExact,
+    Record,
+    RecordFiles,
+    RetrieverInfo,
+)
 from harness.types.run import Run
 from harness.types.strings import StringColumn
 from harness.types.texts import Corpus, Fingerprint, Queries, Texts
@@ -14,8 +24,12 @@ from harness.types.texts import Corpus, Fingerprint, Queries, Texts
 __all__ = [
     "CandidateScorer",
     "Corpus",
+    "Counters",
     "Dataset",
     "DatasetInfo",
+    "DatasetMetadata",
+    "EncoderInfo",
+    "Excerpt",
     "Explainer",
     "Explanation",
     "Fingerprint",
@@ -25,7 +39,9 @@ __all__ = [
     "PublishedFigures",
     "Qrels",
     "Queries",
+    "RecallOfExact",
     "Record",
+    "RecordFiles",
     "Retriever",
     "RetrieverInfo",
     "Run",

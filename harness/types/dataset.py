@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.types.qrels import Qrels
+from harness.types.record import DatasetMetadata
 from harness.types.run import Run
 from harness.types.strings import StringColumn
 from harness.types.texts import Corpus, Queries
@@ -39,7 +40,7 @@ class Dataset:
         instruction: The task in words, for prompts that a config makes of it; retrievers see it no other way.
         load_titles: Reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
         candidates: For each query the documents to rank in place of the whole corpus (reranking).
-        metadata: The source's own description, for the record: citation, licence, languages, main score.
+        metadata: The source's description, for the record: citation, licence, languages, main score.
         extra_metrics: Computes the measures that the source defines itself, as means over a run's queries, by name.
 
     Example:
@@ -59,7 +60,7 @@ class Dataset:
     instruction: str | None = None
     load_titles: Callable[[], StringColumn] | None = field(default=None, compare=False)
     candidates: Mapping[str, Sequence[str]] | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    metadata: DatasetMetadata = field(default_factory=DatasetMetadata, compare=False)
     extra_metrics: Callable[[Run], Mapping[str, float]] | None = field(default=None, compare=False)
 
     @classmethod

@@ -1,43 +1,26 @@
-"""Record: one measured cell. Versioned, written once, never edited; tables, board and gate read only this."""
+"""Record: one evaluation, versioned and written once. Leaderboard, comparison and gate read nothing else."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Literal
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, computed_field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-# differences that the dataset's own name says, or that change where it lies and not what it is
-_SAID_BY_NAME = {
+from harness.types import record_v1
+from harness.types.phases import FROZEN, FrozenModel, SparseModel, Timing
+
+# Keys whose differences the dataset's name shows, or that change its place and not its content.
+_SHOWN_BY_NAME = {
     *("name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"),
     *("task", "subset", "language", "folder", "benchmark", "id"),
 }
 
 
-def _leads_out(path: str) -> bool:
-    """Whether a path leaves the folder that it is in."""
-    plain = ".." not in path and ":" not in path and not path.startswith(("/", "\\"))
-    return not plain and (PurePath(path).is_absolute() or ".." in PurePath(path).parts)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-def _weights(config: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(config, Mapping):
-        own = config.get("model")
-        if isinstance(own, str):
-            yield own.partition("@")[0], own.partition("@")[2]
-        config = list(config.values())
-    if isinstance(config, list | tuple):
-        for inner in config:
-            yield from _weights(inner)
-
-
-class RetrieverInfo(_Frozen):
+class RetrieverInfo(BaseModel):
     """Which retriever was measured."""
+
+    model_config = FROZEN
 
     name: str
     """The config's name, such as `bm25`."""
@@ -55,12 +38,11 @@ class RetrieverInfo(_Frozen):
         """The row's name, else the config's name with its differences: `bm25 [k1=1.2]`."""
         if self.row:
             return self.row
-        said = {key: value for key, value in self.differences.items() if key not in self.hidden}
-        return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
+        return _labelled(self.name, {key: self.differences[key] for key in self.differences if key not in self.hidden})
 
     @property
     def hidden(self) -> frozenset[str]:
-        """Keys that make no other retriever: the path of a run that is named, which differs by dataset."""
+        """Config keys ignored when deciding whether two retrievers are the same: the path of a named run file."""
         return frozenset({"path"} if "name" in self.differences else ())
 
     @property
@@ -69,131 +51,146 @@ class RetrieverInfo(_Frozen):
         return frozenset(_weights(self.config))
 
 
-class DatasetInfo(_Frozen):
-    """Which collection it was measured on."""
+class DatasetMetadata(SparseModel):
+    """What a dataset's source says of it. Other keys that a source gives are kept as they are."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, Any] = Field(init=False)
+
+    source: str | None = None
+    """`mteb` or `ir_datasets`; None for files."""
+    task: str | None = None
+    """mteb's task."""
+    subset: str | None = None
+    """mteb's subset, `default` where the task has one."""
+    split: str | None = None
+    revision: str | None = None
+    main_score: str | None = None
+    """The metric that others publish for the dataset."""
+    queries_without_relevant: int = 0
+    """Judged queries without a relevant document: left out here, scored 0 by mteb."""
+    quotes_ids: bool = False
+    """Ids hold white space in the source and are percent-encoded here."""
+    languages: list[str] | None = None
+    licence: str | None = None
+    reference: str | None = None
+    citation: str | None = None
+
+
+class DatasetInfo(BaseModel):
+    """Which dataset was evaluated."""
+
+    model_config = FROZEN
 
     name: str
     split: str | None = None
     fingerprint: str | None = None
-    """Hash of corpus, queries and judgements; None when the collection could not be read."""
+    """Hash of corpus, queries and judgements; None when the dataset could not be read."""
     group: str | None = None
     parts: int = 1
     documents: int | None = None
     queries: int | None = None
     """Queries that the means are taken over: those with a relevant document."""
     differences: dict[str, Any] = {}
-    """Keys whose values differ from the named config's own, such as `split`."""
+    """Keys whose values differ from the named config's, such as `split`."""
     config: dict[str, Any] = {}
-    about: dict[str, Any] = {}
-    """What the source says of the collection: citation, licence, languages, main score, revision."""
+    metadata: DatasetMetadata = DatasetMetadata()
 
     @property
     def label(self) -> str:
-        """The name with what makes it another collection than its config's own: `nfcorpus [split=dev]`."""
-        said = {key: value for key, value in self.differences.items() if key not in _SAID_BY_NAME}
-        if self.about.get("source") == "mteb":  # whose name has the split where the task has others
-            said.pop("split", None)
-        return f"{self.name} [{', '.join(f'{key}={value}' for key, value in said.items())}]" if said else self.name
+        """The name with what makes it another dataset than its config's: `nfcorpus [split=dev]`."""
+        shown = {key: value for key, value in self.differences.items() if key not in _SHOWN_BY_NAME}
+        if self.metadata.source == "mteb":  # whose name has the split where the task has others
+            shown.pop("split", None)
+        return _labelled(self.name, shown)
 
 
-class Phase(_Frozen):
-    """One timed pass: indexing a corpus, or searching all queries once."""
+class Weights(FrozenModel):
+    """Weights of an encoder."""
 
-    wall_s: float
-    cpu_s: float
-    stages: dict[str, float] = {}
-    """Wall seconds by stage (load, encode, build, search), each without the stages inside it."""
-    counts: dict[str, int] = {}
-    """What was worked on: texts, tokens, truncated; those of a hybrid's parts with the part's name before."""
-    earlier_s: float = 0.0
-    """Of wall_s, seconds that were spent when the cached vectors were first encoded, on this machine."""
-    elsewhere: bool = False
-    """Some vectors were encoded on another machine: the seconds do not hold their cost."""
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def truncated_share(self) -> float | None:
-        """Share of the texts that were longer than the encoder reads; None where none counts them."""
-        encoded = [key.removesuffix("truncated") for key in self.counts if key.rpartition("/")[2] == "truncated"]
-        texts = sum(self.counts.get(f"{part}texts", 0) for part in encoded)
-        return sum(self.counts[f"{part}truncated"] for part in encoded) / texts if texts else None
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def padding_share(self) -> float | None:
-        """Share of the tokens that a model computed which only filled rows up; None where none counts them."""
-        padded = [key.removesuffix("padding") for key in self.counts if key.rpartition("/")[2] == "padding"]
-        padding = sum(self.counts[f"{part}padding"] for part in padded)
-        whole = padding + sum(self.counts.get(f"{part}tokens", 0) for part in padded)
-        return padding / whole if whole else None
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def gemm_share(self) -> float | None:
-        """Floating-point operations of the model for each one that a large matrix product took in the same seconds.
-
-        Padding is no work; the product is timed beside every shard, in the model's precision. None where none was.
-        """
-        made, possible = (
-            sum(n for key, n in self.counts.items() if key.rpartition("/")[2] == name)
-            for name in ("flops", "gemm_flops")
-        )
-        return made / possible if possible else None
+    model: str
+    """Name on the hub, or path."""
+    source: str
+    """Where they were found: a folder, a package, the hub, mteb."""
+    identity: str | None = None
+    """Hash of their content, or the revision."""
 
 
-class Timing(_Frozen):
-    """Every sample of what the cell cost, and the figures that tables show."""
+class EncoderInfo(SparseModel):
+    """How one encoder of the retriever was run; None where a field does not apply to its kind."""
 
-    warmup: Phase
-    """A small index and search before the clock counts: loads the weights, compiles kernels."""
-    index: Phase
-    searches: list[Phase]
-    latencies_s: list[float]
-    """Seconds of each query searched alone."""
-    documents: int
-    queries: int
-    index_bytes: int
-    peak_memory_bytes: int | None = None
-    """Of the whole process; only measured with `timing.isolate=true`, where the process did nothing else."""
-    threads: int
-    references: list[dict[str, float]] = []
-    """CPU seconds of the reference kernels in the same process: before and after the index, after each search."""
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def docs_per_s(self) -> float | None:
-        """Documents indexed per second of wall time, encoding included; None where it was done on another machine."""
-        return None if self.index.elsewhere else self.documents / self.index.wall_s
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def tokens_per_s(self) -> float | None:
-        """Document tokens indexed per second of wall time; None where the retriever counts none."""
-        tokens = self.index.counts.get("tokens")
-        return tokens / self.index.wall_s if tokens and not self.index.elsewhere else None
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def queries_per_s(self) -> float:
-        """Queries answered per second in one batch: the median of the repeats."""
-        return self.queries / float(np.median([search.wall_s for search in self.searches]))
-
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def latency_ms(self) -> dict[str, float]:
-        """Milliseconds of a query searched alone: p50, p95, p99."""
-        if not self.latencies_s:
-            return {}
-        p50, p95, p99 = np.percentile(self.latencies_s, [50, 95, 99])
-        return {"p50": float(p50 * 1e3), "p95": float(p95 * 1e3), "p99": float(p99 * 1e3)}
+    weights: Weights | None = None
+    task: str | None = None
+    """The mteb task whose prompts an mteb model used."""
+    device: str | None = None
+    dtype: str | None = None
+    max_length: int | dict[str, int | None] | None = None
+    """Tokens that the encoder reads of a text, by side where queries and documents differ."""
+    prompts: dict[str, str | None] | None = None
+    batch_tokens: int | None = None
+    """Tokens of a batch, padding included."""
+    max_batch_tokens: int | None = None
+    """The largest batch that fit into the device's memory, where one did not."""
+    backend: str | None = None
+    attention: str | None = None
+    optimize_cpu: bool | None = None
+    linear_layers: str | None = None
+    remark: str | None = None
+    """What a reader of the leaderboard must know, such as a missing projection."""
+    provider: str | None = None
+    model: str | None = None
+    """The model's name at the provider."""
+    base_url: str | None = None
+    dimensions: int | None = None
+    price_per_million_tokens: float | None = None
+    """US dollars."""
 
 
-class Record(_Frozen):
-    """One measured cell: one retriever on one dataset."""
+class RecallOfExact(FrozenModel):
+    """Share of the exact top k that approximate search found, over a sample of the queries."""
 
-    version: Literal[1] = 1
-    cell: str
-    """Hash of the resolved retriever and timing config, the dataset's fingerprint, k, seed and the metric version."""
+    k: int
+    recall: float
+
+
+Excerpt = Literal["rankings", "queries"]
+"""Kinds of tables that are kept beside a record, so that it can be shown without its dataset."""
+
+
+class RecordFiles(SparseModel):
+    """Files of a record, relative to the results folder; None where one is not kept."""
+
+    record: str | None = None
+    environment: str | None = None
+    run: str | None = None
+    """The ranking in TREC's format, compressed."""
+    per_query: str | None = None
+    """Scores of each query."""
+    rankings: str | None = None
+    """Excerpts of the first hits, for the page."""
+    queries: str | None = None
+    """The queries' texts and properties, shared by the records of a dataset."""
+
+    def paths(self) -> dict[str, str]:
+        """Return the files that are kept, by field."""
+        return {kind: path for kind in type(self).model_fields if (path := getattr(self, kind)) is not None}
+
+    @field_validator("*")
+    @classmethod
+    def _inside(cls, path: str | None) -> str | None:
+        if path is not None and _leads_out(path):
+            raise ValueError("a file's path leads out of the results folder")
+        return path
+
+
+class Record(BaseModel):
+    """One evaluation: one retriever on one dataset."""
+
+    model_config = FROZEN
+
+    version: Literal[2] = 2
+    id: str
+    """Hash of the retriever's identity, the dataset's fingerprint, k, metrics, timing plan, seed and versions."""
     started: datetime
     status: Literal["ok", "failed"]
     error: str | None = None
@@ -203,25 +200,48 @@ class Record(_Frozen):
     seed: int
     metric_version: int
     metrics: dict[str, float] = {}
-    """Means over the dataset's answerable queries; a query without an answer counts as 0."""
+    """Means over the queries with a relevant document; a query without hits counts as 0."""
     timing: Timing | None = None
-    facts: dict[str, Any] = {}
-    """What the retriever said of itself: device, dtype, weights, lengths, share of truncated texts."""
+    encoders: dict[str, EncoderInfo] = {}
+    """By component, such as `dense` or `scorer` of a composed retriever; "" is the retriever itself."""
+    recall_of_exact: dict[str, RecallOfExact] = {}
+    """Of approximate search, by component."""
+    metadata: dict[str, Any] = {}
+    """What else the retriever recorded, for people: `depth`, `dense/shards`. Nothing reads it back."""
     environment: str
     """Fingerprint of the machine and packages; the whole manifest lies in results/environments/."""
     harness: str
     code: str
-    """Hash of the harness' own sources and of those modules that the retriever's config names."""
+    """Hash of the package's sources and of the user's modules that the retriever's config names. Not an identity."""
     revision: str | None = None
-    """Git revision of the harness' own checkout, `+` behind it when files were changed; None when installed."""
+    """Git revision of the package's checkout, `+` behind it when files were changed; None when installed."""
     command: str
-    """The command that measures this cell again."""
-    files: dict[str, str] = {}
-    """Paths of the record, the run, the per-query scores and the environment, relative to the results folder."""
+    """Repeats the evaluation."""
+    files: RecordFiles = RecordFiles()
 
-    @field_validator("files")
+    @model_validator(mode="before")
     @classmethod
-    def _inside(cls, files: dict[str, str]) -> dict[str, str]:
-        if any(_leads_out(path) for path in files.values()):
-            raise ValueError("a file's path leads out of the results folder")
-        return files
+    def _upgraded(cls, data: Any) -> Any:
+        return record_v1.upgrade(data)
+
+
+def _labelled(name: str, differences: Mapping[str, Any]) -> str:
+    shown = ", ".join(f"{key}={value}" for key, value in differences.items())
+    return f"{name} [{shown}]" if shown else name
+
+
+def _leads_out(path: str) -> bool:
+    """Return whether a path leaves the folder that it is in."""
+    plain = ".." not in path and ":" not in path and not path.startswith(("/", "\\"))
+    return not plain and (PurePath(path).is_absolute() or ".." in PurePath(path).parts)
+
+
+def _weights(config: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(config, Mapping):
+        model = config.get("model")
+        if isinstance(model, str):
+            yield model.partition("@")[0], model.partition("@")[2]
+        config = list(config.values())
+    if isinstance(config, list | tuple):
+        for inner in config:
+            yield from _weights(inner)

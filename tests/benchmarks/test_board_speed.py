@@ -50,7 +50,7 @@ def fill(root, count, queries):
         row, column = divmod(number, 15)
         values = {name: np.clip(rng.normal(0.4 + 0.01 * (row % 9), 0.3, queries), 0, 1) for name in METRICS}
         record = Record(
-            cell=f"{number:016x}",
+            id=f"{number:016x}",
             started=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number),
             status="ok",
             retriever=RetrieverInfo(name=f"r{row}", config={"_target_": "harness.retrievers.dense.Dense"}),

@@ -43,7 +43,7 @@ def count_flops(model: Any, achieved: int, seconds: float) -> None:
     """Add the counters of the MFU: operations achieved, and those of a large GEMM in as many seconds."""
     if not achieved:
         return
-    with instrument.unbilled():
+    with instrument.exclude():
         try:
             possible = seconds * gemm_peak(str(model.device), model.dtype)
         except torch.OutOfMemoryError:  # the model fills the device

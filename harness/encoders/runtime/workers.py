@@ -50,8 +50,8 @@ class Workers:
             arrays: Arrays
             arrays, cost = _result(future)
             self._pending.remove(future)
-            instrument.bill(cost, "encode", earlier=False)
-            instrument.other_process(cost.cpu_s)
+            instrument.add_counters(cost)
+            instrument.add_cpu_time(cost.cpu_s)
             step(len(texts))
             return arrays
 

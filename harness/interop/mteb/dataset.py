@@ -24,7 +24,7 @@ from harness.errors import ConfigError, DataError
 from harness.instrument import stage
 from harness.interop.mteb import names, registry, texts
 from harness.interop.mteb.registry import Place
-from harness.types import Corpus, Dataset, Qrels, Queries, Run
+from harness.types import Corpus, Dataset, DatasetMetadata, Qrels, Queries, Run
 
 log = logging.getLogger(__name__)
 
@@ -178,10 +178,7 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any], folder: Path | N
     silent = len(judged) - len(found.queries)
     return replace(
         found,
-        metadata={
-            **({"ids": "quoted as in a web address"} if spell is texts.quoted else {}),
-            **({"queries_without_relevant": silent} if silent else {}),  # which mteb counts as 0
-        },
+        metadata=DatasetMetadata(quotes_ids=spell is texts.quoted, queries_without_relevant=silent),
         extra_metrics=_extra_metrics(own, place, judged, folder),
     )
 
@@ -216,7 +213,7 @@ def _named(
         qrels=judged,
         group=group,
         parts=parts,
-        metadata={key: value for key, value in (dict(found.metadata) | dict(metadata)).items() if value is not None},
+        metadata=DatasetMetadata(**{**found.metadata.model_dump(), **metadata}),
         instruction=instruction or names.instruction(own.metadata),
     )
 

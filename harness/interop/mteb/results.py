@@ -82,9 +82,9 @@ def of(records: Iterable[Record]) -> Found:
 
 def place_of(record: Record) -> Place | None:
     """Which split of which of mteb's tasks a record is of; None where it is of none."""
-    about = record.dataset.about
-    if about.get("source") == "mteb":
-        return Place(about["task"], about["subset"], about["split"])
+    about = record.dataset.metadata
+    if about.source == "mteb":
+        return Place(about.task or "", about.subset or "", about.split or "")
     own = record.dataset
     same = names.task_of(own.name)
     public = own.config.get("_target_") == _BEIR and own.differences.keys() <= {"data_dir"}
@@ -114,7 +114,7 @@ def _revision(record: Record) -> str:
     What the config takes from the dataset, such as an instruction in a prompt, is no other model.
     """
     own = record.retriever
-    held = {key: value["identity"] for key, value in record.facts.items() if key.rpartition("/")[2] == "weights"}
+    held = {name: encoder.weights.identity for name, encoder in record.encoders.items() if encoder.weights}
     differences = {key: value for key, value in own.differences.items() if key not in own.hidden}
     config = {key: value for key, value in own.config.items() if key not in own.hidden}
     told = json.dumps([own.name, differences, _without(config), held], sort_keys=True, default=str)
@@ -149,7 +149,7 @@ def _results(places: Mapping[Place, Record], aggregates: Sequence[Any]) -> list[
 
 def _scores(record: Record, main: str) -> dict[str, float]:
     """Means as mteb takes them: a query without a relevant document, which we leave out, counts as 0."""
-    asked, silent = record.dataset.queries or 1, record.dataset.about.get("queries_without_relevant", 0)
+    asked, silent = record.dataset.queries or 1, record.dataset.metadata.queries_without_relevant
     share = asked / (asked + silent)
     means = {name: value * (share if _is_ours(name) else 1) for name, value in record.metrics.items()}
     found = {names.theirs(name): value for name, value in means.items()}
@@ -177,7 +177,7 @@ def _seconds(records: Sequence[Record]) -> float | None:
 
 def _dataset_revision(records: Sequence[Record]) -> str:
     """The pinned one; of other data, which mteb does not vouch for, their content."""
-    found = [own.dataset.about.get("revision") or f"content-{(own.dataset.fingerprint or '')[:12]}" for own in records]
+    found = [own.dataset.metadata.revision or f"content-{(own.dataset.fingerprint or '')[:12]}" for own in records]
     return ",".join(dict.fromkeys(found))
 
 
@@ -217,7 +217,8 @@ def _meta(model: Model) -> Any:
     record = model.record
     module = str(record.retriever.config.get("_target_", "")).split(".")[-2:-1]
     hub = sorted({name for name, _ in record.retriever.weights if name.count("/") == 1 and name[0] not in "./~"})
-    length = record.facts.get("max_length")
+    encoder = record.encoders.get("")
+    length = encoder.max_length if encoder else None
     about = {
         "name": model.name,
         "revision": model.revision,
@@ -233,14 +234,14 @@ def _predictions(model: Model, folder: Path, results: Path) -> list[Path]:
     """A file for each task whose runs are kept, one task in memory at a time."""
     runs: dict[str, list[tuple[Place, Record]]] = {}
     for place, record in model.places.items():
-        if "run" in record.files and (results / record.files["run"]).is_file():
+        if record.files.run and (results / record.files.run).is_file():
             runs.setdefault(place.task, []).append((place, record))
     written = []
     for task, own in runs.items():
         content: dict[str, Any] = {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
         for place, record in own:
-            scores = trec.read(results / record.files["run"]).to_dict()
-            if record.dataset.about.get("ids"):
+            scores = trec.read(results / (record.files.run or "")).to_dict()
+            if record.dataset.metadata.quotes_ids:
                 scores = {
                     unquote(q): {unquote(doc): value for doc, value in told.items()} for q, told in scores.items()
                 }

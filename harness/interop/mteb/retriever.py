@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.encoders.runtime import cpu
 from harness.environment import threads
 from harness.errors import ConfigError, RunError
-from harness.instrument import fact, stage
+from harness.instrument import describe_encoder, stage
 from harness.interop import rankings
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
@@ -158,8 +158,8 @@ class Retriever(Component):
 
     def _say(self) -> None:
         about = self._model.mteb_model_meta
-        fact("weights", {"model": about.name, "source": "mteb", "identity": about.revision})
-        fact("task", self._asked["task_metadata"].name)
+        weights = {"model": about.name, "source": "mteb", "identity": about.revision}
+        describe_encoder(weights=weights, task=self._asked["task_metadata"].name)
 
     def _loader(self, texts: Texts, side: str) -> Any:
         from mteb._create_dataloaders import create_dataloader

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from harness.leaderboard.model import Scores
 from harness.leaderboard.page.data import FEW, Layout, Paired, paired, rounded
 from harness.leaderboard.slices import Bin, Tables, slices
-from harness.types import Record
+from harness.types import Excerpt, Record
 
 _LEVELS = ((True, 3, 1.0), (True, 1, 1.0), (False, 3, 1.0), (False, 2, 1.0), (False, 1, 1.0), (False, 1, 0.5))
 """All metrics or the first one, how many of a row's worst and best queries, and how much of the texts."""
@@ -69,8 +69,8 @@ def remembered(tables: Tables) -> Tables:
     """Tables that are read once."""
     held: dict[tuple[str, str], pa.Table | None] = {}
 
-    def read(record: Record, kind: str) -> pa.Table | None:
-        key = (kind, record.files.get(kind, ""))
+    def read(record: Record, kind: Excerpt) -> pa.Table | None:
+        key = (kind, getattr(record.files, kind) or "")
         if key not in held:
             held[key] = tables(record, kind)
         return held[key]
@@ -88,9 +88,9 @@ class _Source:
         self._paired = {metric: own for metric, own in self._paired.items() if own.ids == self._ids and own.rows}
         self._rows = sorted({row for own in self._paired.values() for row in own.rows})
         records = [layout.cells[layout.labels[row], name] for row in self._rows]
-        asked = _pooled(self._ids, records[0], "asked", tables) if records else []
-        self._texts = [row["text"] if row is not None else "" for row in asked]
-        self._firsts = [[_first(row) for row in _pooled(self._ids, own, "ranked", tables)] for own in records]
+        queries = _pooled(self._ids, records[0], "queries", tables) if records else []
+        self._texts = [row["text"] if row is not None else "" for row in queries]
+        self._firsts = [[_first(row) for row in _pooled(self._ids, own, "rankings", tables)] for own in records]
 
     def column(self, metrics: Sequence[str], each: int, share: float) -> dict[str, Any] | None:
         """The chosen queries, texts cut to a share of their length; None where no scores are kept."""
@@ -157,7 +157,7 @@ def _extremes(values: NDArray[np.float64], each: int) -> set[int]:
 
 
 def _pooled(
-    ids: Sequence[Sequence[str]], records: Sequence[Record], kind: str, tables: Tables
+    ids: Sequence[Sequence[str]], records: Sequence[Record], kind: Excerpt, tables: Tables
 ) -> list[Mapping[str, Any] | None]:
     """For each query of each part its row of a table; None where that is not kept."""
     found: list[Mapping[str, Any] | None] = []
