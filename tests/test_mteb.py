@@ -109,7 +109,7 @@ def test_a_multilingual_task_is_measured_by_subset_or_language(tmp_path):
 def test_an_instruction_follows_its_query(tmp_path):
     said = [{"query-id": key, "instruction": f"{key}: no fables"} for key in ("q1", "q2")]
     (name,) = [own.metadata.name for own in registry.tasks(types=["InstructionRetrieval"])][:1]
-    place = registry.places(registry.task(name))[0]
+    place = registry.splits(registry.task(name))[0]
     rows = {**ROWS, "queries": ROWS["queries"][:2], "instruction": said}
     subset = "" if place.subset == "default" else place.subset
     found = load(str(place), folder=str(write(tmp_path, rows, split=place.split, subset=subset)))
