@@ -35,6 +35,9 @@ _PACKAGES = (
     "stop-words",
     "rank-bm25",
     "faiss-cpu",
+    "mteb",
+    "beir",
+    "ir-datasets",
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """What a launcher sets; a timing plan that says how many threads overrules it."""

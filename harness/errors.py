@@ -12,6 +12,9 @@ HarnessError
 └── UndecidedError   nothing to decide from: no records, nothing in common, nothing within the limits (exit code 3)
 """
 
+import difflib
+from collections.abc import Sequence
+
 
 class HarnessError(Exception):
     """Something a user can mend; shown as one message, without a traceback."""
@@ -51,3 +54,9 @@ class StoreError(HarnessError):
 
 class UndecidedError(HarnessError):
     """Nothing to decide from."""
+
+
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
+    """Return "; did you mean 'NAME'?" for the choice that is most like a name, for a message; "" where none is."""
+    near = difflib.get_close_matches(name, choices, n=1) or [each for each in choices if each.lower() == name.lower()]
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -7,10 +7,12 @@ the same name, so its source counts.
 import ast
 import hashlib
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,12 +34,12 @@ def code_hash(modules: Iterable[str]) -> str | None:
     """Return a hash of the user's modules among these and of all that they import, 16 hex digits; None without any.
 
     Imports are followed through the source, those inside functions and `import_module("name")` included, and through
-    the objects that a loaded module holds.
+    the objects that a loaded module holds. Of the installed packages that they import the versions count.
     """
-    files = _closure(modules)
+    files, imports = _closure(modules)
     if not files:
         return None
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(" ".join(_versions(imports)).encode(), digest_size=8)
     for name, path in sorted(files.items()):
         content = path.read_bytes()
         digest.update(f"{name} {len(content)} ".encode() + content)
@@ -55,19 +57,36 @@ def modules_of(config: Any) -> set[str]:
     return inside if target.partition(".")[0] == "harness" else {target, *inside}
 
 
-def _closure(modules: Iterable[str]) -> dict[str, Path]:
+def _closure(modules: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
+    """Return the files of the user's modules, by name, and the names of the other modules that they import."""
     files: dict[str, Path] = {}
+    imports: set[str] = set()
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        path = None if name in files else _file(name)
+        if name in files or name in imports:
+            continue
+        path = _file(name)
         if path is None:
+            imports.add(name)
             continue
         files[name] = path
         waiting += [*_parents(name), *_held(sys.modules.get(name))]
         if path.suffix == ".py":
             waiting += _imported(path, name)
-    return files
+    return files, imports
+
+
+def _versions(modules: Iterable[str]) -> list[str]:
+    """Return NAME==VERSION of the installed packages, other than the harness, that some modules belong to."""
+    tops = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"harness"}
+    packages = {package for top in tops for package in _packages().get(top, ())}
+    return sorted(f"{package}=={importlib.metadata.version(package)}" for package in packages)
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
 
 
 def _parents(name: str) -> list[str]:

@@ -7,6 +7,7 @@ package only the named folder is unpacked, after its wheel's sha256 was checked.
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ _NEVER_NEEDED = [
     "*.pb",
 ]
 _PICKLED = ["*.bin", "*.pt", "*.pth", "*.ckpt"]
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,21 @@ def find(model: str, package: Package | None = None) -> Weights:
 
 
 def identity(model: str, package: Package | None = None) -> str:
-    """Return what tells the weights of ``model`` from others, without fetching any that a revision names.
+    """Return a text that is equal for equal weights; nothing that a full commit or a package names is fetched.
 
-    The content's hash for a local folder; ``org/name@revision`` as it stands; for a hub model without a revision the
-    commit that is there now, or the name alone where it cannot be resolved.
+    The content's hash for a local folder; ``org/name@commit`` as it stands; for a branch, a tag or no revision, which
+    may move, the commit that is there now, or ``model`` itself where the hub cannot be asked.
     """
     local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
     if model and local.is_dir():
         return tree_hash(local)
-    if "@" in model:
+    name, _, revision = model.partition("@")
+    if _COMMIT.fullmatch(revision):
         return model
+    if package is not None and package.origin and package.carries == model:
+        return f"{name}@{package.sha256}"
     try:
-        return f"{model}@{find(model, package).identity}"
+        return f"{name}@{find(model, package).identity}"
     except WeightsError:
         return model
 

@@ -265,7 +265,7 @@ def test_embedding_files_are_refused_with_the_call_to_use(small, tmp_path):
 def test_a_document_without_text_is_an_error_that_names_it():
     """GenericDataLoader returns None where a line has no text."""
     corpus = {"a": {"title": "A", "text": "one"}, "b": {"title": "B", "text": None}}
-    with pytest.raises(DataError, match="'b' has no text"):
+    with pytest.raises(DataError, match="'b' has no 'text'; it is None"):
         beir.to_dataset(corpus, {"q": "one"}, {"q": {"a": 1}})
 
 

@@ -465,3 +465,38 @@ def test_a_dataset_of_dicts_that_do_not_fit_is_refused(changes: dict[str, Any], 
 
 def test_a_base_class_of_texts_is_a_container_too() -> None:
     check_container(Texts(["a"], ["x"]), {"a": "x"})
+
+
+# ------------------------------------------------------------------------------------------------- runs of hits
+
+
+LETTERS = Corpus.from_dict({"b": "two", "a": "one", "c": "three"})
+
+
+def test_hits_by_id_are_a_run_over_the_corpus():
+    run = Run.from_hits({"q2": {"c": 1, "a": 2.5}, "other": {"x": 1.0}}, ["q1", "q2"], LETTERS)
+    assert run.to_dict() == {"q1": {}, "q2": {"a": 2.5, "c": 1.0}}
+    assert run.doc_ids is LETTERS.ids
+    assert run.docs.tolist() == [[-1, -1], [1, 2]]
+    assert Run.from_hits({}, ["q1"], LETTERS).depth == 0
+
+
+@pytest.mark.parametrize(
+    ("docs", "error", "message"),
+    [
+        ({"a": 1.0, "gone": 2.0}, RunError, r"query 'q': document 'gone' is not in the corpus of 3 .* 'b'"),
+        ({"a": float("nan")}, RunError, "query 'q': a score is nan"),
+        ({"a": "1.0"}, DataError, "query 'q': score '1.0' is of type str"),
+        ({7: 1.0}, DataError, "query 'q': document id 7 is of type int"),
+        ([("a", 1.0)], DataError, "query 'q': a dict"),
+    ],
+)
+def test_hits_that_cannot_be_name_the_query_and_the_value(docs, error, message):
+    with pytest.raises(error, match=message):
+        Run.from_hits({"p": {"a": 1.0}, "q": docs}, ["p", "q"], LETTERS)
+
+
+def test_positions_of_ids_in_a_column():
+    assert LETTERS.ids.positions(["c", "x", "b", "c"]).tolist() == [2, -1, 0, 2]
+    assert LETTERS.ids.positions([]).tolist() == []
+    assert Corpus([], []).ids.positions(["a"]).tolist() == [-1]

@@ -229,6 +229,21 @@ def test_a_module_that_is_not_brought_in_does_not_count(project):
     assert user_code.code_hash(["package_of_user.search"]) == before
 
 
+def test_the_versions_of_packages_that_user_code_imports_count(project, monkeypatch):
+    (project / "sibling_of_user.py").write_text("import polars\n")
+    before = user_code.code_hash(["sibling_of_user"])
+    usual = user_code.importlib.metadata.version
+
+    def bumped(changed):
+        monkeypatch.setattr(
+            user_code.importlib.metadata, "version", lambda name: "99" if name == changed else usual(name)
+        )
+        return user_code.code_hash(["sibling_of_user"])
+
+    assert bumped("polars") != before
+    assert bumped("faiss-cpu") == bumped("retrieval-harness") == before
+
+
 @pytest.mark.parametrize("module", ["json", "numpy", "harness.metrics", "no_such_module_of_user", "builtins"])
 def test_libraries_and_the_harness_are_no_user_code(module):
     assert user_code.code_hash([module]) is None

@@ -49,13 +49,11 @@ def test_a_record_says_what_mteb_says_of_the_task(data, tmp_path, capsys):
     assert run(["retriever=bm25", *words, f"results_dir={tmp_path}", "timing.latency_queries=0"]) == 0
     (record,) = Store(tmp_path).records()
     about = record.dataset.metadata
-    assert (about["source"], about["task"], about["type"], about["main_score"]) == (
-        *("mteb", "NFCorpus", "Retrieval", "ndcg@10"),
-    )
-    assert about["languages"] == ["eng-Latn"]
-    assert "boteva2016" in about["citation"]
-    assert about["licence"]
-    assert about["revision"] == f"local-{record.dataset.fingerprint[:12]}"
+    assert (about.source, about.task, about.type, about.main_score) == (*("mteb", "NFCorpus", "Retrieval", "ndcg@10"),)
+    assert about.languages == ["eng-Latn"]
+    assert "boteva2016" in about.citation
+    assert about.licence
+    assert about.revision == f"local-{record.dataset.fingerprint[:12]}"
     assert record.dataset.label == "NFCorpus"
     assert "dataset.task=NFCorpus" in record.command
     assert "bm25 on mteb NFCorpus" in capsys.readouterr().err
@@ -95,7 +93,7 @@ def test_a_multilingual_task_is_measured_by_subset_or_language(tmp_path):
     found = load("XQuADRetrieval", subset="de", folder=str(tmp_path))
     assert (found.name, found.split) == ("XQuADRetrieval/de", "validation")
     assert found.corpus.texts[0] == "Foxes de The fox jumps."
-    assert found.metadata["languages"] == ["deu-Latn"]
+    assert found.metadata.languages == ["deu-Latn"]
     assert load("XQuADRetrieval", language="deu", folder=str(tmp_path)).fingerprint == found.fingerprint
     assert load("XQuADRetrieval:en:validation", folder=str(tmp_path)).name == "XQuADRetrieval/en"
     with pytest.raises(ConfigError, match=r"has several subsets; choose one: dataset\.subset=ar\|de\|el"):
@@ -109,7 +107,7 @@ def test_a_multilingual_task_is_measured_by_subset_or_language(tmp_path):
 def test_an_instruction_follows_its_query(tmp_path):
     said = [{"query-id": key, "instruction": f"{key}: no fables"} for key in ("q1", "q2")]
     (name,) = [own.metadata.name for own in registry.tasks(types=["InstructionRetrieval"])][:1]
-    place = registry.places(registry.task(name))[0]
+    place = registry.splits(registry.task(name))[0]
     rows = {**ROWS, "queries": ROWS["queries"][:2], "instruction": said}
     subset = "" if place.subset == "default" else place.subset
     found = load(str(place), folder=str(write(tmp_path, rows, split=place.split, subset=subset)))
@@ -125,7 +123,7 @@ def test_ids_with_white_space_are_quoted_so_that_a_run_file_holds_them(tmp_path)
     found = load("SciFact", folder=str(write(tmp_path, rows)))
     assert found.corpus.ids[0] == "doc%20d1%25"
     assert found.qrels["q1"]["doc%20d1%25"] == 1
-    assert found.metadata["ids"]
+    assert found.metadata.quotes_ids
 
 
 def test_a_changed_folder_is_read_anew_and_is_another_cell(tmp_path):
@@ -135,7 +133,7 @@ def test_a_changed_folder_is_read_anew_and_is_another_cell(tmp_path):
     after = load("SciFact", folder=str(write(tmp_path, rows)))
     assert after.corpus.texts[0] == "Foxes The fox jumps. Changed."
     assert before.fingerprint != after.fingerprint
-    assert before.metadata["revision"] != after.metadata["revision"]
+    assert before.metadata.revision != after.metadata.revision
 
 
 def test_a_changed_revision_is_measured_anew_under_the_same_command(tmp_path):
@@ -281,7 +279,7 @@ def test_queries_without_a_relevant_document_are_counted_in_the_record(tmp_path)
     rows = {**ROWS, "qrels": [*ROWS["qrels"], {"query-id": "q9", "corpus-id": "d1", "score": 0}]}
     found = load("SciFact", folder=str(write(tmp_path, rows)))
     assert len(found.queries) == 2
-    assert found.metadata["queries_without_relevant"] == 1
+    assert found.metadata.queries_without_relevant == 1
 
 
 def test_a_boards_page_shows_a_collections_own_measure(tmp_path, capsys):

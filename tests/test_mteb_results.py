@@ -13,7 +13,8 @@ from harness.cli import mteb as mteb_command
 from harness.cli import read
 from harness.cli.run import main as run
 from harness.interop.mteb import SearchModel, names, registry, results, task_of
-from harness.interop.mteb.benchmark import aggregates, cells
+from harness.interop.mteb.registry import benchmark_splits
+from harness.interop.mteb.results import aggregates
 from harness.leaderboard import build as board_of
 from harness.leaderboard import writers
 from harness.leaderboard.published import beside
@@ -240,8 +241,8 @@ def test_a_late_interaction_model_and_a_collection_with_silent_queries_are_expor
             "metrics": {**one.metrics, "p-MRR": 0.5},
         }
     )
-    (model,) = results.of([told]).models
-    meta = results._meta(model)
+    (model,) = results.from_records([told]).models
+    meta = results._model_meta(model)
     assert (meta.max_tokens, meta.model_type, meta.adapted_from) == (300, ["late-interaction"], "org/colbert")
     ((scores,),) = model.results[0].scores.values()
     assert scores["ndcg_at_10"] == pytest.approx(one.metrics["ndcg@10"] / 2)
@@ -271,18 +272,18 @@ def test_a_result_of_the_adapter_and_of_the_export_agree(held, exported, data):
 
 
 def test_a_benchmarks_cells_are_its_tasks_splits_and_subsets():
-    beir = cells("BEIR")
+    beir = benchmark_splits("BEIR")
     assert len(beir) == 14 + 12
     assert {place.task for place in beir} >= {"SciFact", "MSMARCO", "CQADupstackTexRetrieval"}
     assert next(place.split for place in beir if place.task == "MSMARCO") == "dev"
-    assert len(cells("NanoBEIR")) == 13
-    types = {registry.task(place.task).metadata.type for place in cells("MTEB(eng, v2)")}
+    assert len(benchmark_splits("NanoBEIR")) == 13
+    types = {registry.task(place.task).metadata.type for place in benchmark_splits("MTEB(eng, v2)")}
     assert types == {"Retrieval", "Reranking"}
 
 
 def test_every_benchmark_with_ranking_tasks_has_cells():
     for own in registry.benchmarks():
-        assert cells(own.name), own.name
+        assert benchmark_splits(own.name), own.name
 
 
 def test_a_benchmark_is_swept_over_its_tasks():
@@ -305,7 +306,7 @@ def record_of(place, value, k1=1.2):
     """A record of one of mteb's tasks with a main score."""
     config = {"_target_": "harness.retrievers.bm25.BM25", "k1": k1}
     about = {"source": "mteb", "task": place.task, "subset": place.subset, "split": place.split}
-    main = names.ours(registry.task(place.task).metadata.main_score)
+    main = names.to_metric(registry.task(place.task).metadata.main_score)
     return Record(
         id=f"{hash((place, k1)) % 10**16:016}",
         started="2026-11-01T00:00:00Z",
@@ -325,7 +326,7 @@ def record_of(place, value, k1=1.2):
 
 def test_a_benchmark_is_aggregated_as_mteb_does():
     """A benchmark whose tasks have two types and two main scores, and two retrievers, one of which lacks a task."""
-    places = cells("MTEB(eng, v2)")
+    places = benchmark_splits("MTEB(eng, v2)")
     values = [number / 20 for number in range(len(places))]
     records = [record_of(place, value) for place, value in zip(places, values, strict=True)]
     records += [record_of(place, value / 2, k1=9.0) for place, value in zip(places, values, strict=True)]
@@ -372,12 +373,12 @@ def test_a_benchmark_is_swept_and_its_aggregates_stand_below_the_table(data, tmp
 
 def test_cqadupstacks_forums_are_one_result_together():
     """Twelve records of forums, and the aggregate that mteb makes of them."""
-    forums = [place for place in cells("BEIR") if place.task.startswith("CQADupstack")]
+    forums = [place for place in benchmark_splits("BEIR") if place.task.startswith("CQADupstack")]
     records = [record_of(place, number / 100) for number, place in enumerate(forums)]
-    (model,) = results.of(records).models
+    (model,) = results.from_records(records).models
     (whole,) = [one for one in model.results if one.task_name == "CQADupstackRetrieval"]
     assert whole.get_score() == pytest.approx(sum(range(12)) / 1200)
-    (short,) = results.of(records[:-1]).models
+    (short,) = results.from_records(records[:-1]).models
     assert not [one for one in short.results if one.task_name == "CQADupstackRetrieval"]
 
 
@@ -390,9 +391,9 @@ def test_prompts_that_differ_by_task_are_one_model_and_settings_two(held):
         told = {"config": config, "name": "e5", "differences": {"prompts": "mteb", **more}}
         return one.model_copy(update={"retriever": one.retriever.model_copy(update=told)})
 
-    names = {(own.name, own.revision) for own in results.of([with_prompt("a"), with_prompt("b")]).models}
+    names = {(own.name, own.revision) for own in results.from_records([with_prompt("a"), with_prompt("b")]).models}
     assert len(names) == 1
-    assert len(results.of([with_prompt("a"), with_prompt("a", k1=2.0)]).models) == 2
+    assert len(results.from_records([with_prompt("a"), with_prompt("a", k1=2.0)]).models) == 2
 
 
 def test_a_named_run_is_one_model_over_its_files_and_one_without_a_name_is_not(held):
@@ -406,9 +407,9 @@ def test_a_named_run_is_one_model_over_its_files_and_one_without_a_name_is_not(h
         }
         return one.model_copy(update={"retriever": one.retriever.model_copy(update=told)})
 
-    (model,) = results.of([lucene("a.trec", name="lucene"), lucene("b.trec", name="lucene")]).models
+    (model,) = results.from_records([lucene("a.trec", name="lucene"), lucene("b.trec", name="lucene")]).models
     assert model.name == "harness/run_file_name=lucene"
-    assert len(results.of([lucene("a.trec"), lucene("b.trec")]).models) == 2
+    assert len(results.from_records([lucene("a.trec"), lucene("b.trec")]).models) == 2
 
 
 def test_the_lists_say_what_mteb_has(capsys):

@@ -12,7 +12,7 @@ from harness import metrics
 from harness.config import build
 from harness.embedding_cache import cache
 from harness.encoders.dense import DenseEncoder
-from harness.errors import DataError, RunError, WeightsError
+from harness.errors import RunError, WeightsError
 from harness.interop.mteb import Retriever, SearchModel, task_of
 from harness.interop.mteb.registry import quiet
 from harness.retrievers.dense import Dense
@@ -209,5 +209,5 @@ def test_a_candidate_that_is_not_in_the_corpus_is_an_error(dataset):
     model = SearchModel(Given(lambda doc: 1.0))
     split = task_of("SciFact", dataset=dataset).dataset["default"]["test"]
     model.index(split["corpus"])
-    with pytest.raises(DataError, match="candidate 'elsewhere' of query 'q1' is not in the corpus"):
+    with pytest.raises(RunError, match="query 'q1': document 'elsewhere' is not in the corpus of 12 documents"):
         model.search(split["queries"], top_k=5, top_ranked={"q1": ["d01", "elsewhere"]})

@@ -18,9 +18,10 @@ from harness.api import load
 from harness.config import build
 from harness.errors import ConfigError, DataError, RunError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Settings
-from harness.evaluation.identity import retriever_identity
+from harness.evaluation.identity import evaluation_identity, retriever_identity
 from harness.evaluation.timing import TimingPlan
 from harness.interop.mteb import SearchModel, results, task_of
+from harness.interop.mteb import load as interop_load
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.function import Function
 from harness.store import Store
@@ -357,13 +358,64 @@ def test_mteb_finds_what_was_exported_under_the_retrievers_identity(data, tmp_pa
     retriever = harness.load_retriever("bm25")
     model = SearchModel(retriever)
     assert model.mteb_model_meta.revision == record.retriever.identity == retriever_identity(retriever)
-    results.write(results.of(stored.records).models, tmp_path / "cache", tmp_path / "results")
+    results.write(results.from_records(stored.records).models, tmp_path / "cache", tmp_path / "results")
     kept = mteb.ResultCache(cache_path=tmp_path / "cache")
     task = task_of("SciFact", folder=str(folder))
     found = evaluated(model, task, cache=kept, overwrite_strategy="only-missing")
     assert scores(found)["main_score"] == pytest.approx(record.metrics["ndcg@10"], abs=1e-5)
     with pytest.raises(RunError, match="index"):
         retriever.search(data.queries, 1)  # mteb took the exported result: nothing was indexed
+
+
+def test_mteb_reads_a_stored_evaluation_of_the_same_retriever_and_searches_nothing(data, tmp_path):
+    from harness.interop.mteb.cache import ResultCache
+
+    folder, searches = write(tmp_path / "repo", rows_of(data)), []
+
+    class Counting(BM25):
+        def search(self, queries, k):
+            searches.append(len(queries))
+            return super().search(queries, k)
+
+    stored = harness.evaluate(Counting(k1=0.9), f"mteb:SciFact folder={folder}", results_dir=tmp_path / "results")
+    (record,), n_searches = stored.records, len(searches)
+    cache = ResultCache(tmp_path / "results", tmp_path / "cache")
+    task = task_of("SciFact", folder=str(folder))
+    found = evaluated(SearchModel(Counting(k1=0.9)), task, cache=cache, overwrite_strategy="only-missing")
+    assert len(searches) == n_searches > 0
+    assert scores(found)["main_score"] == pytest.approx(record.metrics["ndcg@10"], abs=1e-5)
+    settings = {"k": record.k, "metrics": DEFAULT_METRICS, "timing": TimingPlan().model_dump(), "seed": record.seed}
+    fingerprint = harness.load_dataset(f"mteb:SciFact folder={folder}").fingerprint
+    revision = SearchModel(Counting(k1=0.9)).mteb_model_meta.revision
+    assert evaluation_identity(revision, fingerprint, **settings) == record.id
+    evaluated(SearchModel(Counting(k1=1.5)), task, cache=cache, overwrite_strategy="only-missing")
+    assert len(searches) > n_searches, "another retriever is evaluated"
+
+
+def test_a_model_of_mteb_has_the_task_of_its_dataset_however_that_was_loaded(data, tmp_path, monkeypatch):
+    """mteb's BM25 takes its stemmer from the task's language."""
+    import mteb
+    from mteb.models.model_implementations import bm25
+
+    folder, languages = write(tmp_path / "repo", rows_of(data), split="validation", subset="de"), []
+    constructor = bm25.BM25Tokenizer.__init__
+
+    def noting(self, language, *rest, **more):
+        languages.append(language)
+        constructor(self, language, *rest, **more)
+
+    monkeypatch.setattr(bm25.BM25Tokenizer, "__init__", noting)
+    name = f"mteb:XQuADRetrieval folder={folder} language=deu"
+    results_dir, model = tmp_path / "results", "mteb model=mteb/baseline-bm25s"
+    loaded = [harness.load_dataset(name), interop_load("XQuADRetrieval:de:validation", folder=str(folder))]
+    by_name = harness.evaluate(model, name, results_dir=results_dir).records
+    for dataset in loaded:
+        for retriever in (model, mteb.get_model("mteb/baseline-bm25s")):
+            harness.evaluate(retriever, dataset, **QUICK)
+        assert harness.evaluate(model, dataset, results_dir=tmp_path / "other").records[0].id == by_name[0].id
+    harness.evaluate(mteb.get_model("mteb/baseline-bm25s"), name, **QUICK)
+    assert len(languages) >= 7
+    assert set(languages) == {"deu"}
 
 
 # ------------------------------------------------------------------------------------------------- results

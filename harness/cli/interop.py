@@ -44,8 +44,8 @@ def _export(options: argparse.Namespace) -> int:
         raise UndecidedError(f"no records in {options.results}/; measure: harness retriever=bm25 dataset=scifact")
     from harness.interop.mteb import results  # imports mteb, which takes seconds
 
-    found = results.of(records)
-    for line in found.left:
+    found = results.from_records(records)
+    for line in found.left_out:
         say(f"left out: {line}")
     if not found.models:
         raise UndecidedError(f"no record in {options.results}/ is a result of one of mteb's tasks")
@@ -66,8 +66,8 @@ def _import(options: argparse.Namespace) -> int:
     found = published.read(options.folder)
     for line in found.unreadable:
         say(f"no result: {line}")
-    if found.left:
-        say(f"left out, since they rank no texts: {', '.join(found.left)}")
+    if found.left_out:
+        say(f"left out, since they rank no texts: {', '.join(found.left_out)}")
     written = Store(options.results).keep_published(found.figures)
     if options.json:
         chosen.show_json([one.model_dump() for one in found.figures])
@@ -91,7 +91,7 @@ def tasks(options: argparse.Namespace) -> list[dict[str, Any]]:
             "languages": sorted(own.metadata.languages),
             "subsets": list(own.hf_subsets),
             "splits": list(own.metadata.eval_splits),
-            "main_score": names.ours(own.metadata.main_score),
+            "main_score": names.to_metric(own.metadata.main_score),
             "licence": own.metadata.license,
             "description": " ".join(own.metadata.description.split()),
         }
@@ -106,7 +106,7 @@ def benchmarks() -> list[dict[str, Any]]:
     return [
         {
             "benchmark": own.name,
-            "tasks": [one.metadata.name for one in registry.ranking(own)],
+            "tasks": [task.metadata.name for task in own.tasks],
             "description": " ".join((own.description or "").split()),
         }
         for own in registry.benchmarks()

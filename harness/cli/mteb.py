@@ -42,9 +42,9 @@ def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
         ConfigError: mteb has no such benchmark, or none of its tasks ranks texts.
     """
     from harness.config.build import quoted
-    from harness.interop.mteb.benchmark import cells  # imports mteb, which takes seconds
+    from harness.interop.mteb.registry import benchmark_splits  # imports mteb, which takes seconds
 
-    tasks = ",".join(quoted(str(place)) for place in cells(benchmark))
+    tasks = ",".join(quoted(str(place)) for place in benchmark_splits(benchmark))
     words = ["experiment=mteb", *settings, f"dataset.benchmark={quoted(benchmark)}"]
     chosen = any(word.startswith("dataset.task=") for word in settings)
     return words if chosen else [*words, f"dataset.task={tasks}"]
@@ -52,7 +52,7 @@ def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
 
 def table(name: str, records: "Iterable[Record]") -> "Table":
     """Return a row for each retriever: the benchmark's own aggregates, or the tasks that it lacks."""
-    from harness.interop.mteb.benchmark import aggregates
+    from harness.interop.mteb.results import aggregates
     from harness.leaderboard.table import Table
 
     found = aggregates(name, records)

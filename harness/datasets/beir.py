@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.datasets import judgements, texts
-from harness.datasets.assemble import assemble
 from harness.datasets.download import fetch, unpack
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
@@ -72,18 +71,9 @@ def read(
     judged = judgements.read(folder / "qrels" / f"{split}.tsv")
     corpus = texts.read(Corpus, folder / "corpus.jsonl", columns)
     asked = texts.read(Queries, folder / "queries.jsonl", query_columns)
-    return assemble(
-        name,
-        split,
-        corpus,
-        asked,
-        judged,
-        drop_self_hits=drop_self_hits,
-        group=group,
-        parts=parts,
-        instruction=instruction,
-        load_titles=texts.titles(folder / "corpus.jsonl", columns),
-    )
+    titles = texts.titles(folder / "corpus.jsonl", columns)
+    dataset = Dataset(name, split, corpus, asked, judged.qrels, drop_self_hits, group, parts, instruction, titles)
+    return dataset.validated(str(judged.path), judged.place)
 
 
 def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -> Path:

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.datasets import beir, judgements, texts
-from harness.datasets.assemble import assemble
 from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Queries
 
@@ -53,13 +52,15 @@ def load(
         )
     if missing := [f"dataset.{role}" for role in files if role not in named]:
         raise ConfigError(f"{folder}: {', '.join(missing)} is not set; name all three files or none")
-    return assemble(
+    judged = judgements.read(folder / named["qrels"], qrels_columns)
+    dataset = Dataset(
         name,
         split,
         texts.read(Corpus, folder / named["corpus"], columns),
         texts.read(Queries, folder / named["queries"], query_columns),
-        judgements.read(folder / named["qrels"], qrels_columns),
-        drop_self_hits=drop_self_hits,
+        judged.qrels,
+        drop_self_hits,
         instruction=instruction,
         load_titles=texts.titles(folder / named["corpus"], columns),
     )
+    return dataset.validated(str(judged.path), judged.place)

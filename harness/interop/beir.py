@@ -20,23 +20,20 @@ A config takes a search by `_target_`:
       model: {_target_: beir.retrieval.models.SentenceBERT, model_path: all-MiniLM-L6-v2}
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
 
 from beir.retrieval.search import BaseSearch
 
-from harness.datasets.assemble import assemble
-from harness.datasets.judgements import Judgements
-from harness.datasets.texts import gathered
 from harness.errors import ConfigError, DataError
 from harness.evaluation.timing import drop_self_hits as remove_self_hits
 from harness.instrument import stage
-from harness.interop import rankings
 from harness.retrievers.state import SetByIndex
-from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn
+from harness.types import Corpus, Dataset, Queries, Run, StringColumn
 from harness.types import Retriever as RetrieverProtocol
 from harness.types.component import Component
 
@@ -68,8 +65,8 @@ class Search(BaseSearch):  # type: ignore[misc]  # beir has no types
         **_: Any,
     ) -> dict[str, dict[str, float]]:
         """Index the corpus and return the scores of each query's `top_k` documents; every query has an entry."""
-        self.retriever.index(gathered(Corpus, _read_documents(corpus)))
-        run = self.retriever.search(gathered(Queries, queries.items()), top_k + self._ignore_identical_ids)
+        self.retriever.index(Corpus.from_dict(corpus))
+        run = self.retriever.search(Queries.from_dict(queries), top_k + self._ignore_identical_ids)
         if self._ignore_identical_ids:
             run = remove_self_hits(run)
         return run.top(top_k).to_dict()
@@ -119,7 +116,7 @@ class Retriever(Component):
         with stage("search"):
             scores = self._search.search(self._documents, texts, k, self._score_function)
         by_query = {query: scores.get(name, {}) for query, name in zip(queries.ids, names, strict=True)}
-        return rankings.from_dict(queries.ids, self._corpus, by_query).top(k)
+        return Run.from_hits(by_query, queries.ids, self._corpus).top(k)
 
     def nbytes(self) -> int:
         """Return the bytes of the texts; BEIR does not report the size of an index."""
@@ -150,9 +147,7 @@ def to_dataset(
     qrels: Mapping[str, Mapping[str, int]],
     *,
     name: str = "beir",
-    split: str = "test",
-    drop_self_hits: bool = False,
-    instruction: str | None = None,
+    **settings: Any,
 ) -> Dataset:
     """Return the triple of BEIR's `GenericDataLoader` as a dataset.
 
@@ -161,24 +156,15 @@ def to_dataset(
         queries: `{query id: text}`; queries without a relevant document are left out.
         qrels: `{query id: {document id: grade}}`.
         name: The dataset's name in results.
-        split: The split's name in results.
-        drop_self_hits: Drop the document whose id equals the query's, as `EvaluateRetrieval.evaluate` does by default.
-        instruction: The task in words, for prompts that contain it.
+        **settings: As for `Dataset.from_dicts`: `split`, `instruction`, and `drop_self_hits`, which drops the document
+            whose id equals the query's, as `EvaluateRetrieval.evaluate` does by default.
 
     Raises:
         DataError: A text is missing, or the parts do not fit together.
     """
     titles = [document.get("title") or "" for document in corpus.values()]
-    return assemble(
-        name,
-        split,
-        gathered(Corpus, _read_documents(corpus)),
-        gathered(Queries, queries.items()),
-        Judgements(Qrels(qrels), f"the qrels of {name}", {}),
-        drop_self_hits=drop_self_hits,
-        instruction=instruction,
-        load_titles=partial(StringColumn, titles) if any(titles) else None,
-    )
+    dataset = Dataset.from_dicts(corpus, queries, qrels, name=name, **settings)
+    return replace(dataset, load_titles=partial(StringColumn, titles) if any(titles) else None)
 
 
 def to_triple(dataset: Dataset) -> Triple:
@@ -198,14 +184,6 @@ def to_triple(dataset: Dataset) -> Triple:
         dict(zip(dataset.queries.ids, dataset.queries.texts, strict=True)),
         {query: dict(dataset.qrels[query]) for query in dataset.queries.ids},
     )
-
-
-def _read_documents(corpus: Mapping[str, Mapping[str, str | None]]) -> Iterator[tuple[str, str]]:
-    """Yield ids and texts; a text is title and body joined by a space."""
-    for doc, document in corpus.items():
-        if document.get("text") is None:  # GenericDataLoader has None where a line has no text
-            raise DataError(f"document {doc!r} has no text: {dict(document)}")
-        yield doc, f"{document.get('title') or ''} {document['text']}".strip()
 
 
 def _split_title(title: str, text: str) -> dict[str, str]:

@@ -1,58 +1,62 @@
-"""A collection of ir_datasets by its id: `dataset=irds dataset.id=beir/scifact/test`.
+"""A dataset of ir_datasets by its id: `dataset=irds dataset.id=beir/scifact/test`.
 
-ir_datasets downloads what it has no copy of, into its own folder (IR_DATASETS_HOME).
+ir_datasets downloads the files that it does not have yet into its own folder (IR_DATASETS_HOME).
 """
 
-import difflib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from harness.datasets import texts
-from harness.datasets.assemble import assemble
-from harness.datasets.judgements import Judgements
-from harness.errors import ConfigError, DataError
+from harness.datasets.texts import gathered
+from harness.errors import ConfigError, DataError, did_you_mean
 from harness.instrument import stage
 from harness.types import Corpus, Dataset, DatasetMetadata, Qrels, Queries
 
 _SELF_HITS = ("beir/arguana", "beir/quora")
-"""Where the queries' own documents are in the corpus."""
-_NEEDED = ("docs", "queries", "qrels")
+"""Datasets whose corpus holds the queries' own documents."""
+_FORUMS = "beir/cqadupstack/"
+_REQUIRED = ("docs", "queries", "qrels")
 T = TypeVar("T")
 
 
 def load(
     id: str, drop_self_hits: bool | None = None, candidates: bool = False, instruction: str | None = None
 ) -> Dataset:
-    """The collection; with `candidates` its scoreddocs are ranked in place of the corpus, as in reranking.
+    """Load a dataset of ir_datasets.
 
-    `drop_self_hits` None: as BEIR has it. Raises `ConfigError` for an id that is unknown or lacks documents, queries or
-    judgements, `DataError` where it cannot be had.
+    Args:
+        id: Its id in ir_datasets.
+        drop_self_hits: Drop the document whose id equals the query's; None: for the datasets that BEIR does so for.
+        candidates: Rank the documents of its scoreddocs in place of the corpus, as in reranking.
+        instruction: The task in words, for prompts that contain it.
+
+    Raises:
+        ConfigError: The id is unknown, or the dataset has no documents, queries, qrels or scoreddocs.
+        DataError: The dataset cannot be read.
     """
-    found = _found(id)
-    lacking = [
-        part for part in (*_NEEDED, *(["scoreddocs"] if candidates else [])) if not getattr(found, f"has_{part}")()
-    ]
-    if lacking:
-        raise ConfigError(f"dataset.id={id!r} has no {' and no '.join(lacking)}{_below(id)}")
+    source = _source(id)
+    required = (*_REQUIRED, *(["scoreddocs"] if candidates else []))
+    if missing := [part for part in required if not getattr(source, f"has_{part}")()]:
+        raise ConfigError(f"dataset.id={id!r} has no {' and no '.join(missing)}{_complete_below(id)}")
     with stage(f"load {id}"):
-        corpus = _had(id, lambda: texts.gathered(Corpus, _documents(found.docs_iter())))
-        queries = _had(id, lambda: texts.gathered(Queries, _queries(found.queries_iter())))
-        judged = _had(id, lambda: _judged(found.qrels_iter()))
-    dataset = assemble(
+        corpus = _read(id, lambda: gathered(Corpus, ((doc.doc_id, _text(doc)) for doc in source.docs_iter())))
+        queries = _read(id, lambda: gathered(Queries, ((row.query_id, _text(row)) for row in source.queries_iter())))
+        grades = _read(id, lambda: _by_query((row, int(row.relevance)) for row in source.qrels_iter()))
+    dataset = Dataset(
         id,
         id.rpartition("/")[2],
         corpus,
         queries,
-        Judgements(Qrels(judged), f"the judgements of {id}", {}),
-        drop_self_hits=id.startswith(_SELF_HITS) if drop_self_hits is None else drop_self_hits,
-        group="beir/cqadupstack" if id.startswith("beir/cqadupstack/") else None,
-        parts=12 if id.startswith("beir/cqadupstack/") else 1,
+        Qrels(grades),
+        id.startswith(_SELF_HITS) if drop_self_hits is None else drop_self_hits,
+        group=_FORUMS.strip("/") if id.startswith(_FORUMS) else None,
+        parts=12 if id.startswith(_FORUMS) else 1,
         instruction=instruction,
-    )
-    if candidates:
-        dataset = dataset.with_candidates(_had(id, lambda: _candidates(found.scoreddocs_iter())))
-    return replace(dataset, metadata=DatasetMetadata(**_about(id, found)))
+        metadata=DatasetMetadata(**_metadata(id, source)),
+    ).validated(f"the judgements of {id}")
+    if not candidates:
+        return dataset
+    scored = _read(id, lambda: _by_query((row, None) for row in source.scoreddocs_iter()))
+    return dataset.with_candidates({query: list(docs) for query, docs in scored.items()})
 
 
 def _library() -> Any:
@@ -63,68 +67,54 @@ def _library() -> Any:
     return ir_datasets
 
 
-def _found(id: str) -> Any:
+def _source(id: str) -> Any:
+    """Return a dataset of ir_datasets. Raises `ConfigError` for an unknown id."""
     library = _library()
     try:
         return library.load(id)
     except KeyError:
-        near = difflib.get_close_matches(id, list(library.registry), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(id, list(library.registry))
         raise ConfigError(f"ir_datasets has no dataset.id={id!r}{hint}; see: ir_datasets list") from None
 
 
-def _below(id: str) -> str:
-    """Collections under this id that have everything."""
+def _complete_below(id: str) -> str:
+    """Name the datasets under this id that have all required parts, for a message."""
     library = _library()
     inner = [name for name in library.registry if name.startswith(f"{id}/")]
-    whole = [name for name in inner if all(getattr(library.load(name), f"has_{part}")() for part in _NEEDED)]
-    return f"; choices: {', '.join(whole[:8])}" if whole else "; see: ir_datasets list"
+    complete = [name for name in inner if all(getattr(library.load(name), f"has_{part}")() for part in _REQUIRED)]
+    return f"; choices: {', '.join(complete[:8])}" if complete else "; see: ir_datasets list"
 
 
-def _had(id: str, read: Callable[[], T]) -> T:
+def _read(id: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except Exception as error:  # the sources of 700 collections fail in many ways
-        said = " ".join(str(error).split())[:300]
+    except Exception as error:  # the sources of 700 datasets fail in many ways
+        message = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{id} cannot be loaded by ir_datasets: {type(error).__name__}: {said}; what it has once fetched lies in "
+            f"{id} cannot be loaded by ir_datasets: {type(error).__name__}: {message}; its downloads are kept in "
             "$IR_DATASETS_HOME, by default ~/.ir_datasets"
         ) from error
 
 
-def _text(one: Any) -> str:
-    return str(one.default_text()).strip()
+def _text(row: Any) -> str:
+    return str(row.default_text()).strip()
 
 
-def _documents(docs: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    return ((doc.doc_id, _text(doc)) for doc in docs)
+def _by_query(rows: Any) -> dict[str, dict[str, Any]]:
+    """Return `{query id: {document id: value}}` of pairs of a row and its value."""
+    values: dict[str, dict[str, Any]] = {}
+    for row, value in rows:
+        values.setdefault(row.query_id, {})[row.doc_id] = value
+    return values
 
 
-def _queries(queries: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    return ((query.query_id, _text(query)) for query in queries)
-
-
-def _judged(qrels: Iterable[Any]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for one in qrels:
-        found.setdefault(one.query_id, {})[one.doc_id] = int(one.relevance)
-    return found
-
-
-def _candidates(scored: Iterable[Any]) -> dict[str, list[str]]:
-    found: dict[str, dict[str, None]] = {}  # each document once
-    for one in scored:
-        found.setdefault(one.query_id, {})[one.doc_id] = None
-    return {query: list(docs) for query, docs in found.items()}
-
-
-def _about(id: str, found: Any) -> dict[str, Any]:
-    """What ir_datasets says of a collection."""
-    told = found.documentation() if hasattr(found, "documentation") else {}
+def _metadata(id: str, source: Any) -> dict[str, Any]:
+    """Return the description of a dataset that ir_datasets has."""
+    documentation = source.documentation() if hasattr(source, "documentation") else {}
     return {
         "source": "ir_datasets",
         "id": id,
         "version": _library().__version__,
-        "languages": [code for code in (found.docs_lang(),) if code],
-        **({"citation": ", ".join(told["bibtex_ids"])} if told.get("bibtex_ids") else {}),
+        "languages": [code for code in (source.docs_lang(),) if code],
+        **({"citation": ", ".join(ids)} if (ids := documentation.get("bibtex_ids")) else {}),
     }

@@ -1,11 +1,7 @@
 """A function as a retriever: whatever answers queries without indexing a corpus here, such as a deployed service."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from harness.errors import RunError
 from harness.instrument import stage
@@ -44,45 +40,36 @@ class Function(Component):
         corpus = self._corpus
         with stage("search"):
             answer = self._search(queries, k)
-        return answer.top(k) if isinstance(answer, Run) else _run(corpus, queries, answer, k)
+        run = answer if isinstance(answer, Run) else Run.from_hits(_by_query(answer, queries), queries.ids, corpus)
+        return run.top(k)
 
     def nbytes(self) -> int:
         """Return 0: the index is not here."""
         return 0
 
 
-def _run(corpus: Corpus, queries: Queries, answer: Any, k: int) -> Run:
+def _by_query(answer: Any, queries: Queries) -> dict[str, dict[str, float]]:
+    """Return a function's answer as `{query id: {document id: score}}`."""
     if isinstance(answer, Mapping):
-        rows = [_pairs(answer.get(query, ()), query) for query in queries.ids]
-    elif isinstance(answer, Sequence) and not isinstance(answer, str) and len(answer) == len(queries):
-        rows = [_pairs(hits, query) for query, hits in zip(queries.ids, answer, strict=True)]
-    else:
-        raise RunError(
-            f"the function returned {_described(answer)} for {len(queries)} queries; return a Run, "
-            "{query: {document: score}}, or a list with the hits of each query"
-        )
-    docs = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int32)
-    scores = np.zeros(docs.shape, np.float64)
-    known = corpus.ids.arrow.combine_chunks()
-    for row, (pairs, query) in enumerate(zip(rows, queries.ids, strict=True)):
-        numbers = pc.index_in(pa.array([doc for doc, _ in pairs], pa.large_string()), value_set=known)
-        if numbers.null_count:
-            unknown = pairs[pc.index(numbers.is_null(), True).as_py()][0]
-            raise RunError(f"query {query!r}: document {unknown!r} is not in the corpus of {len(known):,} documents")
-        docs[row, : len(pairs)] = numbers.to_numpy()
-        scores[row, : len(pairs)] = [score for _, score in pairs]
-    return Run(queries.ids, corpus.ids, docs, scores).top(k)
+        return {query: _scores(answer.get(query, ()), query) for query in queries}
+    if isinstance(answer, Sequence) and not isinstance(answer, str) and len(answer) == len(queries):
+        return {query: _scores(hits, query) for query, hits in zip(queries, answer, strict=True)}
+    size = f" of {len(answer)}" if hasattr(answer, "__len__") else ""
+    raise RunError(
+        f"the function returned {type(answer).__name__}{size} for {len(queries)} queries; return a Run, "
+        "{query: {document: score}}, or a list with the hits of each query"
+    )
 
 
-def _pairs(hits: Any, query: str) -> list[tuple[str, float]]:
-    """Return the (document, score) pairs of one query's hits; ids alone are scored by their rank."""
-    if isinstance(hits, Mapping):
-        hits = list(hits.items())
-    pairs = []
-    for rank, hit in enumerate(hits):
+def _scores(hits: Mapping[str, float] | Iterable[Any], query: str) -> dict[str, float]:
+    """Return the scores of one query's hits by document id; ids alone are scored by their rank."""
+    scores: dict[str, float] = {}
+    for rank, hit in enumerate(hits.items() if isinstance(hits, Mapping) else hits):
         doc, score = (hit, -float(rank)) if isinstance(hit, str) else _pair(hit, query)
-        pairs.append((doc, score))
-    return pairs
+        if doc in scores:
+            raise RunError(f"query {query!r}: document {doc!r} is ranked more than once")
+        scores[doc] = score
+    return scores
 
 
 def _pair(hit: Any, query: str) -> tuple[str, float]:
@@ -94,8 +81,3 @@ def _pair(hit: Any, query: str) -> tuple[str, float]:
     if not isinstance(doc, str):
         raise RunError(f"query {query!r}: document id {doc!r} is {type(doc).__name__}, not text; use str({doc!r})")
     return doc, score
-
-
-def _described(answer: Any) -> str:
-    size = f" of {len(answer)}" if hasattr(answer, "__len__") else ""
-    return f"{type(answer).__name__}{size}"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError, RunError
@@ -51,9 +50,9 @@ class FixedRun(Component):
             RunError: None of the documents is in the corpus.
         """
         run = self._read()
-        ids = pa.array(list(run.doc_ids), pa.large_string())
-        numbers = pc.index_in(ids, value_set=corpus.ids.arrow.combine_chunks())
-        unknown = ids.filter(numbers.is_null())
+        ids = StringColumn(run.doc_ids)
+        positions = corpus.ids.positions(ids)
+        unknown = ids.arrow.filter(pa.array(positions < 0))
         if len(ids) and len(unknown) == len(ids):
             raise RunError(
                 f"{self._name}: none of its {len(ids):,} documents is in the corpus (such as {unknown[0].as_py()!r}; "
@@ -64,10 +63,9 @@ class FixedRun(Component):
                 "%s: %d of %d documents are not in the corpus, the first %r; they keep their ranks",
                 *(self._name, len(unknown), len(ids), unknown[0].as_py()),
             )
-        places = numbers.to_numpy(zero_copy_only=False).copy()
-        places[np.isnan(places)] = np.arange(len(corpus), len(corpus) + len(unknown))
-        docs = np.where(run.docs >= 0, places.astype(np.int32)[run.docs], -1)
-        doc_ids = StringColumn(pa.chunked_array([*corpus.ids.arrow.iterchunks(), unknown]))
+        positions[positions < 0] = np.arange(len(corpus), len(corpus) + len(unknown))
+        docs = np.where(run.docs >= 0, positions[run.docs], -1)
+        doc_ids = StringColumn(pa.chunked_array([*corpus.ids.arrow.iterchunks(), *unknown.iterchunks()]))
         self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:

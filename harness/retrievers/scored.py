@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
@@ -36,12 +34,11 @@ def within(run: Run, query_ids: Sequence[str], doc_ids: StringColumn) -> Run:
     """
     docs, scores = run.docs, run.scores
     if run.doc_ids is not doc_ids:
-        own = run.doc_ids.arrow if isinstance(run.doc_ids, StringColumn) else pa.array(run.doc_ids, pa.large_string())
-        if own.slice(0, len(doc_ids)).equals(doc_ids.arrow):
+        run_ids = StringColumn(run.doc_ids)
+        if run_ids.arrow.slice(0, len(doc_ids)).equals(doc_ids.arrow):
             docs = np.where(docs < len(doc_ids), docs, -1)
         else:
-            numbers = pc.index_in(own, value_set=doc_ids.arrow.combine_chunks()).fill_null(-1)
-            docs = np.where(docs >= 0, numbers.to_numpy()[docs], -1)
+            docs = np.where(docs >= 0, doc_ids.positions(run_ids)[docs], -1)
     if list(run.query_ids) != list(query_ids):
         places = {query: row for row, query in enumerate(run.query_ids)}
         rows = np.array([places.get(query, -1) for query in query_ids], np.intp)

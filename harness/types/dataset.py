@@ -152,8 +152,7 @@ class Dataset:
             return None
         candidates = [list(self.candidates.get(query, ())) for query in self.queries.ids]
         lengths = np.array([len(docs) for docs in candidates], np.int64)
-        ids = pa.array([doc for docs in candidates for doc in docs], pa.large_string())
-        indices = pc.index_in(ids, value_set=self.corpus.ids.arrow.combine_chunks()).to_numpy(zero_copy_only=False)
+        indices = self.corpus.ids.positions(doc for docs in candidates for doc in docs)
         matrix = np.full((len(candidates), int(lengths.max(initial=0))), -1, np.int32)
         matrix[np.arange(matrix.shape[1]) < lengths[:, None]] = indices
         return matrix

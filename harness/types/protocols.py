@@ -81,6 +81,17 @@ class Shardable(Protocol):
         ...
 
 
+@runtime_checkable
+class TaskPrompted(Protocol):
+    """Capability: prompts and a language that follow the mteb task of a dataset."""
+
+    def for_task(
+        self, task: str, subset: str | None = None, split: str | None = None, language: str | None = None
+    ) -> Retriever:
+        """Return a retriever for a task, NAME or NAME:SUBSET:SPLIT; itself where it was made for one."""
+        ...
+
+
 class MergeableStatistics(Protocol):
     """Statistics of one shard that add up to those of the corpus."""
 

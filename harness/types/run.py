@@ -1,6 +1,6 @@
 """Run: the ranked documents of many queries. Its constructor holds the one order of hits."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from harness.errors import DataError, RunError
 from harness.types.frames import DOC_ID, QUERY_ID, SCORE, read_complete
 from harness.types.indexed import IndexedMapping, copy_nested
 from harness.types.strings import StringColumn, check_strings
+from harness.types.texts import Corpus
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,14 +79,34 @@ class Run(IndexedMapping[dict[str, float]]):
         """
         hits = copy_nested(scores, "score")
         lengths = np.array([len(docs) for docs in hits.values()], np.int64)
-        values = _to_numbers([score for docs in hits.values() for score in docs.values()])
+        scores_in_order = [score for docs in hits.values() for score in docs.values()]
+        values = _to_numbers(scores_in_order, lambda row: [query for query, docs in hits.items() for _ in docs][row])
         return _from_grouped(list(hits), lengths, [doc for docs in hits.values() for doc in docs], values)
+
+    @classmethod
+    def from_hits(cls, hits: Mapping[str, Mapping[str, float]], query_ids: Sequence[str], corpus: Corpus) -> "Run":
+        """Build a run of some queries over a corpus from `{query id: {document id: score}}`.
+
+        A query that `hits` lacks has no hits; what `hits` has for other queries does not count. Raises as `from_dict`,
+        and `RunError` for a document that the corpus does not have.
+        """
+        run = cls.from_dict({query: hits.get(query, {}) for query in query_ids})
+        is_hit = run.docs >= 0
+        docs = np.where(is_hit, corpus.ids.positions(run.doc_ids)[run.docs], -1)
+        if (unknown := is_hit & (docs < 0)).any():
+            row, column = np.argwhere(unknown)[0]
+            raise RunError(
+                f"query {query_ids[row]!r}: document {run.doc_ids[int(run.docs[row, column])]!r} is not in the corpus "
+                f"of {len(corpus):,} documents (such as {corpus.ids[0]!r})"
+            )
+        return cls(query_ids, corpus.ids, docs, run.scores, corpus.ranks)
 
     @classmethod
     def from_columns(cls, query_ids: Iterable[str], doc_ids: Iterable[str], scores: Sequence[float]) -> "Run":
         """Build from three columns with a value for each hit, in any order. Raises as `from_dict`."""
         queries, rows = _encode(query_ids, "query id")
-        documents, values = StringColumn(doc_ids, "document id"), _to_numbers(scores)
+        documents = StringColumn(doc_ids, "document id")
+        values = _to_numbers(scores, lambda row: queries[rows[row]])
         if not len(rows) == len(documents) == len(values):
             raise DataError(f"{len(rows)} query ids, {len(documents)} document ids and {len(values)} scores: one each")
         order = np.argsort(rows, kind="stable")
@@ -203,10 +224,13 @@ def _encode(ids: Iterable[str], name: str) -> tuple[StringColumn, NDArray[np.int
     return StringColumn(encoded.dictionary), encoded.indices.to_numpy()
 
 
-def _to_numbers(scores: Sequence[float]) -> NDArray[np.float64]:
+def _to_numbers(scores: Sequence[float], query_of: Callable[[int], str]) -> NDArray[np.float64]:
     if not all(issubclass(kind, Real) for kind in set(map(type, scores))):
-        score = next(score for score in scores if not isinstance(score, Real))
-        raise DataError(f"score {score!r} is of type {type(score).__name__} and must be a number: pass float(score)")
+        row, score = next((row, score) for row, score in enumerate(scores) if not isinstance(score, Real))
+        raise DataError(
+            f"query {query_of(row)!r}: score {score!r} is of type {type(score).__name__} and must be a number: "
+            "pass float(score)"
+        )
     return np.array(scores, np.float64)
 
 

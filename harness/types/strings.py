@@ -6,6 +6,7 @@ from typing import overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import DataError
@@ -58,6 +59,11 @@ class StringColumn(Sequence[str]):
         """Yield lists of at most `size` Python strings, in order."""
         for start in range(0, len(self), size):
             yield self.arrow.slice(start, size).to_pylist()
+
+    def positions(self, values: "Iterable[str] | StringColumn") -> NDArray[np.int32]:
+        """Return the position of each of n values in this column, shape [n]; -1 for a value that is not in it."""
+        found = pc.index_in(StringColumn(values).arrow, value_set=self.arrow.combine_chunks())
+        return np.array(found.fill_null(-1).to_numpy(), np.int32)
 
     def take(self, indices: NDArray[np.integer]) -> list[str]:
         """Return the strings at `indices` [n], as a list of n. Raises `IndexError` for an index that is out of range.

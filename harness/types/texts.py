@@ -98,7 +98,8 @@ class Texts(IndexedMapping[str]):
     def _read_text(cls, key: str, row: Mapping[str, Any]) -> str:
         title, text = row.get("title"), row.get("text")
         if text is None:
-            raise DataError(f"{cls.noun} {key!r} has no 'text'; its keys are {', '.join(map(str, row)) or 'none'}")
+            detail = "it is None" if "text" in row else f"its keys are {', '.join(map(str, row)) or 'none'}"
+            raise DataError(f"{cls.noun} {key!r} has no 'text'; {detail}")
         check_strings([text, title or ""], f"{cls.noun} {key!r}: title or text")
         return join_title(title, text)
 

@@ -1,8 +1,10 @@
-"""mteb both ways; the only place that imports it.
+"""mteb's tasks, models and results in the harness, and the harness's retrievers and records in mteb.
 
-harness retriever=bm25 dataset=mteb dataset.task=SciFact            its tasks here
-mteb.evaluate(SearchModel(retriever), mteb.get_task("SciFact"))     our retrievers there
-Retriever("intfloat/e5-small-v2")                                   its models here
+    harness retriever=bm25 dataset=mteb dataset.task=SciFact            # a task as a dataset
+    mteb.evaluate(SearchModel(retriever), mteb.get_task("SciFact"))     # a retriever in mteb's evaluator
+    Retriever("intfloat/e5-small-v2")                                   # a model of mteb as a retriever
+
+No other package imports mteb.
 """
 
 from harness.interop.mteb.dataset import load, task_of

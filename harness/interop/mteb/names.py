@@ -1,9 +1,10 @@
-"""What mteb and this harness call the same things: measures, BEIR's sets, a task's instruction."""
+"""Names in mteb of metrics, datasets and models that the harness names otherwise."""
 
+import math
 import re
 from typing import Any
 
-_MEASURES = {"hit_rate": "hit"}
+_METRICS = {"hit_rate": "hit"}
 _BEIR = {
     "arguana": "ArguAna",
     "climate-fever": "ClimateFEVER",
@@ -31,23 +32,23 @@ _BEIR = {
 _SUBSETS = {"xquad": "XQuADRetrieval"}
 
 
-def ours(measure: str) -> str:
-    """`ndcg_at_10` as `ndcg@10`; one that only mteb has keeps its name."""
-    if measure == "accuracy":  # as mteb defines it for ranking
+def to_metric(score: str) -> str:
+    """Return the metric of one of mteb's scores, `ndcg@10` for `ndcg_at_10`; a score that only mteb has is kept."""
+    if score == "accuracy":  # as mteb defines it for ranking
         return "recall@1"
-    name, at, k = measure.partition("_at_")
-    return f"{_MEASURES.get(name, name)}@{k}" if at else measure
+    name, at, k = score.partition("_at_")
+    return f"{_METRICS.get(name, name)}@{k}" if at else score
 
 
-def theirs(measure: str) -> str:
-    """`ndcg@10` as `ndcg_at_10`."""
-    name, at, k = measure.partition("@")
-    back = {own: other for other, own in _MEASURES.items()}
-    return f"{back.get(name, name)}_at_{k}" if at else measure
+def to_score(metric: str) -> str:
+    """Return mteb's score of a metric, `ndcg_at_10` for `ndcg@10`."""
+    name, at, k = metric.partition("@")
+    mteb_names = {ours: theirs for theirs, ours in _METRICS.items()}
+    return f"{mteb_names.get(name, name)}_at_{k}" if at else metric
 
 
 def task_of(dataset: str) -> tuple[str, str] | None:
-    """The task and subset of mteb that one of our configs' datasets is the same collection as; None where none is."""
+    """Return the task and subset of mteb with the same data as a dataset config; None where there is none."""
     if dataset in _BEIR:
         return _BEIR[dataset], "default"
     group, _, subset = dataset.partition("/")
@@ -55,19 +56,23 @@ def task_of(dataset: str) -> tuple[str, str] | None:
 
 
 def datasets_of(task: str, subset: str) -> list[str]:
-    """What our boards may call a task's subset: its own name, and our config's where there is one."""
-    own = task if subset == "default" else f"{task}/{subset}"
-    ours = [name for name, other in _BEIR.items() if (other, "default") == (task, subset)]
-    return [own, *ours, *(f"{group}/{subset}" for group, other in _SUBSETS.items() if other == task)]
+    """Return the names that a task's subset may have on a leaderboard: the task's, and that of a dataset config."""
+    name = task if subset == "default" else f"{task}/{subset}"
+    configs = [config for config, beir_task in _BEIR.items() if (beir_task, "default") == (task, subset)]
+    return [name, *configs, *(f"{group}/{subset}" for group, grouped in _SUBSETS.items() if grouped == task)]
 
 
-def instruction(about: Any) -> str | None:
-    """What a task says is asked of a query, where its metadata have it."""
-    prompt = about.prompt
-    said = prompt.get("query") if isinstance(prompt, dict) else prompt
-    return said or None
+def instruction(metadata: Any) -> str | None:
+    """Return a task's instruction for queries, where its metadata have one."""
+    prompt = metadata.prompt
+    return (prompt.get("query") if isinstance(prompt, dict) else prompt) or None
+
+
+def is_number(score: Any) -> bool:
+    """Return whether one of mteb's scores is a finite number."""
+    return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
 
 
 def slug(label: str) -> str:
-    """A retriever's label as a part of a model's name and of a path."""
+    """Return a retriever's label as a part of a model's name and of a path."""
     return re.sub(r"[^\w.=+-]+", "_", label).strip("_.")[:120] or "retriever"

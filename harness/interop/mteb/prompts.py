@@ -99,14 +99,11 @@ def _named_prompt(
     registered: Mapping[str, str] | None, model: str, metadata: Any, side: str, package: weights.Package | None
 ) -> str | None:
     """Return the registry's prompt for the task and side, or that of the model's config if none are registered."""
-    from mteb.models.abs_encoder import get_prompt_name
+    from mteb.models.abs_encoder import get_prompt
     from mteb.types import PromptType
 
-    prompts = dict(registered) if registered else _config_prompts(model, package)
-    name = get_prompt_name(prompts, metadata, PromptType(side))
-    if name is not None:
-        return prompts[name]
-    return "" if registered else None
+    prompt = get_prompt(dict(registered or _config_prompts(model, package)), metadata, PromptType(side))
+    return "" if prompt is None and registered else prompt
 
 
 def _config_prompts(model: str, package: weights.Package | None) -> dict[str, str]:
@@ -114,5 +111,4 @@ def _config_prompts(model: str, package: weights.Package | None) -> dict[str, st
     path = weights.find(model, package).path / "config_sentence_transformers.json"
     if not path.is_file():
         return {}
-    prompts: dict[str, str] = json.loads(path.read_text(encoding="utf-8")).get("prompts") or {}
-    return prompts
+    return json.loads(path.read_text(encoding="utf-8")).get("prompts") or {}

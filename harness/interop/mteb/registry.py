@@ -1,6 +1,5 @@
-"""mteb's registry: a task by its name, a subset and a split of it, a benchmark, and what there is to choose from."""
+"""mteb's registry: tasks that rank texts, the splits of their subsets, and benchmarks."""
 
-import difflib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -8,17 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, did_you_mean
 
 TYPES = ("Retrieval", "Reranking", "InstructionRetrieval", "InstructionReranking")
 """Types of tasks that rank documents for queries."""
 DEFAULT = "default"
-"""What mteb calls the subset of a task that has no others."""
+"""mteb's name for the subset of a task that has only one."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """One split of one subset of a task: what one cell is measured on."""
+class TaskSplit:
+    """One split of one subset of a task: the dataset of one evaluation."""
 
     task: str
     subset: str
@@ -37,168 +36,149 @@ def library() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings that mteb and its libraries give of themselves, and that mteb writes to its log."""
-    log = logging.getLogger("mteb")
-    before = log.level
+    """Suppress warnings, mteb's log and the progress bars of the library datasets."""
+    import datasets
+
+    log, shows_bars = logging.getLogger("mteb"), not datasets.are_progress_bars_disabled()
+    level = log.level
     log.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(before)
+        log.setLevel(level)
+        if shows_bars:
+            datasets.enable_progress_bars()
 
 
 def task(name: str) -> Any:
-    """A task that ranks texts. Raises `ConfigError` for one that is unknown or of another kind."""
-    mteb = library()
+    """Return a task that ranks texts. Raises `ConfigError` for one that is unknown or of another type."""
     try:
         with quiet():
-            found = mteb.get_task(name)
+            found = library().get_task(name)
     except KeyError:
-        known = [own.metadata.name for own in tasks()]
-        raise ConfigError(f"mteb has no task {name!r}{_hint(name, known)}; see: harness list datasets --mteb") from None
-    about = found.metadata
+        hint = did_you_mean(name, [known.metadata.name for known in tasks()])
+        raise ConfigError(f"mteb has no task {name!r}{hint}; see: harness list datasets --mteb") from None
     if not ranks_texts(found):
         raise ConfigError(
-            f"mteb's {name} is of type {about.type} over {', '.join(about.modalities)}; this harness measures "
-            f"{', '.join(TYPES)} over text: harness list datasets --mteb"
+            f"mteb's {name} is of type {found.metadata.type} over {', '.join(found.metadata.modalities)}; this harness "
+            f"measures {', '.join(TYPES)} over text: harness list datasets --mteb"
         )
     return found
 
 
-def chosen(
+def ranks_texts(task: Any) -> bool:
+    """Return whether a task ranks documents for queries and has no images or sound."""
+    return task.metadata.type in TYPES and task.metadata.modalities == ["text"]
+
+
+def select(
     name: str, subset: str | None = None, split: str | None = None, language: str | None = None
-) -> tuple[Any, Place]:
-    """A task, by NAME or NAME:SUBSET:SPLIT, that has nothing but one split of one subset; and what that is called.
+) -> tuple[Any, TaskSplit]:
+    """Return a task that is reduced to one split of one subset, and the name of that split.
 
-    Raises `ConfigError` where the choice is none or several.
+    Args:
+        name: The task's name, or NAME:SUBSET:SPLIT.
+        subset: The subset; None: the only one, or that of the language.
+        split: The split; None: the only one that mteb evaluates on.
+        language: Language of the subset, such as deu.
+
+    Raises:
+        ConfigError: The task is unknown, or no subset or split matches, or several do.
     """
-    called, *inner = name.split(":")
-    if len(inner) > 2 or (inner and (subset or split)):
+    task_name, *rest = name.split(":")
+    if len(rest) > 2 or (rest and (subset or split)):
         raise ConfigError(f"dataset.task={name!r}: give NAME, or NAME:SUBSET:SPLIT and no dataset.subset or .split")
-    if inner:
-        subset, split = [*inner, None][:2]
-    own = task(called)
-    found = place(own, subset, split, language)
-    own.hf_subsets = [found.subset]
-    own.filter_eval_splits([found.split])
-    return own, found
+    if rest:
+        subset, split = [*rest, None][:2]
+    found = task(task_name)
+    if found.is_aggregate:
+        parts = [part.metadata.name for part in found.tasks]
+        raise ConfigError(
+            f"mteb's {task_name} is the mean over {len(parts)} tasks; measure each: harness -m ... "
+            f"dataset.task={','.join(parts)}"
+        )
+    if language is not None:
+        try:
+            found.filter_languages([language])
+        except ValueError:
+            choices = ", ".join(found.metadata.languages)
+            raise ConfigError(f"dataset.language={language!r}: mteb's {task_name} has {choices}") from None
+    subset = _only(task_name, "subset", subset, found.hf_subsets)
+    if subset not in found.hf_subsets:
+        raise ConfigError(f"dataset.subset={subset!r}: mteb's {task_name} has {', '.join(found.hf_subsets)}")
+    split = _only(task_name, "split", split, found.eval_splits)
+    found.hf_subsets = [subset]
+    found.filter_eval_splits([split])
+    return found, TaskSplit(task_name, subset, split)
 
 
-def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = None) -> list[Any]:
-    """Every task that ranks texts, of these languages (ISO 639-3) and types. Raises `ConfigError` for an unknown."""
-    if wrong := next((kind for kind in types or () if kind not in TYPES), None):
-        raise ConfigError(f"--type={wrong!r}{_hint(wrong, TYPES)}; choices: {', '.join(TYPES)}")
-    mteb = library()
-    try:
-        with quiet():
-            found = mteb.get_tasks(languages=list(languages) if languages else None, task_types=list(types or TYPES))
-    except (KeyError, ValueError) as error:
-        said = str(error.args[0] if error.args else error).partition(",")[0]
-        raise ConfigError(f"{said}; --language takes codes of ISO 639-3, such as deu or eng") from None
-    return list(filter(ranks_texts, found))
-
-
-def every_task() -> dict[str, Any]:
-    """Every task that ranks texts by its name, those too that are private, superseded or in beta."""
-    mteb = library()
-    with quiet():
-        found = mteb.get_tasks(exclude_superseded=False, exclude_private=False, exclude_beta=False)
-    return {own.metadata.name: own for own in found if ranks_texts(own)}
-
-
-def ranks_texts(own: Any) -> bool:
-    """Whether a task is one that this harness measures."""
-    return own.metadata.type in TYPES and own.metadata.modalities == ["text"]
-
-
-def benchmark(name: str) -> Any:
-    """A benchmark with those of its tasks that rank texts. Raises `ConfigError` where it is unknown or has none."""
-    mteb = library()
-    try:
-        with quiet():
-            found = mteb.get_benchmark(name)
-    except KeyError:
-        known = [own.name for own in mteb.get_benchmarks()]
-        raise ConfigError(f"mteb has no benchmark {name!r}{_hint(name, known)}; see: harness list benchmarks") from None
-    if not ranking(found):
-        raise ConfigError(f"no task of mteb's benchmark {name!r} ranks texts; see: harness list benchmarks")
-    return replace(found, tasks=ranking(found))
-
-
-def ranking(found: Any) -> list[Any]:
-    """Those of a benchmark's tasks that rank texts."""
-    return list(filter(ranks_texts, found.tasks))
-
-
-def benchmarks() -> list[Any]:
-    """Every benchmark with a task that ranks texts."""
-    with quiet():
-        found = library().get_benchmarks()
-    return [own for own in found if ranking(own)]
-
-
-def parts(own: Any) -> list[Any]:
-    """The task itself, or those that an aggregate is made of (CQADupStack's forums)."""
-    return list(own.tasks) if own.is_aggregate else [own]
-
-
-def places(own: Any) -> list[Place]:
-    """What a task is measured on: each of its splits and subsets, and those of an aggregate's parts."""
+def splits(task: Any) -> list[TaskSplit]:
+    """Return each split of each subset of a task, or of an aggregate's parts (the forums of CQADupStack)."""
     return [
-        Place(part.metadata.name, subset, split)
-        for part in parts(own)
+        TaskSplit(part.metadata.name, subset, split)
+        for part in (task.tasks if task.is_aggregate else [task])
         for subset in part.hf_subsets
         for split in part.eval_splits
     ]
 
 
-def place(own: Any, subset: str | None, split: str | None, language: str | None) -> Place:
-    """One subset and split of a task. Raises `ConfigError` naming the choices where they are none or several."""
-    name = own.metadata.name
-    if own.is_aggregate:
-        inner = [part.metadata.name for part in own.tasks]
-        raise ConfigError(
-            f"mteb's {name} is the mean over {len(inner)} tasks; measure each: harness -m ... "
-            f"dataset.task={','.join(inner)}"
-        )
-    spoken = own.metadata.hf_subsets_to_langscripts
-    there = [
-        key
-        for key in own.metadata.hf_subsets
-        if language is None or language in {code for own in spoken[key] for code in (own, own.partition("-")[0])}
-    ]
-    if language is not None and not there:
-        codes = sorted({code.partition("-")[0] for langs in spoken.values() for code in langs})
-        raise ConfigError(f"dataset.language={language!r}: mteb's {name} has {', '.join(codes)}")
-    return Place(name, _one(name, "subset", subset, there), _one(name, "split", split, own.metadata.eval_splits))
-
-
-def refuse_unknown_split(own: Any, place: Place) -> None:
-    """mteb's loader takes the only split that there is in the place of one that is not there. Raises `ValueError`."""
+def check_split(task: Any, split: str) -> None:
+    """Refuse a split that the data lack, where mteb's loader would take the only other. Raises `ValueError`."""
     from datasets import get_dataset_config_names, get_dataset_split_names
 
-    where = {"path": own.metadata.dataset["path"], "revision": own.metadata.dataset.get("revision")}
-    there = {
-        split
-        for name in get_dataset_config_names(**where)
-        for split in get_dataset_split_names(config_name=name, **where)
-    }
-    if place.split not in there:
-        raise ValueError(f"no split {place.split!r} among {', '.join(sorted(map(str, there)))}")
+    where = {"path": task.metadata.dataset["path"], "revision": task.metadata.dataset.get("revision")}
+    configs = get_dataset_config_names(**where)
+    choices = {name for config in configs for name in get_dataset_split_names(config_name=config, **where)}
+    if split not in choices:
+        raise ValueError(f"no split {split!r} among {', '.join(sorted(map(str, choices)))}")
 
 
-def _one(task: str, key: str, chosen: str | None, there: Sequence[str]) -> str:
-    if chosen is None and len(there) == 1:
-        return there[0]
-    if chosen is None:
-        raise ConfigError(f"mteb's {task} has several {key}s; choose one: dataset.{key}={'|'.join(there)}")
-    if chosen not in there and key == "subset":
-        raise ConfigError(f"dataset.{key}={chosen!r}: mteb's {task} has {', '.join(there)}")
-    return chosen
+def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = None) -> list[Any]:
+    """Return the tasks that rank texts, of these languages (ISO 639-3) and types. Raises `ConfigError` for others."""
+    if wrong := next((kind for kind in types or () if kind not in TYPES), None):
+        raise ConfigError(f"--type={wrong!r}{did_you_mean(wrong, TYPES)}; choices: {', '.join(TYPES)}")
+    filters = {"task_types": list(types or TYPES), "modalities": ["text"], "exclusive_modality_filter": True}
+    try:
+        with quiet():
+            return list(library().get_tasks(languages=list(languages) if languages else None, **filters))
+    except (KeyError, ValueError) as error:
+        message = str(error.args[0] if error.args else error).partition(",")[0]
+        raise ConfigError(f"{message}; --language takes codes of ISO 639-3, such as deu or eng") from None
 
 
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1) or [one for one in known if one.lower() == name.lower()]
-    return f"; did you mean {near[0]!r}?" if near else ""
+def benchmark(name: str) -> Any:
+    """Return a benchmark with those of its tasks that rank texts. Raises `ConfigError` for one without any."""
+    try:
+        with quiet():
+            found = _ranking_part(library().get_benchmark(name))
+    except KeyError:
+        hint = did_you_mean(name, [known.name for known in library().get_benchmarks()])
+        raise ConfigError(f"mteb has no benchmark {name!r}{hint}; see: harness list benchmarks") from None
+    if not found.tasks:
+        raise ConfigError(f"no task of mteb's benchmark {name!r} ranks texts; see: harness list benchmarks")
+    return found
+
+
+def benchmarks() -> list[Any]:
+    """Return the benchmarks that have tasks that rank texts, each with those tasks."""
+    with quiet():
+        return [part for each in library().get_benchmarks() if (part := _ranking_part(each)).tasks]
+
+
+def benchmark_splits(name: str) -> list[TaskSplit]:
+    """Return each split of each task of a benchmark that ranks texts. Raises `ConfigError` for an unknown one."""
+    return [place for found in benchmark(name).tasks for place in splits(found)]
+
+
+def _ranking_part(benchmark: Any) -> Any:
+    return replace(benchmark, tasks=list(filter(ranks_texts, benchmark.tasks)))
+
+
+def _only(task: str, key: str, value: str | None, choices: Sequence[str]) -> str:
+    """Return a value, or the only choice where it is None. Raises `ConfigError` where there are several."""
+    if value is None and len(choices) != 1:
+        raise ConfigError(f"mteb's {task} has several {key}s; choose one: dataset.{key}={'|'.join(choices)}")
+    return value or choices[0]

@@ -3,7 +3,8 @@
     DIR/results/<model>/<revision>/<Task>.json   model_meta.json beside them
     DIR/predictions/<model>/<revision>/<Task>_predictions.json
 
-A model is called harness/<label>, and its revision is a hash of its config and weights: two settings are two models.
+A model is called harness/<label>. Its revision is the retriever's identity, by which `SearchModel` finds the results;
+where the tasks' records have several, as with prompts that differ by task, it is a hash of the config and weights.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import numpy as np
 from harness.errors import ConfigError
 from harness.files import write_atomic
 from harness.interop.mteb import names, registry
-from harness.interop.mteb.registry import Place, library, quiet
+from harness.interop.mteb.registry import TaskSplit, library, quiet
 from harness.metrics import parse
 from harness.types import Record, trec
 
@@ -30,136 +31,180 @@ _KINDS = {"dense": "dense", "bm25": "sparse", "splade": "sparse", "colbert": "la
 
 @dataclass
 class Model:
-    """What one retriever gave on mteb's tasks."""
+    """A retriever's results on mteb's tasks."""
 
     name: str
     revision: str
     record: Record
-    places: dict[Place, Record] = field(default_factory=dict)
+    """The record that the model is described by."""
+    records: dict[TaskSplit, Record] = field(default_factory=dict)
     results: list[Any] = field(default_factory=list)
-    """mteb's TaskResults, those of aggregates too where all of their parts are there."""
+    """mteb's TaskResults, with those of aggregates all of whose parts are there."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """Models, and what was left out and why."""
+class Conversion:
+    """Models, and the records that were left out with the reason."""
 
     models: list[Model]
-    left: list[str]
+    left_out: list[str]
 
 
-def of(records: Iterable[Record]) -> Found:
-    """The newest good records of mteb's tasks, and of BEIR's sets under our configs' names, by model."""
+@dataclass(frozen=True)
+class Aggregate:
+    """One retriever's aggregates of a benchmark by mteb's name for them, such as `Mean(Task)`."""
+
+    label: str
+    scores: dict[str, float] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    """The tasks that were not measured."""
+
+
+def from_records(records: Iterable[Record]) -> Conversion:
+    """Return the newest good records of mteb's tasks, and of BEIR's datasets by the configs' names, by model."""
     models: dict[tuple[str, str], Model] = {}
-    left: list[str] = []
-    for record in sorted(records, key=lambda own: own.started):
+    left_out: list[str] = []
+    for record in sorted(records, key=lambda record: record.started):
         if record.status != "ok":
             continue
         try:
-            place = place_of(record)
-            lacking = "it is no task of mteb's" if place is None else _lacks(record, place)
+            place = split_of(record)
+            reason = "it is no task of mteb's" if place is None else _without_main_score(record, place)
         except ConfigError as error:  # a task that this version of mteb does not have
-            place, lacking = None, str(error)
-        if place is None or lacking:
-            left.append(f"{record.retriever.label} on {record.dataset.label}: {lacking}")
+            place, reason = None, str(error)
+        if place is None or reason:
+            left_out.append(f"{record.retriever.label} on {record.dataset.label}: {reason}")
             continue
         key = (f"harness/{names.slug(record.retriever.label)}", _revision(record))
-        own = models.setdefault(key, Model(*key, record)).places
-        if (older := own.get(place)) is not None:
-            left.append(
+        by_split = models.setdefault(key, Model(*key, record)).records
+        if (older := by_split.get(place)) is not None:
+            left_out.append(
                 f"{older.retriever.label} on {older.dataset.label}: {record.dataset.label} is newer, and the same task"
             )
-        own[place] = record
-    found = [own for _, own in sorted(models.items())]
-    aggregates = [own for own in registry.tasks() if own.is_aggregate] if found else []
-    for model in found:
-        identities = {record.retriever.identity for record in model.places.values()}
+        by_split[place] = record
+    aggregates = [task for task in registry.tasks() if task.is_aggregate] if models else []
+    for model in models.values():
+        identities = {record.retriever.identity for record in model.records.values()}
         if len(identities) == 1 and (identity := identities.pop()) is not None:
-            model.revision = identity  # that of the retriever inside `SearchModel`
-        model.results = _results(model.places, aggregates)
-    return Found(found, list(dict.fromkeys(left)))
+            model.revision = identity
+        model.results = _task_results(model.records, aggregates)
+    return Conversion([model for _, model in sorted(models.items())], list(dict.fromkeys(left_out)))
 
 
-def place_of(record: Record) -> Place | None:
-    """Which split of which of mteb's tasks a record is of; None where it is of none."""
-    about = record.dataset.metadata
-    if about.source == "mteb":
-        return Place(about.task or "", about.subset or "", about.split or "")
-    own = record.dataset
-    same = names.task_of(own.name)
-    public = own.config.get("_target_") == _BEIR and own.differences.keys() <= {"data_dir"}
-    if same is None or not public:
+def aggregates(benchmark: str, records: Iterable[Record]) -> list[Aggregate]:
+    """Return a benchmark's aggregates of each retriever, best first; a retriever that lacks a task has none.
+
+    mteb's rank is among the retrievers that lack none.
+    """
+    from mteb.results import BenchmarkResults, ModelResult
+
+    mteb_benchmark, needed = registry.benchmark(benchmark), set(registry.benchmark_splits(benchmark))
+    complete, rows = {}, []
+    for model in from_records(records).models:
+        missing = sorted({place.task for place in needed - model.records.keys()})
+        if not missing:
+            complete[f"{model.name}@{model.revision}"] = model
+        elif needed & model.records.keys():
+            rows.append(Aggregate(model.record.retriever.label, missing=missing))
+    results = [
+        ModelResult(model_name=key, model_revision=model.revision, task_results=model.results)
+        for key, model in complete.items()
+    ]
+    with quiet():
+        scores = mteb_benchmark.get_score(BenchmarkResults(model_results=results)) if results else {}
+    for key, values in scores.items():
+        numbers = {name: float(value) for name, value in values.items() if value is not None}
+        rows.append(Aggregate(complete[key].record.retriever.label, numbers))
+    return sorted(rows, key=lambda row: (-next(iter(row.scores.values()), -1.0), row.label))
+
+
+def split_of(record: Record) -> TaskSplit | None:
+    """Return the split of mteb's task that a record is of; None where it is of none."""
+    metadata = record.dataset.metadata
+    if metadata.source == "mteb":
+        return TaskSplit(metadata.task or "", metadata.subset or "", metadata.split or "")
+    dataset = record.dataset
+    same = names.task_of(dataset.name)
+    is_public = dataset.config.get("_target_") == _BEIR and dataset.differences.keys() <= {"data_dir"}
+    if same is None or not is_public:
         return None
     splits = registry.task(same[0]).metadata.eval_splits
-    return Place(*same, splits[0]) if len(splits) == 1 else None
+    return TaskSplit(*same, splits[0]) if len(splits) == 1 else None
 
 
-def _lacks(record: Record, place: Place) -> str | None:
-    """Why a record cannot be a result: its task's main score is not among its metrics."""
-    main = _main(place)
+def _without_main_score(record: Record, place: TaskSplit) -> str | None:
+    """Return why a record cannot be a result where its task's main score is not among its metrics."""
+    main = _main_metric(place)
     if main in record.metrics:
         return None
     k = main.rpartition("@")[2]
-    deep = f"k={k} " if k.isdigit() and int(k) > record.k else ""
-    return f"its main score {main} was not measured; measure again with: {deep}metrics=[{main}]"
+    depth = f"k={k} " if k.isdigit() and int(k) > record.k else ""
+    return f"its main score {main} was not measured; measure again with: {depth}metrics=[{main}]"
 
 
-def _main(place: Place) -> str:
-    return names.ours(registry.task(place.task).metadata.main_score)
+def _main_metric(place: TaskSplit) -> str:
+    return names.to_metric(registry.task(place.task).metadata.main_score)
 
 
 def _revision(record: Record) -> str:
-    """Hash of a retriever's config and of the weights that it says it had, 16 hex digits.
+    """Return a hash of a retriever's config and weights, 16 hex digits.
 
-    What the config takes from the dataset, such as an instruction in a prompt, is no other model.
+    Settings that the config takes from the dataset, such as an instruction in a prompt, make no other model.
     """
     own = record.retriever
     held = {name: encoder.weights.identity for name, encoder in record.encoders.items() if encoder.weights}
     differences = {key: value for key, value in own.differences.items() if key not in own.hidden}
     config = {key: value for key, value in own.config.items() if key not in own.hidden}
-    told = json.dumps([own.name, differences, _without(config), held], sort_keys=True, default=str)
-    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+    content = json.dumps([own.name, differences, _without_dataset(config), held], sort_keys=True, default=str)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
-def _without(config: Any) -> Any:
-    """A config without the keys that may be filled in from the dataset; where a user sets one, it is a difference."""
+def _without_dataset(config: Any) -> Any:
+    """Return a config without the keys that a dataset may fill in; where a user sets one, it is a difference."""
     if isinstance(config, Mapping):
-        return {key: _without(inner) for key, inner in config.items() if key not in _FROM_DATASET}
-    return [_without(inner) for inner in config] if isinstance(config, list) else config
+        return {key: _without_dataset(inner) for key, inner in config.items() if key not in _FROM_DATASET}
+    return [_without_dataset(inner) for inner in config] if isinstance(config, list) else config
 
 
-def _results(places: Mapping[Place, Record], aggregates: Sequence[Any]) -> list[Any]:
+def _task_results(records: Mapping[TaskSplit, Record], aggregates: Sequence[Any]) -> list[Any]:
+    """Return mteb's results of the tasks, and of the aggregated tasks (CQADupStack) whose parts are all there."""
     from mteb.results import TaskResult
 
-    by_task: dict[str, dict[Place, Record]] = {}
-    for place, record in sorted(places.items(), key=lambda own: str(own[0])):
+    by_task: dict[str, dict[TaskSplit, Record]] = {}
+    for place, record in sorted(records.items(), key=lambda item: str(item[0])):
         by_task.setdefault(place.task, {})[place] = record
-    found = []
-    for name, own in by_task.items():
+    results: dict[str, Any] = {}
+    for name, parts in by_task.items():
         scores: dict[str, dict[str, dict[str, float]]] = {}
-        for place, record in own.items():
-            scores.setdefault(place.split, {})[place.subset] = _scores(record, _main(place))
-        records = list(own.values())
+        for place, record in parts.items():
+            scores.setdefault(place.split, {})[place.subset] = _scores(record, _main_metric(place))
+        measured = list(parts.values())
         with quiet():
-            result = TaskResult.from_task_results(registry.task(name), scores, 0.0, date=records[-1].started)
-        told = {"dataset_revision": _dataset_revision(records), "evaluation_time": _seconds(records)}
-        found.append(result.model_copy(update=told))
-    return found + _aggregated(found, aggregates)
+            result = TaskResult.from_task_results(registry.task(name), scores, 0.0, date=measured[-1].started)
+        update = {"dataset_revision": _dataset_revision(measured), "evaluation_time": _seconds(measured)}
+        results[name] = result.model_copy(update=update)
+    for task in aggregates:
+        parts_of_task = [part.metadata.name for part in task.tasks]
+        if results.keys() >= set(parts_of_task):
+            with quiet():
+                whole = task.combine_task_results([results[name] for name in parts_of_task])
+            seconds = whole.evaluation_time if whole.evaluation_time == whole.evaluation_time else None  # NaN
+            update = {"kg_co2_emissions": None, "evaluation_time": seconds}
+            results[task.metadata.name] = whole.model_copy(update=update)
+    return list(results.values())
 
 
 def _scores(record: Record, main: str) -> dict[str, float]:
-    """Means as mteb takes them: a query without a relevant document, which we leave out, counts as 0."""
-    asked, silent = record.dataset.queries or 1, record.dataset.metadata.queries_without_relevant
-    share = asked / (asked + silent)
-    means = {name: value * (share if _is_ours(name) else 1) for name, value in record.metrics.items()}
-    found = {names.theirs(name): value for name, value in means.items()}
-    if "recall@1" in means:
-        found["accuracy"] = means["recall@1"]
-    return {**found, "main_score": means[main]}
+    """Return means as mteb takes them: over queries without a relevant document too, which the record leaves out."""
+    n, without_relevant = record.dataset.queries or 1, record.dataset.metadata.queries_without_relevant
+    share = n / (n + without_relevant)
+    means = {name: value * (share if _is_metric(name) else 1) for name, value in record.metrics.items()}
+    accuracy = {"accuracy": means["recall@1"]} if "recall@1" in means else {}
+    return {**{names.to_score(name): value for name, value in means.items()}, **accuracy, "main_score": means[main]}
 
 
-def _is_ours(name: str) -> bool:
-    """Whether a measure is one of ours, and not one that the task defines itself."""
+def _is_metric(name: str) -> bool:
+    """Return whether a name is one of the harness's metrics, and not a measure that the task defines itself."""
     try:
         parse(name)
     except ConfigError:
@@ -168,50 +213,45 @@ def _is_ours(name: str) -> bool:
 
 
 def _seconds(records: Sequence[Record]) -> float | None:
-    """Of indexing and of one search of all queries; None where a run was made elsewhere."""
-    timings = [own.timing for own in records]
-    if any(own is None for own in timings):
+    """Return the seconds of indexing and of one search of all queries; None where a run was made elsewhere."""
+    timings = [record.timing for record in records if record.timing is not None]
+    if len(timings) < len(records):
         return None
-    return sum(own.index.wall_s + float(np.median([one.wall_s for one in own.searches])) for own in timings if own)
+    return sum(
+        timing.index.wall_s + float(np.median([search.wall_s for search in timing.searches])) for timing in timings
+    )
 
 
 def _dataset_revision(records: Sequence[Record]) -> str:
-    """The pinned one; of other data, which mteb does not vouch for, their content."""
-    found = [own.dataset.metadata.revision or f"content-{(own.dataset.fingerprint or '')[:12]}" for own in records]
-    return ",".join(dict.fromkeys(found))
-
-
-def _aggregated(results: Sequence[Any], aggregates: Sequence[Any]) -> list[Any]:
-    """Results of aggregated tasks (CQADupStack) whose parts are all there."""
-    there = {own.task_name: own for own in results}
-    found = []
-    for own in aggregates:
-        if {part.metadata.name for part in own.tasks} <= there.keys():
-            with quiet():
-                whole = own.combine_task_results([there[part.metadata.name] for part in own.tasks])
-            seconds = whole.evaluation_time if whole.evaluation_time == whole.evaluation_time else None
-            found.append(whole.model_copy(update={"kg_co2_emissions": None, "evaluation_time": seconds}))
-    return found
+    """Return the pinned revision, or the content's hash for other data, which mteb does not vouch for."""
+    datasets = [record.dataset for record in records]
+    revisions = [each.metadata.revision or f"content-{(each.fingerprint or '')[:12]}" for each in datasets]
+    return ",".join(dict.fromkeys(revisions))
 
 
 def write(models: Iterable[Model], target: Path, results: Path) -> list[Path]:
-    """Write models' results, what is known of them, and their runs as predictions; `results` has the records' files."""
-    mteb = library()
+    """Write the models' results, descriptions and runs (as predictions), and return the paths.
+
+    Args:
+        models: The models.
+        target: Folder for `mteb.ResultCache`.
+        results: The results folder that holds the records' runs.
+    """
     written = []
-    cache = mteb.ResultCache(cache_path=target)
+    cache = library().ResultCache(cache_path=target)
     for model in models:
-        meta = _meta(model)
+        meta = _model_meta(model)
         for result in model.results:
             path = cache.get_task_result_path(result.task_name, meta)
             path.unlink(missing_ok=True)  # mteb writes into what is there
             cache.save_to_cache(result, meta)
             written.append(path)
         folder = target / "predictions" / path.parent.relative_to(target / "results")
-        written += _predictions(model, folder, results)
+        written += _write_predictions(model, folder, results)
     return written
 
 
-def _meta(model: Model) -> Any:
+def _model_meta(model: Model) -> Any:
     from mteb.models import ModelMeta
 
     record = model.record
@@ -219,7 +259,7 @@ def _meta(model: Model) -> Any:
     hub = sorted({name for name, _ in record.retriever.weights if name.count("/") == 1 and name[0] not in "./~"})
     encoder = record.encoders.get("")
     length = encoder.max_length if encoder else None
-    about = {
+    described = {
         "name": model.name,
         "revision": model.revision,
         "model_type": [_KINDS.get("".join(module), "hybrid")],
@@ -227,24 +267,22 @@ def _meta(model: Model) -> Any:
         "adapted_from": hub[0] if len(hub) == 1 else None,
     }
     with quiet():
-        return ModelMeta.create_empty(overwrites=about)
+        return ModelMeta.create_empty(overwrites=described)
 
 
-def _predictions(model: Model, folder: Path, results: Path) -> list[Path]:
-    """A file for each task whose runs are kept, one task in memory at a time."""
-    runs: dict[str, list[tuple[Place, Record]]] = {}
-    for place, record in model.places.items():
+def _write_predictions(model: Model, folder: Path, results: Path) -> list[Path]:
+    """Write a file for each task whose runs are kept, with one task in memory at a time."""
+    runs: dict[str, list[tuple[TaskSplit, Record]]] = {}
+    for place, record in model.records.items():
         if record.files.run and (results / record.files.run).is_file():
             runs.setdefault(place.task, []).append((place, record))
     written = []
-    for task, own in runs.items():
+    for task, parts in runs.items():
         content: dict[str, Any] = {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
-        for place, record in own:
+        for place, record in parts:
             scores = trec.read(results / (record.files.run or "")).to_dict()
             if record.dataset.metadata.quotes_ids:
-                scores = {
-                    unquote(q): {unquote(doc): value for doc, value in told.items()} for q, told in scores.items()
-                }
+                scores = {unquote(q): {unquote(doc): s for doc, s in docs.items()} for q, docs in scores.items()}
             content.setdefault(place.subset, {})[place.split] = scores
         folder.mkdir(parents=True, exist_ok=True)
         written.append(folder / f"{task}_predictions.json")

@@ -1,10 +1,6 @@
-"""Any model of mteb as one of our retrievers: `retriever=mteb retriever.model=intfloat/e5-small-v2`.
+"""A model of mteb as a retriever: `retriever=mteb retriever.model=intfloat/e5-small-v2`."""
 
-An encoder's vectors are kept by `index` and compared by the model's own similarity; a search model indexes and searches
-as it does for mteb; a cross-encoder only scores, as the scorer of `retriever=rerank` or for a reranking task.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,33 +8,56 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness import weights
 from harness.encoders.runtime import cpu
 from harness.environment import threads
 from harness.errors import ConfigError, RunError
+from harness.evaluation.identity import retriever_identity
 from harness.instrument import describe_encoder, stage
-from harness.interop import rankings
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
+from harness.interop.mteb.texts import to_rows
+from harness.retrievers.scored import aligned
 from harness.retrievers.state import SetByIndex
 from harness.search.topk import Best
-from harness.types import Corpus, Queries, Run, StringColumn
+from harness.types import Corpus, Queries, Run
 from harness.types.component import Component
 from harness.types.texts import Texts
 
-_CHUNK = 8192
-_ROWS = 512
+_DOCUMENTS = 8192  # encoded at a time
+_QUERIES = 512  # compared at a time
+_WRAPPERS = {
+    "MultiVectorEncoder": "MultiVectorWrapper",
+    "SparseEncoder": "SparseEncoderWrapper",
+    "CrossEncoder": "CrossEncoderWrapper",
+    "SentenceTransformer": "SentenceTransformerEncoderWrapper",
+}
 
 
 class Retriever(Component):
-    """`model` is a name of mteb's registry (name@revision), or a model object of mteb's or sentence-transformers.
+    """A model of mteb.
 
-    mteb's models read their prompts and languages from a task: `task`, with `subset`, `split` and `language` as for
-    `load`, names one; without it they are asked as for any retrieval task in English.
+    An encoder's embeddings are kept by `index` and compared by the model's own similarity. A search model indexes and
+    searches as it does for mteb. A cross-encoder only scores, as the scorer of `retriever=rerank` or for a dataset with
+    candidates.
+
+    Args:
+        model: A name of mteb's registry, org/name or org/name@revision, or a model object of mteb or
+            sentence-transformers.
+        task: The mteb task, NAME or NAME:SUBSET:SPLIT, whose prompts and language the model uses; None: any retrieval
+            task in English.
+        subset: As for `registry.select`; so are `split` and `language`.
+        split: The task's split.
+        language: The task's language.
+        device: The device; None: as mteb chooses.
+        batch_size: Texts in a batch.
+
+    Raises:
+        ConfigError: The task cannot be, or mteb cannot load the model.
     """
 
-    _doc_ids = SetByIndex[StringColumn]()
-    _texts = SetByIndex[Corpus]()
-    _parts = SetByIndex[list[Any]]()
+    _corpus = SetByIndex[Corpus]()
+    _blocks = SetByIndex[list[Any]]()
 
     family: ClassVar[str] = "mteb"
 
@@ -54,8 +73,30 @@ class Retriever(Component):
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"retriever.batch_size={batch_size} must be at least 1")
-        self._named, self._device, self._batch = model, device, batch_size
-        self._task = None if task is None else (task, subset, split, language)
+        self._given, self._device, self._batch_size = model, device, batch_size
+        self._task = None if task is None else registry.select(task, subset, split, language)
+        if self._task is not None:
+            self.complete(task=str(self._task[1]), subset=None, split=None, language=None)
+
+    def for_task(
+        self, task: str, subset: str | None = None, split: str | None = None, language: str | None = None
+    ) -> "Retriever":
+        """Return a retriever with the prompts of a task, or this one if it has a task."""
+        if self._task is not None:
+            return self
+        named = {"task": task, "subset": subset, "split": split, "language": language}
+        return Retriever(**{**self.arguments, **named})
+
+    def weights_identity(self) -> str:
+        """Return the name and the revision of a model of the registry, the hash of another model."""
+        if not isinstance(self._given, str):
+            return retriever_identity(self._given)
+        name, _, revision = self._given.partition("@")
+        library()
+        from mteb.models.model_implementations import MODEL_REGISTRY
+
+        pinned = MODEL_REGISTRY[name].revision if name in MODEL_REGISTRY else None
+        return f"{name}@{pinned}" if pinned and revision in ("", pinned) else weights.identity(self._given)
 
     @cached_property
     def _model(self) -> Any:
@@ -63,203 +104,176 @@ class Retriever(Component):
         if not torch.cuda.is_available():
             cpu.keep_freed_memory()
         with stage("load"), quiet():
-            if isinstance(self._named, str):
-                return _from_registry(mteb, self._named, self._device)
-            if hasattr(self._named, "mteb_model_meta"):
-                return self._named
-            return _wrapped(self._named)
+            if isinstance(self._given, str):
+                return _from_registry(mteb, self._given, self._device)
+            return self._given if hasattr(self._given, "mteb_model_meta") else _wrap(self._given)
 
     @cached_property
-    def _asked(self) -> dict[str, Any]:
-        """What mteb's models want to know of a task."""
+    def _searcher(self) -> Any:
+        """The model as mteb's `SearchProtocol`; None for an encoder, whose embeddings are compared here."""
+        from mteb.models import EncoderProtocol, SearchCrossEncoderWrapper, SearchProtocol
+
+        if isinstance(self._model, EncoderProtocol):
+            return None
+        return self._model if isinstance(self._model, SearchProtocol) else SearchCrossEncoderWrapper(self._model)
+
+    @property
+    def _is_cross_encoder(self) -> bool:
+        return self._searcher is not None and self._searcher is not self._model
+
+    @cached_property
+    def _task_arguments(self) -> dict[str, Any]:
+        """Arguments that tell mteb's models of the task."""
         if self._task is None:
-            return {"task_metadata": _anything(), "hf_split": "test", "hf_subset": registry.DEFAULT}
-        own, place = registry.chosen(*self._task)
-        return {"task_metadata": own.metadata, "hf_split": place.split, "hf_subset": place.subset}
+            return {"task_metadata": _any_task(), "hf_split": "test", "hf_subset": registry.DEFAULT}
+        task, place = self._task
+        return {"task_metadata": task.metadata, "hf_split": place.split, "hf_subset": place.subset}
+
+    @property
+    def _encode_arguments(self) -> dict[str, Any]:
+        return {"batch_size": self._batch_size, "show_progress_bar": False}
 
     def index(self, corpus: Corpus) -> None:
         """Encode the corpus, or let the model index it."""
-        self._say()
-        self._doc_ids, self._ranks, self._texts = corpus.ids, corpus.ranks, corpus
-        self._parts = []
-        self._bytes = 0
-        if self._searches:
-            with stage("encode"), quiet():
-                self._model.index(_rows(corpus), encode_kwargs=self._settings, num_proc=None, **self._asked)
+        meta = self._model.mteb_model_meta
+        weights = {"model": meta.name, "source": "mteb", "identity": meta.revision}
+        describe_encoder(weights=weights, task=self._task_arguments["task_metadata"].name)
+        self._corpus = corpus
+        self._blocks = []
+        if self._is_cross_encoder:
             return
-        if self._encodes:
-            with stage("encode", total=len(corpus)) as step:
-                for first in range(0, len(corpus), _CHUNK):
-                    part = corpus[first : first + _CHUNK]
-                    self._parts.append(self._encoded(part, "document"))
-                    self._bytes += _nbytes(self._parts[-1])
-                    step(len(part))
+        if self._searcher is not None:
+            with stage("encode"):
+                self._index(corpus)
+            return
+        with stage("encode", total=len(corpus)) as step:
+            for first in range(0, len(corpus), _DOCUMENTS):
+                part = corpus[first : first + _DOCUMENTS]
+                self._blocks.append(self._encode(part, "document"))
+                step(len(part))
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The k documents of highest similarity, or what the model finds."""
-        k = min(k, len(self._doc_ids))
-        if self._searches:
-            with stage("search"), quiet():
-                found = self._model.search(
-                    _rows(queries), top_k=k, encode_kwargs=self._settings, num_proc=None, **self._asked
-                )
-            return rankings.from_dict(queries.ids, self._texts, found).top(k)
-        if not self._encodes:
+        """Return the k documents of highest similarity, or those that the model finds."""
+        corpus = self._corpus
+        k = min(k, len(corpus))
+        if self._is_cross_encoder:
             raise ConfigError(
-                f"{self._said} is a cross-encoder: it scores candidates and finds none; put it behind a first stage: "
+                f"{self._name} is a cross-encoder: it scores candidates and finds none; put it behind a first stage: "
                 "harness retriever=rerank retriever@retriever.scorer=mteb retriever.scorer.model=NAME"
             )
-        vectors = self._encoded(queries, "query")
+        if self._searcher is not None:
+            with stage("search"):
+                return self._search(queries, k).top(k)
+        embeddings = self._encode(queries, "query")
         with stage("search"):
             best = Best(len(queries), k)
-            for first, offset, values in self._similarities(vectors, len(queries)):
-                best.offer(np.ascontiguousarray(values), first, offset, self._ranks, threads())
+            for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):
+                best.offer(np.ascontiguousarray(similarities), first_query, first_doc, corpus.ranks, threads())
             docs, scores = best.hits()
-            return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
+            return Run(queries.ids, corpus.ids, docs, scores, corpus.ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The model's scores [queries, candidates] of the documents `docs`; -inf where there is none (-1)."""
-        if not self._encodes and not self._searches:
-            return self._judged(queries, docs)
-        if self._searches:
-            return self._searched(queries, docs)
-        vectors = self._encoded(queries, "query")
-        found = np.full(docs.shape, -np.inf, np.float32)
+        """Return the model's scores [queries, candidates] of the documents `docs`; -inf where there is none (-1)."""
+        corpus = self._corpus
+        scores = np.full(docs.shape, -np.inf, np.float32)
+        candidates = np.unique(docs[docs >= 0])
+        if not len(candidates):
+            return scores
+        if self._searcher is not None:
+            ids = {query: corpus.ids.take(row[row >= 0]) for query, row in zip(queries.ids, docs, strict=True)}
+            with stage("score"):
+                if self._is_cross_encoder:
+                    self._index(Corpus(corpus.ids.take(candidates), corpus.texts.take(candidates)))
+                return aligned(self._search(queries, docs.shape[1], ids), docs)
+        embeddings = self._encode(queries, "query")
         with stage("score"):
-            for first, offset, values in self._similarities(vectors, len(queries)):
-                own = docs[first : first + len(values)] - offset
-                rows, columns = np.nonzero((own >= 0) & (own < values.shape[1]))
-                found[first + rows, columns] = values[rows, own[rows, columns]]
-        return found
+            for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):
+                columns = docs[first_query : first_query + len(similarities)] - first_doc
+                rows, places = np.nonzero((columns >= 0) & (columns < similarities.shape[1]))
+                scores[first_query + rows, places] = similarities[rows, columns[rows, places]]
+        return scores
 
     def nbytes(self) -> int:
-        """Bytes of the vectors; of a model that holds its own index, those of the texts that it was given."""
-        return self._bytes or int(self._texts.texts.arrow.nbytes)
+        """Return the bytes of the embeddings; for a model with its own index, those of the texts that it was given."""
+        return sum(map(_nbytes, self._blocks)) or int(self._corpus.texts.arrow.nbytes)
 
     @property
-    def _encodes(self) -> bool:
-        from mteb.models import EncoderProtocol
-
-        return isinstance(self._model, EncoderProtocol)
-
-    @property
-    def _searches(self) -> bool:
-        from mteb.models import SearchProtocol
-
-        return isinstance(self._model, SearchProtocol) and not self._encodes
-
-    @property
-    def _said(self) -> str:
+    def _name(self) -> str:
         return str(self._model.mteb_model_meta.name or type(self._model).__name__)
 
-    @property
-    def _settings(self) -> dict[str, Any]:
-        return {"batch_size": self._batch, "show_progress_bar": False}
+    def _index(self, corpus: Corpus) -> None:
+        with quiet():
+            self._searcher.index(
+                to_rows(corpus), encode_kwargs=self._encode_arguments, num_proc=None, **self._task_arguments
+            )
 
-    def _say(self) -> None:
-        about = self._model.mteb_model_meta
-        weights = {"model": about.name, "source": "mteb", "identity": about.revision}
-        describe_encoder(weights=weights, task=self._asked["task_metadata"].name)
+    def _search(self, queries: Queries, k: int, candidates: Mapping[str, Sequence[str]] | None = None) -> Run:
+        with quiet():
+            hits = self._searcher.search(
+                to_rows(queries),
+                top_k=k,
+                top_ranked=candidates,
+                encode_kwargs=self._encode_arguments,
+                num_proc=None,
+                **self._task_arguments,
+            )
+        return Run.from_hits(hits, queries.ids, self._corpus)
 
-    def _loader(self, texts: Texts, side: str) -> Any:
+    def _encode(self, texts: Texts, side: str) -> Any:
         from mteb._create_dataloaders import create_dataloader
         from mteb.types import PromptType
 
-        return create_dataloader(
-            _rows(texts), task_metadata=_anything(), prompt_type=PromptType(side), batch_size=self._batch
-        )
-
-    def _encoded(self, texts: Texts, side: str) -> Any:
-        from mteb.types import PromptType
-
+        kind = PromptType(side)
         with stage("encode"), quiet():
-            return self._model.encode(
-                self._loader(texts, side), prompt_type=PromptType(side), **self._asked, **self._settings
+            batches = create_dataloader(
+                to_rows(texts), task_metadata=_any_task(), prompt_type=kind, batch_size=self._batch_size
             )
+            return self._model.encode(batches, prompt_type=kind, **self._task_arguments, **self._encode_arguments)
 
-    def _similarities(self, vectors: Any, n: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
-        """First query, first document, and the similarities [queries, documents] of blocks of both."""
-        for first in range(0, n, _ROWS):
-            block = vectors if n <= _ROWS else _cut(vectors, first, min(first + _ROWS, n))
-            for number, part in enumerate(self._parts):
+    def _similarities(self, embeddings: Any, n: int) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+        """Yield first query, first document and similarities [queries, documents] of blocks of `n` queries."""
+        for first in range(0, n, _QUERIES):
+            queries = embeddings if n <= _QUERIES else _cut(embeddings, first, min(first + _QUERIES, n))
+            for number, block in enumerate(self._blocks):
                 with quiet():
-                    values = torch.as_tensor(self._model.similarity(block, part))
+                    values = torch.as_tensor(self._model.similarity(queries, block))
                 dense = values.to_dense() if values.is_sparse else values
-                found: NDArray[np.float32] = dense.float().cpu().numpy()
-                if np.isnan(found).any():
-                    raise RunError(f"{self._said}: a similarity is NaN; scores must be finite")
-                yield first, number * _CHUNK, found
-
-    def _judged(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        found = np.full(docs.shape, -np.inf, np.float32)
-        rows, columns = np.nonzero(docs >= 0)
-        if not len(rows):
-            return found
-        asked = Queries([str(n) for n in range(len(rows))], queries.texts.take(rows))
-        given = Corpus(asked.ids, self._texts.texts.take(docs[rows, columns]))
-        with stage("score"), quiet():
-            values = self._model.predict(
-                self._loader(asked, "query"), self._loader(given, "document"), **self._asked, **self._settings
-            )
-        found[rows, columns] = np.asarray(torch.as_tensor(values).float().cpu()).reshape(-1)
-        return found
-
-    def _searched(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        given = {query: self._doc_ids.take(own[own >= 0]) for query, own in zip(queries.ids, docs, strict=True)}
-        with stage("score"), quiet():
-            answer = self._model.search(
-                _rows(queries),
-                top_k=max(1, docs.shape[1]),
-                top_ranked=given,
-                encode_kwargs=self._settings,
-                num_proc=None,
-                **self._asked,
-            )
-        found = np.full(docs.shape, -np.inf, np.float32)
-        for row, query in enumerate(queries.ids):
-            scores: Mapping[str, float] = answer.get(query, {})
-            held = np.flatnonzero(docs[row] >= 0)
-            found[row, held] = [scores.get(doc, -np.inf) for doc in given[query]]
-        return found
+                similarities: NDArray[np.float32] = dense.float().cpu().numpy()
+                if np.isnan(similarities).any():
+                    raise RunError(f"{self._name}: a similarity is NaN; scores must be finite")
+                yield first, number * _DOCUMENTS, similarities
 
 
-def _from_registry(mteb: Any, named: str, device: str | None) -> Any:
-    name, _, revision = named.partition("@")
-    settings = {} if device is None else {"device": device}
+def _from_registry(mteb: Any, model: str, device: str | None) -> Any:
+    name, _, revision = model.partition("@")
     try:
-        return mteb.get_model(name, revision or None, **settings)
+        return mteb.get_model(name, revision or None, **({} if device is None else {"device": device}))
     except Exception as error:  # the loaders of 900 models fail in many ways
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"retriever.model={named!r}: mteb cannot load it: {type(error).__name__}: {said}; give a name of its "
+            f"retriever.model={model!r}: mteb cannot load it: {type(error).__name__}: {message}; give a name of its "
             "registry, org/name or org/name@revision"
         ) from error
 
 
-def _wrapped(model: Any) -> Any:
-    """A model of sentence-transformers in mteb's wrapper for its kind."""
-    import sentence_transformers as library
-    from mteb.models import sentence_transformer_wrapper as wrappers
+def _wrap(model: Any) -> Any:
+    """Return a model of sentence-transformers in mteb's wrapper for its kind."""
+    import mteb.models
 
-    for kind, wrapper in (
-        ("MultiVectorEncoder", "MultiVectorWrapper"),
-        ("SparseEncoder", "SparseEncoderWrapper"),
-        ("CrossEncoder", "CrossEncoderWrapper"),
-        ("SentenceTransformer", "SentenceTransformerEncoderWrapper"),
-    ):
-        if isinstance(model, getattr(library, kind, ())):
-            return getattr(wrappers, wrapper)(model)
+    for kind in type(model).__mro__:
+        if kind.__name__ in _WRAPPERS and kind.__module__.startswith("sentence_transformers."):
+            return getattr(mteb.models, _WRAPPERS[kind.__name__])(model)
     raise ConfigError(f"{type(model).__name__} is no model of mteb or sentence-transformers")
 
 
-def _anything() -> Any:
-    """A retrieval task that is none in particular."""
+def _any_task() -> Any:
+    """Return the metadata of a retrieval task in English, for models that read their prompts from a task."""
     library()
     from mteb.abstasks.task_metadata import TaskMetadata
 
     return TaskMetadata(
         name="Retrieval",
-        description="Any collection",
+        description="Any dataset",
         type="Retrieval",
         category="t2t",
         dataset={"path": "none", "revision": "none"},
@@ -268,22 +282,14 @@ def _anything() -> Any:
     )
 
 
-def _rows(texts: Texts) -> Any:
-    from datasets import Dataset as Rows
-
-    return Rows.from_dict({"id": list(texts.ids), "text": list(texts.texts)})
-
-
-def _cut(vectors: Any, first: int, last: int) -> Any:
-    if isinstance(vectors, torch.Tensor) and vectors.is_sparse:
-        return vectors.index_select(0, torch.arange(first, last, device=vectors.device))
-    return vectors[first:last]
+def _cut(embeddings: Any, first: int, last: int) -> Any:
+    if isinstance(embeddings, torch.Tensor) and embeddings.is_sparse:
+        return embeddings.index_select(0, torch.arange(first, last, device=embeddings.device))
+    return embeddings[first:last]
 
 
-def _nbytes(vectors: Any) -> int:
-    if isinstance(vectors, torch.Tensor) and vectors.is_sparse:
-        found = vectors.coalesce()
-        return int(found.indices().nbytes + found.values().nbytes)
-    if isinstance(vectors, list):
-        return sum(map(_nbytes, vectors))
-    return int(vectors.nbytes)
+def _nbytes(embeddings: Any) -> int:
+    if isinstance(embeddings, torch.Tensor) and embeddings.is_sparse:
+        coalesced = embeddings.coalesce()
+        return int(coalesced.indices().nbytes + coalesced.values().nbytes)
+    return sum(map(_nbytes, embeddings)) if isinstance(embeddings, list) else int(embeddings.nbytes)

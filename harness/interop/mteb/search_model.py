@@ -1,15 +1,10 @@
-"""Any of our retrievers as a model of mteb: `mteb.evaluate(SearchModel(retriever), tasks)`."""
+"""A retriever as a model of mteb: `mteb.evaluate(SearchModel(retriever), tasks)`."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from harness.datasets.texts import gathered
-from harness.errors import DataError
 from harness.evaluation.identity import label_of, retriever_identity
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
@@ -19,10 +14,13 @@ from harness.types import Corpus, Queries, Retriever, Run
 
 
 class SearchModel:
-    """mteb's `SearchProtocol` over one of our retrievers.
+    """mteb's `SearchProtocol` over a retriever of the harness.
 
-    mteb files its results by `name` (org/name) and `revision`. Where no revision is given it is the retriever's
-    identity, as in our records, so that another setting never finds this one's results, and exported records are found.
+    Args:
+        retriever: Any retriever. It never sees mteb's task, split or subset.
+        name: The model's name, org/name, by which mteb files results; None: harness/<label>.
+        revision: The model's revision; None: the retriever's identity, so that a retriever with other settings never
+            gets these results, and exported records of the same retriever are found.
     """
 
     _corpus = SetByIndex[Corpus]()
@@ -34,7 +32,7 @@ class SearchModel:
 
     @cached_property
     def mteb_model_meta(self) -> Any:
-        """Name and revision, and that texts are what it reads."""
+        """mteb's `ModelMeta` with the name and the revision."""
         library()
         from mteb.models import ModelMeta
 
@@ -42,34 +40,23 @@ class SearchModel:
             return ModelMeta.create_empty(overwrites={"name": self._name, "revision": self._revision})
 
     def index(self, corpus: Any, **_: Any) -> None:
-        """Index mteb's corpus; what a task, a split or a subset is, a retriever does not know."""
+        """Index mteb's corpus."""
         self._corpus = gathered(Corpus, texts.documents(corpus))
         self.retriever.index(self._corpus)
 
     def search(
-        self,
-        queries: Any,
-        *,
-        top_k: int,
-        top_ranked: Mapping[str, Sequence[str]] | None = None,
-        **_: Any,
+        self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **_: Any
     ) -> dict[str, dict[str, float]]:
-        """Scores by query and document: the `top_k` best, or those of each query's own candidates, scored directly.
+        """Return scores by query and document: of the `top_k` best, or of each query's candidates in `top_ranked`.
 
-        Every query is answered, if only by nothing. Raises `RunError` for a NaN, an infinite score, a document twice.
+        Every query has an entry, if an empty one: mteb's means are over the queries that a model answers.
+
+        Raises:
+            RunError: A score is NaN or infinite, a document is ranked twice, or a candidate is not in the corpus.
         """
-        asked = gathered(Queries, texts.queries(queries))
-        run = self.retriever.search(asked, top_k) if top_ranked is None else self._ranked(asked, top_ranked).top(top_k)
-        return run.to_dict()
-
-    def _ranked(self, asked: Queries, top_ranked: Mapping[str, Sequence[str]]) -> Run:
-        own = [list(dict.fromkeys(top_ranked.get(query, ()))) for query in asked.ids]
-        docs = np.full((len(own), max(map(len, own), default=0)), -1, np.int32)
-        known = self._corpus.ids.arrow.combine_chunks()
-        for row, ids in enumerate(own):
-            numbers = pc.index_in(pa.array(ids, pa.large_string()), value_set=known)
-            if numbers.null_count:
-                missing = ids[pc.index(numbers.is_null(), True).as_py()]
-                raise DataError(f"candidate {missing!r} of query {asked.ids[row]!r} is not in the corpus")
-            docs[row, : len(ids)] = numbers.to_numpy()
-        return scored(self.retriever, asked, self._corpus.ids, docs)
+        texts_by_id = gathered(Queries, texts.queries(queries))
+        if top_ranked is None:
+            return self.retriever.search(texts_by_id, top_k).to_dict()
+        candidates = {query: dict.fromkeys(docs, 0.0) for query, docs in top_ranked.items()}
+        docs = Run.from_hits(candidates, texts_by_id.ids, self._corpus).docs
+        return scored(self.retriever, texts_by_id, self._corpus.ids, docs).top(top_k).to_dict()
