@@ -3,8 +3,8 @@
     python scripts/files_entered.py
 
 Makes a folder of 200 documents in BEIR's layout and runs `harness retriever=bm25 dataset=folder` on it in a new process
-under `sys.setprofile`, threads included. A file is entered when a function in it runs; the body of a module or of a class is
-no function, nor is a comprehension, which belongs to the code around it. The last line is the number of files.
+under `sys.setprofile`, threads included. A file is entered when a function in it runs. The body of a module or of a
+class is no function, nor is a comprehension, which belongs to the code around it. The last line is the number of files.
 """
 
 import json

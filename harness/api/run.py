@@ -14,11 +14,11 @@ from harness.api.results import Results
 from harness.api.retrievers import Described, describe_all, refuse_duplicates
 from harness.config import build
 from harness.config.naming import Composition, dataset_info
+from harness.console import listener
 from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings
 from harness.evaluation.timing import TimingPlan
 from harness.instrument import listening
-from harness.progress import listener
 from harness.store import Store
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 

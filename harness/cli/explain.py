@@ -7,10 +7,9 @@ import numpy as np
 
 from harness.config import build
 from harness.config.schema import checked_config
-from harness.console import say
+from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.instrument import listening
-from harness.progress import listener
 from harness.types import Corpus, Dataset, Explainer, Explanation, Queries, Retriever
 
 _KEYS = ("query", "doc", "top")

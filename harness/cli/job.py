@@ -1,11 +1,13 @@
-"""A command that is a Hydra job: its errors said in one place, its end as an exit code."""
+"""A command that is a Hydra job: its errors said in one place, its end as an exit code, SIGTERM as Ctrl-C."""
 
 import contextlib
 import functools
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import build
 from harness.console import say
 from harness.errors import HarnessError
-from harness.signals import Terminated, terminable
 
 _USERS = (HarnessError, HydraException, OmegaConfBaseException, ValueError)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a Ctrl-C: what was measured is kept, and what was begun is left."""
 
 
 def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Sequence[str]) -> int:
@@ -52,6 +57,24 @@ def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Seque
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
     return 1
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raise `Terminated` for a SIGTERM during the block. In a thread that is not the main one nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _terminated(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what cleans up is not interrupted
+    raise Terminated
 
 
 def folders(run: Any) -> list[str]:

@@ -25,13 +25,12 @@ from harness.cli.job import folder_options, run_job
 from harness.cli.tuned import configs, place_of
 from harness.config import build
 from harness.config.settings import checked
-from harness.console import say
+from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.files import exclusive
 from harness.instrument import listening
 from harness.leaderboard.tables.training import training
 from harness.metrics import parse
-from harness.progress import listener
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Dataset, Retriever
