@@ -50,6 +50,7 @@ from harness.providers.client import _is_local
 from harness.retrievers.dense import Dense
 from harness.store import Store
 from harness.types import Corpus, Queries, StringColumn
+from harness.types.protocols import parameters
 
 TEXTS = [
     "Cats purr.",
@@ -806,7 +807,7 @@ def test_a_config_names_every_key_and_is_built_without_key_package_or_network(na
     config = build.composed([f"retriever={name}"])["retriever"]
     assert isinstance(build.construct(config, "retriever"), Dense)
     target = config["encoder"].pop("_target_")
-    assert set(config["encoder"]) == set(build._parameters(build.get_object(target)))
+    assert set(config["encoder"]) == set(parameters(build.get_object(target)))
     assert dict(options_of("retriever"))[name]
 
 

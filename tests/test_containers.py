@@ -18,7 +18,7 @@ from harness.datasets import beir
 from harness.errors import DataError, RunError
 from harness.metrics import parse, score
 from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn, Texts
-from harness.types.indexed import IndexedMapping
+from harness.types.containers import IndexedMapping
 
 ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)

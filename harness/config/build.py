@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -23,6 +23,7 @@ from harness.config.conf import conf
 from harness.config.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import identity
+from harness.types.protocols import parameters
 
 CONF = conf()
 resolvers.register()
@@ -199,37 +200,16 @@ def _check_target(config: Mapping[str, Any], where: str) -> None:
         target = get_object(config["_target_"])
     except Exception as error:
         raise TargetError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
-    parameters = _parameters(target)
-    if parameters is None:
+    known = parameters(target)
+    if known is None:
         return
     for key, value in config.items():
         if key.startswith("_"):
             continue
-        if key not in parameters:
-            raise ConfigError(unknown_key(where, key, list(parameters)))
-        if wanted := _wanted(value, parameters[key]):
+        if key not in known:
+            raise ConfigError(unknown_key(where, key, list(known)))
+        if wanted := _wanted(value, known[key].annotation):
             raise ConfigError(f"{where}.{key}={value!r} must be {wanted}; see: harness --cfg job")
-
-
-def _parameters(target: Any) -> dict[str, Any] | None:
-    """The parameters of a target and their types, with those that a class hands on to its bases; None: any key."""
-    kinds = [vars(kind).get("__init__") for kind in target.__mro__[:-1]] if inspect.isclass(target) else [target]
-    makers = [maker for maker in kinds if maker is not None]
-    found: dict[str, Any] = {}
-    for maker in makers:
-        own = inspect.signature(maker).parameters
-        try:
-            hints = get_type_hints(maker)
-        except NameError:  # a type that is imported for a type checker alone
-            hints = {}
-        found = {**{name: hints.get(name) for name, one in own.items() if one.kind not in _LOOSE}, **found}
-        if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
-            found.pop("self", None)
-            return found
-    return None if makers else {}
-
-
-_LOOSE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 _KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
@@ -237,7 +217,8 @@ _KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true o
 
 def _wanted(value: Any, hint: Any) -> str | None:
     """What a parameter of this type takes, in words, when the value is a plain one of another kind."""
-    if hint is None or not isinstance(value, str | int | float | bool | None):
+    unknown = hint is inspect.Parameter.empty or isinstance(hint, str)
+    if unknown or not isinstance(value, str | int | float | bool | None):
         return None
     kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
     if (

@@ -27,7 +27,7 @@ from pydantic import BaseModel
 
 from harness import user_code, versions
 from harness.errors import HarnessError
-from harness.types.component import Component
+from harness.types.protocols import Component
 from harness.weights import Package, network_identity, tensor_array, tree_hash
 
 _PATH_KEYS = ("model", "path", "file", "folder", "dir")

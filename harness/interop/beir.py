@@ -38,7 +38,7 @@ from harness.interop import rankings
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn
 from harness.types import Retriever as RetrieverProtocol
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 _NO_FILES = (
     "a retriever of the harness writes no embedding files for BEIR; call EvaluateRetrieval.retrieve in place of "

@@ -22,7 +22,7 @@ from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.state import SetByIndex
 from harness.search.topk import Best
 from harness.types import Corpus, Queries, Run, StringColumn
-from harness.types.component import Component
+from harness.types.protocols import Component
 from harness.types.texts import Texts
 
 _CHUNK = 8192
