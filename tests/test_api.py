@@ -41,7 +41,7 @@ from safetensors import safe_open
 from harness import __main__, instrument, versions
 from harness.config import build
 from harness.config.conf import options_of
-from harness.datasets import beir
+from harness.datasets import folder
 from harness.embedding_cache import cache
 from harness.errors import ApiError, ConfigError
 from harness.evaluation.timing import TimingPlan, measure
@@ -776,7 +776,7 @@ def test_progress_counts_every_text(encoder, protocol, server, small_shards):
 
 
 def test_a_measured_cell_ranks_as_the_model_behind_the_server(encoder, protocol, server, minilm, tmp_path):
-    dataset = beir.read(write_beir(tmp_path / "made"), "made", "test")
+    dataset = folder.read(write_beir(tmp_path / "made"), "made", "test")
     plan = TimingPlan(warmup_documents=2, repeats=2, latency_queries=2)
     retriever = Dense(encoder(protocol, batch_texts=2))
     hosted_, local = (measure(one, dataset, k=10, metrics=["ndcg@10"], plan=plan) for one in (retriever, minilm))

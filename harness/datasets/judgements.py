@@ -20,14 +20,12 @@ class Judgements:
     """Qrels and the line that each query was first judged on, for messages."""
 
     qrels: Qrels
-    path: Path | str
-    """The file, or what else they come from."""
+    path: Path
     first_line: Mapping[str, int]
-    """Empty where they have no lines."""
 
     def place(self, query: str) -> str:
-        """Where the query is judged first."""
-        return f"{self.path}:{self.first_line[query]}" if query in self.first_line else str(self.path)
+        """Return the file and the line where the query is judged first."""
+        return f"{self.path}:{self.first_line[query]}"
 
 
 def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.datasets.assemble import assemble
-from harness.datasets.judgements import Judgements
 from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Qrels, Queries
 
@@ -64,7 +62,7 @@ def load(documents: int = 1600, queries: int = 500, seed: int = 0, instruction: 
     qrels = Qrels({ids[key]: dict.fromkeys(answers[key], 1) for key in asked})
     corpus = Corpus(chosen, [found[name].text for name in chosen])
     asked_for = Queries(ids.values(), [wording[key] for key in asked])
-    return assemble("stdlib", "test", corpus, asked_for, Judgements(qrels, path, {}), instruction=instruction)
+    return Dataset("stdlib", "test", corpus, asked_for, qrels, instruction=instruction).validated(str(path))
 
 
 def _sampled(names: dict[str, object] | dict[str, "_Documented"] | dict[str, str], n: int, seed: int) -> list[str]:

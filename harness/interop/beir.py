@@ -28,8 +28,6 @@ from typing import Any, NamedTuple
 
 from beir.retrieval.search import BaseSearch
 
-from harness.datasets.assemble import assemble
-from harness.datasets.judgements import Judgements
 from harness.datasets.texts import gathered
 from harness.errors import ConfigError, DataError
 from harness.evaluation.timing import drop_self_hits as remove_self_hits
@@ -169,16 +167,16 @@ def to_dataset(
         DataError: A text is missing, or the parts do not fit together.
     """
     titles = [document.get("title") or "" for document in corpus.values()]
-    return assemble(
+    return Dataset(
         name,
         split,
         gathered(Corpus, _read_documents(corpus)),
         gathered(Queries, queries.items()),
-        Judgements(Qrels(qrels), f"the qrels of {name}", {}),
+        Qrels(qrels),
         drop_self_hits=drop_self_hits,
         instruction=instruction,
         load_titles=partial(StringColumn, titles) if any(titles) else None,
-    )
+    ).validated(f"the qrels of {name}")
 
 
 def to_triple(dataset: Dataset) -> Triple:

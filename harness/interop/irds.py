@@ -9,8 +9,6 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from harness.datasets import texts
-from harness.datasets.assemble import assemble
-from harness.datasets.judgements import Judgements
 from harness.errors import ConfigError, DataError
 from harness.instrument import stage
 from harness.types import Corpus, Dataset, Qrels, Queries
@@ -39,17 +37,17 @@ def load(
         corpus = _had(id, lambda: texts.gathered(Corpus, _documents(found.docs_iter())))
         queries = _had(id, lambda: texts.gathered(Queries, _queries(found.queries_iter())))
         judged = _had(id, lambda: _judged(found.qrels_iter()))
-    dataset = assemble(
+    dataset = Dataset(
         id,
         id.rpartition("/")[2],
         corpus,
         queries,
-        Judgements(Qrels(judged), f"the judgements of {id}", {}),
+        Qrels(judged),
         drop_self_hits=id.startswith(_SELF_HITS) if drop_self_hits is None else drop_self_hits,
         group="beir/cqadupstack" if id.startswith("beir/cqadupstack/") else None,
         parts=12 if id.startswith("beir/cqadupstack/") else 1,
         instruction=instruction,
-    )
+    ).validated(f"the judgements of {id}")
     if candidates:
         dataset = dataset.with_candidates(_had(id, lambda: _candidates(found.scoreddocs_iter())))
     return replace(dataset, metadata=_about(id, found))

@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.datasets import beir
-from harness.datasets.assemble import assemble
-from harness.datasets.judgements import Judgements
+from harness.datasets.folder import read as read_layout
 from harness.datasets.texts import gathered
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
@@ -164,14 +162,14 @@ def _assembled(own: Any, place: Place, data: Mapping[str, Any], folder: Path | N
     spell = texts.quoted if texts.spaced(data) else str
     judged = {spell(q): {spell(d): int(g) for d, g in docs.items()} for q, docs in _judged(data).items()}
     candidates = data.get("top_ranked")
-    found = assemble(
+    found = Dataset(
         _name(own, place),
         place.split,
         gathered(Corpus, ((spell(key), text) for key, text in texts.documents(data["corpus"]))),
         gathered(Queries, ((spell(key), text) for key, text in texts.queries(data["queries"]))),
-        Judgements(Qrels(judged), f"mteb's {place}", {}),
+        Qrels(judged),
         drop_self_hits=bool(own.ignore_identical_ids),
-    )
+    ).validated(f"mteb's {place}")
     if candidates is not None:
         listed = {spell(q): list(dict.fromkeys(map(spell, docs))) for q, docs in candidates.items()}
         found = found.with_candidates(listed)
@@ -198,7 +196,7 @@ def _in_beirs_layout(own: Any, place: Place, folder: Path) -> Dataset:
             f"{folder} is in BEIR's layout, which has no candidates, instructions or measures of a task's own, and "
             f"mteb's {place.task} is of type {own.metadata.type}; name a copy of its repository, with its README.md"
         )
-    return beir.read(folder, _name(own, place), place.split, drop_self_hits=bool(own.ignore_identical_ids))
+    return read_layout(folder, _name(own, place), place.split, drop_self_hits=bool(own.ignore_identical_ids))
 
 
 def _named(
