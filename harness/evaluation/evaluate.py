@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 import harness
-from harness import environment, user_code, versions
+from harness import environment, versions
 from harness.embedding_cache import cache
 from harness.errors import ConfigError, RunError, TargetError
 from harness.evaluation import identity
@@ -179,7 +179,7 @@ class Evaluation:
             metric_version=versions.METRICS,
             environment=environment.fingerprint(),
             harness=harness.__version__,
-            code=environment.code_hash(user_code.modules_of(self.retriever.config)),
+            code=environment.code_hash(self.retriever.config),
             revision=environment.revision(),
             command=self.command,
         )
