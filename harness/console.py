@@ -1,11 +1,15 @@
-"""Messages and progress on stderr: bars on a terminal, otherwise a line for each step that took a while."""
+"""Results on stdout; messages and progress on stderr: bars on a terminal, otherwise a line for each longer step."""
 
+import json
+import shutil
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.instrument import Advance
+    from harness.leaderboard.table import Table
 
 _WORTH_A_LINE_S = 1.0
 
@@ -14,6 +18,24 @@ def say(line: str) -> None:
     """Print one line on stderr."""
     with suppress(BrokenPipeError):
         print(line, file=sys.stderr, flush=True)
+
+
+def show_tables(tables: "Iterable[Table]") -> None:
+    """Print tables on stdout, as wide as the terminal."""
+    from harness.leaderboard import writers
+
+    width = shutil.get_terminal_size((120, 24)).columns
+    show(writers.terminal(tables, width, color=sys.stdout.isatty()))
+
+
+def show_json(value: Any) -> None:
+    """Print a command's result as JSON on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=str))
+
+
+def show(text: str) -> None:
+    """Print a command's result on stdout."""
+    print(text, end="", flush=True)
 
 
 def listener() -> "Bars | Lines":

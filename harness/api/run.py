@@ -13,7 +13,7 @@ from harness.api import load
 from harness.api.results import Results
 from harness.api.retrievers import Described, describe_all, refuse_duplicates
 from harness.config import build
-from harness.config.naming import Composition, dataset_info
+from harness.config.evaluation import Composition, dataset_info
 from harness.console import listener
 from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings

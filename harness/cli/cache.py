@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import amount, chosen
-from harness.console import say
+from harness.cli import amount
+from harness.console import say, show_tables
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(groups, indent=2, sort_keys=True))
     elif groups:
-        chosen.show_tables([_table(groups)])
+        show_tables([_table(groups)])
         print(f"\n{_counted(sum(group['shards'] for group in groups), _bytes(groups))} in {shards.folder()}")
         if damaged := sum(group["unreadable"] for group in groups):
             print(f"{damaged} cannot be read: harness cache prune --damaged")

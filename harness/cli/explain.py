@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config import build
-from harness.config.schema import checked_config
+from harness.config.evaluation import checked_config
 from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.instrument import listening

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import chosen, remeasure
 from harness.cli.chosen import BASELINE
-from harness.config.conf import conf
+from harness.config.conf import CONF
 from harness.console import say
 from harness.errors import ConfigError, StoreError, UndecidedError
 
@@ -48,7 +48,7 @@ def policy_of(path: Path | None) -> "Policy":
     """The rules of conf/gate.yaml with those of another file in their place."""
     from harness.gate import policy
 
-    return policy.read([conf() / "gate.yaml", *([path] if path else [])])
+    return policy.read([CONF / "gate.yaml", *([path] if path else [])])
 
 
 def decided(

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import build
+from harness.config.conf import CONF
 from harness.console import say
 from harness.errors import HarnessError
 
@@ -37,9 +38,7 @@ def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Seque
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
         with terminable(), contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
-            hydra.main(version_base="1.3", config_path=str(build.CONF), config_name=config_name)(
-                _saying(job, config_name)
-            )()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_saying(job, config_name))()
     except KeyboardInterrupt as error:
         done = "measured" if config_name == "run" else "done"
         say(f"interrupted; what was {done} is kept, the same command goes on")
@@ -80,7 +79,7 @@ def _terminated(*_: Any) -> None:
 def folders(run: Any) -> list[str]:
     """The folders of configs beside our own that a job's HydraConfig was composed from."""
     sources = [source.path for source in run.runtime.config_sources if source.schema == "file"]
-    return [path for path in sources if path and Path(path) != build.CONF]
+    return [path for path in sources if path and Path(path) != CONF]
 
 
 def folder_options(run: Any) -> list[str]:

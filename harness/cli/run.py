@@ -17,12 +17,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness.cli import chosen
 from harness.cli.job import folder_options, folders, run_job
 from harness.config import build
-from harness.config.naming import Composition, dataset_info, retriever_info
-from harness.config.schema import EvaluationConfig, validated
-from harness.console import listener, say
+from harness.config.evaluation import Composition, EvaluationConfig, dataset_info, retriever_info, validated
+from harness.console import listener, say, show_tables
 from harness.environment import THREAD_VARIABLES
 from harness.errors import HarnessError
 from harness.evaluation.evaluate import Evaluation
@@ -95,7 +93,7 @@ def job(config: DictConfig) -> float:
     elif sweep:
         leave_for_table(sweep, path)
     else:
-        show([record])
+        show_leaderboard([record])
     return next(iter(record.metrics.values()))
 
 
@@ -174,10 +172,10 @@ def leave_for_table(job: Path, record: Path) -> None:
     job.with_suffix(_SUFFIX).write_text(str(record.resolve()))
 
 
-def show(records: list[Record], scores: Scores | None = None) -> None:
+def show_leaderboard(records: list[Record], scores: Scores | None = None) -> None:
     """Print the board of some records on stdout, tested where their per-query scores are given."""
     metric = next((name for record in records for name in record.metrics), "ndcg@10")
-    chosen.show_tables([main_table(build_board(records, metric, scores))])
+    show_tables([main_table(build_board(records, metric, scores))])
 
 
 def show_sweep() -> None:
@@ -188,7 +186,7 @@ def show_sweep() -> None:
         if paths:
             records = [read_record(path) for path in paths]
             root = next(folder.parent for folder in paths[0].parents if folder.name == "records")
-            show(records, Store(root).scores(records) if len(records) > 1 else None)
+            show_leaderboard(records, Store(root).scores(records) if len(records) > 1 else None)
 
 
 class SweepTable(Callback):

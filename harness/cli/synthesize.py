@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli.chosen import show_tables
 from harness.cli.job import folder_options, run_job
 from harness.config import build
-from harness.config.settings import checked
-from harness.console import listener, say
+from harness.config.build import checked
+from harness.console import listener, say, show_tables
 from harness.datasets import texts
 from harness.errors import ConfigError
 from harness.instrument import listening, recording

@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,17 +16,19 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 
 from harness.commands import COMMANDS
-from harness.config import resolvers
-from harness.config.conf import conf
+from harness.config.conf import CONF
+from harness.config.resolvers import RESOLVERS
 from harness.config.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import identity
 from harness.types.protocols import parameters
 
-CONF = conf()
-resolvers.register()
+for _name, _resolve in RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _resolve, replace=True)
+Config = TypeVar("Config", bound=BaseModel)
 _NONE = "You must specify 'retriever'"  # as Hydra says it
 _NAMES = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
 _SECRET = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
@@ -86,6 +88,27 @@ def plain(config: Any, where: str = "") -> dict[str, Any]:
         raise ConfigError(explained(error)) from None
     required(resolved, where)
     return resolved
+
+
+def checked(kind: type[Config], config: Any, command: str) -> Config:
+    """Return the config of a command as `kind`. Raises `ConfigError` naming key, value and choices."""
+    resolved = {key: value for key, value in plain(config).items() if key != "experiment"}
+    try:
+        return kind.model_validate(resolved)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = first["msg"]
+        if first["type"] == "extra_forbidden":
+            said = f"no such key; choices: {', '.join(_sibling_keys(kind, first['loc']))}"
+        raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: {command} --cfg job") from None
+
+
+def _sibling_keys(kind: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Return the keys that there are beside one that is none."""
+    for name in place[:-1]:
+        kind = cast("type[BaseModel]", kind.model_fields[str(name)].annotation)
+    return list(kind.model_fields)
 
 
 def public(config: DictConfig) -> dict[str, Any]:
