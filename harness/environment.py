@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -130,14 +130,26 @@ def revision() -> str | None:
     return f"{head}{'+' if changed else ''}"
 
 
-def code_hash(modules: Iterable[str] = ()) -> str:
-    """Return a hash of the harness's sources and of the user's code behind some modules, 16 hex digits.
+def code_hash(config: Mapping[str, Any] | None = None) -> str:
+    """Return a hash of the harness's sources and of the user's code behind a retriever's config, 16 hex digits.
 
     It is shown and compared as metadata; what is reused is decided by `harness.versions`.
     """
     digest = hashlib.blake2b(_own_sources(), digest_size=8)
-    digest.update((user_code.code_hash(modules) or "").encode())
+    if modules := user_modules(config):
+        digest.update((user_code.code_hash(modules) or "").encode())
     return digest.hexdigest()
+
+
+def user_modules(config: Any) -> set[str]:
+    """Return the modules, outside the harness, of the targets that a config names."""
+    if isinstance(config, list):
+        return {module for inner in config for module in user_modules(inner)}
+    if not isinstance(config, Mapping):
+        return set()
+    target = str(config.get("_target_", "harness.")).rpartition(".")[0]
+    inside = {module for inner in config.values() for module in user_modules(inner)}
+    return inside if target.partition(".")[0] == "harness" else {target, *inside}
 
 
 @cache

@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import harness
@@ -26,7 +26,12 @@ _IMPORTERS = {"import_module", "__import__"}
 
 
 def is_users(module: str) -> bool:
-    """Return whether a module is outside the standard library, site-packages and the harness."""
+    """Return whether a module is outside the standard library, site-packages and the harness.
+
+    That of a notebook or an interpreter, which has no file, is the user's too.
+    """
+    if module == "__main__" and not getattr(sys.modules.get(module), "__file__", None):
+        return True
     return _file(module) is not None
 
 
@@ -46,15 +51,25 @@ def code_hash(modules: Iterable[str]) -> str | None:
     return digest.hexdigest()
 
 
-def modules_of(config: Any) -> set[str]:
-    """Return the modules, outside the harness, of the targets that a config names."""
-    if isinstance(config, list):
-        return {module for inner in config for module in modules_of(inner)}
-    if not isinstance(config, Mapping):
-        return set()
-    target = str(config.get("_target_", "harness.")).rpartition(".")[0]
-    inside = {module for inner in config.values() for module in modules_of(inner)}
-    return inside if target.partition(".")[0] == "harness" else {target, *inside}
+def used_names(code: CodeType) -> list[str]:
+    """Return the global names and attributes that a function uses, its inner functions included."""
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return [*code.co_names, *(name for each in inner for name in used_names(each))]
+
+
+def byte_code(code: CodeType) -> str:
+    """Return a hash of what a function does, 16 hex digits: its instructions, constants and names."""
+    digest = hashlib.blake2b(code.co_code, digest_size=8)
+    for const in code.co_consts:
+        digest.update(_constant(const).encode())
+    digest.update(repr(code.co_names).encode())
+    return digest.hexdigest()
+
+
+def _constant(const: Any) -> str:
+    if isinstance(const, CodeType):
+        return byte_code(const)
+    return repr(sorted(map(repr, const)) if isinstance(const, frozenset) else const)
 
 
 def _closure(modules: Iterable[str]) -> tuple[dict[str, Path], set[str]]:

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from harness import weights
 from harness.config import build
-from harness.datasets import beir
+from harness.datasets import folder
 from harness.environment import cache_dir
 from harness.retrievers.dense import Dense
 from harness.types import Dataset
@@ -101,7 +101,7 @@ def collection(data: Path) -> Callable[[str], Dataset]:
 
     @cache
     def read(name: str) -> Dataset:
-        return beir.read(data / name, name, "test")
+        return folder.read(data / name, name, "test")
 
     return read
 

@@ -41,7 +41,7 @@ from safetensors import safe_open
 from harness import __main__, instrument, versions
 from harness.config import build
 from harness.config.conf import options_of
-from harness.datasets import beir
+from harness.datasets import folder
 from harness.embedding_cache import cache
 from harness.errors import ApiError, ConfigError
 from harness.evaluation.timing import TimingPlan, measure
@@ -50,6 +50,7 @@ from harness.providers.client import _is_local
 from harness.retrievers.dense import Dense
 from harness.store import Store
 from harness.types import Corpus, Queries, StringColumn
+from harness.types.protocols import parameters
 
 TEXTS = [
     "Cats purr.",
@@ -775,7 +776,7 @@ def test_progress_counts_every_text(encoder, protocol, server, small_shards):
 
 
 def test_a_measured_cell_ranks_as_the_model_behind_the_server(encoder, protocol, server, minilm, tmp_path):
-    dataset = beir.read(write_beir(tmp_path / "made"), "made", "test")
+    dataset = folder.read(write_beir(tmp_path / "made"), "made", "test")
     plan = TimingPlan(warmup_documents=2, repeats=2, latency_queries=2)
     retriever = Dense(encoder(protocol, batch_texts=2))
     hosted_, local = (measure(one, dataset, k=10, metrics=["ndcg@10"], plan=plan) for one in (retriever, minilm))
@@ -806,7 +807,7 @@ def test_a_config_names_every_key_and_is_built_without_key_package_or_network(na
     config = build.composed([f"retriever={name}"])["retriever"]
     assert isinstance(build.construct(config, "retriever"), Dense)
     target = config["encoder"].pop("_target_")
-    assert set(config["encoder"]) == set(build._parameters(build.get_object(target)))
+    assert set(config["encoder"]) == set(parameters(build.get_object(target)))
     assert dict(options_of("retriever"))[name]
 
 

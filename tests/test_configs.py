@@ -10,16 +10,16 @@ from omegaconf import OmegaConf
 from harness.cli import tuned
 from harness.cli.train import TrainConfig
 from harness.cli.validate import whole
-from harness.config import build, settings
-from harness.config.conf import conf, options_of
+from harness.config import build
+from harness.config.conf import CONF, options_of
 from harness.errors import ConfigError
 from harness.evaluation.timing import TimingPlan
 from harness.metrics import parse
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Retriever
 
-FILES = sorted(conf().rglob("*.yaml"))
-NEEDED = {"mteb": ["retriever.model=org/name"], "run_file": [f"retriever.path={conf() / 'run.yaml'}"]}
+FILES = sorted(CONF.rglob("*.yaml"))
+NEEDED = {"mteb": ["retriever.model=org/name"], "run_file": [f"retriever.path={CONF / 'run.yaml'}"]}
 """What only the user can name."""
 BEIR = [
     *("msmarco", "trec-covid", "nfcorpus", "nq", "hotpotqa", "fiqa", "arguana", "webis-touche2020"),
@@ -51,11 +51,11 @@ def test_a_retriever_is_built_without_loading_weights(name, monkeypatch):
     assert callable(retriever.nbytes)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(conf()).as_posix())
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())
 def test_a_config_opens_with_a_comment(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
-    group = path.relative_to(conf()).parts[0]
+    group = path.relative_to(CONF).parts[0]
     if group in ("retriever", "dataset", "experiment"):
         assert "harness" in "".join(line for line in lines if line.startswith("#")), "no command to run it"
 
@@ -77,7 +77,7 @@ def test_every_public_beir_set_has_a_config_with_a_checksum_and_counts():
 
 
 def test_the_beir_experiment_sweeps_all_of_them():
-    text = (conf() / "experiment" / "beir.yaml").read_text(encoding="utf-8")
+    text = (CONF / "experiment" / "beir.yaml").read_text(encoding="utf-8")
     swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]["dataset"].split(",")
     assert sorted(swept) == sorted([*BEIR, *(name for name, _ in options_of("dataset") if name.startswith("cqa"))])
 
@@ -85,7 +85,7 @@ def test_the_beir_experiment_sweeps_all_of_them():
 @pytest.mark.parametrize("name", [name for name, _ in options_of("experiment")])
 def test_an_experiment_asks_only_for_what_exists(name):
     config = build.composed([f"experiment={name}"])
-    text = (conf() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    text = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
     params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     for group in ("retriever", "dataset"):
         known = {option for option, _ in options_of(group)}
@@ -138,7 +138,7 @@ def test_a_synthesis_composes_with_every_generator_and_all_negatives(generator, 
 def test_a_training_composes_with_every_kind_of_negatives(negatives):
     config = build.composed(["dataset=nfcorpus", f"negatives={negatives}"], name="train")
     build.check_keys(config["negatives"], "negatives")
-    chosen = settings.checked(TrainConfig, OmegaConf.create(config), "harness train")
+    chosen = build.checked(TrainConfig, OmegaConf.create(config), "harness train")
     assert chosen.training == TrainingPlan()
     assert chosen.loss == LossPlan()
     assert chosen.dev == DevPlan()

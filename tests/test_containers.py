@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.datasets import beir
+from harness.datasets import folder
 from harness.errors import DataError, RunError
 from harness.metrics import parse, score
 from harness.types import Corpus, Dataset, Qrels, Queries, Run, StringColumn, Texts
-from harness.types.indexed import IndexedMapping
+from harness.types.containers import IndexedMapping
 
 ids = st.text(st.characters(codec="utf-8"), min_size=1, max_size=4)
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -427,7 +427,7 @@ def test_a_dataset_of_dicts_containers_frames_or_files_is_the_same(tmp_path: Pat
     judged = Qrels(QRELS).to_pandas().rename(columns={"query_id": "query-id", "doc_id": "corpus-id", "grade": "score"})
     judged.to_csv(tmp_path / "qrels" / "test.tsv", sep="\t", index=False)
     made = [
-        beir.read(tmp_path, "name", "test"),
+        folder.read(tmp_path, "name", "test"),
         Dataset.from_dicts(CORPUS, QUERIES, QRELS),
         Dataset.from_dicts(Corpus.from_dict(CORPUS), Queries.from_dict(QUERIES), Qrels(QRELS)),
         Dataset.from_pandas(pd.DataFrame(rows), queries, judged),

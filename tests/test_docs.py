@@ -15,7 +15,7 @@ from readme_blocks import README, block, generated
 from harness.cli import read
 from harness.commands import JOBS
 from harness.config import build
-from harness.config.conf import conf, options_of
+from harness.config.conf import CONF, options_of
 from harness.gate.baseline import read as read_baseline
 from harness.interop.mteb import task_of
 from harness.metrics import parse
@@ -52,7 +52,7 @@ def test_the_committed_board_and_the_baseline_tell_the_same_of_what_both_have():
 
 
 def quickstarts_retrievers():
-    text = (conf() / "experiment" / "quickstart.yaml").read_text(encoding="utf-8")
+    text = (CONF / "experiment" / "quickstart.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)["hydra"]["sweeper"]["params"]["retriever"].split(",")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from harness import files
-from harness.datasets import beir, texts
+from harness.datasets import beir, folder, texts
 from harness.datasets.download import fetch, unpack
 from harness.errors import DataError, DownloadError
 from harness.files import exclusive
@@ -418,14 +418,14 @@ def test_whoever_waits_for_another_process_is_told(tmp_path: Path, caplog: pytes
 def test_what_a_killed_process_left_of_a_conversion_goes_first(own_cache, tmp_path):
     path = tmp_path / "corpus.jsonl"
     path.write_text("".join(json.dumps({"_id": f"d{i}", "text": "word " * 400}) + "\n" for i in range(3000)))
-    whole = texts.read(Corpus, path, beir.COLUMNS)
+    whole = texts.read(Corpus, path, folder.COLUMNS)
     (converted,) = (own_cache / "texts").iterdir()
     converted.unlink()
     leftover = own_cache / "texts" / ".harness-0123.tmp"
     leftover.write_bytes(b"the beginning of a file")
     os.utime(leftover, (0, 0))
     files._remove_leftovers.cache_clear()  # as in another process
-    again = texts.read(Corpus, path, beir.COLUMNS)
+    again = texts.read(Corpus, path, folder.COLUMNS)
     assert again.fingerprint == whole.fingerprint
     assert [one.name for one in (own_cache / "texts").iterdir()] == [converted.name]
 

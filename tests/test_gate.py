@@ -550,9 +550,9 @@ def test_a_bad_policy_is_refused(here, monkeypatch, capsys, content, said):
 
 
 def test_the_policy_in_conf_is_the_codes_own():
-    from harness.config.conf import conf
+    from harness.config.conf import CONF
 
-    assert policy.read([conf() / "gate.yaml"]) == Policy()
+    assert policy.read([CONF / "gate.yaml"]) == Policy()
 
 
 @pytest.mark.parametrize("what", ["manifest", "record", "per_query", "gone", "version"])

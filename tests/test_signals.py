@@ -12,7 +12,6 @@ import psutil
 import pytest
 from collections_made import write_beir
 
-from harness.signals import STARTED_BY
 from harness.store import Store
 
 SLOW = """
@@ -91,15 +90,15 @@ def test_a_cell_in_its_own_process_ends_with_the_process_that_started_it(begun, 
 def test_a_cell_whose_starter_died_before_it_had_begun_ends_at_once():
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    command = [sys.executable, "-c", "from harness.signals import end_with_parent as end; end(); print('alive')"]
     for parent, said in ((os.getpid(), "alive\n"), (gone.pid, "")):
-        done = subprocess.run(command, env={**os.environ, STARTED_BY: str(parent)}, stdout=subprocess.PIPE, text=True)
+        code = f"from harness.signals import end_with; end_with({parent}); print('alive')"
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert done.stdout == said
 
 
 AGAIN = """
 import signal
-from harness.signals import Terminated, terminable
+from harness.cli.job import Terminated, terminable
 before = signal.getsignal(signal.SIGTERM)
 try:
     with terminable():

@@ -9,7 +9,7 @@ from harness.config.build import composed, construct
 from harness.leaderboard import build
 from harness.leaderboard.slices import slices
 from harness.metrics import parse, score
-from harness.store import excerpts
+from harness.store import tables as store_tables
 from harness.types import Corpus, Dataset, PerQuery, Qrels, Queries, RecordFiles, Run
 
 CORPUS = Corpus(["d1", "d2", "d3"], ["The quick brown fox", "lazy dogs " + "sleep " * 100, ""])
@@ -23,7 +23,7 @@ def made():
 
 
 def test_what_was_asked_is_kept_with_what_queries_are_cut_by(made):
-    rows = excerpts.queries(made).to_pylist()
+    rows = store_tables.queries(made).to_pylist()
     assert [row["query_id"] for row in rows] == ["q1", "q2", "q3"], "a query without a relevant document has no score"
     assert [row["words"] for row in rows] == [3, 3, 0]
     assert [row["relevant"] for row in rows] == [3, 1, 1]
@@ -37,7 +37,7 @@ def test_the_first_answers_are_kept_with_their_grades_and_the_firsts_text(made):
     run = Run(
         ["q2", "q1"], CORPUS.ids, np.array([[1, 0, 2], [0, -1, -1]]), np.array([[3, 2, 1], [1, 0, 0]], np.float32)
     )
-    rows = {row["query_id"]: row for row in excerpts.rankings(run, made).to_pylist()}
+    rows = {row["query_id"]: row for row in store_tables.rankings(run, made).to_pylist()}
     assert (rows["q2"]["docs"], rows["q2"]["grades"]) == (["d2", "d1", "d3"], [1, 0, None])
     assert len(rows["q2"]["first"]) == 100
     assert rows["q2"]["first"].startswith("lazy dogs sleep")
@@ -107,7 +107,7 @@ def test_the_bins_of_a_real_collection_add_up_to_its_mean(collection):
             "files": RecordFiles(per_query="p", record="p"),
         }
     )
-    tables = excerpts.tables(run, dataset)
+    tables = store_tables.excerpts(run, dataset)
     scores = {"p": PerQuery(ids, values)}
     found = slices(build([record], "ndcg@10", scores), scores, lambda _, kind: tables[kind])
     assert {cut.by for cut in found} >= {"words in the query", "share of the query's words in relevant documents"}

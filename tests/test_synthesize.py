@@ -14,7 +14,7 @@ from harness import __main__, environment
 from harness.cli import synthesize
 from harness.config import build
 from harness.config.conf import options_of
-from harness.datasets import beir
+from harness.datasets import folder
 from harness.errors import ConfigError
 from harness.train import triplets
 from harness.train.words import words
@@ -119,13 +119,13 @@ def test_a_query_that_does_not_find_its_document_is_dropped_and_counted(made_her
 
 
 def test_titles_are_read_only_when_they_are_asked_for_and_change_no_fingerprint(made_here):
-    dataset = beir.read(made_here, "made", "test")
+    dataset = folder.read(made_here, "made", "test")
     fingerprint = dataset.fingerprint
     assert dataset.load_titles is not None
     assert list(dataset.load_titles()) == ["Cats", "Dogs", "", "Bread"]
     assert dataset.fingerprint == fingerprint
     (made_here / "corpus.jsonl").unlink()
-    assert beir.read(write_beir(Path("again")), "made", "test").fingerprint == fingerprint
+    assert folder.read(write_beir(Path("again")), "made", "test").fingerprint == fingerprint
 
 
 def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):

@@ -80,9 +80,9 @@ def test_a_leak_is_refused_dropped_or_allowed():
 
 
 def test_the_splits_of_a_real_collection_leak(collection, data):
-    from harness.datasets import beir
+    from harness.datasets import folder
 
-    train = beir.read(data / "scifact", "scifact", "train")
+    train = folder.read(data / "scifact", "scifact", "train")
     rows = of_dataset(train, Random(0), 10, 0)
     told = {leak.kind: leak for leak in leaks(rows, collection("scifact"))}
     assert told["queries"].found == 2, "such as: Obesity decreases life quality."

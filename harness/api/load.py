@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.config import build
-from harness.config.conf import conf
-from harness.config.naming import Composition, dataset_info, retriever_info
+from harness.config.conf import CONF
+from harness.config.evaluation import Composition, dataset_info, retriever_info
 from harness.errors import ConfigError
 from harness.evaluation import identity
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
@@ -75,7 +75,7 @@ def dataset_words(dataset: str | PathLike[str] | Dataset) -> list[str]:
     """Return the overrides of a dataset; for one in memory, those that give retrievers its instruction and task."""
     if not isinstance(dataset, Dataset):
         return dataset_overrides(dataset)
-    task = mteb_task(dataset.metadata)
+    task = mteb_task(dataset.metadata.model_dump())
     keys = {**task, "instruction": dataset.instruction}
     option = "dataset=mteb" if task else "dataset=stdlib"
     return [option, *(f"dataset.{key}={build.quoted(value)}" for key, value in keys.items())]
@@ -123,5 +123,5 @@ def remembered_info(dataset: Dataset) -> DatasetInfo:
 
 def _is_folder(name: str) -> bool:
     """Return whether a name is that of a folder, and not of a config, which wins over a folder of the same name."""
-    is_config = not name.startswith((".", "/", "~")) and (conf() / "dataset" / f"{name}.yaml").is_file()
+    is_config = not name.startswith((".", "/", "~")) and (CONF / "dataset" / f"{name}.yaml").is_file()
     return not is_config and Path(name).expanduser().is_dir()

@@ -12,7 +12,7 @@ from harness.errors import ConfigError
 from harness.leaderboard import Board, Scores, build
 from harness.leaderboard.compare import Comparison, compare
 from harness.leaderboard.recommend import Recommendation, recommend
-from harness.store import Store, excerpts
+from harness.store import Store, tables
 from harness.types import Dataset, Excerpt, PerQuery, Record, Run, trec
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class Results:
         """Return a record's table of queries or of the first hits; None where it is not kept."""
         data = self.dataset_of(record)
         if data is not None:
-            return excerpts.queries(data) if kind == "queries" else excerpts.rankings(self.run_of(record), data)
+            return tables.queries(data) if kind == "queries" else tables.rankings(self.run_of(record), data)
         return self._store.table(record, kind) if self._store else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.types import Retriever, RetrieverInfo, Run
-from harness.types.component import Component, parameters
+from harness.types.protocols import Component, parameters
 
 _RUN_SUFFIXES = (".trec", ".run", ".txt", ".res", ".gz")
 _PROTOCOL = ("index", "search", "nbytes")

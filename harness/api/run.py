@@ -13,12 +13,12 @@ from harness.api import load
 from harness.api.results import Results
 from harness.api.retrievers import Described, config_of, describe_all, refuse_duplicates
 from harness.config import build
-from harness.config.naming import Composition, dataset_info
+from harness.config.evaluation import Composition, dataset_info
+from harness.console import listener
 from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings
 from harness.evaluation.timing import TimingPlan
 from harness.instrument import listening
-from harness.progress import listener
 from harness.store import Store
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 from harness.types.protocols import TaskPrompted
@@ -175,7 +175,7 @@ def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _
 def _task(dataset: Dataset | None, composition: "Composition | None") -> dict[str, Any]:
     """Return the arguments that name the mteb task of a dataset, in memory or by name; empty where it is of none."""
     by_name = composition.public["dataset"] if composition else {}
-    return load.mteb_task(by_name if dataset is None else dataset.metadata)
+    return load.mteb_task(by_name if dataset is None else dataset.metadata.model_dump())
 
 
 def _info(composition: "Composition | None") -> DatasetInfo:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli import chosen
 from harness.cli.remeasure import run
-from harness.config.conf import conf
+from harness.config.conf import CONF
 from harness.console import say
 from harness.errors import ConfigError, UndecidedError
 
@@ -103,7 +103,7 @@ def _word(word: str, top: Path, place: Path) -> str:
     A config's name stays what it is, whatever lies beside it under the same name.
     """
     key, equals, value = word.partition("=")
-    names_config = (conf() / key.lstrip("+").partition("@")[0]).is_dir()
+    names_config = (CONF / key.lstrip("+").partition("@")[0]).is_dir()
     path = Path.cwd() / value
     return f"{key}={_moved(path, top, place)}" if equals and value and not names_config and path.exists() else word
 

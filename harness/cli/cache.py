@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import amount, chosen
-from harness.console import say
+from harness.cli import amount
+from harness.console import say, show_tables
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _list(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(groups, indent=2, sort_keys=True))
     elif groups:
-        chosen.show_tables([_table(groups)])
+        show_tables([_table(groups)])
         print(f"\n{_counted(sum(group['shards'] for group in groups), _bytes(groups))} in {shards.folder()}")
         if damaged := sum(group["unreadable"] for group in groups):
             print(f"{damaged} cannot be read: harness cache prune --damaged")
@@ -86,8 +86,7 @@ def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
 
 
 def _table(groups: Sequence[Mapping[str, Any]]) -> "Table":
-    from harness.leaderboard import formatting
-    from harness.leaderboard.table import Table
+    from harness.leaderboard.table import Table, amount
 
     rows = [
         [
@@ -95,7 +94,7 @@ def _table(groups: Sequence[Mapping[str, Any]]) -> "Table":
             _settings(group["identity"]),
             f"{group['shards']:,}",
             "-" if group["texts"] is None else f"{group['texts']:,}",
-            formatting.amount(group["bytes"] / 1e6),
+            amount(group["bytes"] / 1e6),
             group["last_used"][:16].replace("T", " "),
             group["environment"] or "-",
         ]
@@ -119,7 +118,7 @@ def _bytes(groups: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _counted(n: int, nbytes: int) -> str:
-    from harness.leaderboard.formatting import amount
+    from harness.leaderboard.table import amount
 
     size = f"{amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{amount(nbytes / 1e6)} MB"
     return f"{n:,} shard{'' if n == 1 else 's'}, {size}"

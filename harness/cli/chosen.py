@@ -1,17 +1,13 @@
-"""The records that a command reads: the options that choose them, and how their answer is shown."""
+"""The records that a command reads, and the options that choose them."""
 
 import argparse
-import json
-import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, UndecidedError
 
 if TYPE_CHECKING:
-    from harness.leaderboard.table import Table
     from harness.store import Store
     from harness.types import Record
 
@@ -87,21 +83,3 @@ def _names(record: "Record") -> dict[str, set[str]]:
         "retriever": {record.retriever.label, record.retriever.name},
         "dataset": {own.label, own.name, *([own.group] if own.group else [])},
     }
-
-
-def show_tables(tables: "Iterable[Table]") -> None:
-    """Print tables on stdout, as wide as the terminal."""
-    from harness.leaderboard import writers
-
-    width = shutil.get_terminal_size((120, 24)).columns
-    show(writers.terminal(tables, width, color=sys.stdout.isatty()))
-
-
-def show_json(value: Any) -> None:
-    """A command's answer as JSON on stdout."""
-    print(json.dumps(value, indent=2, sort_keys=True, default=str))
-
-
-def show(text: str) -> None:
-    """A command's answer on stdout."""
-    print(text, end="", flush=True)

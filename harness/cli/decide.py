@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import amount, chosen
 from harness.cli.chosen import BASELINE
+from harness.console import show, show_tables
 from harness.errors import ConfigError, UndecidedError
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def _compare(options: argparse.Namespace) -> int:
     names = tuple(BASELINE if name == BASELINE else None for name in (options.a, options.b))
     found = compare(a, b, options.metric, scores, store.table, names)
     if options.json:
-        chosen.show(frame.to_json(frame.comparison_data(found)))
+        show(frame.to_json(frame.comparison_data(found)))
     elif options.md:
-        chosen.show(writers.markdown(tables(found)))
+        show(writers.markdown(tables(found)))
     else:
-        chosen.show_tables(tables(found))
+        show_tables(tables(found))
     return 0
 
 
@@ -124,7 +125,7 @@ def _recommend(options: argparse.Namespace) -> int:
     limits = {name.partition("_")[2]: value for name in _LIMITS if (value := getattr(options, name)) is not None}
     found = recommend(board, limits, scores)
     if options.json:
-        chosen.show(frame.to_json(frame.recommendation_data(board, found)))
+        show(frame.to_json(frame.recommendation_data(board, found)))
     else:
-        chosen.show_tables([recommendation(board, found)])
+        show_tables([recommendation(board, found)])
     return 0

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config import build
-from harness.config.schema import checked_config
-from harness.console import say
+from harness.config.evaluation import checked_config
+from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.instrument import listening
-from harness.progress import listener
 from harness.types import Corpus, Dataset, Explainer, Explanation, Queries, Retriever
 
 _KEYS = ("query", "doc", "top")

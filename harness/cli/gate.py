@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cli import chosen, remeasure
 from harness.cli.chosen import BASELINE
-from harness.config.conf import conf
+from harness.config.conf import CONF
 from harness.console import say
 from harness.errors import ConfigError, StoreError, UndecidedError
 
@@ -48,7 +48,7 @@ def policy_of(path: Path | None) -> "Policy":
     """The rules of conf/gate.yaml with those of another file in their place."""
     from harness.gate import policy
 
-    return policy.read([conf() / "gate.yaml", *([path] if path else [])])
+    return policy.read([CONF / "gate.yaml", *([path] if path else [])])
 
 
 def decided(
@@ -90,10 +90,9 @@ def decided(
 
 def _say_stale(candidates: "Sequence[Record]") -> None:
     """Records of other code than this checkout's; of a retriever of the user's own that cannot be told from here."""
-    from harness.environment import code_hash
-    from harness.user_code import modules_of
+    from harness.environment import code_hash, user_modules
 
-    ours = [record for record in candidates if not modules_of(record.retriever.config)]
+    ours = [record for record in candidates if not user_modules(record.retriever.config)]
     if stale := sum(record.code != code_hash() for record in ours):
         say(f"{stale} of {len(candidates)} records were measured by other code than is here now; measure again first")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import chosen
-from harness.console import say
+from harness.console import say, show_json
 from harness.errors import UndecidedError
 
 _FORMATS = ("mteb",)
@@ -51,7 +51,7 @@ def _export(options: argparse.Namespace) -> int:
         raise UndecidedError(f"no record in {options.results}/ is a result of one of mteb's tasks")
     written = results.write(found.models, options.to, options.results)
     if options.json:
-        chosen.show_json([str(path) for path in written])
+        show_json([str(path) for path in written])
         return 0
     count = sum(len(model.results) for model in found.models)
     print(f"{count} results of {len(found.models)} models in {options.to}")
@@ -70,7 +70,7 @@ def _import(options: argparse.Namespace) -> int:
         say(f"left out, since they rank no texts: {', '.join(found.left_out)}")
     written = Store(options.results).keep_published(found.figures)
     if options.json:
-        chosen.show_json([one.model_dump() for one in found.figures])
+        show_json([one.model_dump() for one in found.figures])
         return 0
     models = {(one.model, one.revision) for one in found.figures}
     print(f"{len(found.figures)} published results of {len(models)} models in {', '.join(map(str, written))}")

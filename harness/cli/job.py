@@ -1,11 +1,13 @@
-"""A command that is a Hydra job: its errors said in one place, its end as an exit code."""
+"""A command that is a Hydra job: its errors said in one place, its end as an exit code, SIGTERM as Ctrl-C."""
 
 import contextlib
 import functools
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.config import build
+from harness.config.conf import CONF
 from harness.console import say
 from harness.errors import HarnessError
-from harness.signals import Terminated, terminable
 
 _USERS = (HarnessError, HydraException, OmegaConfBaseException, ValueError)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a Ctrl-C: what was measured is kept, and what was begun is left."""
 
 
 def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Sequence[str]) -> int:
@@ -32,9 +38,7 @@ def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Seque
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
         with terminable(), contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
-            hydra.main(version_base="1.3", config_path=str(build.CONF), config_name=config_name)(
-                _saying(job, config_name)
-            )()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_saying(job, config_name))()
     except KeyboardInterrupt as error:
         done = "measured" if config_name == "run" else "done"
         say(f"interrupted; what was {done} is kept, the same command goes on")
@@ -54,10 +58,28 @@ def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Seque
     return 1
 
 
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Raise `Terminated` for a SIGTERM during the block. In a thread that is not the main one nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _terminated(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what cleans up is not interrupted
+    raise Terminated
+
+
 def folders(run: Any) -> list[str]:
     """The folders of configs beside our own that a job's HydraConfig was composed from."""
     sources = [source.path for source in run.runtime.config_sources if source.schema == "file"]
-    return [path for path in sources if path and Path(path) != build.CONF]
+    return [path for path in sources if path and Path(path) != CONF]
 
 
 def folder_options(run: Any) -> list[str]:

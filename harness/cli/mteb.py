@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.console import say
+from harness.console import say, show, show_tables
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
@@ -76,14 +76,13 @@ def _figure(value: float | None) -> str:
 
 def _show(benchmark: str, settings: Sequence[str]) -> None:
     """Print the benchmark's aggregates over all of the results folder."""
-    from harness.cli import chosen
     from harness.config import build
     from harness.store import Store
 
     try:
         words = [word for word in settings if word.startswith("results_dir=")]
         results = Path(str(build.composed(["retriever=bm25", *words])["results_dir"])).expanduser()
-        chosen.show("\n")
-        chosen.show_tables([table(benchmark, Store(results).latest())])
+        show("\n")
+        show_tables([table(benchmark, Store(results).latest())])
     except HarnessError as error:
         say(f"error: {error}")

@@ -14,9 +14,8 @@ from typing import Any
 
 import harness
 from harness.cli import cache, decide, gate, interop, report
-from harness.cli.chosen import show_json, show_tables
-from harness.config.conf import conf, options_of
-from harness.console import say
+from harness.config.conf import CONF, options_of
+from harness.console import say, show_json, show_tables
 from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\
@@ -225,7 +224,7 @@ def _env(options: argparse.Namespace) -> int:
         "fingerprint": environment.fingerprint(),
         "revision": environment.revision(),
         "cache": str(environment.cache_dir()),
-        "configs": str(conf()),
+        "configs": str(CONF),
         **environment.manifest(),
     }
     if options.json:

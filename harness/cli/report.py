@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cli import chosen, mteb
-from harness.console import say
+from harness.console import say, show_tables
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _report(options: argparse.Namespace) -> int:
         print(forms.text(options.only), end="")
     else:
         name = options.benchmark
-        chosen.show_tables([*forms.tables, *([mteb.table(name, records)] if name else [])])
+        show_tables([*forms.tables, *([mteb.table(name, records)] if name else [])])
         forms.write(forms.files())
     return 0
 

@@ -13,26 +13,30 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness.cli import table
 from harness.cli.job import folder_options, folders, run_job
 from harness.config import build
-from harness.config.naming import Composition, dataset_info, retriever_info
-from harness.config.schema import EvaluationConfig, validated
-from harness.console import say
+from harness.config.evaluation import Composition, EvaluationConfig, dataset_info, retriever_info, validated
+from harness.console import listener, say, show_tables
 from harness.environment import THREAD_VARIABLES
 from harness.errors import HarnessError
 from harness.evaluation.evaluate import Evaluation
 from harness.instrument import listening
-from harness.progress import listener
-from harness.signals import STARTED_BY, end_with_parent
+from harness.leaderboard import Scores
+from harness.leaderboard import build as build_board
+from harness.leaderboard.tables.leaderboard import main_table
+from harness.signals import STARTED_BY, end_with
 from harness.store import Store, read_record
 from harness.types import Dataset, Record, Retriever
 
 ISOLATED = "HARNESS_ISOLATED"
 """Set for a process that does one evaluation and nothing else: the file where it notes its record's path."""
+_SUFFIX = ".cell"
+_begun: list[Path] = []
+"""Folders of the sweeps in progress."""
 
 
 class CellError(HarnessError):
@@ -41,7 +45,8 @@ class CellError(HarnessError):
 
 def main(arguments: Sequence[str]) -> int:
     """Measure what the arguments say; return the exit code of `run_job`."""
-    end_with_parent()
+    if (parent := os.environ.pop(STARTED_BY, None)) is not None:
+        end_with(int(parent))
     if moved := _moved(arguments):
         say(f"error: {moved}")
         return 1
@@ -56,7 +61,7 @@ def measure(arguments: Sequence[str]) -> int:
     """Run the evaluations that Hydra composes from the arguments; return the exit code."""
     code = run_job("run", job, arguments)
     if code == 1:
-        table.show_sweep()
+        show_sweep()
     return code
 
 
@@ -86,9 +91,9 @@ def job(config: DictConfig) -> float:
     if ISOLATED in os.environ:
         Path(os.environ[ISOLATED]).write_text(str(path.resolve()))
     elif sweep:
-        table.leave_for_table(sweep, path)
+        leave_for_table(sweep, path)
     else:
-        table.show([record])
+        show_leaderboard([record])
     return next(iter(record.metrics.values()))
 
 
@@ -159,3 +164,38 @@ def _in_own_process(title: str, store: Store, config: EvaluationConfig, argument
         store.recover(f"CellError: {error}", process.pid)
         raise error
     raise CellError(f"{title}: failed in its own process, as said above")
+
+
+def leave_for_table(job: Path, record: Path) -> None:
+    """Note for the sweep's table, also from another process, where the record of a job lies."""
+    job.parent.mkdir(parents=True, exist_ok=True)
+    job.with_suffix(_SUFFIX).write_text(str(record.resolve()))
+
+
+def show_leaderboard(records: list[Record], scores: Scores | None = None) -> None:
+    """Print the board of some records on stdout, tested where their per-query scores are given."""
+    metric = next((name for record in records for name in record.metrics), "ndcg@10")
+    show_tables([main_table(build_board(records, metric, scores))])
+
+
+def show_sweep() -> None:
+    """Print the board of the sweep that began last, if it was not printed yet."""
+    while _begun:
+        noted = sorted(_begun.pop().glob(f"*{_SUFFIX}"), key=lambda path: int(path.stem))
+        paths = [Path(path.read_text()) for path in noted]
+        if paths:
+            records = [read_record(path) for path in paths]
+            root = next(folder.parent for folder in paths[0].parents if folder.name == "records")
+            show_leaderboard(records, Store(root).scores(records) if len(records) > 1 else None)
+
+
+class SweepTable(Callback):
+    """Remembers a sweep's folder when it begins and prints its table when it ends."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """A sweep begins."""
+        _begun.append(Path(str(config.hydra.sweep.dir)))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Every job of the sweep has ended well; after a failure the command line prints the table."""
+        show_sweep()

@@ -11,16 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli.chosen import show_tables
 from harness.cli.job import folder_options, run_job
 from harness.config import build
-from harness.config.settings import checked
-from harness.console import say
+from harness.config.build import checked
+from harness.console import listener, say, show_tables
 from harness.datasets import texts
 from harness.errors import ConfigError
 from harness.instrument import listening, recording
 from harness.leaderboard.tables.training import triplets
-from harness.progress import listener
 from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
 from harness.types import Corpus, Dataset
 

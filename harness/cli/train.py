@@ -20,18 +20,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli import chosen
 from harness.cli.job import folder_options, run_job
 from harness.cli.tuned import configs, place_of
 from harness.config import build
-from harness.config.settings import checked
-from harness.console import say
+from harness.config.build import checked
+from harness.console import listener, say, show_tables
 from harness.errors import ConfigError
 from harness.files import exclusive
 from harness.instrument import listening
 from harness.leaderboard.tables.training import training
 from harness.metrics import parse
-from harness.progress import listener
 from harness.train import dev, examples, families, fit, leaks, outcome, trainers
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Dataset, Retriever
@@ -234,6 +232,6 @@ def _told(data: Data, fitted: fit.Fitted) -> dict[str, Any]:
 
 
 def _show(manifest: Mapping[str, Any], output: Path) -> None:
-    chosen.show_tables([training(manifest, output)])
+    show_tables([training(manifest, output)])
     print(f"harness finetuned {output}      # with BM25 and hybrids, on several collections")
     print(f"harness --config-dir={output}/conf retriever=tuned dataset=NAME", flush=True)

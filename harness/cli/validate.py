@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.config import build
 from harness.config.conf import options_of
-from harness.config.schema import checked_config
+from harness.config.evaluation import checked_config
 from harness.errors import HarnessError
 from harness.types import Dataset
 

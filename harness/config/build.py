@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -16,16 +16,19 @@ from hydra.errors import HydraException, InstantiationException, OverrideParseEx
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
 
 from harness.commands import COMMANDS
-from harness.config import resolvers
-from harness.config.conf import conf
+from harness.config.conf import CONF
+from harness.config.resolvers import RESOLVERS
 from harness.config.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import identity
+from harness.types.protocols import parameters
 
-CONF = conf()
-resolvers.register()
+for _name, _resolve in RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _resolve, replace=True)
+Config = TypeVar("Config", bound=BaseModel)
 _NONE = "You must specify 'retriever'"  # as Hydra says it
 _NAMES = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
 _SECRET = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
@@ -85,6 +88,27 @@ def plain(config: Any, where: str = "") -> dict[str, Any]:
         raise ConfigError(explained(error)) from None
     required(resolved, where)
     return resolved
+
+
+def checked(kind: type[Config], config: Any, command: str) -> Config:
+    """Return the config of a command as `kind`. Raises `ConfigError` naming key, value and choices."""
+    resolved = {key: value for key, value in plain(config).items() if key != "experiment"}
+    try:
+        return kind.model_validate(resolved)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        said = first["msg"]
+        if first["type"] == "extra_forbidden":
+            said = f"no such key; choices: {', '.join(_sibling_keys(kind, first['loc']))}"
+        raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: {command} --cfg job") from None
+
+
+def _sibling_keys(kind: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Return the keys that there are beside one that is none."""
+    for name in place[:-1]:
+        kind = cast("type[BaseModel]", kind.model_fields[str(name)].annotation)
+    return list(kind.model_fields)
 
 
 def public(config: DictConfig) -> dict[str, Any]:
@@ -199,37 +223,16 @@ def _check_target(config: Mapping[str, Any], where: str) -> None:
         target = get_object(config["_target_"])
     except Exception as error:
         raise TargetError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
-    parameters = _parameters(target)
-    if parameters is None:
+    known = parameters(target)
+    if known is None:
         return
     for key, value in config.items():
         if key.startswith("_"):
             continue
-        if key not in parameters:
-            raise ConfigError(unknown_key(where, key, list(parameters)))
-        if wanted := _wanted(value, parameters[key]):
+        if key not in known:
+            raise ConfigError(unknown_key(where, key, list(known)))
+        if wanted := _wanted(value, known[key].annotation):
             raise ConfigError(f"{where}.{key}={value!r} must be {wanted}; see: harness --cfg job")
-
-
-def _parameters(target: Any) -> dict[str, Any] | None:
-    """The parameters of a target and their types, with those that a class hands on to its bases; None: any key."""
-    kinds = [vars(kind).get("__init__") for kind in target.__mro__[:-1]] if inspect.isclass(target) else [target]
-    makers = [maker for maker in kinds if maker is not None]
-    found: dict[str, Any] = {}
-    for maker in makers:
-        own = inspect.signature(maker).parameters
-        try:
-            hints = get_type_hints(maker)
-        except NameError:  # a type that is imported for a type checker alone
-            hints = {}
-        found = {**{name: hints.get(name) for name, one in own.items() if one.kind not in _LOOSE}, **found}
-        if not any(one.kind is one.VAR_KEYWORD for one in own.values()):
-            found.pop("self", None)
-            return found
-    return None if makers else {}
-
-
-_LOOSE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 _KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
@@ -237,7 +240,8 @@ _KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true o
 
 def _wanted(value: Any, hint: Any) -> str | None:
     """What a parameter of this type takes, in words, when the value is a plain one of another kind."""
-    if hint is None or not isinstance(value, str | int | float | bool | None):
+    unknown = hint is inspect.Parameter.empty or isinstance(hint, str)
+    if unknown or not isinstance(value, str | int | float | bool | None):
         return None
     kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
     if (

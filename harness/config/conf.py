@@ -4,16 +4,14 @@ from pathlib import Path
 
 import harness
 
-
-def conf() -> Path:
-    """The folder of configs: inside an installed package, beside it in a checkout."""
-    package = Path(harness.__file__).resolve().parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+_PACKAGE = Path(harness.__file__).resolve().parent
+CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+"""The folder of configs: inside an installed package, beside it in a checkout."""
 
 
 def options_of(group: str) -> list[tuple[str, str]]:
     """The names that `group=` takes, those in sub-folders with their path, each with its file's first comment."""
-    folder = conf() / group
+    folder = CONF / group
     paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
     return [(name, _first_comment(path)) for name, path in sorted(paths.items())]
 

@@ -1,15 +1,9 @@
 """What a config may ask for by name: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`, `${said:TEXT}`."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-
-def register() -> None:
-    """Make the names known, before a config is resolved."""
-    OmegaConf.register_new_resolver("mteb_prompt", _prompt, replace=True)
-    OmegaConf.register_new_resolver("mteb_instruction", _instruction, replace=True)
-    OmegaConf.register_new_resolver("said", _said, replace=True)
+from omegaconf import DictConfig
 
 
 def _prompt(model: str, task: str | None, side: str, *, _parent_: Any) -> str | None:
@@ -41,3 +35,6 @@ def _said(instruction: str | None) -> str:
             "dataset.instruction='Given a question, retrieve passages that answer it'"
         )
     return instruction
+
+
+RESOLVERS: Mapping[str, Callable[..., Any]] = {"mteb_prompt": _prompt, "mteb_instruction": _instruction, "said": _said}

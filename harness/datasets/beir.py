@@ -7,15 +7,12 @@ a download goes.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.datasets import judgements, texts
 from harness.datasets.download import fetch, unpack
+from harness.datasets.folder import read
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
 from harness.files import exclusive
-from harness.types import Corpus, Dataset, Queries
-
-QUERY_COLUMNS = {"id": "_id", "text": "text"}
-COLUMNS = {**QUERY_COLUMNS, "title": "title"}
+from harness.types import Dataset
 
 
 def load(
@@ -49,31 +46,6 @@ def load(
                 f"measure a collection of your own with: dataset=folder dataset.path={folder}"
             )
     return dataset
-
-
-def read(
-    folder: Path,
-    name: str,
-    split: str,
-    *,
-    columns: Mapping[str, str | None] = COLUMNS,
-    query_columns: Mapping[str, str | None] = QUERY_COLUMNS,
-    drop_self_hits: bool = False,
-    group: str | None = None,
-    parts: int = 1,
-    instruction: str | None = None,
-) -> Dataset:
-    """Any folder in BEIR's layout. Raises `ConfigError` for a split that is not there, `DataError`."""
-    files = sorted((folder / "qrels").glob("*.tsv"))
-    if split not in [file.stem for file in files]:
-        choices = ", ".join(file.stem for file in files) or f"none, {folder / 'qrels'} has no .tsv file"
-        raise ConfigError(f"{name} has no split {split!r}; choices: {choices}")
-    judged = judgements.read(folder / "qrels" / f"{split}.tsv")
-    corpus = texts.read(Corpus, folder / "corpus.jsonl", columns)
-    asked = texts.read(Queries, folder / "queries.jsonl", query_columns)
-    titles = texts.titles(folder / "corpus.jsonl", columns)
-    dataset = Dataset(name, split, corpus, asked, judged.qrels, drop_self_hits, group, parts, instruction, titles)
-    return dataset.validated(str(judged.path), judged.place)
 
 
 def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -> Path:

@@ -10,9 +10,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.datasets import beir, judgements, texts
+from harness.datasets import judgements, texts
 from harness.errors import ConfigError, DataError
 from harness.types import Corpus, Dataset, Queries
+
+QUERY_COLUMNS = {"id": "_id", "text": "text"}
+COLUMNS = {**QUERY_COLUMNS, "title": "title"}
 
 
 def load(
@@ -41,7 +44,7 @@ def load(
                 f"{folder} is not in BEIR's layout (no corpus.jsonl); name its files: "
                 "dataset.corpus=FILE dataset.queries=FILE dataset.qrels=FILE"
             )
-        return beir.read(
+        return read(
             folder,
             name,
             split,
@@ -53,7 +56,7 @@ def load(
     if missing := [f"dataset.{role}" for role in files if role not in named]:
         raise ConfigError(f"{folder}: {', '.join(missing)} is not set; name all three files or none")
     judged = judgements.read(folder / named["qrels"], qrels_columns)
-    dataset = Dataset(
+    return Dataset(
         name,
         split,
         texts.read(Corpus, folder / named["corpus"], columns),
@@ -62,5 +65,36 @@ def load(
         drop_self_hits,
         instruction=instruction,
         load_titles=texts.titles(folder / named["corpus"], columns),
-    )
-    return dataset.validated(str(judged.path), judged.place)
+    ).validated(str(judged.path), judged.place)
+
+
+def read(
+    folder: Path,
+    name: str,
+    split: str,
+    *,
+    columns: Mapping[str, str | None] = COLUMNS,
+    query_columns: Mapping[str, str | None] = QUERY_COLUMNS,
+    drop_self_hits: bool = False,
+    group: str | None = None,
+    parts: int = 1,
+    instruction: str | None = None,
+) -> Dataset:
+    """Read a folder in BEIR's layout. Raises `ConfigError` for a split that is not there, `DataError`."""
+    files = sorted((folder / "qrels").glob("*.tsv"))
+    if split not in [file.stem for file in files]:
+        choices = ", ".join(file.stem for file in files) or f"none, {folder / 'qrels'} has no .tsv file"
+        raise ConfigError(f"{name} has no split {split!r}; choices: {choices}")
+    judged = judgements.read(folder / "qrels" / f"{split}.tsv")
+    return Dataset(
+        name,
+        split,
+        texts.read(Corpus, folder / "corpus.jsonl", columns),
+        texts.read(Queries, folder / "queries.jsonl", query_columns),
+        judged.qrels,
+        drop_self_hits,
+        group,
+        parts,
+        instruction,
+        texts.titles(folder / "corpus.jsonl", columns),
+    ).validated(str(judged.path), judged.place)

@@ -24,7 +24,7 @@ class Judgements:
     first_line: Mapping[str, int]
 
     def place(self, query: str) -> str:
-        """Return the file and line where a query is judged first."""
+        """Return the file and the line where the query is judged first."""
         return f"{self.path}:{self.first_line[query]}"
 
 

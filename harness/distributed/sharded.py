@@ -21,8 +21,7 @@ from harness.errors import ConfigError, HarnessError
 from harness.instrument import component, describe, describe_encoder, stage
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Phase, Queries, Retriever, Run
-from harness.types.component import Component
-from harness.types.protocols import CandidateScorer, StatisticsSharing, is_shardable
+from harness.types.protocols import CandidateScorer, Component, StatisticsSharing, is_shardable
 
 _TRIES = 3
 _INLINE = 50_000  # bytes

@@ -13,7 +13,7 @@ from harness import instrument, weights
 from harness.encoders.runtime import backends, cpu
 from harness.encoders.runtime.batching import BatchSplitter
 from harness.errors import ConfigError
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BUDGET = {"cpu": 2048, "mps": 16384, "cuda": 65536}

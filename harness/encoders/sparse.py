@@ -21,7 +21,7 @@ from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.search.postings import Sparse
 from harness.types import StringColumn
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 _BUDGET = {"cpu": 2048, "mps": 8192, "cuda": 16384}  # the logits of a batch are tokens x vocabulary
 

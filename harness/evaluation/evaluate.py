@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, ConfigDict, Field
 
 import harness
-from harness import environment, user_code, versions
+from harness import environment, versions
 from harness.embedding_cache import cache
 from harness.errors import ConfigError, RunError, TargetError
 from harness.evaluation import identity
 from harness.evaluation.timing import Measurement, TimingPlan, measure, parse_metrics
 from harness.instrument import peak_memory
-from harness.store import Store, excerpts
+from harness.store import Store, tables
 from harness.store.pending import Pending
 from harness.types import Dataset, DatasetInfo, PerQuery, Record, Retriever, RetrieverInfo, Run
 
@@ -153,8 +153,8 @@ class Evaluation:
         record = self._record(started).model_copy(update=result)
         per_query = PerQuery(measured.query_ids, measured.scores)
         if self.store:
-            tables = excerpts.tables(measured.run, dataset)
-            record = self.store.append(record, environment.manifest(), measured.run, per_query, tables)
+            excerpts = tables.excerpts(measured.run, dataset)
+            record = self.store.append(record, environment.manifest(), measured.run, per_query, excerpts)
         return Evaluated(record, measured.run, per_query)
 
     def _record(self, started: datetime) -> Record:
@@ -179,7 +179,7 @@ class Evaluation:
             metric_version=versions.METRICS,
             environment=environment.fingerprint(),
             harness=harness.__version__,
-            code=environment.code_hash(user_code.modules_of(self.retriever.config)),
+            code=environment.code_hash(self.retriever.config),
             revision=environment.revision(),
             command=self.command,
         )

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import sys
 import types
 import weakref
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from pydantic import BaseModel
 
 from harness import user_code, versions
 from harness.errors import HarnessError
-from harness.types.component import Component
+from harness.types.protocols import Component
 from harness.weights import Package, network_identity, tensor_array, tree_hash
 
 _PATH_KEYS = ("model", "path", "file", "folder", "dir")
@@ -80,7 +79,7 @@ def retriever_identity(retriever: Any) -> str:
     content = {
         "retriever": description.of(retriever),
         "ranking": versions.RANKING,
-        "code": user_code.code_hash(description.modules),
+        "code": user_code.code_hash(description.modules) if description.modules else None,
     }
     identity = _hash(content)
     with suppress(TypeError):
@@ -179,7 +178,7 @@ class _Description:
             return [self._code(value.__func__), self.of(value.__self__)]
         module = str(getattr(value, "__module__", None))
         kinds = value.__mro__ if inspect.isclass(value) else ()
-        self.modules |= {module, *(kind.__module__ for kind in kinds)}
+        self.modules |= {name for name in (module, *(kind.__module__ for kind in kinds)) if not _is_known(name)}
         name = f"{module}.{getattr(value, '__qualname__', value)}"
         if inspect.isclass(value):
             own = [kind for kind in value.__mro__ if _is_users(kind.__module__)]
@@ -208,25 +207,26 @@ class _Description:
         if function in self._functions:
             return "recursive"
         self._functions.append(function)
-        used = {name: function.__globals__[name] for name in _names(function.__code__) if name in function.__globals__}
+        names = user_code.used_names(function.__code__)
+        used = {name: function.__globals__[name] for name in names if name in function.__globals__}
         self.modules |= {value.__name__ for value in used.values() if isinstance(value, types.ModuleType)}
         held = {
             name: self._code(value) if isinstance(value, types.FunctionType) else self.of(value)
             for name, value in sorted(used.items())
             if _is_plain(value) or (isinstance(value, types.FunctionType) and _is_users(value.__module__))
         }
-        described = [
-            _byte_code(function.__code__),
-            self.of(function.__defaults__),
-            self.of(function.__kwdefaults__),
-            held,
-        ]
+        defaults = [self.of(function.__defaults__), self.of(function.__kwdefaults__)]
         self._functions.pop()
-        return described
+        return [user_code.byte_code(function.__code__), *defaults, held]
 
 
 def _is_users(module: str) -> bool:
-    return user_code.is_users(module) or _is_interactive(module)
+    return not _is_known(module) and user_code.is_users(module)
+
+
+def _is_known(module: str) -> bool:
+    """Return whether a module is the harness's or Python's built-in one, without looking for its file."""
+    return module.partition(".")[0] in ("harness", "builtins")
 
 
 def _is_plain(value: Any) -> bool:
@@ -236,30 +236,6 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return all(map(_is_plain, value.values()))
     return value is None or isinstance(value, bool | int | float | str | bytes)
-
-
-def _is_interactive(module: str) -> bool:
-    """Return whether a module is a notebook's or an interpreter's, which has no source file."""
-    return module == "__main__" and not getattr(sys.modules.get(module), "__file__", None)
-
-
-def _names(code: types.CodeType) -> list[str]:
-    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-    return [*code.co_names, *(name for each in inner for name in _names(each))]
-
-
-def _byte_code(code: types.CodeType) -> str:
-    digest = hashlib.blake2b(code.co_code, digest_size=8)
-    for const in code.co_consts:
-        digest.update(_constant(const).encode())
-    digest.update(repr(code.co_names).encode())
-    return digest.hexdigest()
-
-
-def _constant(const: Any) -> str:
-    if isinstance(const, types.CodeType):
-        return _byte_code(const)
-    return repr(sorted(map(repr, const)) if isinstance(const, frozenset) else const)
 
 
 def _remembered(value: Any) -> Mapping[str, Any] | None:

@@ -35,7 +35,7 @@ from harness.instrument import stage
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Dataset, Queries, Run, StringColumn
 from harness.types import Retriever as RetrieverProtocol
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 _NO_FILES = (
     "a retriever of the harness writes no embedding files for BEIR; call EvaluateRetrieval.retrieve in place of "

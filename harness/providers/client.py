@@ -22,7 +22,7 @@ from harness import instrument
 from harness.errors import ConfigError
 from harness.providers import retries
 from harness.providers.retries import Call, RequestError, error_message, mask_key
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 NO_KEY = "none"  # sent to a server without keys
 _INVALID_RETRIES = 3  # of a request whose answer is invalid: each answer is paid for

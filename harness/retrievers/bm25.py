@@ -21,7 +21,7 @@ from harness.search.postings import Postings, Sparse
 from harness.search.topk import no_hits
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.search import maxsim
 from harness.search.centroids import Centroids
 from harness.search.topk import Hits, recall
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 _CHECKED = 50
 

@@ -15,8 +15,7 @@ from harness.retrievers.state import SetByIndex
 from harness.search import dense
 from harness.search.topk import Hits, recall
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
-from harness.types.component import Component
-from harness.types.explanation import Cell
+from harness.types.protocols import Cell, Component
 
 
 class Encoder(Protocol):

@@ -7,7 +7,7 @@ from harness.errors import RunError
 from harness.instrument import stage
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Run
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 Search = Callable[[Queries, int], Any]
 

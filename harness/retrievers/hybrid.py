@@ -13,9 +13,7 @@ from harness.retrievers.explained import explained, standing
 from harness.retrievers.scored import aligned, scored, within
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
-from harness.types.component import Component
-from harness.types.explanation import Cell
-from harness.types.protocols import is_precomputed
+from harness.types.protocols import Cell, Component, is_precomputed
 
 log = logging.getLogger(__name__)
 

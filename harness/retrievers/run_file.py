@@ -16,7 +16,7 @@ from harness.errors import ConfigError, RunError
 from harness.retrievers.scored import aligned
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Run, StringColumn, trec
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 log = logging.getLogger(__name__)
 

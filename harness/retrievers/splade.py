@@ -12,7 +12,7 @@ from harness.instrument import describe, stage
 from harness.retrievers.state import SetByIndex
 from harness.search.postings import Postings, Sparse
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 
 class Encodes(Protocol):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.search.topk import Hits, no_hits
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 
 class Faiss(Component):

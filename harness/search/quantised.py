@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError
 from harness.search import dense
 from harness.search.topk import Hits, best_first, in_blocks, key_of, no_hits, no_keys, offer, score_of, scores_of
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 _RESCORE = ("int8", "float32")
 

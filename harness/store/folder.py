@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from harness.errors import StoreError
 from harness.files import write_together
 from harness.store.pending import Pending, discard, pending, recover
-from harness.store.scores import as_table, parquet, read_scores, read_table
+from harness.store.tables import as_table, parquet, read_scores, read_table
 from harness.types import Excerpt, PerQuery, PublishedFigures, Record, RecordFiles, Run
 from harness.types.trec import dump
 

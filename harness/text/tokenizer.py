@@ -19,7 +19,7 @@ from harness.errors import ConfigError
 from harness.instrument import count
 from harness.search.postings import Sparse
 from harness.types import StringColumn
-from harness.types.component import Component
+from harness.types.protocols import Component
 
 # The list of Apache Lucene's EnglishAnalyzer: 33 words. The stop-words package, which has the other languages, drops
 # 1,333 words of English, "system", "run" and "test" among them.

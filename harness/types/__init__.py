@@ -1,11 +1,9 @@
 """The nouns of the harness; imports nothing else of ours but its errors."""
 
+from harness.types.containers import StringColumn
 from harness.types.dataset import Dataset
-from harness.types.explanation import Explanation
-from harness.types.per_query import PerQuery
 from harness.types.phases import Counters, Phase, Timing
-from harness.types.protocols import CandidateScorer, Explainer, Precomputed, Retriever, Shardable
-from harness.types.published import PublishedFigures
+from harness.types.protocols import CandidateScorer, Explainer, Explanation, Precomputed, Retriever, Shardable
 from harness.types.qrels import Qrels
 from harness.types.record import (
     DatasetInfo,
@@ -18,7 +16,7 @@ from harness.types.record import (
     RetrieverInfo,
 )
 from harness.types.run import Run
-from harness.types.strings import StringColumn
+from harness.types.scores import PerQuery, PublishedFigures
 from harness.types.texts import Corpus, Fingerprint, Queries, Texts
 
 __all__ = [

@@ -1,16 +1,33 @@
-"""Protocols of retrievers: the three methods that every one has, and optional capabilities.
+"""Protocols of retrievers, and the base class of everything that a config constructs.
 
-A capability is asked for with `isinstance`, which looks whether the methods are there.
+Every retriever has the three methods of `Retriever`. A capability is asked for with `isinstance`, which looks whether
+the methods are there.
 """
 
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.types.explanation import Explanation
 from harness.types.run import Run
 from harness.types.texts import Corpus, Queries
+
+Cell = str | int | float | None
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A sentence, a small table, and those of the parts for a retriever that is made of others."""
+
+    said: str
+    columns: tuple[str, ...] = ()
+    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    parts: dict[str, "Explanation"] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -121,3 +138,81 @@ def is_precomputed(retriever: object) -> bool:
 def is_shardable(retriever: object) -> bool:
     """Return whether a retriever's rankings of shards merge into that of the whole corpus."""
     return isinstance(retriever, Shardable) and bool(retriever.is_shardable)
+
+
+class Component:
+    """Base class that remembers the arguments of its constructor, defaults included.
+
+    The arguments say which retriever an object is, whatever it has loaded or indexed since: the identity of an
+    evaluation is taken from them, so that a config and a constructor call give the same one.
+    """
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Keep the arguments beside the new object. A copy or an unpickled object gets them with its state."""
+        component = super().__new__(cls)
+        if args or kwargs or not _required(cls):  # type: ignore[arg-type]
+            component._arguments = arguments(cls, args, kwargs)
+        return component
+
+    def complete(self, **arguments: Any) -> None:
+        """Note the components that stand for short forms of arguments, such as a model's name, or for a default."""
+        self._arguments = {**self._arguments, **arguments}
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Values of the constructor's parameters by name, defaults included."""
+        return self._arguments
+
+
+def parameters(target: Any) -> dict[str, inspect.Parameter] | None:
+    """Return the parameters of a function, or of a class's constructor with those that ``**kwargs`` hands to its bases.
+
+    None where keyword arguments are taken that no base names.
+    """
+    is_class = inspect.isclass(target)
+    makers = [vars(base).get("__init__") for base in target.__mro__[:-1]] if is_class else [target]
+    makers = [maker for maker in makers if maker is not None]
+    collected: dict[str, inspect.Parameter] = {}
+    for maker in makers:
+        declared = _declared(maker)[1 if is_class else 0 :]
+        collected |= {each.name: each for each in declared if each.kind not in _VARIABLE and each.name not in collected}
+        if not any(each.kind is each.VAR_KEYWORD for each in declared):
+            return collected
+    return None if makers else {}
+
+
+def _declared(function: Any) -> list[inspect.Parameter]:
+    """Return a function's parameters, their types evaluated where all of them can be."""
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except Exception:  # a type that is imported for a type checker alone, or whatever a user's annotation holds
+        signature = inspect.signature(function)
+    return list(signature.parameters.values())
+
+
+def arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a constructor's parameters for one call, defaults included.
+
+    Raises:
+        TypeError: The call does not fit the constructor's signature.
+    """
+    bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)  # type: ignore[misc]
+    values = dict(list(bound.arguments.items())[1:])
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():  # type: ignore[misc]
+        if parameter.kind is parameter.VAR_KEYWORD:
+            values |= values.pop(name, {})
+    return {**_defaults(cls), **values}
+
+
+@cache
+def _required(cls: type) -> bool:
+    """Return whether the constructor has a parameter without a default."""
+    return any(one.default is one.empty for one in (parameters(cls) or {}).values())
+
+
+@cache
+def _defaults(cls: type) -> dict[str, Any]:
+    known = parameters(cls) or {}
+    return {name: one.default for name, one in known.items() if one.default is not one.empty}

@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.errors import DataError
-from harness.types.frames import DOC_ID, GRADE, QUERY_ID, read_complete
-from harness.types.indexed import IndexedMapping, copy_nested
+from harness.types.containers import DOC_ID, GRADE, QUERY_ID, IndexedMapping, copy_nested, read_complete
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,9 +11,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import DataError, RunError
-from harness.types.frames import DOC_ID, QUERY_ID, SCORE, read_complete
-from harness.types.indexed import IndexedMapping, copy_nested
-from harness.types.strings import StringColumn, check_strings
+from harness.types.containers import (
+    DOC_ID,
+    QUERY_ID,
+    SCORE,
+    IndexedMapping,
+    StringColumn,
+    check_strings,
+    copy_nested,
+    read_complete,
+)
 from harness.types.texts import Corpus
 
 if TYPE_CHECKING:

@@ -13,9 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.types.frames import find_column, read_column
-from harness.types.indexed import IndexedMapping
-from harness.types.strings import StringColumn, check_strings
+from harness.types.containers import IndexedMapping, StringColumn, check_strings, find_column, read_column
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ import yaml
 from differences import exact_difference
 from golden_file import FOLDER, Entry, GoldenFile, current_versions
 
-from harness.config.conf import conf
+from harness.config.conf import CONF
 
-GROUP = conf() / "dataset"
+GROUP = CONF / "dataset"
 DATASETS = FOLDER / "datasets.json"
 
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from harness.gate import Finding, Verdict
 from harness.gate.ci import text
-from harness.leaderboard.formatting import tested
-from harness.leaderboard.table import Table
+from harness.leaderboard.table import Table, tested
 from harness.leaderboard.writers import escape_markdown as escape
 from harness.leaderboard.writers import markdown
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.datasets import beir
+from harness.datasets.folder import read as read_layout
 from harness.datasets.texts import gathered
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
@@ -206,7 +206,7 @@ def _read_beir(task: Any, place: TaskSplit, folder: Path) -> Dataset:
             f"{folder} is in BEIR's layout, which has no candidates, instructions or measures of a task's own, and "
             f"mteb's {place.task} is of type {task.metadata.type}; name a copy of its repository, with its README.md"
         )
-    return beir.read(folder, _name(task, place), place.split, drop_self_hits=bool(task.ignore_identical_ids))
+    return read_layout(folder, _name(task, place), place.split, drop_self_hits=bool(task.ignore_identical_ids))
 
 
 def _name(task: Any, place: TaskSplit) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import DataError
 from harness.interop.mteb import names, registry
 from harness.interop.mteb.registry import library, quiet
-from harness.types.published import PublishedFigures
+from harness.types.scores import PublishedFigures
 
 _FAMILIES = {"dense": "dense", "sparse": "splade", "late-interaction": "colbert"}
 

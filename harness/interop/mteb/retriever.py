@@ -21,7 +21,7 @@ from harness.retrievers.scored import aligned
 from harness.retrievers.state import SetByIndex
 from harness.search.topk import Best
 from harness.types import Corpus, Queries, Run
-from harness.types.component import Component
+from harness.types.protocols import Component
 from harness.types.texts import Texts
 
 _DOCUMENTS = 8192  # encoded at a time

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from harness import stats
 from harness.leaderboard import AXES, Board, Cell, Row
-from harness.leaderboard.formatting import HEADINGS
 from harness.leaderboard.model import Scores
 from harness.leaderboard.significance import paired_parts
+from harness.leaderboard.table import HEADINGS
 from harness.types import Record
 
 FEW = 20

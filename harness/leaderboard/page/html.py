@@ -16,13 +16,13 @@ from markupsafe import Markup
 
 from harness import stats
 from harness.leaderboard import AXES, Board, Cell, Row
-from harness.leaderboard.formatting import HEADINGS, amount, score
 from harness.leaderboard.model import Scores
 from harness.leaderboard.page.data import Layout, embedded
 from harness.leaderboard.page.notes import detectable, notes, warnings
 from harness.leaderboard.page.queries import kept, remembered, sliced
 from harness.leaderboard.published import Beside
 from harness.leaderboard.slices import Tables
+from harness.leaderboard.table import HEADINGS, amount, score
 
 _FOLDER = Path(__file__).parent
 _TEMPLATES = Environment(

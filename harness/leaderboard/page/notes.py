@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from harness import stats
 from harness.leaderboard import Board
-from harness.leaderboard.formatting import score
 from harness.leaderboard.page.data import Layout
+from harness.leaderboard.table import score
 from harness.types import Record
 
 

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.compare import Changed, Comparison
-from harness.leaderboard.formatting import score, tested
 from harness.leaderboard.slices import Slice
-from harness.leaderboard.table import GAP, Table
+from harness.leaderboard.table import GAP, Table, score, tested
 from harness.leaderboard.tables.leaderboard import at, columns_of
 
 _SHOWN = 5

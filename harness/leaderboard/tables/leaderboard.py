@@ -6,11 +6,10 @@ front of quality and that cost.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from harness.leaderboard.formatting import HEADINGS, amount, score, tested
 from harness.leaderboard.model import AXES, Board, Cell, Row
 from harness.leaderboard.published import Beside
 from harness.leaderboard.recommend import Recommendation
-from harness.leaderboard.table import GAP, Mark, Marked, Table
+from harness.leaderboard.table import GAP, HEADINGS, Mark, Marked, Table, amount, score, tested
 from harness.stats import ALPHA, DRAWS
 
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboard.formatting import score
-from harness.leaderboard.table import GAP, Marked, Table
+from harness.leaderboard.table import GAP, Marked, Table, score
 
 
 def training(manifest: Mapping[str, Any], output: Path) -> Table:

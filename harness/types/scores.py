@@ -1,6 +1,19 @@
-"""Figures that others published, kept beside records and never taken for measurements."""
+"""Scores of an evaluation's queries, and scores that others published, which are never taken for measurements."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class PerQuery:
+    """Query ids and, by metric name, their scores [queries]."""
+
+    query_ids: Sequence[str]
+    values: Mapping[str, NDArray[np.float64]]
 
 
 class PublishedFigures(BaseModel):
