@@ -7,6 +7,7 @@ package only the named folder is unpacked, after its wheel's sha256 was checked.
 import hashlib
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -98,20 +100,24 @@ def find(model: str, package: Package | None = None) -> Weights:
 
 
 def identity(model: str, package: Package | None = None) -> str:
-    """Return what tells the weights of ``model`` from others, without fetching any that a revision names.
+    """Return what tells the weights of ``model`` from others.
 
-    The content's hash for a local folder; ``org/name@revision`` as it stands; for a hub model without a revision the
-    commit that is there now, or the name alone where it cannot be resolved.
+    The content's hash for a local folder; ``org/name@commit`` as it stands, and a package's hash for a model that only
+    the package has, both without fetching it. A branch, a tag or no revision is resolved to what would be loaded now: a
+    commit, or the hash of the files. Where that fails the text equals no other, so that nothing is reused.
     """
     local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
     if model and local.is_dir():
         return tree_hash(local)
-    if "@" in model:
+    name, _, revision = model.partition("@")
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
         return model
+    if package is not None and package.origin and package.carries == model:
+        return f"{name}@{package.sha256}"
     try:
-        return f"{model}@{find(model, package).identity}"
+        return f"{name}@{find(model, package).identity}"
     except WeightsError:
-        return model
+        return f"{model} unresolved {uuid4().hex}"
 
 
 def network_identity(model: Any) -> str:

@@ -22,7 +22,7 @@ from harness.config import resolvers
 from harness.config.conf import conf
 from harness.config.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
-from harness.evaluation import identity
+from harness.evaluation import remembered
 
 CONF = conf()
 resolvers.register()
@@ -170,7 +170,7 @@ def _built(config: Any) -> Any:
         return arguments
     settings = {key: value for key, value in config.items() if str(key).startswith("_")}
     component = instantiate({**settings, "_recursive_": False}, **arguments)
-    identity.remember_arguments(component, arguments)
+    remembered.construction_arguments.set(component, arguments)
     return component
 
 

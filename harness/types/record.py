@@ -194,6 +194,8 @@ class Record(_Frozen):
     version: Literal[1] = 1
     cell: str
     """Hash of the resolved retriever and timing config, the dataset's fingerprint, k, seed and the metric version."""
+    scores_id: str | None = None
+    """Hash of the same evaluation without timing: equal where the scores are the same; None in old records."""
     started: datetime
     status: Literal["ok", "failed"]
     error: str | None = None

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from harness import weights
 from harness.encoders.runtime import cpu
 from harness.environment import threads
 from harness.errors import ConfigError, RunError
@@ -76,6 +77,11 @@ class Retriever(Component):
             return {"task_metadata": _anything(), "hf_split": "test", "hf_subset": registry.DEFAULT}
         own, place = registry.chosen(*self._task)
         return {"task_metadata": own.metadata, "hf_split": place.split, "hf_subset": place.subset}
+
+    def weights_identity(self) -> str | None:
+        """Return the commit of a named branch or tag; None where the model, or its name in mteb's registry, says it."""
+        named = self._named
+        return weights.identity(named) if isinstance(named, str) and "@" in named else None
 
     def index(self, corpus: Corpus) -> None:
         """Encode the corpus, or let the model index it."""

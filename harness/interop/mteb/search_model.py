@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from harness.datasets.texts import gathered
 from harness.errors import DataError
-from harness.evaluation.identity import label_of, retriever_identity
+from harness.evaluation import identity
+from harness.evaluation.remembered import label_of
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
@@ -30,7 +31,7 @@ class SearchModel:
     def __init__(self, retriever: Retriever, name: str | None = None, revision: str | None = None) -> None:
         self.retriever = retriever
         self._name = name or f"harness/{names.slug(label_of(retriever))}"
-        self._revision = revision or retriever_identity(retriever)
+        self._revision = revision or identity.retriever_identity(retriever)
 
     @cached_property
     def mteb_model_meta(self) -> Any:
@@ -44,7 +45,8 @@ class SearchModel:
     def index(self, corpus: Any, **_: Any) -> None:
         """Index mteb's corpus; what a task, a split or a subset is, a retriever does not know."""
         self._corpus = gathered(Corpus, texts.documents(corpus))
-        self.retriever.index(self._corpus)
+        with identity.in_use(self.retriever):
+            self.retriever.index(self._corpus)
 
     def search(
         self,
