@@ -17,13 +17,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from harness.cli import table
-from harness.cli.job import folder_options, folders, run_job
+from harness.cli.job import FAILED, USAGE, folder_options, folders, run_job
 from harness.config import build
 from harness.config.naming import Composition, dataset_info, retriever_info
 from harness.config.schema import EvaluationConfig, validated
 from harness.console import say
 from harness.environment import THREAD_VARIABLES
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import Evaluation
 from harness.instrument import listening
 from harness.progress import listener
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     end_with_parent()
     if moved := _moved(arguments):
         say(f"error: {moved}")
-        return 1
+        return USAGE
     if {"--help", "-h"} & {*arguments} and not any(
         word.startswith(("retriever=", "experiment=")) for word in arguments
     ):
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 def measure(arguments: Sequence[str]) -> int:
     """Run the evaluations that Hydra composes from the arguments; return the exit code."""
     code = run_job("run", job, arguments)
-    if code == 1:
+    if code in (FAILED, USAGE):
         table.show_sweep()
     return code
 
@@ -158,4 +158,5 @@ def _in_own_process(title: str, store: Store, config: EvaluationConfig, argument
         error = CellError(f"{title}: its process was ended by signal {-process.returncode}, perhaps for lack of memory")
         store.recover(f"CellError: {error}", process.pid)
         raise error
-    raise CellError(f"{title}: failed in its own process, as said above")
+    error_type = ConfigError if process.returncode == USAGE else CellError
+    raise error_type(f"{title}: failed in its own process, as said above")
