@@ -255,7 +255,7 @@ def test_wrong_settings_are_refused_before_anything_is_measured(data):
     for name, message in (
         ("bm52", "no retriever 'bm52'"),
         ("bm25 k2=1", "has no key 'k2'"),
-        ("bm25 +k2=1", "has no key 'k2'"),
+        ("bm25 +retriever.k2=1", "has no key 'k2'"),
         ("bm25 k1=high", "k1='high' must be a number"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -293,7 +293,7 @@ class Broken:
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        ("bm25 _target_=broken_of_user.Broken", "OSError|bad checkpoint"),
+        ("bm25 _target_=broken_of_user.Broken", "bad checkpoint"),
         ("bm25 _target_=broken_of_user.Nothing", "TargetError"),
         ("bm25 _target_=no_such_module_of_user.Own", "TargetError"),
     ],
@@ -305,7 +305,7 @@ def test_a_retriever_that_cannot_be_constructed_fails_when_its_turn_comes(
     (tmp_path / "broken_of_user.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
     retrievers = {"broken": name, "good": "bm25"} if first else {"good": "bm25", "broken": name}
-    with pytest.warns(RuntimeWarning, match=rf"broken on pets failed: .*({error})"):
+    with pytest.warns(RuntimeWarning, match=rf"(?s)broken on pets failed: .*{error}"):
         results = harness.evaluate(retrievers, data, results_dir=tmp_path / "r", **QUICK)
     assert results.labels == ["good"]
     status = {record.retriever.label: record.status for record in Store(tmp_path / "r").records()}
