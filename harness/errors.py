@@ -19,6 +19,9 @@ from collections.abc import Sequence
 class HarnessError(Exception):
     """Something a user can mend; shown as one message, without a traceback."""
 
+    is_recorded: bool = False
+    """A record of a failed evaluation has been stored for it."""
+
 
 class ConfigError(HarnessError):
     """A setting that cannot be."""

@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -100,10 +101,11 @@ def find(model: str, package: Package | None = None) -> Weights:
 
 
 def identity(model: str, package: Package | None = None) -> str:
-    """Return a text that is equal for equal weights; nothing that a full commit or a package names is fetched.
+    """Return what tells the weights of ``model`` from others.
 
-    The content's hash for a local folder; ``org/name@commit`` as it stands; for a branch, a tag or no revision, which
-    may move, the commit that is there now, or ``model`` itself where the hub cannot be asked.
+    The content's hash for a local folder; ``org/name@commit`` as it stands, and a package's hash for a model that only
+    the package has, both without fetching it. A branch, a tag or no revision is resolved to what would be loaded now: a
+    commit, or the hash of the files. Where that fails the text equals no other, so that nothing is reused.
     """
     local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
     if model and local.is_dir():
@@ -116,7 +118,7 @@ def identity(model: str, package: Package | None = None) -> str:
     try:
         return f"{name}@{find(model, package).identity}"
     except WeightsError:
-        return model
+        return f"{model} unresolved {uuid4().hex}"
 
 
 def network_identity(model: Any) -> str:

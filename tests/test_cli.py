@@ -83,7 +83,7 @@ def test_harness_alone_is_the_quickstart_and_the_command_takes_settings(monkeypa
     assert harness(monkeypatch, "quickstart", "--cfg", "hydra", "-p", "hydra.sweeper.params") == 0
     quickstart = capsys.readouterr().out
     assert "splade_tiny" in quickstart
-    assert harness(monkeypatch, "--cfg", "job") == 1
+    assert harness(monkeypatch, "--cfg", "job") == 2
     assert "no 'retriever' is chosen" in capsys.readouterr().err
 
 
@@ -91,7 +91,7 @@ def test_harness_alone_is_the_quickstart_and_the_command_takes_settings(monkeypa
     ("experiment", "command"), [("mteb", "harness mteb BEIR"), ("finetune", "harness finetuned models/tuned")]
 )
 def test_an_experiment_that_is_a_command_says_so(monkeypatch, capsys, experiment, command):
-    assert harness(monkeypatch, f"experiment={experiment}") == 1
+    assert harness(monkeypatch, f"experiment={experiment}") == 2
     assert command in capsys.readouterr().err
 
 

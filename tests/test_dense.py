@@ -387,7 +387,7 @@ def instructed(folder, tmp_path, own_cache, monkeypatch):
 
 def test_a_folder_without_an_instruction_is_told_which_key_to_set(instructed, capsys):
     code, said = instructed(capsys, "dataset=folder", "dataset.path=made")
-    assert code == 1
+    assert code == 2
     assert "dataset.instruction" in said
     assert "Traceback" not in said
 

@@ -5,16 +5,18 @@ import importlib
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 
-from harness import user_code, versions
+from harness import user_code, versions, weights
 from harness.config import build
 from harness.errors import RunError
 from harness.evaluation.evaluate import Settings, evaluate
-from harness.evaluation.identity import evaluation_identity, retriever_identity
+from harness.evaluation.identity import evaluation_identity, in_use, retriever_identity
 from harness.evaluation.timing import TimingPlan
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.function import Function
@@ -65,6 +67,27 @@ def test_indexing_changes_no_identity():
     assert retriever_identity(after) == retriever_identity(before)
 
 
+@pytest.mark.parametrize(("whole", "decimal"), [(BM25(k1=1), BM25(k1=1.0)), (BM25(b=0), BM25(b=0.0))])
+def test_a_whole_number_for_a_float_is_that_float(whole, decimal):
+    assert retriever_identity(whole) == retriever_identity(decimal)
+
+
+def test_a_whole_number_stays_one_where_the_parameter_is_no_float_alone():
+    class Mine:
+        def __init__(self, boost: "float | None" = None, min_df: "int | float" = 1):
+            self.boost, self.min_df = boost, min_df
+
+    def fused(constant):
+        return Hybrid({"lexical": BM25()}, functools.partial(rrf, constant=constant))
+
+    assert retriever_identity(Mine(2)) == retriever_identity(Mine(2.0))
+    assert retriever_identity(Mine(min_df=1)) != retriever_identity(Mine(min_df=1.0))
+    assert retriever_identity(fused(60)) == retriever_identity(fused(60.0))
+    assert retriever_identity(build.construct({"_target_": BM25.__module__ + ".BM25", "k1": 2}, "")) == (
+        retriever_identity(BM25(k1=2.0))
+    )
+
+
 def test_parts_and_fusion_are_a_hybrids_arguments():
     def hybrid(constant: float) -> Hybrid:
         return Hybrid({"lexical": BM25(Tokenizer())}, functools.partial(rrf, constant=constant))
@@ -106,6 +129,69 @@ def test_a_file_counts_by_its_content_under_the_same_name(tmp_path):
         config = build.composed(["retriever=run_file", f"retriever.path={path}"])["retriever"]
         identities.append(retriever_identity(build.construct(config, "retriever")))
     assert identities[0] != identities[1]
+
+
+class Named:
+    """Holds texts that may name files."""
+
+    def __init__(self, **texts):
+        self.texts = texts
+
+
+@pytest.mark.parametrize(
+    ("texts", "counts"),
+    [
+        ({"weights": "own.npz"}, True),
+        ({"weights": "sub/plain"}, True),
+        ({"stages": ["own.npz"]}, True),
+        ({"checkpoint": "./sub"}, True),
+        ({"model": "sub"}, True),
+        ({"model_path": "plain"}, True),
+        ({"language": "sub"}, False),
+        ({"title": "plain"}, False),
+        ({"separator": "/"}, False),
+        ({"up": ".."}, False),
+    ],
+    ids=str,
+)
+def test_a_text_that_names_a_file_counts_by_its_content(tmp_path, monkeypatch, texts, counts):
+    monkeypatch.chdir(tmp_path)
+    files = ("own.npz", "plain", "sub/plain")
+    Path("sub").mkdir()
+    identities = []
+    for content in ("one", "two"):
+        for name in files:
+            Path(name).write_text(content)
+        identities.append(retriever_identity(Named(**texts)))
+    assert (identities[0] != identities[1]) is counts
+
+
+COMMITS = ("5c38ec7c405ec4b44b94cc5a9bb96e735b38267a", "a5beb1e3e68b9ab74eb54cfd186867f64f240e1a")
+
+
+def test_a_branch_counts_by_the_commit_that_it_points_to(tmp_path, monkeypatch):
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    repository = cache / "models--org--tiny"
+    for commit in COMMITS:
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        for name in ("config.json", "modules.json", "model.safetensors"):
+            (repository / "snapshots" / commit / name).write_text("{}")
+    (repository / "refs").mkdir()
+    of_main = []
+    for commit in COMMITS:
+        (repository / "refs" / "main").write_text(commit)
+        of_main.append(weights.identity("org/tiny@main"))
+        assert weights.identity("org/tiny") == weights.identity(f"org/tiny@{commit}") == of_main[-1]
+    assert of_main[0] != of_main[1]
+
+
+def test_a_branch_that_cannot_be_resolved_is_never_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    assert weights.identity("org/tiny@v1") != weights.identity("org/tiny@v1")
+    fixed = f"org/tiny@{COMMITS[0]}"
+    assert weights.identity(fixed) == fixed
 
 
 def test_functions_are_told_apart_by_their_code_and_by_what_they_hold():
@@ -169,6 +255,116 @@ def test_attributes_of_a_users_class_and_arrays_by_shape_count():
     assert (
         len({retriever(1, zeros), retriever(2, zeros), retriever(1, zeros.reshape(2, 2)), retriever(1, zeros > 0)}) == 4
     )
+
+
+# ------------------------------------------------------------------------------------------- objects of users
+
+USERS = """
+import threading
+
+
+class Own:
+    def __init__(self, weight: float = 1, stages=("a",)):
+        self.weight, self.stages, self.indexed = weight, list(stages), {}
+
+    def index(self, corpus):
+        self.indexed["n"] = len(corpus)
+        self.size = len(corpus)
+
+
+class Connected(Own):
+    def __init__(self, weight: float = 1):
+        super().__init__(weight)
+        self.lock = threading.Lock()
+"""
+
+
+@pytest.fixture
+def users(project):
+    """A module of the user's with retriever classes that are no components."""
+    (project / "classes_user.py").write_text(USERS)
+    return importlib.import_module("classes_user")
+
+
+def constructed(name, **arguments):
+    return build.construct({"_target_": f"classes_user.{name}", **arguments}, "retriever")
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["config first", "python first"])
+def test_an_object_of_a_users_class_is_the_same_from_a_config_and_from_python(users, order):
+    ways = [lambda: constructed("Own", weight=2), lambda: users.Own(2.0)][::order]
+    first, second = (retriever_identity(way()) for way in ways)
+    assert first == second != retriever_identity(users.Own(3.0))
+    assert retriever_identity(users.Own()) == retriever_identity(constructed("Own", weight=1.0))
+
+
+def test_an_object_with_an_open_connection_is_known_by_its_config(users):
+    assert retriever_identity(constructed("Connected", weight=2)) == retriever_identity(
+        constructed("Connected", weight=2.0)
+    )
+    assert retriever_identity(constructed("Connected", weight=2)) != retriever_identity(constructed("Connected"))
+    first, second = users.Connected(), users.Connected()
+    assert retriever_identity(first) == retriever_identity(first) != retriever_identity(second)
+
+
+def test_what_use_changes_is_no_setting_and_what_the_user_changes_is(users):
+    retriever = users.Own()
+    fresh = retriever_identity(users.Own())
+    for documents in ("ab", "abc"):
+        with in_use(retriever) as identity:
+            retriever.index(documents)
+        assert identity == fresh == retriever_identity(retriever)
+    retriever.weight = 2
+    assert retriever_identity(retriever) == retriever_identity(users.Own(2))
+    retriever.weight, retriever.stages = 1, ["b"]
+    assert retriever_identity(retriever) == retriever_identity(users.Own(stages=["b"]))
+    retriever.stages[:] = ["a"]
+    assert retriever_identity(retriever) == fresh
+    retriever.size = 7
+    assert retriever_identity(retriever) != fresh, "the user wrote over what indexing had set"
+
+
+def test_what_use_changes_inside_a_part_is_no_setting_of_the_whole(users):
+    class Whole:
+        def __init__(self):
+            self.part = users.Own()
+
+    retriever, fresh = Whole(), retriever_identity(Whole())
+    with in_use(retriever):
+        retriever.part.index("abc")
+    assert retriever_identity(retriever) == fresh
+    retriever.part.weight = 2
+    assert retriever_identity(retriever) != fresh
+
+
+def test_a_setting_that_use_resolves_and_the_user_sets_afterwards_counts(users):
+    retriever = users.Own(None)
+    with in_use(retriever) as before:
+        retriever.weight = 1.5
+    assert retriever_identity(retriever) == before
+    retriever.weight = 2.0
+    assert retriever_identity(retriever) == retriever_identity(users.Own(2.0)) != before
+
+
+def test_a_public_attribute_of_a_component_counts_by_its_present_value():
+    class Mine(BM25):
+        def __init__(self, boost: float = 1.0):
+            super().__init__()
+            self.boost = boost
+
+    retriever = Mine()
+    retriever.boost = 2.0
+    assert retriever_identity(retriever) == retriever_identity(Mine(2)) != retriever_identity(Mine())
+
+
+def test_attributes_in_slots_count():
+    class Slotted:
+        __slots__ = ("__dict__", "weight")
+
+        def __init__(self, weight):
+            self.weight, self.other = weight, 1
+
+    assert retriever_identity(Slotted(1)) == retriever_identity(Slotted(1)) != retriever_identity(Slotted(2))
 
 
 # ------------------------------------------------------------------------------------------------- user code
@@ -291,6 +487,51 @@ def test_an_evaluation_needs_no_config_and_is_reused(tmp_path):
     assert (first.indexed, second.indexed) == (1, 0)
     assert evaluate(Constant(), dataset(), settings=QUICK, store=store, resume=False) != record
     assert evaluate(BM25(Tokenizer()), dataset(), settings=QUICK, store=store).metrics["ndcg@10"] == 1.0
+
+
+class Ordered(Constant):
+    """Ranks the documents in one of two orders."""
+
+    def __init__(self, sign: float = -1.0):
+        super().__init__()
+        self.sign = sign
+
+    def search(self, queries, k):
+        run = super().search(queries, k)
+        return Run(queries.ids, self.corpus.ids, run.docs, self.sign * run.docs.astype(np.float32))
+
+
+def test_an_object_that_is_changed_between_two_evaluations_is_measured_again(tmp_path):
+    store, retriever = Store(tmp_path), Ordered()
+    data = replace(dataset(), qrels=Qrels({"q": {"a": 1}}))
+    first = evaluate(retriever, data, settings=QUICK, store=store)
+    assert evaluate(retriever, data, settings=QUICK, store=store) == first
+    assert retriever.indexed == 1
+    retriever.sign = 1.0
+    second = evaluate(retriever, data, settings=QUICK, store=store)
+    assert [record.metrics["ndcg@10"] for record in (first, second)] == [1.0, 0.5]
+    assert second.retriever.identity == retriever_identity(Ordered(1.0)) != first.retriever.identity
+
+
+TIMED = Settings(k=10, metrics=("ndcg@10",), timing=TimingPlan(warmup_documents=1, repeats=1, latency_queries=1))
+
+
+def test_scores_alone_are_taken_from_a_timed_record(tmp_path):
+    store, untimed = Store(tmp_path), Constant()
+    timed = evaluate(Constant(), dataset(), settings=TIMED, store=store)
+    assert evaluate(untimed, dataset(), settings=QUICK, store=store) == timed
+    assert untimed.indexed == 0
+    for change in ({"k": 20}, {"seed": 1}, {"metrics": ("ndcg@10", "map@10")}):
+        evaluate(untimed, dataset(), settings=QUICK.model_copy(update=change), store=store)
+    assert untimed.indexed == 3
+    assert evaluate(untimed, dataset(), settings=QUICK, store=store, resume=False) != timed
+
+
+def test_a_record_of_scores_alone_does_not_serve_where_times_are_wanted(tmp_path):
+    scored = evaluate(Constant(), dataset(), settings=QUICK, store=Store(tmp_path))
+    timed = evaluate(Constant(), dataset(), settings=TIMED, store=Store(tmp_path))
+    assert (scored.timing, timed.scores_id) == (None, scored.scores_id)
+    assert timed.timing is not None
 
 
 def test_without_a_store_nothing_is_written(tmp_path, monkeypatch):

@@ -126,7 +126,7 @@ def test_the_record_holds_the_prompts_and_the_label_names_their_source(tmp_path,
 
 def test_prompts_mteb_needs_a_dataset_that_is_a_task(tmp_path, capsys):
     overrides = ["retriever=bge_small", "prompts=mteb", "dataset=folder", f"dataset.path={tmp_path}"]
-    assert run([*overrides, f"results_dir={tmp_path}"]) == 1
+    assert run([*overrides, f"results_dir={tmp_path}"]) == 2
     assert "prompts=mteb takes a task's prompts, and this dataset is no task" in capsys.readouterr().err
 
 
@@ -146,7 +146,7 @@ def test_a_task_without_an_instruction_has_mtebs_instruction_for_its_kind():
 
 def test_a_null_instruction_is_an_error_that_names_the_override(tmp_path, capsys):
     overrides = ["retriever=e5_instruct", "dataset=irds", "dataset.id=beir/scifact/test"]
-    assert run([*overrides, f"results_dir={tmp_path}"]) == 1
+    assert run([*overrides, f"results_dir={tmp_path}"]) == 2
     message = capsys.readouterr().err
     assert "dataset.instruction='Given" in message
     assert "Traceback" not in message

@@ -296,9 +296,9 @@ def test_a_benchmark_is_swept_over_its_tasks():
 
 
 def test_a_benchmark_that_there_is_none_is_said(capsys, tmp_path):
-    assert run(["experiment=mteb", f"results_dir={tmp_path}"]) == 1
+    assert run(["experiment=mteb", f"results_dir={tmp_path}"]) == 2
     assert "harness mteb BEIR" in capsys.readouterr().err
-    assert mteb_command.main(["BIER", f"results_dir={tmp_path}"]) == 1
+    assert mteb_command.main(["BIER", f"results_dir={tmp_path}"]) == 2
     assert "mteb has no benchmark 'BIER'; did you mean 'BEIR'?" in capsys.readouterr().err
 
 

@@ -1,9 +1,11 @@
 """The public API: every form of a retriever, every view of the results, and one identity with the command line."""
 
+import gc
 import json
 import shlex
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +253,14 @@ def test_wrong_settings_are_refused_before_anything_is_measured(data):
     ):
         with pytest.raises(ConfigError, match=message):
             harness.evaluate(counted, data, **settings)
+    for name, message in (
+        ("bm52", "no retriever 'bm52'"),
+        ("bm25 k2=1", "has no key 'k2'"),
+        ("bm25 +retriever.k2=1", "has no key 'k2'"),
+        ("bm25 k1=high", "k1='high' must be a number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            harness.evaluate([counted, name], data)
     with pytest.raises(ConfigError, match="no dataset 'scifatc'"):
         harness.evaluate([counted], [data, "scifatc"])
     assert calls == []
@@ -272,6 +282,66 @@ def test_a_failing_retriever_does_not_lose_the_others(data):
     assert results.labels == ["bm25"]
     with pytest.raises(ValueError, match="out of order"):
         harness.evaluate(fails, data, **QUICK)
+
+
+BROKEN = """
+class Broken:
+    def __init__(self, **settings):
+        raise OSError("bad checkpoint")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("bm25 _target_=broken_of_user.Broken", "bad checkpoint"),
+        ("bm25 _target_=broken_of_user.Nothing", "TargetError"),
+        ("bm25 _target_=no_such_module_of_user.Own", "TargetError"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+def test_a_retriever_that_cannot_be_constructed_fails_when_its_turn_comes(
+    data, tmp_path, monkeypatch, name, error, first
+):
+    (tmp_path / "broken_of_user.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    retrievers = {"broken": name, "good": "bm25"} if first else {"good": "bm25", "broken": name}
+    with pytest.warns(RuntimeWarning, match=rf"(?s)broken on pets failed: .*{error}"):
+        results = harness.evaluate(retrievers, data, results_dir=tmp_path / "r", **QUICK)
+    assert results.labels == ["good"]
+    status = {record.retriever.label: record.status for record in Store(tmp_path / "r").records()}
+    assert status == {"good": "ok", "broken": "failed"}
+
+
+def test_a_value_that_a_constructor_refuses_loses_no_other_retriever(data):
+    with pytest.warns(RuntimeWarning, match="k1=-1"):
+        assert harness.evaluate(["bm25", "bm25 k1=-1"], data, **QUICK).labels == ["bm25"]
+    with pytest.raises(ConfigError, match="k1=-1 must be 0 or more"):
+        harness.evaluate("bm25 k1=-1", data, **QUICK)
+
+
+def test_an_index_is_let_go_before_the_next_retriever_is_constructed(data, monkeypatch):
+    seen: list[weakref.ref[BM25]] = []
+    index = BM25.index
+
+    def counted(self, corpus):
+        gc.collect()
+        assert [ref for ref in seen if ref() is not None] == []
+        seen.append(weakref.ref(self))
+        index(self, corpus)
+        if self._k1 == 3:
+            raise ValueError("out of order")
+
+    monkeypatch.setattr(BM25, "index", counted)
+    with pytest.warns(RuntimeWarning, match="out of order"):
+        harness.evaluate(["bm25", "bm25 k1=3", "bm25 k1=2"], [data, _small()], **QUICK)
+    assert len(seen) == 6
+
+
+def test_a_users_object_keeps_its_index(data):
+    retriever = BM25()
+    harness.evaluate([retriever, "bm25"], data, **QUICK)
+    assert len(retriever.search(data.queries, 1)) == len(data.queries)
 
 
 def test_nothing_is_written_without_a_results_folder(data, tmp_path, monkeypatch):
@@ -326,6 +396,34 @@ def test_the_record_names_the_command_that_repeats_it(tmp_path, folder):
     words = shlex.split(record.command)[1:]
     assert run_command(*words, f"results_dir={tmp_path / 'a'}") == 0
     assert len(list(Store(tmp_path / "a").records())) == 1
+
+
+def test_the_command_has_the_rows_name_and_the_timing_plan(tmp_path, folder):
+    plan = TimingPlan(warmup_documents=2, repeats=1, latency_queries=1)
+    settings = {"results_dir": tmp_path / "r", "k": 10, "metrics": ["ndcg@10"], "timing": plan}
+    harness.evaluate({"my row": "bm25"}, folder, **settings)
+    (record,) = Store(tmp_path / "r").records()
+    words = shlex.split(record.command)[1:]
+    assert {"name='my row'", "timing.repeats=1", "timing.warmup_documents=2"} <= {*words}
+    assert run_command(*words, f"results_dir={tmp_path / 'r'}") == 0
+    assert [each.id for each in Store(tmp_path / "r").records()] == [record.id]
+
+
+def test_a_loaded_retriever_is_the_row_of_its_config(tmp_path, data, folder):
+    assert harness.evaluate(harness.load_retriever("bm25 k1=0.9"), data, **QUICK).labels == ["bm25 [k1=0.9]"]
+    assert harness.evaluate({"mine": harness.load_retriever("bm25")}, data, **QUICK).labels == ["mine"]
+    harness.evaluate(harness.load_retriever("bm25"), folder, results_dir=tmp_path, k=10, metrics=["ndcg@10"])
+    words = ("dataset=folder", f"dataset.path={folder}", f"results_dir={tmp_path}")
+    assert run_command(*COMMAND, *words) == 0
+    assert len([*Store(tmp_path).records()]) == 1
+
+
+def test_scores_alone_are_taken_from_what_the_command_measured(tmp_path, folder):
+    words = ("dataset=folder", f"dataset.path={folder}", f"results_dir={tmp_path}")
+    assert run_command(*COMMAND, *words) == 0
+    results = harness.evaluate("bm25", folder, results_dir=tmp_path, **QUICK)
+    (record,) = Store(tmp_path).records()
+    assert results.records == [record]
 
 
 @pytest.mark.parametrize("k", [5, 200])

@@ -79,9 +79,9 @@ def made(server: Provider, *more: str) -> dict[str, Any]:
     return manifest
 
 
-def refused(server: Provider, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+def refused(server: Provider, capsys: pytest.CaptureFixture[str], *more: str, code: int = 1) -> str:
     """The error of a command that ends badly."""
-    assert synthesize.main(arguments(server, *more)) == 1
+    assert synthesize.main(arguments(server, *more)) == code
     return capsys.readouterr().err.splitlines()[-1]
 
 
@@ -237,7 +237,7 @@ def test_the_key_is_in_no_file_and_in_nothing_that_is_said(server, model, waits,
 def test_a_journal_of_other_settings_says_what_differs_and_is_never_written_over(server, model, capsys):
     made(server)
     paid = JOURNAL.read_bytes()
-    assert refused(server, capsys, "generator.temperature=0.1", "per_document=1") == (
+    assert refused(server, capsys, "generator.temperature=0.1", "per_document=1", code=2) == (
         f"error: {JOURNAL} holds answers to other settings: per_document 2, not 1, temperature 0.7, not 0.1; keep them "
         "and write elsewhere: output=FILE; or set them aside and pay for new ones: resume=false"
     )

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -10,8 +11,8 @@ from typing import Any, cast
 from harness.config import build
 from harness.config.conf import CONF
 from harness.config.evaluation import Composition, dataset_info, retriever_info
-from harness.errors import ConfigError
-from harness.evaluation import identity
+from harness.errors import ConfigError, TargetError
+from harness.evaluation import remembered
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 
 _SCHEMES = {"mteb": ("mteb", "task"), "irds": ("irds", "id")}
@@ -47,8 +48,7 @@ def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", k: int = 
         ConfigError: There is no such retriever or setting.
     """
     words = [*retriever_overrides(name), *(f"retriever.{key}={build.quoted(value)}" for key, value in settings.items())]
-    retriever, _ = construct_retriever(compose(*words, *dataset_words(dataset), f"k={k}"))
-    return retriever
+    return construct_retriever(compose(*words, *dataset_words(dataset), f"k={k}"))
 
 
 def compose(*overrides: str) -> Composition:
@@ -106,13 +106,23 @@ def construct_dataset(composition: Composition) -> Dataset:
     return dataset
 
 
-def construct_retriever(composition: Composition, row: str | None = None) -> tuple[Retriever, RetrieverInfo]:
-    """Construct a composition's retriever; return it with its description."""
-    info = retriever_info(composition, row)
+def describe_retriever(composition: Composition, row: str | None = None) -> RetrieverInfo:
+    """Return the description of a composition's retriever, without constructing it.
+
+    Raises:
+        ConfigError: A key or the type of a value cannot be. A class that cannot be imported is no error yet.
+    """
+    with suppress(TargetError, SystemExit):  # raised again when it is constructed
+        build.check_keys(build.plain(composition.config["retriever"], "retriever"), "retriever")
+    return retriever_info(composition, row)
+
+
+def construct_retriever(composition: Composition) -> Retriever:
+    """Construct a composition's retriever, which remembers how the config calls it."""
     config = build.plain(composition.config["retriever"], "retriever")
     retriever = cast("Retriever", build.construct(config, "retriever"))
-    identity.remember_label(retriever, info.label)
-    return retriever, info
+    remembered.infos.set(retriever, retriever_info(composition))
+    return retriever
 
 
 def remembered_info(dataset: Dataset) -> DatasetInfo:

@@ -1,13 +1,14 @@
 """Everything that `evaluate` takes for a retriever, as retrievers with a description."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.evaluation import remembered
 from harness.types import Retriever, RetrieverInfo, Run
 from harness.types.protocols import Component, parameters
 
@@ -21,10 +22,11 @@ _ACCEPTED = (
 
 @dataclass(frozen=True)
 class Described:
-    """A retriever with its description, or the name of the config that it is made from for each dataset."""
+    """A retriever with its description, or the name of the config that it is constructed from for each dataset."""
 
     name: str
-    retriever: Retriever | None = None
+    construct: Callable[[], Retriever] | None = None
+    """Gives the user's retriever, or a new one around the user's model, so that no index outlives its evaluation."""
     info: RetrieverInfo | None = None
     """None for a config until it is composed for a dataset."""
     row: str | None = None
@@ -73,11 +75,10 @@ def describe(value: Any) -> Described:
     """Return one retriever with its description. Raises `ConfigError` for what is none."""
     if isinstance(value, str) and not _is_run_file(value):
         return Described(value)
-    if isinstance(value, str | PathLike):
-        return _run_file(Path(value))
     retriever, name = _retriever(value)
-    info = info_of(retriever, name)
-    return Described(info.label, retriever, info)
+    info = remembered.infos.get(retriever) or info_of(retriever, name)
+    is_users = retriever is value
+    return Described(info.label, lambda: value if is_users else _retriever(value)[0], info)
 
 
 def info_of(retriever: Any, name: str | None = None) -> RetrieverInfo:
@@ -124,16 +125,12 @@ def _is_run_file(text: str) -> bool:
     return text.endswith(_RUN_SUFFIXES) and Path(text).expanduser().is_file()
 
 
-def _run_file(path: Path) -> Described:
-    from harness.retrievers.run_file import RunFile
-
-    retriever = RunFile(str(path))
-    info = info_of(retriever, path.name.partition(".")[0])
-    return Described(info.label, retriever, info)
-
-
 def _retriever(value: Any) -> tuple[Any, str | None]:
     """Return the retriever that an object is or is turned into, and a name for it."""
+    if isinstance(value, str | PathLike):
+        from harness.retrievers.run_file import RunFile
+
+        return RunFile(str(value)), Path(value).name.partition(".")[0]
     if isinstance(value, Run):
         from harness.retrievers.run_file import FixedRun
 

@@ -1,17 +1,19 @@
 """Evaluate retrievers on datasets from Python."""
 
 import shlex
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import load
 from harness.api.results import Results
-from harness.api.retrievers import Described, config_of, describe_all, refuse_duplicates
+from harness.api.retrievers import Described, describe_all, refuse_duplicates
 from harness.config import build
 from harness.config.evaluation import Composition, dataset_info
 from harness.console import listener
@@ -66,8 +68,9 @@ def evaluate(
         The evaluations as `Results`: a table, a DataFrame, comparisons and plots.
 
     Raises:
-        ConfigError: A name, a setting or a metric cannot be; nothing has been measured then.
+        ConfigError: A name, a key, the type of a value or a metric cannot be; nothing has been measured then.
         HarnessError: Every evaluation failed. Where only some did, a warning says which, and the others are returned.
+            A retriever that is constructed from a config is constructed when its turn comes, and may fail then.
     """
     plan = _plan(timing)
     settings = Settings(k=k, metrics=tuple([metrics] if isinstance(metrics, str) else metrics), timing=plan, seed=seed)
@@ -78,10 +81,11 @@ def evaluate(
     if not listed:
         raise ConfigError("no dataset is given; give a Dataset or a name such as 'scifact'; see: harness list datasets")
     store = None if results_dir is None else Store(Path(results_dir).expanduser())
-    session = _Session(settings, timing if isinstance(timing, str) else None, store, resume)
+    session = _Session(settings, timing, store, resume)
     plans = [[_prepared(each, dataset, session) for each in described] for dataset in listed]
     for of_dataset in plans:
         _check_labels([plan.evaluation.retriever for plan in of_dataset], baseline)
+    session.frees = len(listed) * len(described) > 1
     with ExitStack() as stack:
         if progress:
             stack.enter_context(listening(listener()))
@@ -113,12 +117,14 @@ class _Session:
     """Settings and loaded datasets that the evaluations of one call share."""
 
     settings: Settings
-    timing_name: str | None
+    timing: Timing
     store: Store | None
     resume: bool
 
     def __post_init__(self) -> None:
         self.datasets: dict[str, Dataset] = {}
+        self.frees = False
+        """Free the frames of errors, which hold retrievers and their indexes; a debugger may want those of the one."""
 
 
 @dataclass
@@ -126,7 +132,7 @@ class _Plan:
     """One evaluation that can be carried out: everything in it was checked."""
 
     evaluation: Evaluation
-    retriever: Retriever
+    construct: Callable[[], Retriever]
     dataset: Dataset | None
     composition: "Composition | None"
     outcome: Evaluated | None = None
@@ -135,8 +141,10 @@ class _Plan:
     def run(self, session: _Session) -> "_Plan":
         """Carry out the evaluation; an error is kept, so that the other evaluations are not lost."""
         try:
-            self.outcome = self.evaluation.run(lambda: self.retriever, lambda: self._loaded(session))
+            self.outcome = self.evaluation.run(self.construct, lambda: self._loaded(session))
         except Exception as error:
+            if session.frees:
+                traceback.clear_frames(error.__traceback__)
             self.error = error
         return self
 
@@ -151,25 +159,27 @@ class _Plan:
 
 
 def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _Plan:
-    """Compose, check and construct everything that one evaluation needs, but the data."""
+    """Compose and check everything that one evaluation needs; construct and load nothing yet."""
     in_memory = dataset if isinstance(dataset, Dataset) else None
     composition, command = None, ""
-    if described.retriever is None or in_memory is None:
-        words = ["retriever=bm25"] if described.retriever else load.retriever_overrides(described.name)
+    if described.construct is None or in_memory is None:
+        words = ["retriever=bm25"] if described.construct else load.retriever_overrides(described.name)
         words += load.dataset_words(dataset)
         composition = load.compose(*words, f"k={session.settings.k}")  # a hybrid's and a reranker's depth follow it
-        if described.retriever is None and in_memory is None:
-            command = shlex.join(["harness", *words, *_settings_words(session)])
-    retriever, info = described.retriever, described.info
-    if retriever is None or info is None:
+        if described.construct is None and in_memory is None:
+            command = shlex.join(["harness", *words, *_settings_words(session, described.row)])
+    construct, info = described.construct, described.info
+    if construct is None or info is None:
         assert composition is not None  # noqa: S101  # a config was composed above
-        retriever, info = load.construct_retriever(composition, described.row)
-    elif isinstance(retriever, TaskPrompted) and (task := _task(in_memory, composition)):
-        retriever = retriever.for_task(**task)
-        info = info.model_copy(update={"config": config_of(retriever)})
+        construct, info = (
+            partial(load.construct_retriever, composition),
+            load.describe_retriever(composition, described.row),
+        )
+    elif task := _task(in_memory, composition):
+        construct = partial(_for_task, construct, task)
     data_info = load.remembered_info(in_memory) if in_memory is not None else _info(composition)
     evaluation = Evaluation(info, data_info, session.settings, session.store, session.resume, command)
-    return _Plan(evaluation, retriever, in_memory, composition)
+    return _Plan(evaluation, construct, in_memory, composition)
 
 
 def _task(dataset: Dataset | None, composition: "Composition | None") -> dict[str, Any]:
@@ -178,19 +188,34 @@ def _task(dataset: Dataset | None, composition: "Composition | None") -> dict[st
     return load.mteb_task(by_name if dataset is None else dataset.metadata.model_dump())
 
 
+def _for_task(construct: Callable[[], Retriever], task: Mapping[str, Any]) -> Retriever:
+    """Construct a retriever; one that reads its prompts from an mteb task gets the dataset's."""
+    retriever = construct()
+    return retriever.for_task(**task) if isinstance(retriever, TaskPrompted) else retriever
+
+
 def _info(composition: "Composition | None") -> DatasetInfo:
     assert composition is not None  # noqa: S101  # a dataset by name has one
     build.check_keys(composition.public["dataset"], "dataset")
     return dataset_info(composition)
 
 
-def _settings_words(session: _Session) -> list[str]:
+def _settings_words(session: _Session, row: str | None) -> list[str]:
     """Return the overrides of settings that are not the command line's defaults."""
-    usual, own = Settings(), session.settings
-    words = [f"k={own.k}"] if own.k != usual.k else []
-    words += [f"metrics=[{','.join(own.metrics)}]"] if own.metrics != usual.metrics else []
-    words += [f"timing={session.timing_name}"] if session.timing_name not in (None, "default") else []
-    return [*words, *([f"seed={own.seed}"] if own.seed else [])]
+    usual, settings = Settings(), session.settings
+    words = [f"k={settings.k}"] if settings.k != usual.k else []
+    words += [f"metrics=[{','.join(settings.metrics)}]"] if settings.metrics != usual.metrics else []
+    words += _timing_words(session.timing)
+    words += [f"seed={settings.seed}"] if settings.seed else []
+    return [*words, *([f"name={build.quoted(row)}"] if row else [])]
+
+
+def _timing_words(timing: Timing) -> list[str]:
+    """Return the overrides of a timing plan; none for scores alone, which the command line always times too."""
+    if not isinstance(timing, TimingPlan):
+        return [f"timing={timing}"] if timing not in (None, "default") else []
+    usual = TimingPlan().model_dump()
+    return [f"timing.{key}={build.quoted(value)}" for key, value in timing.model_dump().items() if value != usual[key]]
 
 
 def _check_labels(retrievers: Sequence[RetrieverInfo], baseline: str | None) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness import weights
 from harness.cli import run
+from harness.cli.job import exit_code
 from harness.config import build
 from harness.console import say
 from harness.errors import ConfigError, HarnessError
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         conf = _conf(folder.expanduser(), settings)
     except HarnessError as error:
         say(f"error: {error}")
-        return 1
+        return exit_code(error)
     return run.measure(["experiment=finetune", *settings, f"--config-dir={conf}"])
 
 

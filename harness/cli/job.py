@@ -1,4 +1,4 @@
-"""A command that is a Hydra job: its errors said in one place, its end as an exit code, SIGTERM as Ctrl-C."""
+"""A command that is a Hydra job: its errors are printed in one place, its end is an exit code, SIGTERM is a Ctrl-C."""
 
 import contextlib
 import functools
@@ -19,9 +19,17 @@ from omegaconf.errors import OmegaConfBaseException
 from harness.config import build
 from harness.config.conf import CONF
 from harness.console import say
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError, TargetError
 
-_USERS = (HarnessError, HydraException, OmegaConfBaseException, ValueError)
+FAILED, USAGE = 1, 2
+"""Exit codes of a job that failed, and of words that were refused before anything was done."""
+_OF_HYDRA = HydraException | OmegaConfBaseException | ValueError
+
+
+def exit_code(error: BaseException) -> int:
+    """Return 2 for a setting that was refused, and 1 for any other error, such as one that left a failed record."""
+    is_usage = isinstance(error, ConfigError) and not isinstance(error, TargetError) and not error.is_recorded
+    return USAGE if is_usage else FAILED
 
 
 class Terminated(KeyboardInterrupt):
@@ -29,33 +37,37 @@ class Terminated(KeyboardInterrupt):
 
 
 def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Sequence[str]) -> int:
-    """Run Hydra over the arguments; 0 when every job ends well, 1 otherwise, 130 and 143 when interrupted.
+    """Run Hydra over the arguments and return the exit code.
 
-    A `HarnessError` is said as one message and anything else with its traceback, at once and once.
+    A `HarnessError` is printed as one message and anything else with its traceback, at once and once.
+
+    Returns:
+        0 where every job ends well, 1 where one failed, 2 where words or settings were refused and nothing else failed,
+        130 and 143 where it was interrupted.
     """
+    codes: list[int] = []
     sys.argv = ["harness", *arguments]
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
     try:
         with terminable(), contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(_saying(job, config_name))()
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
+                _printing(job, config_name, codes)
+            )()
     except KeyboardInterrupt as error:
         done = "measured" if config_name == "run" else "done"
         say(f"interrupted; what was {done} is kept, the same command goes on")
         return 143 if isinstance(error, Terminated) else 130
-    except _USERS as error:
-        if not getattr(error, "said", False):
-            _say_error(build.refused(error, arguments, config_name), config_name)
-    except Exception as error:  # a part's own failure: its traceback helps who writes it
-        if not getattr(error, "said", False):
-            traceback.print_exc()
+    except Exception as error:
+        is_printed = getattr(error, "said", False)  # by a job, of a launcher's process perhaps
+        codes.append(exit_code(error) if is_printed else _print_outer(error, arguments, config_name))
     else:
         return 0
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
         if before is not None:
             os.environ["HYDRA_FULL_ERROR"] = before
-    return 1
+    return min(codes, default=FAILED)
 
 
 @contextlib.contextmanager
@@ -87,14 +99,15 @@ def folder_options(run: Any) -> list[str]:
     return [f"--config-dir={folder}" for folder in folders(run)]
 
 
-def _saying(job: Callable[[DictConfig], Any], config_name: str) -> Callable[[DictConfig], Any]:
-    """The job, which says its error when it comes: a sweep may have many more jobs to do."""
+def _printing(job: Callable[[DictConfig], Any], config_name: str, codes: list[int]) -> Callable[[DictConfig], Any]:
+    """Wrap a job so that its error is printed immediately instead of at the end of the sweep, and its code noted."""
 
     @functools.wraps(job)
-    def said(config: DictConfig) -> Any:
+    def wrapped(config: DictConfig) -> Any:
         try:
             return job(config)
         except Exception as error:
+            codes.append(exit_code(error))
             if isinstance(error, HarnessError):
                 _say_error(str(error), config_name)
             else:
@@ -102,7 +115,16 @@ def _saying(job: Callable[[DictConfig], Any], config_name: str) -> Callable[[Dic
             error.said = True  # type: ignore[attr-defined]
             raise
 
-    return said
+    return wrapped
+
+
+def _print_outer(error: Exception, arguments: Sequence[str], config_name: str) -> int:
+    """Print an error that no job of this process has printed; return its exit code."""
+    if isinstance(error, HarnessError | _OF_HYDRA):
+        _say_error(build.refused(error, arguments, config_name), config_name)
+        return USAGE if isinstance(error, _OF_HYDRA) else exit_code(error)
+    traceback.print_exc()  # a retriever's failure: it helps who writes the retriever
+    return FAILED
 
 
 def _say_error(message: str, config_name: str) -> None:

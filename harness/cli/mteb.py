@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Evaluate retrievers on a benchmark's tasks and print the benchmark's aggregates; settings may follow the name."""
     from harness.cli import run
+    from harness.cli.job import FAILED, USAGE, exit_code
 
     parser = argparse.ArgumentParser(
         prog="harness mteb", description="Evaluate on the tasks of an mteb benchmark that rank texts.", add_help=True
@@ -28,9 +29,11 @@ def main(arguments: Sequence[str]) -> int:
         words = sweep(options.benchmark, settings)
     except HarnessError as error:
         say(f"error: {error}")
-        return 1
+        return exit_code(error)
     code = run.measure(words)
-    if code in (0, 1) and not any(word.startswith(("--cfg", "-c", "--info", "--help")) for word in settings):
+    if code in (0, FAILED, USAGE) and not any(
+        word.startswith(("--cfg", "-c", "--info", "--help")) for word in settings
+    ):
         _show(options.benchmark, settings)
     return code
 

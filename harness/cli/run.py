@@ -17,12 +17,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from harness.cli.job import folder_options, folders, run_job
+from harness.cli.job import FAILED, USAGE, folder_options, folders, run_job
 from harness.config import build
 from harness.config.evaluation import Composition, EvaluationConfig, dataset_info, retriever_info, validated
 from harness.console import listener, say, show_tables
 from harness.environment import THREAD_VARIABLES
-from harness.errors import HarnessError
+from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import Evaluation
 from harness.instrument import listening
 from harness.leaderboard import Scores
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         end_with(int(parent))
     if moved := _moved(arguments):
         say(f"error: {moved}")
-        return 1
+        return USAGE
     if {"--help", "-h"} & {*arguments} and not any(
         word.startswith(("retriever=", "experiment=")) for word in arguments
     ):
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 def measure(arguments: Sequence[str]) -> int:
     """Run the evaluations that Hydra composes from the arguments; return the exit code."""
     code = run_job("run", job, arguments)
-    if code == 1:
+    if code in (FAILED, USAGE):
         show_sweep()
     return code
 
@@ -163,7 +163,8 @@ def _in_own_process(title: str, store: Store, config: EvaluationConfig, argument
         error = CellError(f"{title}: its process was ended by signal {-process.returncode}, perhaps for lack of memory")
         store.recover(f"CellError: {error}", process.pid)
         raise error
-    raise CellError(f"{title}: failed in its own process, as said above")
+    error_type = ConfigError if process.returncode == USAGE else CellError
+    raise error_type(f"{title}: failed in its own process, as said above")
 
 
 def leave_for_table(job: Path, record: Path) -> None:

@@ -61,7 +61,7 @@ class SynthesizeConfig(_Strict):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run Hydra over the arguments; 0 when the triplets are made, 1 otherwise."""
+    """Make triplets as the arguments say; return the exit code of `run_job`."""
     return run_job("synthesize", job, arguments)
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment, versions
 from harness.embedding_cache import cache
-from harness.errors import ConfigError, RunError, TargetError
+from harness.errors import ConfigError, HarnessError, RunError, TargetError
 from harness.evaluation import identity
 from harness.evaluation.timing import Measurement, TimingPlan, measure, parse_metrics
 from harness.instrument import peak_memory
@@ -81,32 +82,45 @@ class Evaluation:
         Raises whatever the retriever or the dataset raises, after a record of the failure was stored; a wrong setting
         that is refused before the dataset is loaded leaves none.
         """
-        self.settings = settings = self.settings.checked()
+        self.settings = self.settings.checked()
         started = datetime.now(UTC)
         with self._failure_kept(started) as pending, cache.using("reuse" if self.resume else "renew"):
             retriever = construct()
-            self.retriever = self.retriever.model_copy(update={"identity": identity.retriever_identity(retriever)})
-            dataset = load()
-            self.dataset = completed(self.dataset, dataset)
-            if self.resume and self.store and (record := self.store.find(self._record(started))):
-                return Evaluated(record, reused=True)
-            if pending:
-                pending.update(self._record(started))
-            if not dataset.extra_metrics:  # their names are known once they are measured
-                self._warn_without_main_score(dataset, settings.metrics)
-            self.notify(f"{len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
-            measured = measure(
-                retriever,
-                dataset,
-                k=settings.k,
-                metrics=settings.metrics,
-                plan=settings.timing,
-                seed=settings.seed,
-            )
-            if dataset.extra_metrics:
-                self._warn_without_main_score(dataset, measured.means)
-            return self._stored(started, dataset, measured)
+            with identity.in_use(retriever) as known:
+                self.retriever = self.retriever.model_copy(update={"identity": known})
+                dataset = load()
+                self.dataset = completed(self.dataset, dataset)
+                if record := self._earlier(started):
+                    return Evaluated(record, reused=True)
+                if pending:
+                    pending.update(self._record(started))
+                return self._stored(started, dataset, self._measured(retriever, dataset))
         raise AssertionError  # the block returns or raises
+
+    def _earlier(self, started: datetime) -> Record | None:
+        """Return the stored record that makes this evaluation unnecessary."""
+        if not self.resume or self.store is None:
+            return None
+        like = self._record(started)
+        record = self.store.find(like)
+        return self.store.find_scores(like) if record is None and self.settings.timing is None else record
+
+    def _measured(self, retriever: Retriever, dataset: Dataset) -> Measurement:
+        settings = self.settings
+        if not dataset.extra_metrics:  # their names are known once they are measured
+            self._warn_without_main_score(dataset, settings.metrics)
+        self.notify(f"{len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
+        measured = measure(
+            retriever,
+            dataset,
+            k=settings.k,
+            metrics=settings.metrics,
+            plan=settings.timing,
+            seed=settings.seed,
+        )
+        if dataset.extra_metrics:
+            self._warn_without_main_score(dataset, measured.means)
+        return measured
 
     def _warn_without_main_score(self, dataset: Dataset, metrics: Collection[str]) -> None:
         """Say so where the metric that others publish for the dataset is not measured."""
@@ -143,6 +157,8 @@ class Evaluation:
                 refused = isinstance(error, ConfigError) and not isinstance(error, TargetError)
                 if not refused or self.dataset.fingerprint:
                     self.failed(started, f"{type(error).__name__}: {error}")
+                    if isinstance(error, HarnessError):
+                        error.is_recorded = True
                 raise
 
     def _stored(self, started: datetime, dataset: Dataset, measured: Measurement) -> Evaluated:
@@ -161,15 +177,12 @@ class Evaluation:
         settings = self.settings
         retriever = self.retriever.identity or identity.config_identity(self.retriever.config)
         dataset = self.dataset.fingerprint or identity.config_identity(self.dataset.config)
+        of_plan = partial(
+            identity.evaluation_identity, retriever, dataset, k=settings.k, metrics=settings.metrics, seed=settings.seed
+        )
         return Record(
-            id=identity.evaluation_identity(
-                retriever,
-                dataset,
-                k=settings.k,
-                metrics=settings.metrics,
-                timing=settings.timing.model_dump() if settings.timing else None,
-                seed=settings.seed,
-            ),
+            id=of_plan(timing=settings.timing.model_dump() if settings.timing else None),
+            scores_id=of_plan(timing=None),
             started=started,
             status="ok",
             retriever=self.retriever,

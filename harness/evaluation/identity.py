@@ -1,6 +1,6 @@
 """Identity of a retriever and of an evaluation: hashes of everything that their numbers depend on.
 
-A retriever is its class and arguments, with weights and files by their content, the user's own code, and the versions
+A retriever is its class and settings, with weights and files by their content, the user's own code, and the versions
 of the computations (`harness.versions`). A config, an object in Python and an adapter of another tool that describe the
 same retriever have the same identity.
 """
@@ -9,82 +9,54 @@ import functools
 import hashlib
 import inspect
 import json
-import logging
-import os
-import re
 import types
-import weakref
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-from uuid import uuid4
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import BaseModel
 
 from harness import user_code, versions
-from harness.errors import HarnessError
-from harness.types.protocols import Component
-from harness.weights import Package, network_identity, tensor_array, tree_hash
+from harness.evaluation import values
+from harness.evaluation.remembered import Changed, changed_by_use, construction_arguments, token
+from harness.types.protocols import float_parameters
 
-_PATH_KEYS = ("model", "path", "file", "folder", "dir")
-_arguments: "weakref.WeakKeyDictionary[Any, Mapping[str, Any]]" = weakref.WeakKeyDictionary()
-_labels: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
-_identities: "weakref.WeakKeyDictionary[Any, str]" = weakref.WeakKeyDictionary()
-
-
-@runtime_checkable
-class HasWeights(Protocol):
-    """A component whose output depends on model weights."""
-
-    def weights_identity(self) -> str:
-        """Return the hash or the revision of the weights, 1 to 64 characters."""
-        ...
-
-
-def remember_arguments(component: Any, arguments: Mapping[str, Any]) -> None:
-    """Note the arguments that an object of a user's class was constructed with, which then say what it is.
-
-    Without them such an object is known by its attributes.
-    """
-    with suppress(TypeError):  # it has slots, or is unhashable
-        _arguments[component] = dict(arguments)
-
-
-def remember_label(retriever: Any, label: str) -> None:
-    """Note how a retriever is called in tables, for adapters that name it to other tools."""
-    with suppress(TypeError):
-        _labels[retriever] = label
-
-
-def label_of(retriever: Any) -> str:
-    """Return how a retriever is called in tables, by default its class's name."""
-    with suppress(TypeError):
-        return _labels.get(retriever, type(retriever).__name__)
-    return type(retriever).__name__
+_ABSENT = object()
+_CONTAINERS = (list, dict, set, bytearray, np.ndarray)
+"""Types of attributes that may change while they stay the same object."""
 
 
 def retriever_identity(retriever: Any) -> str:
-    """Return the hash of a retriever's class, arguments, weights and user code, 16 hex digits.
+    """Return the hash of a retriever's class, settings, weights and user code, 16 hex digits.
 
-    It is computed when it is first asked for, so that what an object indexes or loads later does not count. An object
-    that holds something without a describable content, such as an open connection, equals no other object.
+    A component of the harness counts by its constructor's arguments. An object of any other class counts by its
+    attributes, whether a config or a call constructed it. It is known by the arguments of its config where it holds
+    something without a describable content, such as an open connection; without a config it then equals itself only.
+
+    The hash is computed anew in every call: a setting that was changed since the last one counts. What indexing and
+    searching change inside `in_use` does not.
     """
-    with suppress(TypeError):
-        if retriever in _identities:
-            return _identities[retriever]
-    description = _Description()
+    return _identity_of(Description(), retriever)
+
+
+@contextmanager
+def in_use(retriever: Any) -> Iterator[str]:
+    """Give a retriever's identity, and at the end of the block take what has changed for its state, no setting."""
+    description = Description()
+    identity = _identity_of(description, retriever)
+    try:
+        yield identity
+    finally:
+        description.note_changes()
+
+
+def _identity_of(description: "Description", retriever: Any) -> str:
     content = {
         "retriever": description.of(retriever),
         "ranking": versions.RANKING,
         "code": user_code.code_hash(description.modules) if description.modules else None,
     }
-    identity = _hash(content)
-    with suppress(TypeError):
-        _identities[retriever] = identity
-    return identity
+    return _hash(content)
 
 
 def evaluation_identity(
@@ -122,58 +94,114 @@ def _hash(content: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-@dataclass
-class _Description:
-    """Describes objects as JSON values and collects the modules that their classes and functions are from."""
+@runtime_checkable
+class HasWeights(Protocol):
+    """A component whose output depends on model weights."""
 
-    modules: set[str] = field(default_factory=set)
-    _above: list[int] = field(default_factory=list)
-    _functions: list[types.FunctionType] = field(default_factory=list)
+    def weights_identity(self) -> str | None:
+        """Return the hash or the revision of the weights, 1 to 64 characters; None where the arguments say it all."""
+        ...
+
+
+class _Snapshot(NamedTuple):
+    """An object's attributes before its use."""
+
+    value: Any
+    described: Mapping[str, Any]
+    """Descriptions by attribute."""
+    marks: Mapping[str, Any]
+    kept: frozenset[str]
+    """Attributes that an earlier use changed; they are described as before that use."""
+
+
+class Description:
+    """Describes objects, and collects the modules that their classes and functions are from.
+
+    An object counts by its class and by what `values.attributes` gives. Attributes that indexing and searching change,
+    such as an index, count by their values before the first use, see `note_changes`; an attribute that the user changes
+    between two uses counts by its new value.
+    """
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self._above: list[int] = []
+        self._functions: list[types.FunctionType] = []
+        self._snapshots: list[_Snapshot] = []
+        self._tokens = 0  # objects so far that are known by a token only
 
     def of(self, value: Any, key: str = "") -> Any:
-        """Return a JSON value that is equal for objects that do the same."""
-        if value is None or isinstance(value, bool | int | float):
-            return value
+        """Return the description of a value; `key` is the name that it has as an argument or an attribute."""
         if isinstance(value, str):
-            return _content(value) if key.rpartition("_")[2] in _PATH_KEYS else value
+            return values.text(value, key)
+        if values.is_scalar(value):
+            return value
         if id(value) in self._above:
             return "recursive"
         self._above.append(id(value))
         try:
-            return self._collection(value)
+            return self._collection(value, key)
         finally:
             self._above.pop()
 
-    def _collection(self, value: Any) -> Any:
+    def note_changes(self) -> None:
+        """Note which attributes of the objects described so far have changed, after they were used."""
+        for snapshot in self._snapshots:
+            now = values.attributes(snapshot.value) or {}
+            changes = {}
+            for name in {*now, *snapshot.marks, *snapshot.kept}:
+                mark = values.mark(snapshot.value, name, now)
+                if mark is not None and (name in snapshot.kept or _is_changed(snapshot, name, now, mark)):
+                    changes[name] = Changed(snapshot.described.get(name, _ABSENT), mark)
+            changed_by_use.set(snapshot.value, changes)
+
+    def _collection(self, value: Any, key: str) -> Any:
         if isinstance(value, Mapping):
-            return {"items": [[str(key), self.of(inner, str(key))] for key, inner in value.items()]}  # in their order
+            return {
+                "items": [[str(name), self.of(inner, str(name))] for name, inner in value.items()]
+            }  # in their order
         if isinstance(value, list | tuple):
-            return [self.of(inner) for inner in value]
+            return [self.of(inner, key) for inner in value]
         if isinstance(value, set | frozenset):
-            return sorted(json.dumps(self.of(inner), sort_keys=True) for inner in value)
+            return sorted(json.dumps(self.of(inner, key), sort_keys=True) for inner in value)
         if isinstance(value, functools.partial):
-            return [self.of(value.func), self.of(value.args), self.of(sorted(value.keywords.items()))]
-        plain = _plain(value)
+            keywords = _with_floats(value.func, value.keywords)
+            return [self.of(value.func), self.of(value.args), self.of(sorted(keywords.items()))]
+        plain = values.plain(value)
         return self._object(value) if plain is None else plain
 
     def _object(self, value: Any) -> Any:
         if inspect.isclass(value) or inspect.isroutine(value):
             return self._code(value)
-        arguments = value.arguments if isinstance(value, Component) else _remembered(value)
-        if arguments is None:
-            arguments = _state(value)
-        if arguments is None:
-            return uuid4().hex
-        described = [self._code(type(value)), {name: self.of(inner, name) for name, inner in arguments.items()}]
-        if isinstance(value, HasWeights):
-            described[1].pop("package", None)  # only where the same weights are found
-            described[1]["model"] = value.weights_identity()
+        if (network := values.network(value)) is not None:
+            return [self._code(type(value)), {"network": network}]
+        attributes = values.attributes(value)
+        if attributes is None:
+            return self._token(value)
+        tokens, arguments = self._tokens, construction_arguments.get(value)
+        described = self._attributes(value, attributes)
+        if self._tokens > tokens and arguments is not None:  # such as an open connection: its arguments are known
+            self._tokens = tokens
+            described = {name: self.of(inner, name) for name, inner in _with_floats(type(value), arguments).items()}
+        parts = [self._code(type(value)), described]
         if (family := getattr(type(value), "family", None)) in versions.EMBEDDINGS:
-            described.append({"embeddings": versions.EMBEDDINGS[family]})
-        return described
+            parts.append({"embeddings": versions.EMBEDDINGS[family]})
+        return parts
+
+    def _attributes(self, value: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Describe an object's attributes, those that its use has changed as before the use."""
+        changes = changed_by_use.get(value) or {}
+        weights = value.weights_identity() if isinstance(value, HasWeights) else None
+        marks = {name: values.mark(value, name, attributes) for name in {*attributes, *changes}}
+        kept = {name: change.before for name, change in changes.items() if marks[name] == change.mark}
+        described = {name: before for name, before in kept.items() if before is not _ABSENT}
+        for name, attribute in _with_floats(type(value), attributes).items():
+            if name not in kept and not (weights and name in ("model", "package")):  # only where weights are found
+                described[name] = self.of(attribute, name)
+        self._snapshots.append(_Snapshot(value, described, marks, frozenset(kept)))
+        return {**described, "model": weights} if weights else described
 
     def _code(self, value: Any) -> Any:
-        """Describe a class or a function by its name and, where its module has no file, by its code."""
+        """Describe a class or a function by its name and, where it is the user's, by its code."""
         if isinstance(value, types.MethodType):
             return [self._code(value.__func__), self.of(value.__self__)]
         module = str(getattr(value, "__module__", None))
@@ -181,12 +209,12 @@ class _Description:
         self.modules |= {name for name in (module, *(kind.__module__ for kind in kinds)) if not _is_known(name)}
         name = f"{module}.{getattr(value, '__qualname__', value)}"
         if inspect.isclass(value):
-            own = [kind for kind in value.__mro__ if _is_users(kind.__module__)]
-            return [name, [self._class(kind) for kind in own]] if own else name
+            written = [kind for kind in value.__mro__ if _is_users(kind.__module__)]
+            return [name, [self._class(kind) for kind in written]] if written else name
         if not isinstance(value, types.FunctionType):
             owner = getattr(value, "__self__", None)
-            return name if owner is None or isinstance(owner, types.ModuleType) else uuid4().hex
-        cells = [[cell, self.of(held)] for cell, held in inspect.getclosurevars(value).nonlocals.items()]
+            return name if owner is None or isinstance(owner, types.ModuleType) else [name, self._token(owner)]
+        cells = [[cell, self.of(inner)] for cell, inner in inspect.getclosurevars(value).nonlocals.items()]
         if not _is_users(module) and value.__name__.isidentifier():
             return [name, cells, self.of(value.__defaults__), self.of(value.__kwdefaults__)]
         return [name, cells, self._function(value)]
@@ -198,8 +226,8 @@ class _Description:
             function = getattr(member, "__func__", getattr(member, "fget", member))
             if isinstance(function, types.FunctionType):
                 members.append([name, self._function(function)])
-            elif _is_plain(member) and not name.startswith("__"):
-                members.append([name, self.of(member)])
+            elif values.is_plain(member) and not name.startswith("__"):
+                members.append([name, self.of(member, name)])
         return members
 
     def _function(self, function: types.FunctionType) -> Any:
@@ -207,17 +235,44 @@ class _Description:
         if function in self._functions:
             return "recursive"
         self._functions.append(function)
-        names = user_code.used_names(function.__code__)
-        used = {name: function.__globals__[name] for name in names if name in function.__globals__}
+        used = {
+            name: function.__globals__[name]
+            for name in user_code.used_names(function.__code__)
+            if name in function.__globals__
+        }
         self.modules |= {value.__name__ for value in used.values() if isinstance(value, types.ModuleType)}
-        held = {
-            name: self._code(value) if isinstance(value, types.FunctionType) else self.of(value)
+        from_module = {
+            name: self._code(value) if isinstance(value, types.FunctionType) else self.of(value, name)
             for name, value in sorted(used.items())
-            if _is_plain(value) or (isinstance(value, types.FunctionType) and _is_users(value.__module__))
+            if values.is_plain(value) or (isinstance(value, types.FunctionType) and _is_users(value.__module__))
         }
         defaults = [self.of(function.__defaults__), self.of(function.__kwdefaults__)]
         self._functions.pop()
-        return [user_code.byte_code(function.__code__), *defaults, held]
+        return [user_code.byte_code(function.__code__), *defaults, from_module]
+
+    def _token(self, value: Any) -> str:
+        self._tokens += 1
+        return token(value)
+
+
+def _is_changed(snapshot: _Snapshot, name: str, now: Mapping[str, Any], mark: Any) -> bool:
+    """Return whether an attribute is another than before the use; only containers change in their place."""
+    if mark != snapshot.marks.get(name):
+        return True
+    if not isinstance(now.get(name), _CONTAINERS):
+        return False
+    description = Description()
+    description._above.append(id(snapshot.value))
+    return bool(description.of(now[name], name) != snapshot.described.get(name))
+
+
+def _with_floats(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the integers of parameters that are annotated as float as floats."""
+    names_of_floats = float_parameters(function)
+    return {
+        name: float(value) if type(value) is int and name in names_of_floats else value
+        for name, value in arguments.items()
+    }
 
 
 def _is_users(module: str) -> bool:
@@ -227,72 +282,3 @@ def _is_users(module: str) -> bool:
 def _is_known(module: str) -> bool:
     """Return whether a module is the harness's or Python's built-in one, without looking for its file."""
     return module.partition(".")[0] in ("harness", "builtins")
-
-
-def _is_plain(value: Any) -> bool:
-    """Return whether a value is a number, a text, or a collection of them."""
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_plain, value))
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, value.values()))
-    return value is None or isinstance(value, bool | int | float | str | bytes)
-
-
-def _remembered(value: Any) -> Mapping[str, Any] | None:
-    with suppress(TypeError):
-        return _arguments.get(value)
-    return None
-
-
-def _state(value: Any) -> Mapping[str, Any] | None:
-    """Return the attributes that tell an object from others of its class; None where nothing does."""
-    if hasattr(value, "state_dict") and hasattr(value, "named_parameters"):
-        return {"network": network_identity(value)}
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    if is_dataclass(value) and not isinstance(value, type):
-        return {} if isinstance(value, Package) else {one.name: getattr(value, one.name) for one in fields(value)}
-    if not hasattr(value, "__dict__"):
-        return None
-    try:
-        state = value.__getstate__()
-    except Exception:  # a user's object may refuse to be pickled in any way: it equals no other
-        return None
-    return dict(state) if isinstance(state, Mapping) else dict(vars(value))
-
-
-def _plain(value: Any) -> Any:
-    """Return the content of a value that is neither a collection nor an object with arguments; None for another."""
-    if isinstance(value, types.ModuleType):
-        return f"module {value.__name__}"
-    if isinstance(value, logging.Logger):
-        return f"logger {value.name}"
-    if isinstance(value, bytes | bytearray):
-        return hashlib.blake2b(value, digest_size=16).hexdigest()
-    if isinstance(value, re.Pattern):
-        return [value.pattern, value.flags]
-    if isinstance(value, Path):
-        return _content(str(value))
-    if isinstance(value, np.random.Generator):
-        return str(value.bit_generator.state)
-    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        value = tensor_array(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        content = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
-        return [value.dtype.str, value.shape, hashlib.blake2b(content, digest_size=16).hexdigest()]
-    return str(value) if type(value).__module__ == "torch" else None  # a device, a dtype
-
-
-def _content(text: str) -> Any:
-    """Return the hash of a file or folder of this name, or the text where there is none."""
-    path = Path(os.path.expanduser(text))  # noqa: PTH111  # keeps the name of a user who does not exist
-    try:
-        if text and path.is_dir():
-            return {"content": tree_hash(path)}
-        if text and path.is_file():
-            return {"content": hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()}
-    except (OSError, HarnessError):
-        return text
-    return text

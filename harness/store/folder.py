@@ -156,12 +156,15 @@ class Store:
 
     def find(self, like: Record) -> Record | None:
         """The newest good record of the same evaluation under the same names in the same environment."""
-        good = [
-            record
-            for path in (self.root / "records").rglob(f"*-{like.id[:8]}.json")
-            if (record := read_record(path)).status == "ok" and _answers(record, like)
-        ]
-        return max(good, key=lambda record: record.started, default=None)
+        paths = (self.root / "records").rglob(f"*-{like.id[:8]}.json")
+        good = [record for path in paths if (record := read_record(path)).id == like.id]
+        return _newest(good, like)
+
+    def find_scores(self, like: Record) -> Record | None:
+        """Return the newest good record of the same scores, whatever was timed, as for `find`."""
+        paths = (self.root / "records" / _safe(like.dataset.name)).rglob("*.json")
+        mark = f'"{like.scores_id}"'.encode()
+        return _newest([read_record(path) for path in paths if mark in path.read_bytes()], like)
 
 
 @contextmanager
@@ -184,14 +187,16 @@ def _machine(manifest: Mapping[str, Any]) -> str:
     return ", ".join([*hardware, f"Python {manifest['python']}", *packages])
 
 
-def _answers(record: Record, like: Record) -> bool:
-    return _names(record) == _names(like)
+def _newest(records: Iterable[Record], like: Record) -> Record | None:
+    """Return the newest good record under the same names in the same environment."""
+    good = [record for record in records if record.status == "ok" and _names(record) == _names(like)]
+    return max(good, key=lambda record: record.started, default=None)
 
 
 def _names(record: Record) -> tuple[object, ...]:
     own = record.dataset
     return (
-        *(record.id, record.environment, record.retriever.label),
+        *(record.environment, record.retriever.label),
         *(own.label, own.group, own.parts),  # the same task may be a part of one benchmark and not of another
     )
 

@@ -5,6 +5,7 @@ the methods are there.
 """
 
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -216,3 +217,17 @@ def _required(cls: type) -> bool:
 def _defaults(cls: type) -> dict[str, Any]:
     known = parameters(cls) or {}
     return {name: one.default for name, one in known.items() if one.default is not one.empty}
+
+
+def float_parameters(function: Any) -> set[str]:
+    """Return the names of a function's or a constructor's parameters that are annotated as float or float | None."""
+    try:
+        known = parameters(function) if inspect.isclass(function) else inspect.signature(function).parameters
+    except (TypeError, ValueError):  # it is written in C
+        return set()
+    return {name for name, each in (known or {}).items() if _is_float(each.annotation)}
+
+
+def _is_float(annotation: Any) -> bool:
+    words = set(re.findall(r"\w+", inspect.formatannotation(annotation)))
+    return "float" in words and words <= {"float", "None", "Optional", "Union", "typing"}

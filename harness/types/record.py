@@ -191,6 +191,8 @@ class Record(BaseModel):
     version: Literal[2] = 2
     id: str
     """Hash of the retriever's identity, the dataset's fingerprint, k, metrics, timing plan, seed and versions."""
+    scores_id: str | None = None
+    """Hash of the same evaluation without timing: equal where the scores are the same; None in old records."""
     started: datetime
     status: Literal["ok", "failed"]
     error: str | None = None

@@ -5,7 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from harness.datasets.texts import gathered
-from harness.evaluation.identity import label_of, retriever_identity
+from harness.evaluation import identity
+from harness.evaluation.remembered import label_of
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
@@ -28,7 +29,7 @@ class SearchModel:
     def __init__(self, retriever: Retriever, name: str | None = None, revision: str | None = None) -> None:
         self.retriever = retriever
         self._name = name or f"harness/{names.slug(label_of(retriever))}"
-        self._revision = revision or retriever_identity(retriever)
+        self._revision = revision or identity.retriever_identity(retriever)
 
     @cached_property
     def mteb_model_meta(self) -> Any:
@@ -42,7 +43,8 @@ class SearchModel:
     def index(self, corpus: Any, **_: Any) -> None:
         """Index mteb's corpus."""
         self._corpus = gathered(Corpus, texts.documents(corpus))
-        self.retriever.index(self._corpus)
+        with identity.in_use(self.retriever):
+            self.retriever.index(self._corpus)
 
     def search(
         self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **_: Any

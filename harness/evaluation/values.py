@@ -1,0 +1,143 @@
+"""Plain values, files, arrays and attributes as JSON values that are equal for equal contents."""
+
+import hashlib
+import logging
+import os
+import re
+import types
+from collections.abc import Mapping, Sized
+from dataclasses import fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from harness.errors import HarnessError
+from harness.types.protocols import Component
+from harness.weights import Package, network_identity, tensor_array, tree_hash
+
+_PATH_KEYS = ("model", "path", "file", "folder", "dir")
+_LONGEST_PATH = 4096
+_hash = partial(hashlib.blake2b, digest_size=16)
+
+
+def text(value: str, key: str = "") -> Any:
+    """Return the hash of the file or folder that a text names, or the text where it names none.
+
+    Under a key that ends in model, path, file, folder or dir every name of an existing file or folder counts by its
+    content. Under any other key a text is a name only if it has a separator (``"runs/a.npz"``, ``"./a"``) or, for a
+    file, a suffix (``"a.npz"``): a plain word such as ``"data"`` stays a word where the working directory has a folder
+    of that name, and so do ``"/"`` and ``".."``.
+    """
+    if not value or len(value) > _LONGEST_PATH or "\n" in value:
+        return value
+    path = Path(os.path.expanduser(value))  # noqa: PTH111  # keeps the name of a user who does not exist
+    is_path = key.rpartition("_")[2] in _PATH_KEYS
+    has_separator = ("/" in value or os.sep in value) and path.name not in ("", "..")
+    try:
+        if (is_path or has_separator) and path.is_dir():
+            return {"content": tree_hash(path)}
+        if (is_path or has_separator or path.suffix) and path.is_file():
+            with path.open("rb") as file:
+                return {"content": hashlib.file_digest(file, _hash).hexdigest()}
+    except (OSError, HarnessError):
+        return value
+    return value
+
+
+def plain(value: Any) -> Any:
+    """Return the content of a value that is neither a collection nor an object with attributes; None for another."""
+    if isinstance(value, types.ModuleType):
+        return f"module {value.__name__}"
+    if isinstance(value, logging.Logger):
+        return f"logger {value.name}"
+    if isinstance(value, bytes | bytearray):
+        return _hash(value).hexdigest()
+    if isinstance(value, re.Pattern):
+        return [value.pattern, value.flags]
+    if isinstance(value, Path):
+        return text(str(value), "path")
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
+        value = tensor_array(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        content = repr(value.tolist()).encode() if value.dtype.hasobject else np.ascontiguousarray(value).tobytes()
+        return [value.dtype.str, value.shape, _hash(content).hexdigest()]
+    return str(value) if type(value).__module__ == "torch" else None  # a device, a dtype
+
+
+def network(value: Any) -> str | None:
+    """Return the hash of a torch network; None for any other object."""
+    is_network = hasattr(value, "state_dict") and hasattr(value, "named_parameters")
+    return network_identity(value) if is_network else None
+
+
+def is_scalar(value: Any) -> bool:
+    """Return True for None, a number and a text."""
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def is_plain(value: Any) -> bool:
+    """Return True for a number, a text, and a collection of them."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(is_plain, value))
+    if isinstance(value, Mapping):
+        return all(map(is_plain, value.values()))
+    return is_scalar(value) or isinstance(value, bytes)
+
+
+def attributes(value: Any) -> Mapping[str, Any] | None:
+    """Return the values that tell an object from others of its class; None where nothing does.
+
+    They are a `Component`'s constructor arguments (where it has a public attribute of an argument's name, that one's
+    present value) and any other object's attributes.
+    """
+    if isinstance(value, Component):
+        held = vars(value)
+        return {
+            name: held[name] if name in held and is_scalar(held[name]) and is_scalar(argument) else argument
+            for name, argument in value.arguments.items()
+        }
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {} if isinstance(value, Package) else {each.name: getattr(value, each.name) for each in fields(value)}
+    return _state(value)
+
+
+def _state(value: Any) -> Mapping[str, Any] | None:
+    if not hasattr(value, "__dict__"):
+        return None
+    try:
+        state = value.__getstate__()
+    except Exception:  # a user's object may refuse to be pickled in any way: it equals no other
+        return None
+    if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
+        return {**(state[0] or {}), **(state[1] or {})}
+    return dict(state) if isinstance(state, Mapping) else dict(vars(value))
+
+
+def mark(value: Any, name: str, known: Mapping[str, Any]) -> Any:
+    """Return what shows cheaply that an attribute has another value by now: the scalar, or which object it is.
+
+    Args:
+        value: The object.
+        name: The attribute's name.
+        known: The result of `attributes` for the object.
+
+    Returns:
+        None where it cannot be told, since `attributes` makes the value anew in every call.
+    """
+    if name not in known:
+        return "absent"
+    attribute = known[name]
+    if is_scalar(attribute):
+        return type(attribute), attribute
+    if isinstance(value, Component) or getattr(value, "__dict__", {}).get(name) is not attribute:
+        return None
+    return id(attribute), len(attribute) if isinstance(attribute, Sized) else None
