@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from harness.errors import ConfigError
@@ -90,16 +91,22 @@ def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = 
     """Every task that ranks texts, of these languages (ISO 639-3) and types. Raises `ConfigError` for an unknown."""
     if wrong := next((kind for kind in types or () if kind not in TYPES), None):
         raise ConfigError(f"--type={wrong!r}{_hint(wrong, TYPES)}; choices: {', '.join(TYPES)}")
-    mteb = library()
     try:
-        with quiet():
-            found = mteb.get_tasks(languages=list(languages) if languages else None, task_types=list(types or TYPES))
+        return list(_tasks(tuple(languages or ()), tuple(types or TYPES)))
     except (KeyError, ValueError) as error:
         said = str(error.args[0] if error.args else error).partition(",")[0]
         raise ConfigError(f"{said}; --language takes codes of ISO 639-3, such as deu or eng") from None
-    return list(filter(ranks_texts, found))
 
 
+@cache
+def _tasks(languages: tuple[str, ...], types: tuple[str, ...]) -> tuple[Any, ...]:
+    """mteb makes every task anew, which takes a second."""
+    with quiet():
+        found = library().get_tasks(languages=list(languages) or None, task_types=list(types))
+    return tuple(filter(ranks_texts, found))
+
+
+@cache
 def every_task() -> dict[str, Any]:
     """Every task that ranks texts by its name, those too that are private, superseded or in beta."""
     mteb = library()
