@@ -26,7 +26,10 @@ from harness.retrievers.dense import Dense
 from harness.types import Dataset
 
 _MANY = 2000
-_LONG = ("test_published.py", "test_wheel.py", "test_rerank.py")
+_LONG = (
+    *("test_gate_breaks.py", "test_train.py", "test_published.py", "test_conformance.py", "test_cli.py"),
+    *("test_wheel.py", "test_rerank.py", "test_distributed.py", "test_failures.py", "test_mteb_results.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
