@@ -255,11 +255,14 @@ def together(n: int) -> Callable[[Handler], None]:
 
 
 def vectors_of(retriever: Any) -> Vectors:
-    """The vectors of a dense retriever's encoder."""
+    """The vectors of a dense retriever's encoder; each text is encoded once."""
+    known: dict[str, list[float]] = {}
 
     def vectors(texts: list[str]) -> list[list[float]]:
-        rows: list[list[float]] = retriever._encoder.encode(StringColumn(texts), "query").tolist()
-        return rows
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            known.update(zip(new, retriever._encoder.encode(StringColumn(new), "query").tolist(), strict=True))
+        return [known[text] for text in texts]
 
     return vectors
 

@@ -18,15 +18,18 @@ import pytest
 import torch
 from filelock import FileLock
 
-from harness import weights
+from harness import instrument, weights
 from harness.config import build
-from harness.datasets import folder
+from harness.datasets import folder, stdlib
 from harness.environment import cache_dir
 from harness.retrievers.dense import Dense
 from harness.types import Dataset
 
 _MANY = 2000
-_LONG = ("test_published.py", "test_wheel.py", "test_rerank.py")
+_LONG = (
+    *("test_gate_breaks.py", "test_train.py", "test_published.py", "test_conformance.py", "test_cli.py"),
+    *("test_wheel.py", "test_rerank.py", "test_distributed.py", "test_failures.py", "test_mteb_results.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,6 +59,24 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             (own / kept).symlink_to(cache_dir() / kept, target_is_directory=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_CACHE", str(own))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_measured_once() -> Iterator[None]:
+    """Time the machine's reference kernels once per process; an evaluation repeats them after every search."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(instrument, "reference_kernels", cache(instrument.reference_kernels))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def standard_library_read_once() -> Iterator[None]:
+    """Parse the standard library, of which `dataset=stdlib` is a sample, once per process."""
+    read = cache(lambda library: tuple(definitions(library)))
+    definitions = stdlib._definitions
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stdlib, "_definitions", read)
         yield
 
 

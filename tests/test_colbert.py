@@ -418,7 +418,7 @@ def test_a_search_gives_no_more_than_k_however_many_candidates(checkpoint):
 def test_an_exact_search_says_nothing_of_recall(checkpoint):
     with recording() as seen:
         indexed(checkpoint).search(QUERIES, 5)
-    assert not seen.later
+    assert not seen.deferred
 
 
 @pytest.mark.parametrize("candidates", [None, 4])

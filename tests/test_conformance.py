@@ -4,6 +4,7 @@ Those that ask a provider ask one on the loopback, which answers with MiniLM's v
 """
 
 import inspect
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from harness.config.conf import options_of
 from harness.errors import RunError, WeightsError
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.run_file import RunFile
-from harness.types import Corpus, Queries, Retriever
+from harness.types import Corpus, Queries, Retriever, Run
 
 TEXTS = {
     "d1": "The quick brown fox jumps over the lazy dog.",
@@ -36,6 +37,8 @@ ASKED = {
 NAMES = [name for name, _ in options_of("retriever") if name != "run_file"]  # which ranks nothing itself
 
 _built: dict[str, Retriever] = {}
+_indexed: set[str] = set()
+"""Those of the retrievers that have TEXTS indexed."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,6 +53,15 @@ def provider(minilm):
 
 
 _providers: list[Provider] = []
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request):
+    """One retriever after the other, so that only one model's weights are held at a time."""
+    yield request.param
+    _built.clear()
+    _indexed.clear()
+    best_three.cache_clear()
 
 
 def corpus() -> Corpus:
@@ -73,21 +85,35 @@ def construct(name: str) -> Retriever:
 
 
 def built(name: str) -> Retriever:
-    """The retriever over TEXTS, made once; a skip where its weights are out of reach."""
+    """The retriever over TEXTS, made and indexed once; a skip where its weights are out of reach."""
     if name not in _built:
         _built[name] = construct(name)
-    try:
-        _built[name].index(corpus())
-    except WeightsError as error:
-        pytest.skip(str(error).splitlines()[0])
+    if name not in _indexed:
+        try:
+            _built[name].index(corpus())
+        except WeightsError as error:
+            pytest.skip(str(error).splitlines()[0])
+        _indexed.add(name)
     return _built[name]
+
+
+def reindexed(name: str, other: Corpus) -> Retriever:
+    """The retriever over TEXTS and then over another corpus."""
+    retriever = built(name)
+    _indexed.discard(name)
+    retriever.index(other)
+    return retriever
+
+
+@cache
+def best_three(name: str) -> Run:
+    return built(name).search(queries(), 3)
 
 
 def unindexed(kind: object) -> str:
     return f"{type(kind).__name__} was not indexed before search: call index\\(corpus\\) first"
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_search_before_index_is_an_error_that_says_what_to_call(name):
     retriever = construct(name)
     with pytest.raises(RunError, match=unindexed(retriever)):
@@ -116,7 +142,6 @@ def test_a_retriever_can_be_inspected_before_index():
     assert "_doc_ids" not in vars(construct("bm25"))
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_the_same_search_gives_the_same_run(name):
     retriever = built(name)
     first, second = retriever.search(queries(), 5), retriever.search(queries(), 5)
@@ -124,7 +149,6 @@ def test_the_same_search_gives_the_same_run(name):
     np.testing.assert_array_equal(first.scores, second.scores)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_batch_gives_what_its_queries_give_alone(name):
     retriever = built(name)
     batch = retriever.search(queries(), 4)
@@ -135,9 +159,8 @@ def test_a_batch_gives_what_its_queries_give_alone(name):
         np.testing.assert_allclose(scores, alone_scores, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_run_has_the_queries_in_order_and_no_more_than_k_known_documents(name):
-    run = built(name).search(queries(), 3)
+    run = best_three(name)
     assert list(run.query_ids) == list(ASKED)
     for row in range(len(run)):
         ids, scores = run.hits(row)
@@ -146,44 +169,36 @@ def test_a_run_has_the_queries_in_order_and_no_more_than_k_known_documents(name)
         assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_k_above_the_size_of_the_corpus_gives_what_there_is(name):
     retriever = built(name)
     run = retriever.search(queries(), 1000)
     ids, _ = run.hits(0)
     assert 1 <= len(ids) <= len(TEXTS)
-    assert ids[:3] == retriever.search(queries(), 3).hits(0)[0]
+    assert ids[:3] == best_three(name).hits(0)[0]
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_query_finds_the_document_that_answers_it(name):
-    run = built(name).search(queries(), 3)
+    run = best_three(name)
     assert run.hits(1)[0][0] == "d3"
     assert run.hits(4)[0][0] == "d6"
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_index_forgets_what_was_indexed_before(name):
-    retriever = built(name)
-    retriever.index(Corpus(["other"], ["The central bank left interest rates unchanged."]))
+    retriever = reindexed(name, Corpus(["other"], ["The central bank left interest rates unchanged."]))
     run = retriever.search(queries(), 3)
     assert run.hits(1)[0] == ["other"]
     assert {doc for row in range(len(run)) for doc in run.hits(row)[0]} <= {"other"}
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_the_index_has_a_size_that_grows_with_the_corpus(name):
-    retriever = built(name)
-    small = retriever.nbytes()
-    ids = [f"{key}{copy}" for copy in range(50) for key in TEXTS]
-    retriever.index(Corpus(ids, [f"{text} {key}" for key, text in zip(ids, list(TEXTS.values()) * 50, strict=True)]))
-    assert retriever.nbytes() > small > 0
+    small = built(name).nbytes()
+    ids = [f"{key}{copy}" for copy in range(6) for key in TEXTS]
+    texts = [f"{text} {key}" for key, text in zip(ids, list(TEXTS.values()) * 6, strict=True)]
+    assert reindexed(name, Corpus(ids, texts)).nbytes() > small > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
 def test_a_corpus_of_empty_texts_can_be_indexed(name):
     if name == "mteb":
         pytest.skip("mteb's own BM25 cannot index a corpus without a word")
-    retriever = built(name)
-    retriever.index(Corpus(["e1", "e2"], ["", " "]))
+    retriever = reindexed(name, Corpus(["e1", "e2"], ["", " "]))
     assert len(retriever.search(queries(), 2)) == len(ASKED)

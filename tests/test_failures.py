@@ -95,7 +95,7 @@ def test_a_broken_module_beside_the_users_retriever_is_evaluated_anew(project):
 def test_a_changed_docstring_of_the_harness_reuses_the_evaluation_and_the_embeddings(project):
     """In a copy of the package: the report's and the cache's code are edited, and nothing is measured or encoded."""
     copy = project / "copy"
-    shutil.copytree(REPOSITORY / "harness", copy / "harness", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(REPOSITORY / "harness", copy / "harness")  # with the kernels that are compiled already
     shutil.copytree(REPOSITORY / "conf", copy / "conf")
     from tiny_models import write_dense
 

@@ -12,9 +12,13 @@ import pytest
 from readme_blocks import README, block
 
 from harness.cli import ab, read, remeasure
+from harness.config import build
 from harness.datasets import stdlib
 from harness.gate.baseline import read as read_baseline
+from harness.retrievers.bm25 import BM25
 from harness.testing import assert_no_regression
+from harness.text.tokenizer import Tokenizer
+from harness.types import Corpus, Queries, trec
 
 TOP = Path(__file__).resolve().parent.parent
 QUICK = ["timing.repeats=1", "timing.latency_queries=0", "timing.warmup_documents=8"]
@@ -30,7 +34,12 @@ class Tree:
         self.top, self.results = top, results
         for name in ("harness", "conf"):
             shutil.copytree(TOP / name, top / name)  # with the kernels that are compiled already
-        self.edit("conf/retriever/minilm.yaml", "max_length: null ", "max_length: 128 ")  # soon encoded
+
+    def fuse(self, runs):
+        """Let the hybrid's dense part be a run file, so that no measurement encodes anything."""
+        self.edit("conf/retriever/hybrid.yaml", "retrievers.dense: minilm", "retrievers.dense: run_file")
+        part = f"retrievers: {{dense: {{path: '{runs}/${{dataset.name}}.trec'}}}}"
+        self.edit("conf/retriever/hybrid.yaml", "depth: ", f"{part}\ndepth: ")
 
     def edit(self, path, before, after):
         text = (self.top / path).read_text()
@@ -52,11 +61,33 @@ def gate(results, *options):
     return read.main(["gate", "--results", str(results), "--policy", str(policy), *options])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Compile BM25's kernels where they are copied from; a copy without them compiles them each time."""
+    retriever = BM25(Tokenizer())
+    retriever.index(Corpus(["d1"], ["red apples"]))
+    retriever.search(Queries(["q1"], ["apples"]), 1)
+
+
 @pytest.fixture(scope="module")
-def base(tmp_path_factory, data):
+def runs(tmp_path_factory, collection):
+    """MiniLM's runs of two collections, by their names."""
+    config = build.composed(["retriever=minilm", "retriever.encoder.max_length=64"])["retriever"]
+    retriever, folder = build.construct(config, "retriever"), tmp_path_factory.mktemp("runs")
+    (folder / "xquad").mkdir()
+    for name in ("xquad/de", "xquad/en"):
+        dataset = collection(name)
+        retriever.index(dataset.corpus)
+        trec.write(retriever.search(dataset.queries, 100), folder / f"{name}.trec", "minilm")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, data, runs):
     """Measured by the code as it is, and accepted."""
     folder = tmp_path_factory.mktemp("base")
     tree = Tree(folder / "tree", folder / "results")
+    tree.fuse(runs)
     for cells in (RRF, MIN_MAX, BM25):
         tree.measure(*cells)
     assert read.main(["accept", "--results", str(tree.results), "--reason", "as it is"]) == 0
@@ -64,8 +95,9 @@ def base(tmp_path_factory, data):
 
 
 @pytest.fixture
-def changed(tmp_path, base):
+def changed(tmp_path, base, runs):
     tree = Tree(tmp_path / "tree", tmp_path / "results")
+    tree.fuse(runs)
     tree.results.mkdir()
     shutil.copytree(base, tree.results / "baseline")
     return tree
@@ -212,7 +244,7 @@ def project(tmp_path, monkeypatch):
     preset = preset.replace("harness.retrievers.bm25.BM25", "mine.Mine")
     (top / "conf" / "retriever" / "mine.yaml").write_text(preset)
     (top / "mine.py").write_text(SEARCHES.format(times=20))
-    monkeypatch.setenv("PYTHONPATH", str(top))
+    monkeypatch.setenv("PYTHONPATH", f"{top}{os.pathsep}{TOP}")
     monkeypatch.chdir(top)
     return top
 

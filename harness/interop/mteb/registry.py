@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from harness.errors import ConfigError, did_you_mean
@@ -140,13 +141,19 @@ def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = 
     """Return the tasks that rank texts, of these languages (ISO 639-3) and types. Raises `ConfigError` for others."""
     if wrong := next((kind for kind in types or () if kind not in TYPES), None):
         raise ConfigError(f"--type={wrong!r}{did_you_mean(wrong, TYPES)}; choices: {', '.join(TYPES)}")
-    filters = {"task_types": list(types or TYPES), "modalities": ["text"], "exclusive_modality_filter": True}
     try:
-        with quiet():
-            return list(library().get_tasks(languages=list(languages) if languages else None, **filters))
+        return list(_tasks(tuple(languages or ()), tuple(types or TYPES)))
     except (KeyError, ValueError) as error:
         message = str(error.args[0] if error.args else error).partition(",")[0]
         raise ConfigError(f"{message}; --language takes codes of ISO 639-3, such as deu or eng") from None
+
+
+@cache
+def _tasks(languages: tuple[str, ...], types: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return mteb's tasks; mteb makes every one anew in each call, which takes a second."""
+    filters = {"task_types": list(types), "modalities": ["text"], "exclusive_modality_filter": True}
+    with quiet():
+        return tuple(library().get_tasks(languages=list(languages) or None, **filters))
 
 
 def benchmark(name: str) -> Any:
