@@ -15,7 +15,7 @@ from harness.cli import ab, read, remeasure
 from harness.config import build
 from harness.datasets import stdlib
 from harness.gate.baseline import read as read_baseline
-from harness.retrievers.bm25 import BM25
+from harness.retrievers import bm25
 from harness.testing import assert_no_regression
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Queries, trec
@@ -64,7 +64,7 @@ def gate(results, *options):
 @pytest.fixture(scope="module", autouse=True)
 def compiled():
     """Compile BM25's kernels where they are copied from; a copy without them compiles them each time."""
-    retriever = BM25(Tokenizer())
+    retriever = bm25.BM25(Tokenizer())
     retriever.index(Corpus(["d1"], ["red apples"]))
     retriever.search(Queries(["q1"], ["apples"]), 1)
 
