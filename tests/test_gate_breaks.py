@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from killing import write_numbered
 from readme_blocks import README, block
 
 from harness.cli import ab, read, remeasure
@@ -246,6 +247,7 @@ def project(tmp_path, monkeypatch):
     (top / "mine.py").write_text(SEARCHES.format(times=20))
     monkeypatch.setenv("PYTHONPATH", f"{top}{os.pathsep}{TOP}")
     monkeypatch.chdir(top)
+    write_numbered(top / "made", 300, 100)
     return top
 
 
@@ -277,7 +279,7 @@ def test_memory_above_its_limit_is_measured_again(tmp_path, monkeypatch, capsys)
     assert read.main(["gate", *only]) == 1
 
 
-SMALL = ["dataset=stdlib", "dataset.documents=300", "dataset.queries=100"]
+SMALL = ["dataset=folder", "dataset.path=made"]
 
 
 def test_a_retriever_made_twice_as_slow_fails_after_two_more_measurements(project):
@@ -288,10 +290,10 @@ def test_a_retriever_made_twice_as_slow_fails_after_two_more_measurements(projec
     assert harness(*cell).returncode == 0
     done = harness("gate")
     assert done.returncode == 1, done.stdout
-    assert "IDENTICAL mine/stdlib" in done.stdout
+    assert "IDENTICAL mine/made" in done.stdout
     line = done.stdout.splitlines()[0]
     assert re.fullmatch(
-        r"FAIL mine/stdlib.* cpu/query \S+ -> \S+ \(x[1-9]\d*\.\d\d, limit x1\.20, least of 3 measurements\)", line
+        r"FAIL mine/made.* cpu/query \S+ -> \S+ \(x[1-9]\d*\.\d\d, limit x1\.20, least of 3 measurements\)", line
     ), done.stdout + done.stderr
     assert done.stderr.count("above its limit, measured again to be sure") == 2
 
@@ -319,7 +321,7 @@ def test_two_revisions_are_timed_in_turn(project):
     assert harness(*cell).returncode == 0
     done = harness("gate", "--ab", "HEAD")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"^FAIL mine/stdlib.* wall/query .* \(x[1-9]\d*\.\d\d, limit x1\.25\)$", done.stdout, re.MULTILINE)
+    assert re.search(r"^FAIL mine/made.* wall/query .* \(x[1-9]\d*\.\d\d, limit x1\.25\)$", done.stdout, re.MULTILINE)
     assert [line.split()[0] for line in done.stderr.splitlines() if re.match(r"(before|after) \d/2:", line)] == [
         *("before", "after"),
         *("before", "after"),
