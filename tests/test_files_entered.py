@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "files_entered.py"
-MOST = 40
+MOST = 42
 NEEDLESS = ("cli/chosen.py", "datasets/beir.py", "encoders/", "interop/", "stats.py", "user_code.py", "weights.py")
 
 

@@ -12,7 +12,7 @@ from harness.config import build
 from harness.config.conf import CONF
 from harness.config.evaluation import Composition, dataset_info, retriever_info
 from harness.errors import ConfigError, TargetError
-from harness.evaluation import remembered
+from harness.evaluation import values
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 
 _SCHEMES = {"mteb": ("mteb", "task"), "irds": ("irds", "id")}
@@ -121,7 +121,7 @@ def construct_retriever(composition: Composition) -> Retriever:
     """Construct a composition's retriever, which remembers how the config calls it."""
     config = build.plain(composition.config["retriever"], "retriever")
     retriever = cast("Retriever", build.construct(config, "retriever"))
-    remembered.infos.set(retriever, retriever_info(composition))
+    values.infos.set(retriever, retriever_info(composition))
     return retriever
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.evaluation import remembered
+from harness.evaluation import values
 from harness.types import Retriever, RetrieverInfo, Run
 from harness.types.protocols import Component, parameters
 
@@ -76,7 +76,7 @@ def describe(value: Any) -> Described:
     if isinstance(value, str) and not _is_run_file(value):
         return Described(value)
     retriever, name = _retriever(value)
-    info = remembered.infos.get(retriever) or info_of(retriever, name)
+    info = values.infos.get(retriever) or info_of(retriever, name)
     is_users = retriever is value
     return Described(info.label, lambda: value if is_users else _retriever(value)[0], info)
 

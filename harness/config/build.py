@@ -23,7 +23,7 @@ from harness.config.conf import CONF
 from harness.config.resolvers import RESOLVERS
 from harness.config.wording import explained, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
-from harness.evaluation import remembered
+from harness.evaluation import values
 from harness.types.protocols import parameters
 
 for _name, _resolve in RESOLVERS.items():
@@ -194,7 +194,7 @@ def _built(config: Any) -> Any:
         return arguments
     settings = {key: value for key, value in config.items() if str(key).startswith("_")}
     component = instantiate({**settings, "_recursive_": False}, **arguments)
-    remembered.construction_arguments.set(component, arguments)
+    values.construction_arguments.set(component, arguments)
     return component
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from harness import user_code, versions
 from harness.evaluation import values
-from harness.evaluation.remembered import Changed, changed_by_use, construction_arguments, token
+from harness.evaluation.values import Changed, changed_by_use, construction_arguments, token
 from harness.types.protocols import float_parameters
 
 _ABSENT = object()

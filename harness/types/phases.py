@@ -1,5 +1,6 @@
 """What an evaluation's passes took: counters, phases and the timing that tables show."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,7 @@ class Phase(FrozenModel):
     @validator(mode="before")
     @classmethod
     def _upgraded(cls, data: Any) -> Any:
-        return record_v1.upgrade_phase(data)
+        return record_v1.upgrade_phase(data) if isinstance(data, Mapping) and "counts" in data else data
 
     @computed_field  # type: ignore[prop-decorator]
     @property

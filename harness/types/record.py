@@ -224,7 +224,7 @@ class Record(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _upgraded(cls, data: Any) -> Any:
-        return record_v1.upgrade(data)
+        return record_v1.upgrade(data) if isinstance(data, Mapping) and data.get("version") == 1 else data
 
 
 def _labelled(name: str, differences: Mapping[str, Any]) -> str:

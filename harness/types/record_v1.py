@@ -15,11 +15,9 @@ _RECALL = re.compile(r"recall@(\d+)_of_exact")
 _LATENCY = "latency."
 
 
-def upgrade(data: Any) -> Any:
-    """Return a record's data as version 2; what is no record of version 1 is returned as it is."""
-    if not isinstance(data, Mapping) or data.get("version") != 1:
-        return data
-    data = dict(data)
+def upgrade(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a record of version 1 as version 2."""
+    data = dict(record)
     data |= {"version": 2, "id": data.pop("cell", None)}
     data["files"] = _renamed(data.get("files", {}), ranked="rankings", asked="queries")
     data["dataset"] = _renamed(data.get("dataset", {}), about="metadata")
@@ -34,10 +32,8 @@ def upgrade(data: Any) -> Any:
     return data
 
 
-def upgrade_phase(data: Any) -> Any:
+def upgrade_phase(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a phase's data as version 2; counters were in one dict, with the component before their names."""
-    if not isinstance(data, Mapping) or "counts" not in data:
-        return data
     counters: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for key, n in data["counts"].items():
         component, _, name = key.rpartition("/")

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.datasets.texts import gathered
 from harness.evaluation import identity
-from harness.evaluation.remembered import label_of
+from harness.evaluation.values import label_of
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
 from harness.retrievers.scored import scored
