@@ -42,7 +42,7 @@ def test_a_collection_is_read_by_its_id(local):
     assert list(found.queries.texts) == list(QUERIES.values())
     assert {query: dict(docs) for query, docs in found.qrels.items()} == JUDGED
     assert (found.name, found.split) == ("local/made/test", "test")
-    assert found.metadata["source"] == "ir_datasets"
+    assert found.metadata.source == "ir_datasets"
 
 
 def test_its_scoreddocs_are_candidates(local):

@@ -21,7 +21,7 @@ from harness import stats
 from harness.leaderboard import build
 from harness.leaderboard.page import html
 from harness.store import Store
-from harness.types import DatasetInfo, PerQuery, Phase, Record, RecordFiles, RetrieverInfo, Timing
+from harness.types import DatasetInfo, EncoderInfo, PerQuery, Phase, Record, RecordFiles, RetrieverInfo, Timing
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 REMARK = "Its weights were not trained for late interaction"
@@ -87,7 +87,7 @@ def record(name, differences, family, dataset, seconds, values, started, environ
         metric_version=1,
         metrics={metric: float(own.mean()) for metric, own in values.items()},
         timing=timing,
-        facts={"remark": REMARK} if family == "colbert" else {},
+        encoders={"": EncoderInfo(remark=REMARK)} if family == "colbert" else {},
         environment=environment,
         harness="0",
         code="c",

@@ -359,7 +359,9 @@ def test_weights_are_known_by_a_commit_which_a_branch_or_a_tag_is_resolved_to(aw
     in_hub_cache(away_from_the_hub, {**FILES, "modules.json": b"[]"}, revision=moved)
     assert weights.identity("org/tiny@main") == f"org/tiny@{moved}"
     assert weights.identity("org/tiny@v1.0") == MODEL
-    assert weights.identity("org/tiny@gone") == "org/tiny@gone"
+    gone = weights.identity("org/tiny@gone")
+    assert gone.startswith("org/tiny@gone unresolved ")
+    assert gone != weights.identity("org/tiny@gone"), "nothing is reused for weights that nobody can tell"
 
 
 def test_weights_of_a_package_are_known_by_its_hash_without_a_download(index: Path, own_cache: Path):
