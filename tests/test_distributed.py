@@ -296,7 +296,7 @@ def billed(*phases):
     sharded = Sharded(BM25(Tokenizer()))
     sharded._homes = {shard: f"actor {shard}" for shard in range(len(phases))}
     with instrument.recording() as seen:
-        sharded._add_costs([Answer(None, one, {}) for one in phases], "encode")
+        sharded._add_costs([Answer(None, one, {}, {}) for one in phases], "encode")
     return seen.phase()
 
 
