@@ -208,4 +208,4 @@ def test_what_a_dataset_can_tell_is_from_the_median_error_of_the_differences():
     ]
     cells = [scored(cell("best", "x", 0), best), *(scored(cell(f"r{n}", "x", 0), own) for n, own in enumerate(others))]
     middle = np.std(others[1] - best, ddof=1) / 200**0.5
-    assert built(*cells).detectable == {"x": pytest.approx(stats.detectable(middle))}
+    assert built(*cells).detectable == {"x": pytest.approx(stats.minimum_detectable_effect(middle))}

@@ -755,7 +755,9 @@ SEVEN = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10", "hit@10",
 @pytest.fixture
 def quick(monkeypatch):
     """Intervals and p-values that take as many digits, and no time."""
-    monkeypatch.setattr(stats, "intervals", lambda strata: (stats.mean(strata) - 0.0211, stats.mean(strata) + 0.0222))
+    monkeypatch.setattr(
+        stats, "confidence_intervals", lambda strata: (stats.mean(strata) - 0.0211, stats.mean(strata) + 0.0222)
+    )
     monkeypatch.setattr(stats, "p_values", lambda strata: np.exp(-30 * np.abs(stats.mean(strata))))
 
 

@@ -41,7 +41,7 @@ def mark(board: Board, scores: Scores | None) -> Board:
     }
     detectable = {}
     for column in columns:
-        for label, low, high in zip(column.labels, *stats.intervals(column.strata), strict=True):
+        for label, low, high in zip(column.labels, *stats.confidence_intervals(column.strata), strict=True):
             new[label, column.name] = replace(new[label, column.name], interval=(float(low), float(high)))
         if (found := _detectable(column, new)) is not None and column.name:
             detectable[column.name] = found
@@ -157,12 +157,12 @@ def _against(columns: Sequence[Column], baseline: str, new: dict[tuple[str, str]
 
 def described(differences: stats.Strata) -> list[Difference]:
     """What each column of paired differences tells; p is not adjusted yet."""
-    low, high = stats.intervals(differences)
+    low, high = stats.confidence_intervals(differences)
     p, delta = stats.p_values(differences), stats.mean(differences)
     told = []
     for place in range(len(delta)):
         own = [values[:, place] for _, values in differences]
-        won, tied, lost = stats.wins(np.concatenate(own))
+        won, tied, lost = stats.count_wins(np.concatenate(own))
         told.append(
             Difference(
                 delta=float(delta[place]),
@@ -172,7 +172,7 @@ def described(differences: stats.Strata) -> list[Difference]:
                 won=won,
                 tied=tied,
                 lost=lost,
-                effect=stats.effect(own[0]) if len(own) == 1 else None,
+                effect=stats.effect_size(own[0]) if len(own) == 1 else None,
             )
         )
     return told
@@ -182,6 +182,6 @@ def _detectable(column: Column, new: dict[tuple[str, str], Cell]) -> float | Non
     """From the median standard error of the differences between the best row and the others."""
     if (leader := _leader(column, new)) is None:
         return None
-    errors = stats.errors(_against_one(column, leader))
+    errors = stats.standard_errors(_against_one(column, leader))
     varying = [float(error) for error in errors if error > 0]
-    return stats.detectable(median(varying)) if varying else None
+    return stats.minimum_detectable_effect(median(varying)) if varying else None
