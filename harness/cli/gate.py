@@ -194,9 +194,7 @@ def _accept(options: argparse.Namespace) -> int:
     root = options.baseline or options.results / BASELINE
     changes = baseline.accept(root, store, records, about, options.prune)
     if options.json:
-        from dataclasses import asdict
-
-        print(json.dumps([asdict(change) for change in changes], indent=2, sort_keys=True))
+        print(json.dumps([change.to_dict() for change in changes], indent=2, sort_keys=True))
     else:
         print("\n".join(_said(changes)))
     say(f"wrote {root}/; commit it")
@@ -214,9 +212,9 @@ def _said(changes: "Sequence[Change]") -> list[str]:
             lines.append(f"new     {where} {one.after:.4f}")
         elif one.before != one.after:
             lines.append(f"changed {where} {one.before:.4f} -> {one.after:.4f} ({one.after - one.before:+.4f})")
-    for place in dict.fromkeys((one.retriever, one.dataset) for one in changes if one.collection_changed):
+    for place in dict.fromkeys((one.retriever, one.dataset) for one in changes if one.dataset_changed):
         lines.append(f"changed {'/'.join(place)}: it is another collection, its figures do not compare")
-    same = sum(one.before == one.after and not one.kept for one in changes)
-    kept = sum(one.kept for one in changes)
+    same = sum(one.before == one.after and not one.carried_over for one in changes)
+    kept = sum(one.carried_over for one in changes)
     lines += [f"as it was: {same} figure{'s' if same != 1 else ''}"] if same else []
     return lines + ([f"not measured and kept: {kept} figure{'s' if kept != 1 else ''}"] if kept else [])

@@ -7,7 +7,7 @@ results/baseline/records/...json  results/baseline/per_query/...parquet
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -115,9 +115,15 @@ class Change:
     metric: str
     before: float | None
     after: float | None
-    kept: bool = False
+    carried_over: bool = False
     """True if it was not measured and stays as it is."""
-    collection_changed: bool = False
+    dataset_changed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change for JSON."""
+        data = asdict(self)
+        flags = {"kept": data.pop("carried_over"), "collection_changed": data.pop("dataset_changed")}
+        return data | flags
 
 
 def accept(
@@ -217,8 +223,8 @@ def _changes(
     return [
         Change(
             *(*key, metric, was.metrics.get(metric) if was else None, now.metrics.get(metric) if now else None),
-            kept=key not in measured and now is not None,
-            collection_changed=was is not None and now is not None and was.fingerprint != now.fingerprint,
+            carried_over=key not in measured and now is not None,
+            dataset_changed=was is not None and now is not None and was.fingerprint != now.fingerprint,
         )
         for key in sorted({*before, *after})
         for was, now in [(before.get(key), after.get(key))]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.gate import Finding, Verdict
 from harness.gate.ci import text
-from harness.leaderboard.table import Table, tested
+from harness.leaderboard.table import Table, format_difference
 from harness.leaderboard.writers import escape_markdown as escape
 from harness.leaderboard.writers import markdown
 
@@ -68,7 +68,7 @@ def _row(finding: Finding) -> list[str]:
         return [*names, *figures, f"x{finding.ratio:.2f} (limit x{finding.limit:.2f})", "-", "-", "-"]
     if finding.difference is None:
         return [*names, *figures, "0", "-", "-", "-"]
-    return [*names, *figures, *tested(finding.difference)]
+    return [*names, *figures, *format_difference(finding.difference)]
 
 
 def annotations(verdict: Verdict) -> list[str]:
