@@ -447,7 +447,7 @@ def test_the_keyboard_alone_sorts_opens_and_closes(page):
     button = tab_to(lambda own: own.get_attribute("class") == "open")
     button.send_keys(Keys.ENTER)
     assert page.one("#evaluation").get_attribute("open") is not None
-    assert page.js("return document.getElementById('cell').contains(document.activeElement)")
+    assert page.js("return document.getElementById('evaluation').contains(document.activeElement)")
     page.press(Keys.ESCAPE)
     assert page.one("#evaluation").get_attribute("open") is None
     assert page.focused() == button
@@ -592,7 +592,7 @@ def test_the_body_is_no_wider_than_the_window(page, width):
     for state in ({}, {"row": "bm25", "col": "alpha", "base": "minilm", "a": "bm25", "b": HOSTILE}):
         page.open(**state)
         assert page.js("return document.documentElement.scrollWidth") <= width
-        assert page.js("return document.getElementById('cell').scrollWidth") <= width
+        assert page.js("return document.getElementById('evaluation').scrollWidth") <= width
     first = "return document.querySelector('#leaderboard tbody th').getBoundingClientRect().left"
     page.open()
     before = page.js(first)
@@ -656,7 +656,7 @@ def test_the_methods_are_those_of_the_records(page, results):
     boards, _ = boards_of(results)
     for said in (
         "ndcg@10, recall@100; version 1",
-        "asked for 100 documents per query",
+        "up to 100 documents per query",
         "alpha, beta.",
         "10,000 draws",
         "exact where 16 or fewer",

@@ -26,7 +26,7 @@ def _reasons(explanation: Explanation, part: str = "") -> Iterator[Table]:
     """Yield an explanation's table and those of its parts, whose titles begin with the part's name."""
     rows = [[_text(value) for value in row] for row in explanation.rows[:_MAX_ROWS]]
     yield Table(
-        f"{part}: {explanation.said}" if part else explanation.said,
+        f"{part}: {explanation.summary}" if part else explanation.summary,
         explanation.columns if rows else (),
         rows,
         [f"and {len(explanation.rows) - _MAX_ROWS} more; --json has all"] if len(explanation.rows) > _MAX_ROWS else [],
