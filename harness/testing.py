@@ -1,6 +1,6 @@
-"""For a project's own test suite: `assert_no_regression("retriever=bm25", "dataset=stdlib")`.
+"""The regression gate for a project's test suite: `assert_no_regression("retriever=bm25", "dataset=stdlib")`.
 
-The same rule as `harness gate`, as an AssertionError whose message is the gate's own lines.
+It applies the rules of `harness gate` and raises an AssertionError with the gate's lines.
 """
 
 import os
@@ -29,32 +29,40 @@ def assert_no_regression(
     policy: str | Path | None = None,
     lenient: bool = False,
 ) -> None:
-    """Measure what the overrides say, as `harness -m` does, and fail where it is worse than the baseline.
+    """Measure as `harness -m` does, and fail where a result is worse than the baseline.
 
-    Without overrides the newest records in `results` are gated as they are. `baseline` is `results/baseline`, `policy`
-    a file like conf/gate.yaml. Raises `AssertionError` for a regression, for a cell that cannot be measured and, unless
-    `lenient`, for what cannot be decided; `HarnessError` where there is nothing to decide from.
+    Args:
+        *overrides: Hydra overrides; without them the newest records in `results` are gated as they are.
+        results: Results folder.
+        baseline: Folder of the baseline, by default `results/baseline`.
+        policy: A file like conf/gate.yaml.
+        lenient: Pass where a check is undecided.
+
+    Raises:
+        AssertionError: There is a regression, an evaluation cannot be measured, or, unless `lenient`, a check is
+            undecided.
+        HarnessError: There is nothing to decide from.
     """
     root = Path(results)
-    cells = _measured(overrides, root) if overrides else None
+    keys = _measure(overrides, root) if overrides else None
 
-    def wanted(record: "Record") -> bool:
-        return cells is None or key_of(record) in cells
+    def is_gated(record: "Record") -> bool:
+        return keys is None or key_of(record) in keys
 
     rules = gate.policy_of(None if policy is None else Path(policy))
-    found = gate.decided(root, Path(baseline or root / BASELINE), rules, wanted, lenient)
-    if found.exit_code:
-        said = [text.sentence(found), *map(text.line, found.of("fail", "undecided", "warn"))]
-        raise AssertionError("\n".join(said))
+    verdict = gate.decided(root, Path(baseline or root / BASELINE), rules, is_gated, lenient)
+    if verdict.exit_code:
+        lines = map(text.line, verdict.with_status("fail", "undecided", "warn"))
+        raise AssertionError("\n".join([text.summary(verdict), *lines]))
 
 
-def _measured(overrides: Sequence[str], root: Path) -> set[Key]:
-    """The cells that the overrides name, measured in a process of its own, which imports what this one can."""
+def _measure(overrides: Sequence[str], root: Path) -> set[Key]:
+    """Measure the evaluations of the overrides in a new process that can import the same modules."""
     environment = {**os.environ, "PYTHONPATH": importable()}
     with tempfile.TemporaryDirectory() as sweep:
-        ours = [f"results_dir={root}", f"hydra.sweep.dir={sweep}"]
-        command = [sys.executable, "-P", "-m", "harness", "run", "-m", *overrides, *ours]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise AssertionError(f"harness -m {' '.join(overrides)} failed:\n{done.stderr}")
+        folders = [f"results_dir={root}", f"hydra.sweep.dir={sweep}"]
+        command = [sys.executable, "-P", "-m", "harness", "run", "-m", *overrides, *folders]
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if process.returncode:
+            raise AssertionError(f"harness -m {' '.join(overrides)} failed:\n{process.stderr}")
         return {key_of(read_record(Path(path.read_text()))) for path in Path(sweep).glob("*.cell")}

@@ -380,7 +380,7 @@ def test_validate_in_json_has_the_same_finding(command: Command):
     said = command("validate", "--json", "dataset=folder", "dataset.path=/nope")
     assert said.code == 1
     assert json.loads(said.out) == [
-        {"config": "dataset=folder dataset.path=/nope", "ok": False, "said": "no folder '/nope'; give one: "
+        {"config": "dataset=folder dataset.path=/nope", "ok": False, "message": "no folder '/nope'; give one: "
          "dataset.path=FOLDER"}
     ]  # fmt: skip
 

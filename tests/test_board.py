@@ -67,14 +67,14 @@ def test_a_dataset_that_one_row_lacks_is_a_gap_and_not_in_the_mean():
 
 def test_the_newest_record_of_a_cell_is_shown():
     board = build([cell("a", "x", 0.2, minutes=5), cell("a", "x", 0.1)])
-    assert row(board, "a").cells["x"].value == 0.2
+    assert row(board, "a").evaluations["x"].value == 0.2
 
 
 def test_other_content_under_the_same_name_is_another_column():
     board = build([cell("a", "x", 0.2), cell("b", "x", 0.9, minutes=1, fingerprint="0123456789"), cell("c", "x", 0.3)])
     assert board.datasets == ["x", "x (ffffff)"]
-    assert set(row(board, "b").cells) == {"x"}
-    assert set(row(board, "a").cells) == set(row(board, "c").cells) == {"x (ffffff)"}
+    assert set(row(board, "b").evaluations) == {"x"}
+    assert set(row(board, "a").evaluations) == set(row(board, "c").evaluations) == {"x (ffffff)"}
     assert board.common == []
 
 
@@ -86,15 +86,15 @@ def test_what_differs_from_a_datasets_own_config_is_in_its_name():
 def test_a_group_is_the_unweighted_mean_of_its_parts_and_one_dataset():
     board = build([*forums("a", 12), cell("a", "x", 0.5)])
     assert board.datasets == ["cqadupstack", "x"]
-    assert abs(row(board, "a").cells["cqadupstack"].value - sum(range(12)) / 1200) < 1e-12
+    assert abs(row(board, "a").evaluations["cqadupstack"].value - sum(range(12)) / 1200) < 1e-12
     assert abs(row(board, "a").mean - (sum(range(12)) / 1200 + 0.5) / 2) < 1e-12
 
 
 def test_a_group_is_a_gap_until_all_its_parts_are_there():
     board = build([*forums("a", 12), *forums("b", 11)])
-    assert "cqadupstack" not in row(board, "b").cells
+    assert "cqadupstack" not in row(board, "b").evaluations
     again = build([*forums("a", 12), *forums("a", 1, differences={"split": "dev"})])
-    assert "cqadupstack" in row(again, "a").cells, "another split is another column"
+    assert "cqadupstack" in row(again, "a").evaluations, "another split is another column"
 
 
 def test_a_failed_part_is_a_failure_of_its_group():
@@ -107,7 +107,7 @@ def test_a_failed_part_is_a_failure_of_its_group():
 
 def test_a_failure_after_a_success_shows_the_success():
     board = build([cell("a", "x", 0.2), cell("a", "x", 0, 1, status="failed")])
-    assert row(board, "a").cells["x"].value == 0.2
+    assert row(board, "a").evaluations["x"].value == 0.2
     assert row(board, "a").failed == frozenset()
 
 
@@ -115,7 +115,7 @@ def test_parts_of_other_content_are_another_column():
     moved = cell("b", "cqadupstack/f3", 0.5, 1, fingerprint="9" * 8, group="cqadupstack", parts=12)
     board = build([*forums("a", 12), *forums("b", 12), moved])
     assert board.datasets == ["cqadupstack", "cqadupstack (f3)"]
-    assert row(board, "a").cells == {}, "a has not all parts of the newest content"
+    assert row(board, "a").evaluations == {}, "a has not all parts of the newest content"
 
 
 def test_a_dataset_called_mean_is_not_the_mean():

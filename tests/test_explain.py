@@ -57,7 +57,7 @@ def test_dense_says_how_many_documents_are_nearer(made, models):
     for one in found.documents:
         similarity = dict(one.why.rows)["this document"]
         assert similarity == pytest.approx(one.score, abs=1e-5)
-        assert f"; {one.rank - 1} documents are nearer" in one.why.said
+        assert f"; {one.rank - 1} documents are nearer" in one.why.summary
     assert dict(found.documents[0].why.rows)["corpus, 100 % below"] == pytest.approx(found.documents[0].score, abs=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_a_reranker_says_the_rank_before_and_after(made, models):
         assert set(one.why.parts) == {"first_stage", "scorer"}
     outside = explain(["retriever=rerank_colbert_minilm", *made, "query=cats purr", "doc=d4"]).documents[0]
     assert outside.rank is None
-    assert outside.why.said == "not among the first stage's 100 best, so it is not scored"
+    assert outside.why.summary == "not among the first stage's 100 best, so it is not scored"
 
 
 OTHERS = {"mteb", "run_file"}
@@ -131,7 +131,7 @@ def test_the_command_prints_the_sentence_and_as_json_the_same_numbers(made, monk
     (document,) = json.loads(texts[1])["documents"]
     assert document["doc"] == "d4"
     assert f"d4: rank 1, score {document['score']:.4f}" in texts[0]
-    assert document["why"]["said"] in " ".join(texts[0].split())
+    assert document["why"]["summary"] in " ".join(texts[0].split())
 
 
 def test_what_looks_like_markup_is_printed_as_it_is():

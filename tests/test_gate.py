@@ -12,10 +12,10 @@ from junitparser import Error, Failure, JUnitXml, Skipped
 
 from harness import __main__, stats
 from harness.errors import ConfigError, UndecidedError
-from harness.gate import MACRO, Baseline, Finding, Policy, gate, matched, policy, verdict
+from harness.gate import MACRO, Baseline, Finding, Policy, gate, make_verdict, match_records, policy
 from harness.gate import baseline as accepted
 from harness.gate.ci import github, junit, text
-from harness.gate.cost import per_document, per_query
+from harness.gate.cost import cpu_per_document, cpu_per_query
 from harness.store import Store
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
 
@@ -75,7 +75,7 @@ def side(values, minutes=0):
 
 
 def told(held, scores, records, now, rules=RULES, lenient=False, again=()):
-    return gate(Baseline(held, scores), matched(held, records), now, rules, lenient, again)
+    return gate(Baseline(held, scores), match_records(held, records), now, rules, lenient, again)
 
 
 def judged(before, after, rules=RULES, lenient=False):
@@ -139,7 +139,7 @@ def test_scores_that_are_equal_take_no_part_in_holms_correction():
     many = {(f"r{number}", "x"): BASE for number in range(50)}
     among = judged({("a", "x"): BASE, **many}, {("a", "x"): BASE - 0.007 + noise, **many})
     assert among.findings[0].difference.p == alone.findings[0].difference.p
-    assert len(among.of("identical")) == 50
+    assert len(among.with_status("identical")) == 50
 
 
 def test_a_retrievers_mean_is_one_more_test_with_a_tolerance_of_its_own():
@@ -160,10 +160,10 @@ def test_a_mean_that_lacks_a_dataset_says_over_which_it_is():
 
 
 def test_a_stricter_level_draws_as_often_as_it_needs():
-    rules = policy.checked({"alpha": 0.001}, "p")
+    rules = policy.validate({"alpha": 0.001}, "p")
     before = {(f"r{number}", "x"): BASE for number in range(20)}
     found = judged(before, {key: moved(-0.02, seed=number) for number, key in enumerate(before)}, rules)
-    assert len(found.of("fail")) == 20
+    assert len(found.with_status("fail")) == 20
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_scores_that_are_none_cannot_be_decided(values, said):
     held, scores = side({("a", "x"): [0.5, 0.5]})
     scores[held[0].files.per_query] = PerQuery(["q0", "q1"][: len(values)], {"ndcg@10": np.full(len(values), 0.5)})
     found = told(held, scores, records, now)
-    assert (found.exit_code, found.findings[0].said) == (3, said)
+    assert (found.exit_code, found.findings[0].message) == (3, said)
 
 
 def test_a_retriever_on_one_dataset_has_no_mean_to_test():
@@ -183,13 +183,13 @@ def test_a_retriever_on_one_dataset_has_no_mean_to_test():
 
 
 def test_a_rule_for_a_dataset_holds_for_its_splits():
-    rules = policy.checked({"datasets": {"x": {"tolerance": 0.01}}}, "p")
-    assert rules.on(["x [split=dev]", "x"]).tolerance == 0.01
-    assert rules.on(["y"]).tolerance == 0.005
+    rules = policy.validate({"datasets": {"x": {"tolerance": 0.01}}}, "p")
+    assert rules.limits_for(["x [split=dev]", "x"]).tolerance == 0.01
+    assert rules.limits_for(["y"]).tolerance == 0.005
 
 
 def test_a_dataset_may_have_limits_of_its_own():
-    rules = policy.checked({"datasets": {"x": {"tolerance": 0.01}, "y": {"limit": 0.004, "tolerance": 0.004}}}, "p")
+    rules = policy.validate({"datasets": {"x": {"tolerance": 0.01}, "y": {"limit": 0.004, "tolerance": 0.004}}}, "p")
     found = judged({("a", "x"): BASE, ("b", "y"): BASE}, {("a", "x"): moved(-0.006), ("b", "y"): moved(-0.0045)}, rules)
     assert status(found) == {("a", "x"): "pass", ("b", "y"): "fail"}
 
@@ -197,7 +197,7 @@ def test_a_dataset_may_have_limits_of_its_own():
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"info": {"fingerprint": "0" * 32}}, "the collection differs: f{32} in the baseline, 0{32} now"),
+        ({"info": {"fingerprint": "0" * 32}}, "the dataset differs: f{32} in the baseline, 0{32} now"),
         ({"k": 10}, "k differs: 100 in the baseline, 10 now"),
         ({"metric_version": 2}, "the metrics' version differs: 1 in the baseline, 2 now"),
         ({"status": "failed", "error": "WeightsError: gone\nmore"}, "its newest try failed: WeightsError: gone$"),
@@ -214,14 +214,14 @@ def test_what_is_not_comparable_cannot_be_decided(changed, said):
     records[0] = records[0].model_copy(update={**changed, "dataset": records[0].dataset.model_copy(update=info)})
     found = told(held, scores, records, now, RULES)
     assert found.exit_code == 3
-    assert re.search(said, found.findings[0].said)
+    assert re.search(said, found.findings[0].message)
     assert told(held, scores, records, now, RULES, lenient=True).exit_code == 0
 
 
 def test_other_judged_queries_cannot_be_decided():
     found = judged({("a", "x"): BASE}, {("a", "x"): BASE[:150]})
     assert found.exit_code == 3
-    assert "the judged queries differ: 300 in the baseline, 150 now, 150 in both" in found.findings[0].said
+    assert "the judged queries differ: 300 in the baseline, 150 now, 150 in both" in found.findings[0].message
 
 
 def test_queries_in_another_order_are_paired_by_their_ids():
@@ -252,7 +252,7 @@ def test_a_new_cell_that_failed_is_a_warning():
 def test_a_regression_weighs_more_than_what_cannot_be_decided():
     found = judged({("a", "x"): BASE, ("b", "x"): BASE}, {("a", "x"): moved(-0.05)})
     assert found.exit_code == 1
-    assert [one.status for one in found.findings if one.is_metric or one.check == "cell"] == ["fail", "undecided"]
+    assert [one.status for one in found.findings if one.is_metric or one.check == "evaluation"] == ["fail", "undecided"]
 
 
 def test_the_newest_record_counts_also_where_an_older_one_was_better():
@@ -279,7 +279,7 @@ def test_a_dataset_in_parts_is_one_cell_and_lacks_none():
     assert status(found) == {("a", "cqadupstack"): "fail"}
     assert found.findings[0].difference.delta == pytest.approx(-0.006)
     one_lacks = told(grouped(held), scores, grouped(records[:1]), now, RULES)
-    assert "cqadupstack/gis was not measured" in one_lacks.findings[0].said
+    assert "cqadupstack/gis was not measured" in one_lacks.findings[0].message
 
 
 # calibration
@@ -296,7 +296,7 @@ def light_churn(rng, values, share=0.1, spread=0.15):
 @pytest.fixture
 def without_intervals(monkeypatch):
     """Intervals are shown and decide nothing; they take half the time of a verdict."""
-    monkeypatch.setattr(stats, "intervals", lambda strata: (stats.mean(strata), stats.mean(strata)))
+    monkeypatch.setattr(stats, "confidence_intervals", lambda strata: (stats.mean(strata), stats.mean(strata)))
 
 
 @pytest.mark.usefixtures("without_intervals")
@@ -338,9 +338,9 @@ def costs(before, after, rules=RULES, again=(), **changed):
 
 def test_cpu_seconds_are_in_units_of_the_kernels_beside_them():
     one = timing(cpu=2.0, unit=1.0)
-    assert per_query(one) == pytest.approx(2.0 / 0.004 / 100)
-    assert per_document(one) == pytest.approx(2.0 / 0.004 / 10)
-    assert per_query(timing(cpu=4.0, unit=2.0)) == pytest.approx(per_query(one))
+    assert cpu_per_query(one) == pytest.approx(2.0 / 0.004 / 100)
+    assert cpu_per_document(one) == pytest.approx(2.0 / 0.004 / 10)
+    assert cpu_per_query(timing(cpu=4.0, unit=2.0)) == pytest.approx(cpu_per_query(one))
 
 
 def test_what_costs_more_than_the_policy_allows_fails():
@@ -352,7 +352,7 @@ def test_what_costs_more_than_the_policy_allows_fails():
     assert costs(timing(), timing(cpu=2.0, unit=2.0))[1].exit_code == 0, "a slower machine"
     assert costs(timing(), timing(memory=int(1.21e8)))[0]["memory"] == "fail"
     assert costs(timing(), timing(size=1060))[0]["index bytes"] == "fail"
-    off = policy.checked({"cpu": None, "memory": None, "index_bytes": None}, "p")
+    off = policy.validate({"cpu": None, "memory": None, "index_bytes": None}, "p")
     assert costs(timing(), timing(cpu=9, size=9999, memory=10**10), off)[0] == {}
 
 
@@ -367,7 +367,7 @@ def test_a_measurement_without_a_figure_does_not_stand_for_one_that_has_it():
     cached = timing(cpu=1.0, earlier=0.9, memory=None)
     found, whole = costs(timing(), timing(cpu=1.5, memory=5 * 10**8), again=[cached])
     assert found == {"cpu/query": "pass", "cpu/document": "fail", "memory": "fail", "index bytes": "pass"}
-    assert "least of" not in next(one.said for one in whole.findings if one.check == "memory")
+    assert "least of" not in next(one.message for one in whole.findings if one.check == "memory")
 
 
 def test_the_accepted_record_is_no_measurement_of_the_candidate():
@@ -375,7 +375,7 @@ def test_the_accepted_record_is_no_measurement_of_the_candidate():
     records, now = side({("a", "x"): BASE}, 1)
     slow = records[0].model_copy(update={"timing": timing(cpu=2.0)})
     found = told(held, scores, [*held, slow], now)
-    assert {one.check for one in found.of("fail")} == {"cpu/query", "cpu/document"}
+    assert {one.check for one in found.with_status("fail")} == {"cpu/query", "cpu/document"}
 
 
 def test_a_record_of_the_same_code_with_one_thread_is_gated_though_a_newer_one_took_two():
@@ -383,7 +383,10 @@ def test_a_record_of_the_same_code_with_one_thread_is_gated_though_a_newer_one_t
     records, now = side({("a", "x"): BASE}, 1)
     slow = records[0].model_copy(update={"timing": timing(cpu=2.0)})
     glance = record("a", "x", 2, timing=timing(threads=2), files={"per_query": "a x 1", "record": "r"})
-    assert {one.check for one in told(held, scores, [slow, glance], now).of("fail")} == {"cpu/query", "cpu/document"}
+    assert {one.check for one in told(held, scores, [slow, glance], now).with_status("fail")} == {
+        "cpu/query",
+        "cpu/document",
+    }
     other = glance.model_copy(update={"code": "another"})
     assert "measured with 2 threads" in " ".join(told(held, scores, [slow, other], now).notes)
 
@@ -407,14 +410,18 @@ def test_a_figure_of_nothing_is_not_gated(broken):
     ("changed", "left", "why"),
     [
         ({"threads": 2}, {"memory", "index bytes"}, "measured with 2 threads; one is needed: timing=cpu1"),
-        ({"earlier": 0.5}, {"cpu/query", "memory", "index bytes"}, "the vectors were encoded earlier"),
-        ({"memory": None}, {"cpu/query", "cpu/document", "index bytes"}, "only known of a process of its own"),
+        ({"earlier": 0.5}, {"cpu/query", "memory", "index bytes"}, "the embeddings were cached"),
+        (
+            {"memory": None},
+            {"cpu/query", "cpu/document", "index bytes"},
+            "separate process that encodes anew: timing=cpu1",
+        ),
     ],
 )
 def test_what_was_measured_otherwise_is_not_gated_and_said(changed, left, why):
     found, whole = costs(timing(), timing(**changed))
     assert set(found) == left
-    assert any(why in note and note.endswith("(1 of 1 cells)") for note in whole.notes)
+    assert any(why in note and note.endswith("(1 of 1 evaluations)") for note in whole.notes)
 
 
 def test_another_environment_has_its_own_speed_and_the_same_index():
@@ -522,7 +529,7 @@ def test_json_has_every_finding(here, monkeypatch, capsys):
     put(here, {("b", "x"): moved(-0.02)}, 5)
     assert harness(monkeypatch, "gate", "--json", "--annotations") == 1
     out, err = capsys.readouterr()
-    assert json.loads(out)["said"] == "Worse than the baseline: b/x ndcg@10."
+    assert json.loads(out)["summary"] == "Worse than the baseline: b/x ndcg@10."
     assert "\n::error title=" in f"\n{err}"
 
 
@@ -548,7 +555,7 @@ def test_a_policy_file_changes_only_its_own_rules(here, monkeypatch, capsys):
         ("datasets: {scifcat: {limit: 0.1}}", "rules for 'scifcat', which the baseline lacks; it has x"),
         ("metrics: [ndgc@10]", "ndgc@10"),
         ("- a", "mine.yaml must hold KEY: VALUE lines; keys: tolerance"),
-        ("a: [", "mine.yaml is no YAML"),
+        ("a: [", "mine.yaml is not valid YAML"),
     ],
 )
 def test_a_bad_policy_is_refused(here, monkeypatch, capsys, content, said):
@@ -623,7 +630,7 @@ def test_a_killed_accept_leaves_the_old_baseline(here, monkeypatch):
 def test_a_results_folder_is_not_taken_for_a_baseline(here, monkeypatch, capsys):
     before = sorted(here.rglob("*.json"))
     assert harness(monkeypatch, "accept", "--reason", "r", "--baseline", "results") == 2
-    assert "results/ holds results and is no baseline; name another folder" in capsys.readouterr().err
+    assert "results/ holds results and is not a baseline; name another folder" in capsys.readouterr().err
     assert sorted(here.rglob("*.json")) == before
 
 
@@ -679,11 +686,20 @@ def many(n):
     names = [f"r{number}, <b>%::" for number in range(n)]
     failing = judged({(name, "x|y"): BASE for name in names}, {(name, "x|y"): moved(-0.02) for name in names})
     others = [
-        Finding("undecided", "lost", "x", "cell", said="it was not measured\nreally", command="harness retriever=lost"),
-        Finding("new", "fresh", "x", "cell", said="not in the baseline"),
+        Finding(
+            "undecided",
+            "lost",
+            "x",
+            "evaluation",
+            message="it was not measured\nreally",
+            command="harness retriever=lost",
+        ),
+        Finding("new", "fresh", "x", "evaluation", message="not in the baseline"),
         Finding("fail", "slow", "x", "cpu/query", 1.0, 1.5, limit=1.2, command="harness retriever=slow"),
     ]
-    return verdict([*failing.findings, *others], ["cpu/query: measured in another environment (1 of 2 cells)"])
+    return make_verdict(
+        [*failing.findings, *others], ["cpu/query: measured in another environment (1 of 2 evaluations)"]
+    )
 
 
 def test_junit_is_read_by_a_parser_and_counts_what_failed(tmp_path):
@@ -701,13 +717,13 @@ def test_junit_is_read_by_a_parser_and_counts_what_failed(tmp_path):
     case = next(iter(suites["slow"]))
     assert (case.classname, case.name) == ("slow", "x cpu/query")
     assert "x1.50" in case.result[0].message
-    lenient = junit.render(verdict(found.findings, [], lenient=True))
+    lenient = junit.render(make_verdict(found.findings, [], lenient=True))
     assert JUnitXml.fromstring(lenient.encode()).errors == 0
 
 
 def test_junit_holds_no_character_that_xml_cannot():
-    one = Finding("undecided", "a\x00b\x1b", "x", "cell", said="\x0b\ud800 odd")
-    assert JUnitXml.fromstring(junit.render(verdict([one])).encode()).errors == 1
+    one = Finding("undecided", "a\x00b\x1b", "x", "evaluation", message="\x0b\ud800 odd")
+    assert JUnitXml.fromstring(junit.render(make_verdict([one])).encode()).errors == 1
 
 
 def test_annotations_are_nine_and_one_that_counts_the_rest():
@@ -721,7 +737,7 @@ def test_annotations_are_nine_and_one_that_counts_the_rest():
 
 
 def test_the_summary_has_the_verdict_what_changed_and_the_rest_folded():
-    found = verdict([*many(2).findings, *judged({("a", "x"): BASE}, {("a", "x"): BASE}).findings], ["a note"])
+    found = make_verdict([*many(2).findings, *judged({("a", "x"): BASE}, {("a", "x"): BASE}).findings], ["a note"])
     said = github.summary(found)
     assert said.startswith("### \N{CROSS MARK} Retrieval gate\n")
     before, _, folded = said.partition("<details>")
@@ -735,11 +751,11 @@ def test_the_summary_has_the_verdict_what_changed_and_the_rest_folded():
 
 
 def test_the_summary_stays_below_githubs_limit():
-    one = Finding("fail", "r" * 400, "d" * 400, "ndcg@10", 0.5, 0.4, limit=0.005, said="s" * 400)
-    said = github.summary(verdict([one] * 5000))
+    one = Finding("fail", "r" * 400, "d" * 400, "ndcg@10", 0.5, 0.4, limit=0.005, message="s" * 400)
+    said = github.summary(make_verdict([one] * 5000))
     assert len(said.encode()) < 1024 * 1024
     assert re.search(r"\nand \d+ more\n", said)
-    assert len(github.summary(verdict([one] * 5000), limit=3000).encode()) < 3000
+    assert len(github.summary(make_verdict([one] * 5000), limit=3000).encode()) < 3000
 
 
 def test_the_command_writes_every_form_that_is_asked_for(here, monkeypatch, capsys):
@@ -768,4 +784,4 @@ def test_errors_name_what_there_is(here, monkeypatch, capsys):
     with pytest.raises(UndecidedError, match="there is no baseline"):
         accepted.read(Path("nowhere"))
     with pytest.raises(ConfigError, match="has no rule"):
-        policy.checked({"a": 1}, "p")
+        policy.validate({"a": 1}, "p")

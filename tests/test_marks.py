@@ -38,7 +38,8 @@ def test_the_best_is_marked_and_what_cannot_be_told_from_it():
         scored(cell("far", "x", 0), 0.2 + noise(1)),
     )
     marks = {
-        name: (row(board, name).cells["x"].best, row(board, name).cells["x"].close) for name in ("best", "near", "far")
+        name: (row(board, name).evaluations["x"].best, row(board, name).evaluations["x"].tied_with_best)
+        for name in ("best", "near", "far")
     }
     assert marks == {"best": (True, None), "near": (False, True), "far": (False, False)}
     assert board.tests == 2
@@ -61,7 +62,7 @@ def test_differences_to_a_baseline_are_one_family_for_holm():
     expected = dict(zip(raw, stats.holm(list(raw.values())), strict=True))
     for (label, column), p in expected.items():
         own = row(board, label)
-        found = own.overall if column is None else own.cells[column]
+        found = own.overall if column is None else own.evaluations[column]
         assert found.versus.p == pytest.approx(p)
 
 
@@ -70,13 +71,13 @@ def test_rows_of_equal_mean_are_both_best_and_not_tested():
     board = built(
         scored(cell("a", "x", 0), values), scored(cell("b", "x", 0), values), scored(cell("c", "x", 0), values / 2)
     )
-    assert [row(board, name).cells["x"].best for name in "abc"] == [True, True, False]
+    assert [row(board, name).evaluations["x"].best for name in "abc"] == [True, True, False]
     assert board.tests == 1
 
 
 def test_one_row_alone_is_not_best():
     board = built(scored(cell("a", "x", 0), noise(0)))
-    assert row(board, "a").cells["x"].best is False
+    assert row(board, "a").evaluations["x"].best is False
     assert row(board, "a").front == frozenset()
 
 
@@ -96,9 +97,9 @@ def test_holm_covers_all_columns_and_the_mean():
         strata = [(1 / 3, (_values(cells, label, name) - _values(cells, "best", name))[:, None]) for name in "xyz"]
         p.append(float(stats.p_values(strata)[0]))
     found = [
-        one.close
+        one.tied_with_best
         for label in ("r0", "r1", "r2", "r3")
-        for one in [*row(board, label).cells.values(), row(board, label).overall]
+        for one in [*row(board, label).evaluations.values(), row(board, label).overall]
     ]
     assert found == [adjusted >= 0.05 for adjusted in stats.holm(p)]
     assert len(set(found)) == 2, "the data were made so that some differ and some do not"
@@ -124,7 +125,7 @@ def test_a_mean_gives_every_dataset_the_same_weight_whatever_its_number_of_queri
     assert overall.versus.delta == pytest.approx(0.1)
     low, high = overall.interval
     assert low < overall.value < high
-    own = [row(board, "b").cells[name].interval for name in ("few", "many")]
+    own = [row(board, "b").evaluations[name].interval for name in ("few", "many")]
     spread = (((own[0][1] - own[0][0]) ** 2 + (own[1][1] - own[1][0]) ** 2) ** 0.5) / 2
     assert high - low == pytest.approx(spread, rel=0.1)
 
@@ -137,13 +138,13 @@ def test_other_queries_or_lost_scores_are_shown_and_not_tested():
         (cell("lost", "x", 0.05), {}),
     )
     assert board.tests == 1
-    assert row(board, "b").cells["x"].close is False
+    assert row(board, "b").evaluations["x"].tied_with_best is False
     for name in ("other", "lost"):
-        assert row(board, name).cells["x"].close is None
-        assert row(board, name).cells["x"].interval is None
+        assert row(board, name).evaluations["x"].tied_with_best is None
+        assert row(board, name).evaluations["x"].interval is None
     without = build([cell("a", "x", 0.5), cell("b", "x", 0.4)])
     assert (without.tests, without.detectable) == (0, {})
-    assert row(without, "a").cells["x"].best
+    assert row(without, "a").evaluations["x"].best
 
 
 def test_the_parts_of_a_group_weigh_the_same():
@@ -152,7 +153,7 @@ def test_the_parts_of_a_group_weigh_the_same():
         for number, record in enumerate(forums(name, 12)):
             cells.append(scored(record, noise(number, 10 + 20 * number) + shift))
     board = built(*cells, baseline="a")
-    group = row(board, "b").cells["cqadupstack"]
+    group = row(board, "b").evaluations["cqadupstack"]
     assert group.versus.delta == pytest.approx(0.05)
     assert group.versus.won == sum(10 + 20 * number for number in range(12))
     assert group.value == pytest.approx(np.mean([noise(n, 10 + 20 * n).mean() for n in range(12)]) + 0.05)
@@ -175,13 +176,13 @@ def test_a_baseline_is_a_label_or_the_only_row_of_a_config():
 def test_a_difference_has_its_counts_interval_and_effect():
     ours, base = np.array([0.5, 0.2, 0.0, 1.0]), np.array([0.4, 0.4, 0.0, 0.5])
     board = built(scored(cell("a", "x", 0), base), scored(cell("b", "x", 0), ours), baseline="a")
-    found = row(board, "b").cells["x"].versus
+    found = row(board, "b").evaluations["x"].versus
     assert (found.won, found.tied, found.lost) == (2, 1, 1)
     assert found.delta == pytest.approx(0.1)
     assert found.p == pytest.approx(0.75)  # 6 of the 8 assignments of three signs are at least as extreme
     assert found.effect == pytest.approx(0.1 / np.std(ours - base, ddof=1))
     assert found.low <= found.delta <= found.high
-    assert row(board, "a").cells["x"].versus is None
+    assert row(board, "a").evaluations["x"].versus is None
 
 
 def test_the_front_holds_what_nothing_beats_in_both_within_one_environment():
@@ -208,4 +209,4 @@ def test_what_a_dataset_can_tell_is_from_the_median_error_of_the_differences():
     ]
     cells = [scored(cell("best", "x", 0), best), *(scored(cell(f"r{n}", "x", 0), own) for n, own in enumerate(others))]
     middle = np.std(others[1] - best, ddof=1) / 200**0.5
-    assert built(*cells).detectable == {"x": pytest.approx(stats.detectable(middle))}
+    assert built(*cells).detectable == {"x": pytest.approx(stats.minimum_detectable_effect(middle))}

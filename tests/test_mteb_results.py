@@ -17,7 +17,7 @@ from harness.interop.mteb.registry import benchmark_splits
 from harness.interop.mteb.results import aggregates
 from harness.leaderboard import build as board_of
 from harness.leaderboard import writers
-from harness.leaderboard.published import beside
+from harness.leaderboard.published import published_rows
 from harness.store import Store
 from harness.types import DatasetInfo, DatasetMetadata, EncoderInfo, Record, RetrieverInfo
 
@@ -143,7 +143,7 @@ def test_published_results_stand_beside_ours_with_their_differences(held, refere
     assert not [own for own in caplog.records if own.name.startswith("mteb")], "what is in beta is no news here"
     assert read.main(["report", "--results", str(root)]) == 0
     shown = capsys.readouterr().out
-    assert "Published, not measured here; in brackets: ours minus the published figure" in shown
+    assert "Published, not measured here; in brackets: ours minus the published score" in shown
     assert f"{MINILM}  " in shown
     assert "0.3159" in shown
     assert "0.6451" in shown
@@ -169,7 +169,7 @@ def test_the_row_of_the_same_weights_is_set_against_the_published_figure(referen
 
     board = board_of(Store(Path(__file__).resolve().parent.parent / "results" / "board").latest())
     found = published.read(reference / MINILM.replace("/", "__"))
-    (row,) = beside(board, found.figures, table=False)
+    (row,) = published_rows(board, found.figures, table=False)
     assert (row.retriever, row.ours) == (MINILM, "minilm")
     assert row.values["scifact"] == 0.64508
     assert abs(row.differences["scifact"]) <= 0.001
@@ -183,7 +183,7 @@ def test_figures_of_another_revision_of_the_collection_say_so(held, reference, t
     records = [rec for rec in Store(held).latest() if rec.dataset.name == "NFCorpus"]
     config = {"_target_": "harness.retrievers.dense.Dense", "encoder": {"model": MINILM}}
     as_minilm = records[0].model_copy(update={"retriever": records[0].retriever.model_copy(update={"config": config})})
-    (row,) = beside(board_of([as_minilm]), found.figures, table=False)
+    (row,) = published_rows(board_of([as_minilm]), found.figures, table=False)
     assert row.ours == records[0].retriever.label
     assert f"(ours: revision {records[0].dataset.metadata.revision[:18]})" in row.sources[0]
 
@@ -192,7 +192,7 @@ def test_published_figures_of_any_metric_are_shown(held, reference):
     from harness.interop.mteb import published
 
     found = published.read(reference / MINILM.replace("/", "__"))
-    (row,) = beside(board_of(Store(held).latest(), "map@1000"), found.figures, table=False)
+    (row,) = published_rows(board_of(Store(held).latest(), "map@1000"), found.figures, table=False)
     assert 0.05 < row.values["NFCorpus"] < 0.3
     one = next(figure for figure in found.figures if "scifact" in figure.datasets)
     assert one.datasets == ["SciFact", "scifact"]

@@ -231,11 +231,11 @@ class Page:
         return self.browser.find_element(By.CSS_SELECTOR, css)
 
     def labels(self):
-        return [own.text for own in self.all("#board tbody th")]
+        return [own.text for own in self.all("#leaderboard tbody th")]
 
     def column(self, name):
-        place = [own.get_attribute("data-key") for own in self.all("#board thead th")].index(name)
-        return self.all(f"#board tbody tr > :nth-child({place + 1})")
+        place = [own.get_attribute("data-key") for own in self.all("#leaderboard thead th")].index(name)
+        return self.all(f"#leaderboard tbody tr > :nth-child({place + 1})")
 
     def cell(self, label, name):
         return self.column(name)[self.labels().index(label)]
@@ -244,9 +244,9 @@ class Page:
         """By label and key the text of every cell, or of what `css` finds in it."""
         return self.js(
             """
-            const keys = [...document.querySelectorAll('#board thead th')].map((th) => th.dataset.key);
+            const keys = [...document.querySelectorAll('#leaderboard thead th')].map((th) => th.dataset.key);
             const text = (td) => (arguments[0] ? td.querySelector(arguments[0]) : td)?.innerText ?? '';
-            return Object.fromEntries([...document.querySelectorAll('#board tbody tr')].map((tr) =>
+            return Object.fromEntries([...document.querySelectorAll('#leaderboard tbody tr')].map((tr) =>
               [tr.cells[0].innerText, Object.fromEntries([...tr.cells].map((td, place) => [keys[place], text(td)]))]));
             """,
             css,
@@ -256,7 +256,7 @@ class Page:
         Select(self.one(css)).select_by_visible_text(text)
 
     def sort(self, name):
-        self.one(f'#board th[data-key="{name}"] button').click()
+        self.one(f'#leaderboard th[data-key="{name}"] button').click()
 
     def js(self, script, *arguments):
         return self.browser.execute_script(script, *arguments)
@@ -302,15 +302,15 @@ ALL = 7
 
 def test_the_table_is_sorted_by_its_headers_and_says_so(page):
     assert page.labels()[0] == "hybrid"
-    assert page.one("#board thead [aria-sort]").get_attribute("data-key") == "@mean"
+    assert page.one("#leaderboard thead [aria-sort]").get_attribute("data-key") == "@mean"
     page.sort("alpha")
-    assert page.one("#board thead [aria-sort]").get_attribute("data-key") == "alpha"
-    assert page.one("#board thead [aria-sort]").get_attribute("aria-sort") == "descending"
+    assert page.one("#leaderboard thead [aria-sort]").get_attribute("data-key") == "alpha"
+    assert page.one("#leaderboard thead [aria-sort]").get_attribute("aria-sort") == "descending"
     values = [float(own.text[:6]) for own in page.column("alpha")]
     assert values == sorted(values, reverse=True)
     page.sort("alpha")
     assert [float(own.text[:6]) for own in page.column("alpha")] == values[::-1]
-    assert page.one("#said").text == "7 of 7 retrievers, ndcg@10, sorted by alpha, ascending"
+    assert page.one("#status").text == "7 of 7 retrievers, ndcg@10, sorted by alpha, ascending"
     page.sort("@label")
     assert page.labels() == sorted(page.labels())
 
@@ -326,11 +326,11 @@ def test_search_and_family_narrow_the_rows(page):
     assert sorted(page.labels()) == ["colbert_minilm", "minilm", "minilm [dtype=int8]"]
     page.choose("#family", "dense")
     assert sorted(page.labels()) == ["minilm", "minilm [dtype=int8]"]
-    assert page.one("#said").text.startswith("2 of 7 retrievers")
+    assert page.one("#status").text.startswith("2 of 7 retrievers")
     assert len(page.all("#picture .target")) == 2
     page.one("#q").send_keys("nothing")
     assert page.labels() == []
-    assert page.one("#said").text.startswith("No retriever matches")
+    assert page.one("#status").text.startswith("No retriever matches")
 
 
 def test_another_metric_has_its_own_figures_and_marks(page, results):
@@ -339,8 +339,8 @@ def test_another_metric_has_its_own_figures_and_marks(page, results):
     assert page.one("caption").text == "recall@100 and costs of each retriever"
     shown = page.table()
     for row in boards["recall@100"].rows:
-        for name, cell in row.cells.items():
-            mark = "*" if cell.best else "=" if cell.close else ""
+        for name, cell in row.evaluations.items():
+            mark = "*" if cell.best else "=" if cell.tied_with_best else ""
             assert shown[row.label][name].startswith(f"{cell.value:.4f}{mark}")
 
 
@@ -350,11 +350,11 @@ def test_the_first_table_and_the_scripts_say_the_same(chromium, results, tmp_pat
     path.write_text(page_of(results, baseline), encoding="utf-8")
     page = Page(chromium, path)
     page.open()
-    texts = [own.text.split() for own in page.all("#board tbody tr")]
+    texts = [own.text.split() for own in page.all("#leaderboard tbody tr")]
     chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         page.open()
-        assert [own.text.split() for own in page.all("#board tbody tr")] == texts
+        assert [own.text.split() for own in page.all("#leaderboard tbody tr")] == texts
     finally:
         chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
@@ -376,7 +376,7 @@ def test_every_difference_to_a_baseline_is_the_boards_own(page, results, metric)
     boards, _ = boards_of(results, "minilm")
     checked, smalls = 0, page.table("small")
     for row in boards[metric].rows:
-        for name, cell in [*row.cells.items(), ("@mean", row.overall)]:
+        for name, cell in [*row.evaluations.items(), ("@mean", row.overall)]:
             shown = smalls[row.label][name].replace("\N{MINUS SIGN}", "-")
             if cell.versus is None:
                 assert shown == "baseline"
@@ -396,13 +396,13 @@ def test_a_chosen_baseline_stands_in_the_first_table_too(results):
 def test_a_cell_opens_its_queries(page, results):
     page.choose("#base", "bm25")
     page.cell("hybrid", "beta").find_element(By.TAG_NAME, "button").click()
-    dialog = page.one("#cell")
+    dialog = page.one("#evaluation")
     boards, _ = boards_of(results, "bm25")
-    cell = next(row for row in boards["ndcg@10"].rows if row.label == "hybrid").cells["beta"]
-    assert page.one("#cell-title").text == "hybrid on beta"
+    cell = next(row for row in boards["ndcg@10"].rows if row.label == "hybrid").evaluations["beta"]
+    assert page.one("#evaluation-title").text == "hybrid on beta"
     assert f"{cell.versus.won} won, {cell.versus.tied} tied, {cell.versus.lost} lost" in dialog.text
     assert "harness 'retriever=hybrid' dataset=beta" in dialog.text
-    queries = page.all("#cell details")
+    queries = page.all("#evaluation details")
     assert 4 <= len(queries) <= 6
     assert "heat" in dialog.text
     queries[0].find_element(By.TAG_NAME, "summary").click()
@@ -415,11 +415,11 @@ def test_a_cell_opens_its_queries(page, results):
 def test_the_worst_and_best_queries_are_those_furthest_from_the_other_rows(page, results):
     page.open(row="bm25", col="alpha")
     boards, scores = boards_of(results)
-    rows = {row.label: scores[row.cells["alpha"].records[0].files.per_query] for row in boards["ndcg@10"].rows}
+    rows = {row.label: scores[row.evaluations["alpha"].records[0].files.per_query] for row in boards["ndcg@10"].rows}
     own = rows["bm25"].values["ndcg@10"]
     others = np.mean([held.values["ndcg@10"] for label, held in rows.items() if label != "bm25"], axis=0)
     order = np.argsort(own - others, kind="stable")
-    told = [one.text.splitlines()[-1] for one in page.all("#cell summary")]
+    told = [one.text.splitlines()[-1] for one in page.all("#evaluation summary")]
     expected = [*order[:3], *order[::-1][:3]]
     assert [text.split()[0] for text in told] == [f"{own[place]:.4f}" for place in expected]
 
@@ -428,9 +428,9 @@ def test_without_tables_the_page_has_ids_and_says_so(page, results, tmp_path):
     path = tmp_path / "board.html"
     path.write_text(page_of(results, tables=False), encoding="utf-8")
     page.open(path, row="bm25", col="alpha")
-    assert "query alpha-" in page.one("#cell").text
-    page.one("#cell summary").click()
-    assert "not kept" in page.one("#cell details").text
+    assert "query alpha-" in page.one("#evaluation").text
+    page.one("#evaluation summary").click()
+    assert "not stored" in page.one("#evaluation details").text
     assert not page.one("#slices").is_displayed()
 
 
@@ -443,13 +443,13 @@ def test_the_keyboard_alone_sorts_opens_and_closes(page):
         raise AssertionError("no tab leads there")
 
     tab_to(lambda own: own.text.startswith("beta")).send_keys(Keys.ENTER)
-    assert page.one("#board thead [aria-sort]").get_attribute("data-key") == "beta"
+    assert page.one("#leaderboard thead [aria-sort]").get_attribute("data-key") == "beta"
     button = tab_to(lambda own: own.get_attribute("class") == "open")
     button.send_keys(Keys.ENTER)
-    assert page.one("#cell").get_attribute("open") is not None
-    assert page.js("return document.getElementById('cell').contains(document.activeElement)")
+    assert page.one("#evaluation").get_attribute("open") is not None
+    assert page.js("return document.getElementById('evaluation').contains(document.activeElement)")
     page.press(Keys.ESCAPE)
-    assert page.one("#cell").get_attribute("open") is None
+    assert page.one("#evaluation").get_attribute("open") is None
     assert page.focused() == button
     point = tab_to(lambda own: own.get_attribute("class") == "target")
     assert page.one("#tip").is_displayed()
@@ -468,18 +468,18 @@ def test_focus_is_seen(page):
 
 
 def test_the_table_tells_a_screen_reader_what_it_shows(page):
-    assert page.one("#board caption").text
-    assert {own.get_attribute("scope") for own in page.all("#board thead th")} == {"col"}
-    assert {own.get_attribute("scope") for own in page.all("#board tbody th")} == {"row"}
-    assert page.one("#said").get_attribute("role") == "status"
-    best = page.one("#board td.best")
-    assert best.find_element(By.CSS_SELECTOR, ".unseen").get_attribute("textContent").strip() == "best"
+    assert page.one("#leaderboard caption").text
+    assert {own.get_attribute("scope") for own in page.all("#leaderboard thead th")} == {"col"}
+    assert {own.get_attribute("scope") for own in page.all("#leaderboard tbody th")} == {"row"}
+    assert page.one("#status").get_attribute("role") == "status"
+    best = page.one("#leaderboard td.best")
+    assert best.find_element(By.CSS_SELECTOR, ".visually-hidden").get_attribute("textContent").strip() == "best"
     assert best.text.splitlines()[0].split()[0].endswith("*")
     assert (
         page.js("return getComputedStyle(arguments[0]).fontWeight", best.find_element(By.CLASS_NAME, "figure")) == "700"
     )
     gap = page.cell("splade_tiny", "gamma")
-    assert gap.find_element(By.CLASS_NAME, "unseen").get_attribute("textContent").strip() == "not measured"
+    assert gap.find_element(By.CLASS_NAME, "visually-hidden").get_attribute("textContent").strip() == "not measured"
     assert page.cell(HOSTILE, "gamma").text == "failed"
     nameless = """
         return [...document.querySelectorAll('button, select, input')]
@@ -496,11 +496,11 @@ def test_the_address_brings_back_what_was_seen(page):
     page.sort("beta")
     page.one("#q").send_keys("minilm")
     page.cell("minilm", "alpha").find_element(By.TAG_NAME, "button").click()
-    address, text = page.browser.current_url, page.one("#board").text
+    address, text = page.browser.current_url, page.one("#leaderboard").text
     page.browser.get("about:blank")
     page.browser.get(address)
-    assert page.one("#board").text == text
-    assert page.one("#cell-title").text == "minilm on alpha"
+    assert page.one("#leaderboard").text == text
+    assert page.one("#evaluation-title").text == "minilm on alpha"
     shown = [Select(page.one(css)).first_selected_option.text for css in ("#metric", "#base", "#axis", "#family")]
     assert shown == ["recall@100", "minilm", "p95 ms", "dense"]
     assert page.one("#q").get_attribute("value") == "minilm"
@@ -510,7 +510,7 @@ def test_back_undoes_a_step_and_a_wrong_address_is_harmless(page):
     page.choose("#metric", "recall@100")
     page.cell("minilm", "alpha").find_element(By.TAG_NAME, "button").click()
     page.browser.back()
-    assert page.one("#cell").get_attribute("open") is None
+    assert page.one("#evaluation").get_attribute("open") is None
     assert page.one("caption").text.startswith("recall@100")
     page.browser.back()
     assert page.one("caption").text.startswith("ndcg@10")
@@ -522,10 +522,10 @@ def test_back_undoes_a_step_and_a_wrong_address_is_harmless(page):
 def test_a_hostile_name_is_text_everywhere(page):
     page.open(a=HOSTILE, b="bm25", base=HOSTILE, row=HOSTILE, col="alpha", q="<img")
     assert page.labels() == [HOSTILE]
-    assert page.one("#cell-title").text == f"{HOSTILE} on alpha"
-    for summary in page.all("#cell summary"):
+    assert page.one("#evaluation-title").text == f"{HOSTILE} on alpha"
+    for summary in page.all("#evaluation summary"):
         summary.click()
-    assert HOSTILE in page.one("#cell details").text
+    assert HOSTILE in page.one("#evaluation details").text
     page.press(Keys.ESCAPE)
     for css in ("#base", "#a", "#b"):
         assert HOSTILE in [own.text for own in Select(page.one(css)).options]
@@ -557,11 +557,11 @@ def test_two_rows_are_compared_in_scores_and_configuration(page):
 
 
 def test_slices_are_those_of_the_board(page, results):
-    from harness.leaderboard.slices import slices
+    from harness.leaderboard.slices import compute_slices
 
     boards, scores = boards_of(results)
     page.choose("#slice", "beta")
-    expected = [own for own in slices(boards["ndcg@10"], scores, results.table) if own.dataset == "beta"]
+    expected = [own for own in compute_slices(boards["ndcg@10"], scores, results.table) if own.dataset == "beta"]
     tables = page.all("#sliced table")
     assert [own.find_element(By.TAG_NAME, "caption").text for own in tables] == [
         f"ndcg@10 by {own.by}" for own in expected
@@ -592,8 +592,8 @@ def test_the_body_is_no_wider_than_the_window(page, width):
     for state in ({}, {"row": "bm25", "col": "alpha", "base": "minilm", "a": "bm25", "b": HOSTILE}):
         page.open(**state)
         assert page.js("return document.documentElement.scrollWidth") <= width
-        assert page.js("return document.getElementById('cell').scrollWidth") <= width
-    first = "return document.querySelector('#board tbody th').getBoundingClientRect().left"
+        assert page.js("return document.getElementById('evaluation').scrollWidth") <= width
+    first = "return document.querySelector('#leaderboard tbody th').getBoundingClientRect().left"
     page.open()
     before = page.js(first)
     page.js("document.querySelector('.scroll').scrollLeft = 200")
@@ -656,7 +656,7 @@ def test_the_methods_are_those_of_the_records(page, results):
     boards, _ = boards_of(results)
     for said in (
         "ndcg@10, recall@100; version 1",
-        "asked for 100 documents per query",
+        "up to 100 documents per query",
         "alpha, beta.",
         "10,000 draws",
         "exact where 16 or fewer",
@@ -678,7 +678,7 @@ def test_one_retriever_on_one_dataset_is_a_page(page, tmp_path):
     scores = store.scores(records)
     path.write_text(html.render({"ndcg@10": build(records, "ndcg@10", scores)}, scores, nothing), encoding="utf-8")
     page.open(path, row="bm25", col="alpha")
-    assert page.all("#cell summary")[0].text.startswith("query a")
+    assert page.all("#evaluation summary")[0].text.startswith("query a")
 
 
 def test_a_dataset_in_parts_has_the_queries_and_commands_of_all(page, tmp_path):
@@ -697,19 +697,19 @@ def test_a_dataset_in_parts_has_the_queries_and_commands_of_all(page, tmp_path):
     path.write_text(page_of(store, "bm25"), encoding="utf-8")
     page.open(path, row="minilm", col="forums")
     board = boards_of(store, "bm25")[0]["ndcg@10"]
-    versus = next(row for row in board.rows if row.label == "minilm").cells["forums"].versus
-    text = page.one("#cell").text
+    versus = next(row for row in board.rows if row.label == "minilm").evaluations["forums"].versus
+    text = page.one("#evaluation").text
     assert "2 parts, 80 queries, 2,000 documents" in text
     assert f"{versus.won} won, {versus.tied} tied, {versus.lost} lost" in text
     assert "dataset=forums/one\nharness" in text
-    for details in page.all("#cell details"):
+    for details in page.all("#evaluation details"):
         details.find_element(By.TAG_NAME, "summary").click()
-    assert {own.text.split("-")[0] for own in page.all("#cell details caption")} == {"Query one", "Query two"}
+    assert {own.text.split("-")[0] for own in page.all("#evaluation details caption")} == {"Query one", "Query two"}
 
 
 def test_the_mean_opens_too(page):
     page.open(row="bm25", col="@mean", base="minilm")
-    text = page.one("#cell").text
+    text = page.one("#evaluation").text
     assert "The mean over alpha, beta." in text
     assert re.search(r"\d+ won, \d+ tied, \d+ lost", text)
 
@@ -718,8 +718,8 @@ def test_a_board_without_scores_by_query_is_a_page(page, results, tmp_path):
     path = tmp_path / "board.html"
     path.write_text(html.render({"ndcg@10": build(results.latest())}, {}, nothing), encoding="utf-8")
     page.open(path, base="bm25", row="hybrid", col="alpha", a="bm25", b="hybrid")
-    assert "cannot be paired" in page.one("#cell").text
-    assert "None: no scores by query are kept" in page.one("#methods").get_attribute("textContent")
+    assert "cannot be paired" in page.one("#evaluation").text
+    assert "None: per-query scores are not stored" in page.one("#methods").get_attribute("textContent")
 
 
 def in_memory(rows, columns, metrics, queries=300):
@@ -755,7 +755,9 @@ SEVEN = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10", "hit@10",
 @pytest.fixture
 def quick(monkeypatch):
     """Intervals and p-values that take as many digits, and no time."""
-    monkeypatch.setattr(stats, "intervals", lambda strata: (stats.mean(strata) - 0.0211, stats.mean(strata) + 0.0222))
+    monkeypatch.setattr(
+        stats, "confidence_intervals", lambda strata: (stats.mean(strata) - 0.0211, stats.mean(strata) + 0.0222)
+    )
     monkeypatch.setattr(stats, "p_values", lambda strata: np.exp(-30 * np.abs(stats.mean(strata))))
 
 
@@ -766,7 +768,7 @@ def test_ten_retrievers_on_fifteen_datasets_take_less_than_500_kb(quick, tmp_pat
     path = tmp_path / "board.html"
     path.write_text(text, encoding="utf-8")
     page.open(path, row="retriever_3", col="dataset4", base="retriever_0")
-    assert len(page.all("#cell summary")) >= 2
+    assert len(page.all("#evaluation summary")) >= 2
 
 
 def test_a_large_board_compares_with_one_row_and_keeps_the_queries_of_the_first(quick, tmp_path, page):
@@ -776,10 +778,10 @@ def test_a_large_board_compares_with_one_row_and_keeps_the_queries_of_the_first(
     path.write_text(html.render({"ndcg@10": board}, scores, tables), encoding="utf-8")
     page.open(path)
     assert [own.text for own in Select(page.one("#base")).options] == ["none", "retriever_7"]
-    versus = next(row for row in board.rows if row.label == "retriever_3").cells["dataset1"].versus
+    versus = next(row for row in board.rows if row.label == "retriever_3").evaluations["dataset1"].versus
     assert f"{versus.delta:+.4f}".replace("-", "\N{MINUS SIGN}") in page.cell("retriever_3", "dataset1").text
     page.open(path, row=board.rows[-1].label, col="dataset1")
-    assert "No single queries of this cell are kept" in page.one("#cell").text
+    assert "This page has no single queries of this evaluation" in page.one("#evaluation").text
 
 
 def test_the_same_records_give_the_same_bytes(results):

@@ -15,8 +15,7 @@ import pytest
 from harness import __main__
 from harness.gate.baseline import accept
 from harness.leaderboard import build, pareto, writers
-from harness.leaderboard.frame import boards_data, frame, to_json
-from harness.leaderboard.frame import csv as to_csv
+from harness.leaderboard.frame import leaderboards_data, to_csv, to_frame, to_json
 from harness.leaderboard.tables.leaderboard import tables
 from harness.store import Store
 from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
@@ -107,7 +106,7 @@ def harness(monkeypatch, *arguments):
 def test_every_text_form_marks_the_best_and_what_cannot_be_told_from_it(here):
     board = board_of(here)
     best, close = board.rows[0].overall, board.rows[1].overall
-    assert (best.best, close.close, board.rows[2].overall.close) == (True, True, False)
+    assert (best.best, close.tied_with_best, board.rows[2].overall.tied_with_best) == (True, True, False)
     said = f"{best.value:.4f}", f"{close.value:.4f}"
     assert f"{said[0]}*" in writers.terminal(tables(board))
     assert f"{said[1]}=" in writers.terminal(tables(board))
@@ -122,14 +121,14 @@ def test_every_text_form_marks_the_best_and_what_cannot_be_told_from_it(here):
 def test_a_baseline_adds_differences_tests_and_counts(here):
     board = board_of(here, baseline="bad")
     good = next(row for row in board.rows if row.label == "good")
-    assert good.cells["x"].versus.delta == pytest.approx(0.5)
-    told = f"+0.5000 p={good.cells['x'].versus.p:.4f} 40/0/0"
+    assert good.evaluations["x"].versus.delta == pytest.approx(0.5)
+    told = f"+0.5000 p={good.evaluations['x'].versus.p:.4f} 40/0/0"
     assert told in writers.terminal(tables(board), 200)
     assert told in writers.markdown(tables(board))
 
 
 def test_the_csv_is_long_and_not_rounded(here):
-    rows = list(csv.DictReader(io.StringIO(to_csv(frame({"ndcg@10": board_of(here, baseline="bad")})))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(to_frame({"ndcg@10": board_of(here, baseline="bad")})))))
     assert len([row for row in rows if row["dataset"]]) == 6
     mean = next(row for row in rows if row["retriever"] == "good" and not row["dataset"])
     assert (mean["status"], float(mean["delta"]) > 0.4, mean["baseline"]) == ("mean", True, "bad")
@@ -143,12 +142,12 @@ def test_the_csv_is_long_and_not_rounded(here):
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
 def test_a_spreadsheet_does_not_take_a_name_for_a_formula(tmp_path, name):
     put(Store(tmp_path), name, "x", np.full(3, 0.5))
-    (row,) = csv.DictReader(io.StringIO(to_csv(frame({"m": board_of(Store(tmp_path))}))))
+    (row,) = csv.DictReader(io.StringIO(to_csv(to_frame({"m": board_of(Store(tmp_path))}))))
     assert row["retriever"] == f"'{name}"
 
 
 def test_the_json_is_strict_and_names_records_and_commands(here):
-    told = json.loads(to_json(boards_data({"ndcg@10": board_of(here)})), parse_constant=pytest.fail)["ndcg@10"]
+    told = json.loads(to_json(leaderboards_data({"ndcg@10": board_of(here)})), parse_constant=pytest.fail)["ndcg@10"]
     cell = told["rows"][0]["cells"]["x"]
     assert cell["commands"] == [f"harness retriever={told['rows'][0]['label']} dataset=x"]
     assert Path("results", cell["records"][0]).is_file()
@@ -174,7 +173,7 @@ def test_the_same_records_give_the_same_bytes_in_every_form(here):
     first, second = (board_of(Store(Path("results")), baseline="bad") for _ in range(2))
     for form in (writers.terminal, writers.markdown, writers.latex):
         assert form(tables(first)) == form(tables(second))
-    assert to_csv(frame({"m": first})) == to_csv(frame({"m": second}))
+    assert to_csv(to_frame({"m": first})) == to_csv(to_frame({"m": second}))
     for picture in ("svg", "png"):
         assert pareto.render(first, picture) == pareto.render(second, picture)
 
@@ -191,7 +190,7 @@ def test_no_name_in_a_picture_covers_another_or_leaves_the_frame(tmp_path):
     store = Store(tmp_path)
     for number in range(16):
         put(store, f"retriever_number_{number}", "x", np.full(8, 0.5 + 0.001 * (number % 4)), speed=1 + 0.01 * number)
-    figure = pareto.drawn(board_of(store))
+    figure = pareto.draw_figure(board_of(store))
     (axes,) = figure.axes
     frame, boxes = axes.get_window_extent(), [pareto._extent(text) for text in axes.texts]
     assert len(boxes) > 8
@@ -258,7 +257,7 @@ def test_rows_that_could_not_be_tested_are_named(here, monkeypatch, capsys):
     record = next(own for own in here.latest() if own.retriever.name == "bad" and own.dataset.name == "x")
     Path("results", record.files.per_query).unlink()
     assert harness(monkeypatch, "report", "--only", "md") == 0
-    assert "Not tested, scores by query are missing or of other queries: x: bad." in capsys.readouterr().out
+    assert "Not tested, because per-query scores are missing or of other queries: x: bad." in capsys.readouterr().out
 
 
 def test_the_machine_is_named_where_it_is_known(here, monkeypatch, capsys):
@@ -396,7 +395,7 @@ def test_compare_refuses_what_has_nothing_in_common(here, monkeypatch, capsys):
     put(here, "other", "z", np.full(4, 0.5))
     assert harness(monkeypatch, "compare", "good", "other") == 3
     assert (
-        "nothing to compare: good was measured on x, y, other on z, and no collection with ndcg@10 is the same in both"
+        "nothing to compare: good was measured on x, y, other on z, and no dataset with ndcg@10 is the same in both"
         in capsys.readouterr().err
     )
     put(here, "moved", "x", np.full(40, 0.5), fingerprint="another")
@@ -428,7 +427,7 @@ def test_recommend_takes_the_best_within_the_limits(here, monkeypatch, capsys):
     assert harness(monkeypatch, "recommend", "--max-index-mb", "50") == 0
     out = capsys.readouterr().out
     assert out.startswith("take good; "), "a limit that is just kept"
-    assert "these queries do not tell them apart: " in out
+    assert "the difference is not significant: " in out
     for wrong in ("nan", "-1"):
         assert harness(monkeypatch, "recommend", f"--max-latency-ms={wrong}") == 2
         assert f"{wrong} is no amount; give a number of 0 or more" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from test_board import cell
 
 from harness.config.build import composed, construct
 from harness.leaderboard import build
-from harness.leaderboard.slices import slices
+from harness.leaderboard.slices import compute_slices
 from harness.metrics import parse, score
 from harness.store import tables as store_tables
 from harness.types import Corpus, Dataset, PerQuery, Qrels, Queries, RecordFiles, Run
@@ -74,7 +74,7 @@ def test_queries_are_cut_in_thirds_and_unjudged_by_half():
     def kept(record, kind):
         return tables.get((record.files.record, kind))
 
-    found = {cut.by: cut for cut in slices(board, scores, kept)}
+    found = {cut.by: cut for cut in compute_slices(board, scores, kept)}
     words = found["words in the query"].bins
     assert [(own.name, own.queries) for own in words] == [("1", 2), ("5", 2), ("9", 2)]
     assert [own.means["a"] for own in words] == pytest.approx([0.05, 0.25, 0.45])
@@ -83,15 +83,15 @@ def test_queries_are_cut_in_thirds_and_unjudged_by_half():
     assert sum(own.queries for own in found["share of the query's words in relevant documents"].bins) == 5
     unjudged = found["unjudged share of the first ten"].bins
     assert [(own.name, own.queries) for own in unjudged] == [("0%", 2), ("50%", 2), ("100%", 2)]
-    alone = slices(board, scores, kept, ["a"])
+    alone = compute_slices(board, scores, kept, ["a"])
     assert set(alone[0].bins[0].means) == {"a"}
 
 
 def test_without_what_is_needed_there_are_no_slices():
     record, scores = with_tables("a", [0.1, 0.2], {}, {"words": [1, 2]}, [[], []])
     board = build([record], "ndcg@10", scores)
-    assert slices(board, scores, lambda *_: None) == []
-    assert slices(board, {}, lambda *_: None) == []
+    assert compute_slices(board, scores, lambda *_: None) == []
+    assert compute_slices(board, {}, lambda *_: None) == []
 
 
 def test_the_bins_of_a_real_collection_add_up_to_its_mean(collection):
@@ -109,7 +109,7 @@ def test_the_bins_of_a_real_collection_add_up_to_its_mean(collection):
     )
     tables = store_tables.excerpts(run, dataset)
     scores = {"p": PerQuery(ids, values)}
-    found = slices(build([record], "ndcg@10", scores), scores, lambda _, kind: tables[kind])
+    found = compute_slices(build([record], "ndcg@10", scores), scores, lambda _, kind: tables[kind])
     assert {cut.by for cut in found} >= {"words in the query", "share of the query's words in relevant documents"}
     for cut in found:
         assert sum(own.queries for own in cut.bins) == 300

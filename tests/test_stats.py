@@ -27,7 +27,7 @@ def drawn(seed, *shape):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_intervals_are_scipys_within_the_noise_of_the_draws(n, seed):
     values = drawn(seed, n)
-    (low,), (high,) = stats.intervals([(1.0, values[:, None])])
+    (low,), (high,) = stats.confidence_intervals([(1.0, values[:, None])])
     theirs = bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=np.random.default_rng(9)
     ).confidence_interval
@@ -39,7 +39,7 @@ def test_intervals_are_scipys_within_the_noise_of_the_draws(n, seed):
 
 def test_an_interval_over_strata_is_that_of_their_weighted_means():
     first, second = drawn(0, 40), drawn(1, 400)
-    (low,), (high,) = stats.intervals([(0.5, first[:, None]), (0.5, second[:, None])])
+    (low,), (high,) = stats.confidence_intervals([(0.5, first[:, None]), (0.5, second[:, None])])
 
     def both(a, b, axis):
         return (a.mean(axis=axis) + b.mean(axis=axis)) / 2
@@ -114,7 +114,7 @@ def test_ties_by_rounding_count_as_equal():
 def test_equal_columns_and_one_query_are_never_significant():
     assert stats.p_values([(1.0, np.zeros((100, 3)))]).tolist() == [1.0, 1.0, 1.0]
     assert stats.p_values([(1.0, np.array([[0.7]]))]).tolist() == [1.0]
-    low, high = stats.intervals([(1.0, np.array([[0.7]]))])
+    low, high = stats.confidence_intervals([(1.0, np.array([[0.7]]))])
     assert (low[0], high[0]) == (0.7, 0.7)
 
 
@@ -124,8 +124,10 @@ def test_columns_of_one_call_are_tested_as_if_each_were_alone():
     together = stats.p_values([(1.0, values)])
     alone = [stats.p_values([(1.0, values[:, [column]])])[0] for column in range(5)]
     np.testing.assert_allclose(together, alone, atol=1e-12)
-    low, _ = stats.intervals([(1.0, values)])
-    np.testing.assert_allclose(low, [stats.intervals([(1.0, values[:, [c]])])[0][0] for c in range(5)], atol=1e-12)
+    low, _ = stats.confidence_intervals([(1.0, values)])
+    np.testing.assert_allclose(
+        low, [stats.confidence_intervals([(1.0, values[:, [c]])])[0][0] for c in range(5)], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 30, 200])
@@ -141,18 +143,18 @@ def test_holm_of_nothing_is_nothing():
 
 def test_effect_and_counts_are_their_formulas():
     values = np.array([0.2, -0.1, 0.0, 0.3])
-    assert stats.effect(values) == pytest.approx(values.mean() / np.sqrt(((values - 0.1) ** 2).sum() / 3))
-    assert stats.effect(np.zeros(4)) is None
-    assert stats.effect(np.full(37, 1 / 3)) is None
-    assert stats.effect(np.array([0.5])) is None
-    assert stats.wins(values) == (2, 1, 1)
+    assert stats.effect_size(values) == pytest.approx(values.mean() / np.sqrt(((values - 0.1) ** 2).sum() / 3))
+    assert stats.effect_size(np.zeros(4)) is None
+    assert stats.effect_size(np.full(37, 1 / 3)) is None
+    assert stats.effect_size(np.array([0.5])) is None
+    assert stats.count_wins(values) == (2, 1, 1)
 
 
 def test_the_detectable_difference_has_the_power_that_it_says():
     n, deviation = 300, 0.25
-    error = stats.errors([(1.0, np.random.default_rng(0).normal(0, deviation, (n, 400)))]).mean()
+    error = stats.standard_errors([(1.0, np.random.default_rng(0).normal(0, deviation, (n, 400)))]).mean()
     assert error == pytest.approx(deviation / n**0.5, rel=0.02)
-    smallest = stats.detectable(float(error))
+    smallest = stats.minimum_detectable_effect(float(error))
     assert TTestPower().power(smallest / deviation, n, stats.ALPHA) == pytest.approx(stats.POWER, abs=0.01)
     p = stats.p_values([(1.0, np.random.default_rng(1).normal(smallest, deviation, (n, 1000)))])
     assert np.mean(p < stats.ALPHA) == pytest.approx(stats.POWER, abs=0.04)
@@ -161,7 +163,7 @@ def test_the_detectable_difference_has_the_power_that_it_says():
 def test_the_error_over_strata_adds_up():
     first, second = drawn(0, 30, 1), drawn(1, 90, 1)
     expected = (0.25 * first.var(ddof=1) / 30 + 0.25 * second.var(ddof=1) / 90) ** 0.5
-    assert stats.errors([(0.5, first), (0.5, second)])[0] == pytest.approx(expected)
+    assert stats.standard_errors([(0.5, first), (0.5, second)])[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("kind", ["normal", "swapped", "few", "strata"])
@@ -183,7 +185,7 @@ def test_without_an_effect_a_test_at_five_percent_fires_in_three_to_seven(kind):
 
 
 def test_an_interval_holds_the_true_mean_as_often_as_it_says():
-    low, high = stats.intervals([(1.0, np.random.default_rng(2).beta(0.8, 1.2, (200, 2000)))])
+    low, high = stats.confidence_intervals([(1.0, np.random.default_rng(2).beta(0.8, 1.2, (200, 2000)))])
     assert np.mean((low <= 0.4) & (high >= 0.4)) == pytest.approx(0.95, abs=0.015)
 
 
@@ -191,7 +193,7 @@ PROGRAM = """
 import numpy as np
 from harness import stats
 values = np.random.default_rng(0).random((97, 4)) - 0.48
-print([a.tolist() for a in stats.intervals([(1.0, values)])], stats.p_values([(1.0, values)]).tolist())
+print([a.tolist() for a in stats.confidence_intervals([(1.0, values)])], stats.p_values([(1.0, values)]).tolist())
 """
 
 
@@ -208,7 +210,7 @@ def test_two_processes_give_the_same_bytes():
 def test_the_draws_are_those_of_this_version():
     """Figures that were committed may not move: another generator would change them all."""
     values = np.arange(40)[:, None] / 40 - 0.4
-    low, high = stats.intervals([(1.0, values)])
+    low, high = stats.confidence_intervals([(1.0, values)])
     assert (low[0], high[0]) == (pytest.approx(-0.003750000000000017, abs=1e-12), pytest.approx(0.1775, abs=1e-12))
     assert stats.p_values([(1.0, values)])[0] == pytest.approx(0.06769323067693231, abs=1e-12)
 
@@ -216,15 +218,15 @@ def test_the_draws_are_those_of_this_version():
 def test_many_queries_take_bounded_memory(monkeypatch):
     """The draws come in blocks: never [draws, queries] at once."""
     drawn_at_once = []
-    real = stats._bits
+    real = stats._random_bits
 
     def watched(draws, n, seed):
         for rows, bits in real(draws, n, seed):
             drawn_at_once.append(bits.size)
             yield rows, bits
 
-    monkeypatch.setattr(stats, "_bits", watched)
+    monkeypatch.setattr(stats, "_random_bits", watched)
     values = np.random.default_rng(0).normal(0.0, 0.3, (7000, 2))
     assert (stats.p_values([(1.0, values)]) > 0.001).all()
-    assert max(drawn_at_once) <= stats._BLOCK
+    assert max(drawn_at_once) <= stats._BLOCK_SIZE
     assert sum(drawn_at_once) == stats.DRAWS * 7000

@@ -10,9 +10,8 @@ from test_board import cell
 from test_marks import built, noise, scored
 
 from harness.leaderboard import build, writers
-from harness.leaderboard.frame import boards_data, frame, to_json
-from harness.leaderboard.frame import csv as to_csv
-from harness.leaderboard.published import beside
+from harness.leaderboard.frame import leaderboards_data, to_csv, to_frame, to_json
+from harness.leaderboard.published import published_rows
 from harness.leaderboard.table import GAP, Marked, Table
 from harness.leaderboard.tables.leaderboard import main_table, tables
 from harness.leaderboard.tables.training import training, triplets
@@ -110,7 +109,7 @@ def test_marks_and_notes_of_a_leaderboard_are_the_same_in_every_format():
     assert [row[1].mark if isinstance(row[1], Marked) else None for row in main.rows] == ["best", "tied", None]
     assert set(main.legend) == {"best", "tied", "front"}
     assert [row[0] for row in differences.rows] == ["best", "near"], "the baseline has no difference to itself"
-    low, high = board.rows[0].cells["x"].interval
+    low, high = board.rows[0].evaluations["x"].interval
     assert intervals.rows[0][1] == f"{low:.4f} to {high:.4f}"
     for write in WRITERS:
         for note in main.notes:
@@ -119,7 +118,7 @@ def test_marks_and_notes_of_a_leaderboard_are_the_same_in_every_format():
 
 def test_the_frame_has_typed_columns_and_nulls_for_gaps():
     board = build([cell("a", "x", 0.1), cell("a", "y", 0.5), cell("b", "x", 0, status="failed")])
-    table = frame({"ndcg@10": board})
+    table = to_frame({"ndcg@10": board})
     assert table["status"].to_list() == ["ok", "ok", "mean", "failed"]
     assert table.schema["best"] == pl.Boolean
     assert table.schema["won"] == pl.Int64
@@ -132,7 +131,7 @@ def test_the_frame_has_typed_columns_and_nulls_for_gaps():
 
 
 def test_the_csv_has_no_control_characters():
-    text = to_csv(frame({"ndcg@10": build([cell("\x1b[2Ja\nb", "x", 0.5)])}))
+    text = to_csv(to_frame({"ndcg@10": build([cell("\x1b[2Ja\nb", "x", 0.5)])}))
     assert "\x1b" not in text
     assert len(text.splitlines()) == 2
 
@@ -141,11 +140,11 @@ def test_published_scores_are_of_the_metric_that_is_reported():
     records = [cell("minilm", "x", 0.5).model_copy(update={"metrics": {"map@100": 0.3, "ndcg@10": 0.5}})]
     figures = {"model": "a/b", "revision": "r", "family": "", "dataset_revision": "r", "source": "somewhere"}
     boards = {name: build(records, name) for name in ("map@100", "ndcg@10")}
-    found = beside(boards["map@100"], [PublishedFigures(datasets=["x"], metrics={"map@100": 0.4}, **figures)])
-    data = json.loads(to_json(boards_data(boards, found)))
+    found = published_rows(boards["map@100"], [PublishedFigures(datasets=["x"], metrics={"map@100": 0.4}, **figures)])
+    data = json.loads(to_json(leaderboards_data(boards, found)))
     assert data["map@100"]["published"][0]["values"] == {"x": 0.4}
     assert "published" not in data["ndcg@10"]
-    (row,) = frame(boards, found).filter(pl.col("status") == "published").to_dicts()
+    (row,) = to_frame(boards, found).filter(pl.col("status") == "published").to_dicts()
     assert (row["metric"], row["value"], row["source"]) == ("map@100", 0.4, "somewhere")
 
 
@@ -185,7 +184,7 @@ def test_the_counts_of_a_synthesis_stand_below_what_was_dropped_from():
     }
     assert [tuple(row) for row in triplets(manifest).rows] == [
         ("documents", "2,000"),
-        ("  asked now", "3"),
+        ("  requested now", "3"),
         ("  from the journal", "1"),
         ("  failed: HTTP 500", "2"),
         ("  no query: empty", "4"),

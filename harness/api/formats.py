@@ -44,7 +44,9 @@ def _rendered(results: "Results", suffix: str) -> str:
         write = writers.markdown if suffix == ".md" else writers.latex
         return write(tables(results.leaderboard))
     boards = results.leaderboards()
-    return frame.csv(frame.frame(boards)) if suffix == ".csv" else page.render(boards, results.scores, results.table)
+    return (
+        frame.to_csv(frame.to_frame(boards)) if suffix == ".csv" else page.render(boards, results.scores, results.table)
+    )
 
 
 def html(results: "Results") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import frames
 from harness.errors import ConfigError
-from harness.leaderboard import Board, Scores, build
+from harness.leaderboard import Leaderboard, Scores, build
 from harness.leaderboard.compare import Comparison, compare
 from harness.leaderboard.recommend import Recommendation, recommend
 from harness.store import Store, tables
@@ -96,17 +96,17 @@ class Results:
         return list(dict.fromkeys(name for record in self.records for name in record.metrics))
 
     @cached_property
-    def leaderboard(self) -> Board:
+    def leaderboard(self) -> Leaderboard:
         """The leaderboard of `metric`: rows best first, intervals, significance and cost."""
-        return self._board(self.metric)
+        return self._build_leaderboard(self.metric)
 
-    def leaderboards(self) -> dict[str, Board]:
+    def leaderboards(self) -> dict[str, Leaderboard]:
         """Return the leaderboard of every metric, the table's first."""
-        return {name: self._board(name) for name in dict.fromkeys([self.metric, *self.metrics])}
+        return {name: self._build_leaderboard(name) for name in dict.fromkeys([self.metric, *self.metrics])}
 
-    def _board(self, metric: str) -> Board:
-        board = build(self.records, metric, self.scores, self.baseline)
-        return replace(board, machines=self._store.machines(self.records)) if self._store else board
+    def _build_leaderboard(self, metric: str) -> Leaderboard:
+        leaderboard = build(self.records, metric, self.scores, self.baseline)
+        return replace(leaderboard, machines=self._store.machines(self.records)) if self._store else leaderboard
 
     def to_pandas(self, level: Level = "evaluation") -> "pd.DataFrame":
         """Return a tidy DataFrame.

@@ -30,13 +30,14 @@ _CHECKS = ("wall/query", "wall/document")
 
 def compared(revision: str, options: argparse.Namespace, rules: "Policy") -> "Verdict":
     """A verdict over wall seconds per query and per document of every cell that was measured here."""
-    from harness.gate import verdict
-    from harness.gate.cells import by_cell
+    from harness.gate import make_verdict
+    from harness.gate.cells import group_by_evaluation
     from harness.store import Store
 
     there = list(Store(options.results).records())
     chosen.check_names(options, there)
-    cells = [own[0] for parts in by_cell(there).values() for own in parts.values() if chosen.is_chosen(own[0], options)]
+    newest = [records[0] for parts in group_by_evaluation(there).values() for records in parts.values()]
+    cells = [record for record in newest if chosen.is_chosen(record, options)]
     cells = [record for record in cells if record.status == "ok"]
     if not cells:
         raise UndecidedError(f"nothing was measured in {options.results}/; measure first: harness experiment=ci")
@@ -48,7 +49,7 @@ def compared(revision: str, options: argparse.Namespace, rules: "Policy") -> "Ve
             findings += found
             same += [] if differ else ["/".join(_place(record))]
     note = f"{', '.join(same)}: both revisions ran the same code, so this tells the noise of the machine"
-    return verdict(findings, [note] if same else [], options.lenient)
+    return make_verdict(findings, [note] if same else [], options.lenient)
 
 
 def _place(record: "Record") -> tuple[str, str]:
@@ -67,7 +68,7 @@ def _cell(record: "Record", top: Path, before: Path, rules: "Policy") -> "tuple[
             one = _measured(record, top, place)
             if one is None or one.timing is None:
                 why = f"it could not be measured {side} the change"
-                return [Finding("undecided", *_place(record), "cell", said=why, command=record.command)], True
+                return [Finding("undecided", *_place(record), "evaluation", message=why, command=record.command)], True
             found[place].append(one)
     differ = found[before][0].code != found[top][0].code
     return [_finding(record, check, found[before], found[top], rules.ab) for check in _CHECKS], differ

@@ -86,7 +86,7 @@ def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
 
 
 def _table(groups: Sequence[Mapping[str, Any]]) -> "Table":
-    from harness.leaderboard.table import Table, amount
+    from harness.leaderboard.table import Table, format_amount
 
     rows = [
         [
@@ -94,7 +94,7 @@ def _table(groups: Sequence[Mapping[str, Any]]) -> "Table":
             _settings(group["identity"]),
             f"{group['shards']:,}",
             "-" if group["texts"] is None else f"{group['texts']:,}",
-            amount(group["bytes"] / 1e6),
+            format_amount(group["bytes"] / 1e6),
             group["last_used"][:16].replace("T", " "),
             group["environment"] or "-",
         ]
@@ -118,9 +118,9 @@ def _bytes(groups: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _counted(n: int, nbytes: int) -> str:
-    from harness.leaderboard.table import amount
+    from harness.leaderboard.table import format_amount
 
-    size = f"{amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{amount(nbytes / 1e6)} MB"
+    size = f"{format_amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{format_amount(nbytes / 1e6)} MB"
     return f"{n:,} shard{'' if n == 1 else 's'}, {size}"
 
 

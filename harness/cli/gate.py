@@ -60,17 +60,17 @@ def decided(
     measured them. Raises `UndecidedError` when there is nothing to decide from.
     """
     from harness.gate import baseline as accepted
-    from harness.gate import gate, matched
+    from harness.gate import gate, match_records
     from harness.gate.cost import VARYING
     from harness.store import Store
 
     whole = accepted.read(baseline)
     _check_rules(rules, whole)
-    held, store = whole.only(wanted), Store(root)
+    held, store = whole.filter(wanted), Store(root)
     if not held.records:
         raise UndecidedError(f"nothing of the baseline is left; it has {', '.join(whole.names)}")
     try:
-        cells = matched(held.records, [record for record in store.records() if wanted(record)])
+        cells = match_records(held.records, [record for record in store.records() if wanted(record)])
         scores = store.scores(cells.candidates)
     except StoreError as error:
         raise UndecidedError(str(error)) from None
@@ -78,8 +78,8 @@ def decided(
     again: list[Record] = []
     found = gate(held, cells, scores, rules, lenient)
     for _ in range(rules.remeasure):
-        dear = {own.command for own in found.of("fail") if own.check in VARYING}
-        over = [record for pair in cells.pairs for record in pair.costs if record.command in dear]
+        dear = {own.command for own in found.with_status("fail") if own.check in VARYING}
+        over = [record for pair in cells.pairs for record in pair.cost_records if record.command in dear]
         more = [one for record in over if (one := remeasure.measured(record)) is not None]
         if not more:
             break
@@ -100,7 +100,7 @@ def _say_stale(candidates: "Sequence[Record]") -> None:
 def _check_rules(rules: "Policy", baseline: "Baseline") -> None:
     names = {name for record in baseline.records for name in (record.dataset.name, record.dataset.label)}
     names |= {record.dataset.group for record in baseline.records if record.dataset.group}
-    if unknown := rules.unknown(names):
+    if unknown := rules.unknown_datasets(names):
         raise ConfigError(
             f"the policy has rules for {', '.join(map(repr, unknown))}, which the baseline lacks; it has "
             f"{', '.join(sorted(names))}"
@@ -108,7 +108,7 @@ def _check_rules(rules: "Policy", baseline: "Baseline") -> None:
 
 
 def _gate(options: argparse.Namespace) -> int:
-    from harness.gate import Finding, verdict
+    from harness.gate import Finding, make_verdict
     from harness.gate.ci import text
 
     rules = policy_of(options.policy)
@@ -125,9 +125,10 @@ def _gate(options: argparse.Namespace) -> int:
             )
     except UndecidedError as error:
         say(f"error: {error}")
-        found = verdict([Finding("undecided", "baseline", "all", "cell", said=str(error))], lenient=options.lenient)
+        finding = Finding("undecided", "baseline", "all", "evaluation", message=str(error))
+        found = make_verdict([finding], lenient=options.lenient)
     if options.json:
-        print(json.dumps(text.as_plain(found), indent=2, sort_keys=True, allow_nan=False))
+        print(json.dumps(text.to_dict(found), indent=2, sort_keys=True, allow_nan=False))
     else:
         print("\n".join(text.lines(found)))
     _write(found, options)
@@ -193,9 +194,7 @@ def _accept(options: argparse.Namespace) -> int:
     root = options.baseline or options.results / BASELINE
     changes = baseline.accept(root, store, records, about, options.prune)
     if options.json:
-        from dataclasses import asdict
-
-        print(json.dumps([asdict(change) for change in changes], indent=2, sort_keys=True))
+        print(json.dumps([change.to_dict() for change in changes], indent=2, sort_keys=True))
     else:
         print("\n".join(_said(changes)))
     say(f"wrote {root}/; commit it")
@@ -213,9 +212,9 @@ def _said(changes: "Sequence[Change]") -> list[str]:
             lines.append(f"new     {where} {one.after:.4f}")
         elif one.before != one.after:
             lines.append(f"changed {where} {one.before:.4f} -> {one.after:.4f} ({one.after - one.before:+.4f})")
-    for place in dict.fromkeys((one.retriever, one.dataset) for one in changes if one.collection_changed):
+    for place in dict.fromkeys((one.retriever, one.dataset) for one in changes if one.dataset_changed):
         lines.append(f"changed {'/'.join(place)}: it is another collection, its figures do not compare")
-    same = sum(one.before == one.after and not one.kept for one in changes)
-    kept = sum(one.kept for one in changes)
+    same = sum(one.before == one.after and not one.carried_over for one in changes)
+    kept = sum(one.carried_over for one in changes)
     lines += [f"as it was: {same} figure{'s' if same != 1 else ''}"] if same else []
     return lines + ([f"not measured and kept: {kept} figure{'s' if kept != 1 else ''}"] if kept else [])

@@ -213,7 +213,7 @@ def _validate(options: argparse.Namespace) -> int:
         show_json(findings)
     else:
         for finding in findings:
-            print(f"{'ok  ' if finding['ok'] else 'FAIL'}  {finding['config']}  {finding['said']}".rstrip())
+            print(f"{'ok  ' if finding['ok'] else 'FAIL'}  {finding['config']}  {finding['message']}".rstrip())
     return 0 if all(finding["ok"] for finding in findings) else 1
 
 

@@ -12,8 +12,8 @@ from harness.console import say, show_tables
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from harness.leaderboard import Board, Scores
-    from harness.leaderboard.published import Beside
+    from harness.leaderboard import Leaderboard, Scores
+    from harness.leaderboard.published import PublishedRow
     from harness.leaderboard.table import Table
     from harness.store import Store
     from harness.types import Record
@@ -86,7 +86,7 @@ class _Forms:
     options: argparse.Namespace
     store: "Store"
     records: "list[Record]"
-    board: "Board"
+    leaderboard: "Leaderboard"
     scores: "Scores"
 
     @property
@@ -94,7 +94,7 @@ class _Forms:
         """The tables of the leaderboard."""
         from harness.leaderboard.tables.leaderboard import tables
 
-        return tables(self.board, self._published)
+        return tables(self.leaderboard, self._published)
 
     def text(self, form: str) -> str:
         """Return one of the forms that are text."""
@@ -105,25 +105,25 @@ class _Forms:
             return (writers.markdown if form == "md" else writers.latex)(self.tables)
         boards, scores = self._boards
         if form == "csv":
-            return frame.csv(frame.frame(boards, self._published or ()))
+            return frame.to_csv(frame.to_frame(boards, self._published or ()))
         if form == "json":
-            return frame.to_json(frame.boards_data(boards, self._published))
+            return frame.to_json(frame.leaderboards_data(boards, self._published))
         return html.render(boards, scores, self.store.table, self._published)
 
     @cached_property
-    def _published(self) -> "list[Beside] | None":
+    def _published(self) -> "list[PublishedRow] | None":
         """Published figures where they are asked for, and those that were imported in any case."""
-        from harness.leaderboard.published import beside
+        from harness.leaderboard.published import published_rows
 
         imported, asked = self.store.published(), self.options.published
-        found = beside(self.board, imported, table=asked) if asked or imported else None
+        found = published_rows(self.leaderboard, imported, table=asked) if asked or imported else None
         return found if found or asked else None
 
     def picture(self, form: str) -> bytes:
         """The Pareto front as SVG or PNG. Raises `ConfigError` without matplotlib."""
         from harness.leaderboard import pareto
 
-        return pareto.render(self.board, form)
+        return pareto.render(self.leaderboard, form)
 
     def files(self) -> dict[Path, bytes]:
         """What a report writes: the board's files and the README's block."""
@@ -148,7 +148,7 @@ class _Forms:
 
         stale = [str(path) for path, content in self.files().items() if not _is(path, content)]
         pictures = [self.options.results / f"pareto.{form}" for form in ("svg", "png")]
-        told = digest(self.board).encode()
+        told = digest(self.leaderboard).encode()
         stale += [str(path) for path in pictures if path.is_file() and told not in path.read_bytes()]
         if stale:
             again = [f"harness report{self._words()}"]
@@ -178,20 +178,22 @@ class _Forms:
                 f"{readme} has no block to fill; put these two lines in it, in this order: {begin.strip()} {end}"
             )
         before, _, rest = text.partition(begin)
-        return f"{before}{begin}{writers.markdown([main_table(self.board)])}{end}{rest.partition(end)[2]}"
+        return f"{before}{begin}{writers.markdown([main_table(self.leaderboard)])}{end}{rest.partition(end)[2]}"
 
     @cached_property
-    def _boards(self) -> "tuple[dict[str, Board], Scores]":
+    def _boards(self) -> "tuple[dict[str, Leaderboard], Scores]":
         """The board of every metric that was measured, the asked one first."""
         from harness.leaderboard import build
 
-        own = self.board.metric
+        own = self.leaderboard.metric
         others = sorted({name for record in self.records for name in record.metrics} - {own})
-        few = len(self.board.rows) <= _MANY
+        few = len(self.leaderboard.rows) <= _MANY
         scores = self.store.scores(self.records) if few else self.scores
-        boards = {name: build(self.records, name, scores if few else None, self.board.baseline) for name in others}
-        boards = {name: replace(board, machines=self.board.machines) for name, board in boards.items()}
-        return {own: self.board, **boards}, scores
+        boards = {
+            name: build(self.records, name, scores if few else None, self.leaderboard.baseline) for name in others
+        }
+        boards = {name: replace(board, machines=self.leaderboard.machines) for name, board in boards.items()}
+        return {own: self.leaderboard, **boards}, scores
 
 
 def _is(path: Path, content: bytes) -> bool:

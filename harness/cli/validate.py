@@ -44,9 +44,9 @@ def _settings(overrides: Sequence[str], folders: Sequence[str]) -> str:
 
 def _tried(said: str, check: Any) -> Finding:
     try:
-        return {"config": said, "ok": True, "said": check([said])}
+        return {"config": said, "ok": True, "message": check([said])}
     except HarnessError as error:
-        return {"config": said, "ok": False, "said": str(error)}
+        return {"config": said, "ok": False, "message": str(error)}
 
 
 def _complete(overrides: Sequence[str]) -> str:

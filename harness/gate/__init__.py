@@ -1,46 +1,56 @@
-"""What got worse? A pure function of a baseline, the newest records and a policy.
+"""The regression gate: a pure function of a baseline, the newest records and a policy.
 
-gate(baseline, matched(baseline.records, records), scores, policy) -> Verdict, whose `exit_code` is a CI job's answer.
+gate(baseline, match_records(baseline.records, records), scores, policy) -> Verdict, whose `exit_code` a CI job returns.
 """
 
 from collections.abc import Sequence
 
 from harness.gate.baseline import Baseline
-from harness.gate.cells import Matched, matched
-from harness.gate.cost import cost
-from harness.gate.findings import MACRO, Finding, Verdict, verdict
+from harness.gate.cells import Matched, match_records
+from harness.gate.cost import check_costs
+from harness.gate.findings import MACRO, Finding, Verdict, make_verdict
 from harness.gate.policy import Policy
-from harness.gate.quality import quality
+from harness.gate.quality import check_quality
 from harness.leaderboard import Scores
 from harness.types import Record
 
-__all__ = ["MACRO", "Baseline", "Finding", "Matched", "Policy", "Verdict", "gate", "matched", "verdict"]
+__all__ = ["MACRO", "Baseline", "Finding", "Matched", "Policy", "Verdict", "gate", "make_verdict", "match_records"]
 
 
 def gate(
     baseline: Baseline,
-    cells: Matched,
+    matched: Matched,
     scores: Scores,
     policy: Policy,
     lenient: bool = False,
-    again: Sequence[Record] = (),
+    repeats: Sequence[Record] = (),
 ) -> Verdict:
-    """Every finding, worst first.
+    """Check every evaluation against the baseline.
 
-    `scores` are the per-query scores of `cells.candidates`; `again` are further measurements of cells, whose costs
-    count where they are less.
+    Args:
+        baseline: The accepted records and scores.
+        matched: The baseline's evaluations with their newest records.
+        scores: Per-query scores of `matched.candidates`.
+        policy: Tolerances and limits.
+        lenient: Treat undecided findings as warnings.
+        repeats: Further measurements of evaluations; the lowest cost of an evaluation counts.
     """
-    found = [
-        Finding("undecided", *(one.retriever, one.dataset), "cell", said=one.why, command=one.command)
-        for one in cells.undecided
+    findings = [
+        Finding("undecided", each.retriever, each.dataset, "evaluation", message=each.reason, command=each.command)
+        for each in matched.undecided
     ]
-    found += [Finding("new", *key, "cell", said="not in the baseline") for key in cells.new]
-    found += [
+    findings += [Finding("new", *key, "evaluation", message="not in the baseline") for key in matched.new]
+    findings += [
         Finding(
-            "warn", one.retriever, one.dataset, "cell", said=f"not in the baseline, and {one.why}", command=one.command
+            "warn",
+            each.retriever,
+            each.dataset,
+            "evaluation",
+            message=f"not in the baseline, and {each.reason}",
+            command=each.command,
         )
-        for one in cells.failed
+        for each in matched.failed
     ]
-    found += quality(cells, baseline.scores, scores, policy)
-    costs, notes = cost(cells.pairs, again, policy)
-    return verdict([*found, *costs], notes, lenient)
+    findings += check_quality(matched, baseline.scores, scores, policy)
+    costs, notes = check_costs(matched.pairs, repeats, policy)
+    return make_verdict([*findings, *costs], notes, lenient)

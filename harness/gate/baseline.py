@@ -1,21 +1,21 @@
-"""The committed baseline: accepted records with their per-query scores, and why they were accepted.
+"""The committed baseline: accepted records with their per-query scores, and the reason why they were accepted.
 
-results/baseline/baseline.json    what is in it, each file with its hash, and the reason; written last
+results/baseline/baseline.json    manifest: each file with its hash, and the reason; written last
 results/baseline/records/...json  results/baseline/per_query/...parquet
 """
 
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError, StoreError, UndecidedError
-from harness.gate.cells import alike, by_cell, key_of
+from harness.gate.cells import Key, group_by_evaluation, key_of, select_newest
 from harness.store import Store, inside, read_record, write_atomic
 from harness.types import PerQuery, Record, RecordFiles
 
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _FILE = "baseline.json"
 
 
-class Files(BaseModel):
-    """Something of each file of a cell."""
+class AcceptedFiles(BaseModel):
+    """A string for each file of an evaluation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -33,27 +33,32 @@ class Files(BaseModel):
     per_query: str
 
 
-class AcceptedCell(BaseModel):
-    """One cell of a baseline: a retriever on a dataset, or on one part of it."""
+class AcceptedEvaluation(BaseModel):
+    """One retriever on one dataset, or on one part of it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     retriever: str
     dataset: str
     metrics: dict[str, float]
-    """Means."""
-    cell: str
-    """The record's hash of config, dataset, k, seed and metric version."""
+    """Means over the queries."""
+    record_id: str = Field(alias="cell")
+    """Hash of config, dataset, k, seed and metric version."""
     fingerprint: str | None
-    """Of the collection."""
-    files: Files
+    """Fingerprint of the dataset."""
+    files: AcceptedFiles
     """Paths in the baseline's folder."""
-    hashes: Files
+    hashes: AcceptedFiles
     """BLAKE2b of each file, 32 hex digits."""
+
+    @property
+    def key(self) -> Key:
+        """Retriever and dataset."""
+        return self.retriever, self.dataset
 
 
 class Manifest(BaseModel):
-    """baseline.json."""
+    """Content of baseline.json."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -62,95 +67,121 @@ class Manifest(BaseModel):
     reason: str
     harness: str
     revision: str | None = None
-    cells: list[AcceptedCell]
+    evaluations: list[AcceptedEvaluation] = Field(alias="cells")
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """What was accepted."""
+    """Accepted records and their per-query scores."""
 
     records: Sequence[Record]
     scores: Mapping[str, PerQuery]
 
     @property
     def names(self) -> list[str]:
-        """Its cells as `retriever/dataset`."""
+        """Its evaluations as `retriever/dataset`."""
         return sorted({"/".join(key_of(record)) for record in self.records})
 
-    def only(self, wanted: Callable[[Record], bool]) -> "Baseline":
-        """Without the records that are not wanted."""
-        return replace(self, records=[record for record in self.records if wanted(record)])
+    def filter(self, is_selected: Callable[[Record], bool]) -> "Baseline":
+        """Return a baseline with only the selected records."""
+        return replace(self, records=[record for record in self.records if is_selected(record)])
 
 
 def read(root: Path) -> Baseline:
-    """The baseline of a folder, every file checked. Raises `UndecidedError` when there is none or it is damaged."""
-    manifest = _manifest(root)
+    """Read the baseline of a folder and check the hash of every file.
+
+    Raises:
+        UndecidedError: There is no baseline, or it is damaged.
+    """
+    manifest = _read_manifest(root)
     if manifest is None:
         raise UndecidedError(f'there is no baseline in {root}/; make one: harness accept --reason "..."')
-    for cell in manifest.cells:
-        _check(root, cell)
+    for evaluation in manifest.evaluations:
+        _check_hashes(root, evaluation)
     store = Store(root)
     try:
-        records = [store.anchored(read_record(root / cell.files.record)) for cell in manifest.cells]
+        records = [store.anchored(read_record(root / evaluation.files.record)) for evaluation in manifest.evaluations]
         return Baseline(records, store.scores(records))
     except StoreError as error:
-        raise UndecidedError(_damaged(root, str(error))) from None
+        raise UndecidedError(_damage_message(root, str(error))) from None
 
 
 @dataclass(frozen=True)
 class Change:
-    """What accepting does to one cell's metric; None on a side that lacks it."""
+    """Effect of accepting on one metric of an evaluation; None on a side that does not have it."""
 
     retriever: str
     dataset: str
     metric: str
     before: float | None
     after: float | None
-    kept: bool = False
-    """It was not measured and stays as it is."""
-    collection_changed: bool = False
+    carried_over: bool = False
+    """True if it was not measured and stays as it is."""
+    dataset_changed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the change for JSON."""
+        data = asdict(self)
+        flags = {"kept": data.pop("carried_over"), "collection_changed": data.pop("dataset_changed")}
+        return data | flags
 
 
 def accept(
-    root: Path, store: Store, records: Sequence[Record], about: Mapping[str, Any], prune: bool = False
+    root: Path, store: Store, records: Sequence[Record], metadata: Mapping[str, Any], prune: bool = False
 ) -> list[Change]:
-    """Make the newest of these records the baseline in `root`; `about` is its time, reason and revision.
+    """Make the newest records the baseline.
 
-    Of the newest code a record with one thread is taken, whose costs can be gated, where there is one. Cells that were
-    not measured stay, or go with `prune`. Raises `UndecidedError` when the newest try of one failed or a file is
-    missing, `ConfigError` for a folder of results.
+    Where the newest code has a record with one thread, that one is taken, since its costs can be gated.
+
+    Args:
+        root: Folder of the baseline.
+        store: Results folder that the records are from.
+        records: Records to choose from.
+        metadata: Time, reason and revision for the manifest.
+        prune: Remove evaluations that were not measured instead of keeping them.
+
+    Returns:
+        The changed and unchanged metrics.
+
+    Raises:
+        UndecidedError: The newest try of an evaluation failed, or a file is missing.
+        ConfigError: `root` is a results folder.
     """
     if (root / "records").exists() and not (root / _FILE).exists():
-        raise ConfigError(f"{root}/ holds results and is no baseline; name another folder: --baseline DIR")
-    old, lost = _replaced(root)
+        raise ConfigError(f"{root}/ holds results and is not a baseline; name another folder: --baseline DIR")
+    old, orphans = _read_replaced(root)
     chosen = [
-        _accepted(alike(own, k=own[0].k, threads=1)) for parts in by_cell(records).values() for own in parts.values()
+        _require_ok(select_newest(attempts, k=attempts[0].k, threads=1))
+        for parts in group_by_evaluation(records).values()
+        for attempts in parts.values()
     ]
-    new = {(cell.retriever, cell.dataset): (cell, contents) for cell, contents in (_kept(store, own) for own in chosen)}
-    stay = [] if prune else [cell for cell in old if (cell.retriever, cell.dataset) not in new]
-    for cell in stay:
-        _check(root, cell)
+    accepted = [_load_files(store, record) for record in chosen]
+    new = {evaluation.key: (evaluation, contents) for evaluation, contents in accepted}
+    remaining = [] if prune else [evaluation for evaluation in old if evaluation.key not in new]
+    for evaluation in remaining:
+        _check_hashes(root, evaluation)
     for _, contents in new.values():
         for path, content in contents.items():
             write_atomic(root / path, content)
-    cells = sorted([*(cell for cell, _ in new.values()), *stay], key=lambda cell: (cell.retriever, cell.dataset))
-    write_atomic(root / _FILE, Manifest(cells=cells, **about).model_dump_json(indent=2).encode() + b"\n")
-    _forget(root, {*_paths(old), *lost} - {*_paths(cells)})
-    return _changes(old, cells, set(new))
+    evaluations = sorted([*(each for each, _ in new.values()), *remaining], key=lambda each: each.key)
+    manifest = Manifest(cells=evaluations, **metadata)
+    write_atomic(root / _FILE, manifest.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
+    _remove_files(root, {*_paths(old), *orphans} - {*_paths(evaluations)})
+    return _changes(old, evaluations, set(new))
 
 
-def _replaced(root: Path) -> tuple[list[AcceptedCell], list[str]]:
-    """The cells of the baseline so far; of one whose manifest cannot be read none, and the files that go with it."""
+def _read_replaced(root: Path) -> tuple[list[AcceptedEvaluation], list[str]]:
+    """Return the evaluations of the present baseline, or all its files where its manifest cannot be read."""
     try:
-        manifest = _manifest(root)
-        return (manifest.cells if manifest else []), []
+        manifest = _read_manifest(root)
+        return (manifest.evaluations if manifest else []), []
     except UndecidedError as error:
         log.warning("%s; it is replaced", error)
-        held = [path for kind in ("records", "per_query") for path in (root / kind).rglob("*") if path.is_file()]
-        return [], [path.relative_to(root).as_posix() for path in held]
+        files = [path for kind in ("records", "per_query") for path in (root / kind).rglob("*") if path.is_file()]
+        return [], [path.relative_to(root).as_posix() for path in files]
 
 
-def _accepted(record: Record) -> Record:
+def _require_ok(record: Record) -> Record:
     if record.status == "ok":
         return record
     raise UndecidedError(
@@ -159,90 +190,92 @@ def _accepted(record: Record) -> Record:
     )
 
 
-def _kept(store: Store, record: Record) -> tuple[AcceptedCell, dict[str, bytes]]:
-    """The cell, and its files by their paths in the baseline: the record without what stays behind, and its scores."""
+def _load_files(store: Store, record: Record) -> tuple[AcceptedEvaluation, dict[str, bytes]]:
+    """Return a record's evaluation, and the contents of its files by their paths in the baseline.
+
+    The record names only the files that the baseline has.
+    """
     try:
         scores = (store.root / (record.files.per_query or "")).read_bytes()
     except OSError:
         raise UndecidedError(
             f"{record.files.record} has no per-query scores; measure it again: {record.command} resume=false"
         ) from None
-    files = Files(record=record.files.record or "", per_query=record.files.per_query or "")
-    slim = (
-        record.model_copy(update={"files": RecordFiles(**files.model_dump())}).model_dump_json(indent=2).encode()
-        + b"\n"
-    )
-    cell = AcceptedCell(
+    files = AcceptedFiles(record=record.files.record or "", per_query=record.files.per_query or "")
+    reduced = record.model_copy(update={"files": RecordFiles(**files.model_dump())})
+    content = reduced.model_dump_json(indent=2).encode() + b"\n"
+    evaluation = AcceptedEvaluation(
         retriever=record.retriever.label,
         dataset=record.dataset.label,
         metrics=record.metrics,
         cell=record.id,
         fingerprint=record.dataset.fingerprint,
         files=files,
-        hashes=Files(record=_hash(slim), per_query=_hash(scores)),
+        hashes=AcceptedFiles(record=_hash(content), per_query=_hash(scores)),
     )
-    return cell, {files.record: slim, files.per_query: scores}
+    return evaluation, {files.record: content, files.per_query: scores}
 
 
 def _changes(
-    old: Sequence[AcceptedCell], new: Sequence[AcceptedCell], measured: Collection[tuple[str, str]]
+    old: Sequence[AcceptedEvaluation], new: Sequence[AcceptedEvaluation], measured: Collection[Key]
 ) -> list[Change]:
-    before, after = ({(cell.retriever, cell.dataset): cell for cell in cells} for cells in (old, new))
+    before, after = ({evaluation.key: evaluation for evaluation in side} for side in (old, new))
     return [
         Change(
-            *(*place, metric, was.metrics.get(metric) if was else None, now.metrics.get(metric) if now else None),
-            kept=place not in measured and now is not None,
-            collection_changed=was is not None and now is not None and was.fingerprint != now.fingerprint,
+            *(*key, metric, was.metrics.get(metric) if was else None, now.metrics.get(metric) if now else None),
+            carried_over=key not in measured and now is not None,
+            dataset_changed=was is not None and now is not None and was.fingerprint != now.fingerprint,
         )
-        for place in sorted({*before, *after})
-        for was, now in [(before.get(place), after.get(place))]
+        for key in sorted({*before, *after})
+        for was, now in [(before.get(key), after.get(key))]
         for metric in dict.fromkeys([*(now.metrics if now else ()), *(was.metrics if was else ())])
     ]
 
 
-def _paths(cells: Iterable[AcceptedCell]) -> list[str]:
-    return [path for cell in cells for path in cell.files.model_dump().values()]
+def _paths(evaluations: Iterable[AcceptedEvaluation]) -> list[str]:
+    return [path for evaluation in evaluations for path in evaluation.files.model_dump().values()]
 
 
-def _forget(root: Path, paths: Iterable[str]) -> None:
-    """Remove files that the baseline had, and the folders that are empty without them."""
+def _remove_files(root: Path, paths: Iterable[str]) -> None:
+    """Remove files of the baseline, and the folders that are empty without them."""
     for path in paths:
-        place = inside(root, path)
-        place.unlink(missing_ok=True)
-        for folder in place.parents:
+        file = inside(root, path)
+        file.unlink(missing_ok=True)
+        for folder in file.parents:
             if folder == root or not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
 
 
-def _manifest(root: Path) -> Manifest | None:
+def _read_manifest(root: Path) -> Manifest | None:
     path = root / _FILE
     if not path.exists():
         return None
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
-        for each in _paths(manifest.cells):
-            inside(root, each)
+        for file in _paths(manifest.evaluations):
+            inside(root, file)
         return manifest
     except (ValidationError, OSError, StoreError) as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise UndecidedError(_damaged(root, f"{path}: {said}")) from None
+        message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise UndecidedError(_damage_message(root, f"{path}: {message}")) from None
 
 
-def _check(root: Path, cell: AcceptedCell) -> None:
-    """Raises `UndecidedError` unless the cell's files are what was accepted."""
-    for path, hashed in zip(cell.files.model_dump().values(), cell.hashes.model_dump().values(), strict=True):
+def _check_hashes(root: Path, evaluation: AcceptedEvaluation) -> None:
+    """Raise `UndecidedError` unless an evaluation's files are the accepted ones."""
+    files, hashes = evaluation.files.model_dump(), evaluation.hashes.model_dump()
+    for path, expected in zip(files.values(), hashes.values(), strict=True):
         try:
             content = (root / path).read_bytes()
         except OSError as error:
-            raise UndecidedError(_damaged(root, f"{root / path}: {error.strerror}")) from None
-        if _hash(content) != hashed:
-            raise UndecidedError(_damaged(root, f"{root / path}: its content is not what was accepted"))
+            raise UndecidedError(_damage_message(root, f"{root / path}: {error.strerror}")) from None
+        if _hash(content) != expected:
+            raise UndecidedError(_damage_message(root, f"{root / path}: its content is not what was accepted"))
 
 
-def _damaged(root: Path, said: str) -> str:
+def _damage_message(root: Path, problem: str) -> str:
     return (
-        f"the baseline is damaged: {said}; restore it: git checkout -- {root}, "
+        f"the baseline is damaged: {problem}; restore it: git checkout -- {root}, "
         'or measure and accept all of it anew: harness accept --prune --reason "..."'
     )
 

@@ -1,6 +1,7 @@
-"""Baseline cells beside the newest ones, and whether the two can be compared at all.
+"""Match the baseline's evaluations with their newest records, and decide which can be compared.
 
-A cell is a retriever's label on a dataset's; a dataset in parts (CQADupStack's forums) is one cell with all its parts.
+An evaluation is identified by the labels of its retriever and dataset; a dataset in parts (CQADupStack's forums) is one
+evaluation with all its parts.
 """
 
 from collections.abc import Sequence
@@ -13,18 +14,19 @@ from harness.leaderboard import Scores
 from harness.types import Record
 
 Key = tuple[str, str]
+"""Labels of an evaluation's retriever and dataset."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One cell, part by part: what was accepted and what was measured last."""
+    """One evaluation, part by part: its accepted and its newest records."""
 
     retriever: str
     dataset: str
     before: tuple[Record, ...]
     after: tuple[Record, ...]
-    costs: tuple[Record, ...]
-    """As `after`, measured with the baseline's number of threads where there is such a record by the same code."""
+    cost_records: tuple[Record, ...]
+    """As `after`, but measured with the baseline's number of threads where the same code has such a record."""
 
     @property
     def key(self) -> Key:
@@ -33,128 +35,135 @@ class Pair:
 
     @property
     def names(self) -> list[str]:
-        """The dataset's label, then its name and group: what a rule may call it."""
-        own = self.before[0].dataset
-        return [self.dataset, own.label, own.name, *([own.group] if own.group else [])]
+        """Names under which a policy may have rules for the dataset: its label, name and group."""
+        info = self.before[0].dataset
+        return [self.dataset, info.label, info.name, *([info.group] if info.group else [])]
 
     @property
     def command(self) -> str:
-        """The commands that measure the cell again."""
+        """Commands that repeat the evaluation."""
         return " && ".join(record.command for record in self.after)
 
 
 @dataclass(frozen=True)
 class Undecided:
-    """A cell of the baseline that cannot be compared, and why."""
+    """An evaluation that cannot be compared."""
 
     retriever: str
     dataset: str
-    why: str
+    reason: str
     command: str
 
 
 @dataclass(frozen=True)
 class Matched:
-    """The baseline's cells: those that can be compared and those that cannot; and cells that it lacks.
-
-    Of the latter `failed` are those that were tried and gave nothing.
-    """
+    """The evaluations of the baseline and of the newest records."""
 
     pairs: list[Pair] = field(default_factory=list)
+    """In both, and comparable."""
     undecided: list[Undecided] = field(default_factory=list)
+    """In the baseline, and not comparable."""
     new: list[Key] = field(default_factory=list)
+    """Not in the baseline."""
     failed: list[Undecided] = field(default_factory=list)
+    """Not in the baseline, and every record failed."""
 
     @property
     def candidates(self) -> list[Record]:
-        """The records whose scores are compared."""
+        """Newest records, whose scores are compared with the baseline's."""
         return [record for pair in self.pairs for record in pair.after]
 
 
 def key_of(record: Record) -> Key:
-    """The cell that a record belongs to."""
+    """Return the evaluation that a record belongs to."""
     info = record.dataset
     dataset = info.label if info.group is None else info.label.replace(info.name, info.group, 1)
     return record.retriever.label, dataset
 
 
-def by_cell(records: Sequence[Record]) -> dict[Key, dict[str, list[Record]]]:
-    """By cell and part, the records of every try, the newest first."""
-    found: dict[Key, dict[str, list[Record]]] = {}
-    for record in sorted(records, key=lambda own: own.started, reverse=True):
-        found.setdefault(key_of(record), {}).setdefault(record.dataset.name, []).append(record)
-    return found
+def group_by_evaluation(records: Sequence[Record]) -> dict[Key, dict[str, list[Record]]]:
+    """Return the records by evaluation and part of the dataset, the newest first."""
+    groups: dict[Key, dict[str, list[Record]]] = {}
+    for record in sorted(records, key=lambda record: record.started, reverse=True):
+        groups.setdefault(key_of(record), {}).setdefault(record.dataset.name, []).append(record)
+    return groups
 
 
-def alike(tries: Sequence[Record], **wanted: int) -> Record:
-    """The newest of some tries, or the newest by the same code and config on the same collection that has `wanted`.
+def select_newest(attempts: Sequence[Record], **preferred: int) -> Record:
+    """Return the newest record with the preferred values, or the newest one.
 
-    `wanted` may name `k` and `threads`.
+    Records of other code, config, dataset or environment than the newest are not considered.
+
+    Args:
+        attempts: Records of one evaluation, the newest first.
+        **preferred: Values of `k` and `threads`.
     """
-    newest = tries[0]
+    newest = attempts[0]
     if newest.status != "ok":
         return newest
-    same = [own for own in tries if own.status == "ok" and _identity(own) == _identity(newest)]
-    return next((own for own in same if wanted.items() <= _shape(own).items()), newest)
+    same = [record for record in attempts if record.status == "ok" and _identity(record) == _identity(newest)]
+    return next((record for record in same if preferred.items() <= _settings(record).items()), newest)
 
 
 def _identity(record: Record) -> tuple[object, ...]:
     return record.code, record.retriever.config, record.dataset.fingerprint, record.environment
 
 
-def _shape(record: Record) -> dict[str, int]:
+def _settings(record: Record) -> dict[str, int]:
     return {"k": record.k, **({"threads": record.timing.threads} if record.timing else {})}
 
 
-def matched(baseline: Sequence[Record], candidates: Sequence[Record]) -> Matched:
-    """Every cell of the baseline beside the newest records of the same retriever and dataset."""
-    held, found, told = by_cell(baseline), by_cell(candidates), Matched()
-    for key, parts in sorted(held.items()):
-        before = tuple(own[0] for _, own in sorted(parts.items()))
-        tries = [found.get(key, {}).get(record.dataset.name, []) for record in before]
-        pairs = [(old, own) for old, own in zip(before, tries, strict=True) if own]
-        after = tuple(alike(own, k=old.k) for old, own in pairs)
-        costs = tuple(alike(own, k=old.k, threads=old.timing.threads if old.timing else 0) for old, own in pairs)
-        if (why := _why_not(before, after)) is None:
-            told.pairs.append(Pair(*key, before, after, costs))
+def match_records(baseline: Sequence[Record], candidates: Sequence[Record]) -> Matched:
+    """Match every evaluation of the baseline with the newest records of the same retriever and dataset."""
+    accepted, measured, matched = group_by_evaluation(baseline), group_by_evaluation(candidates), Matched()
+    for key, parts in sorted(accepted.items()):
+        before = tuple(records[0] for _, records in sorted(parts.items()))
+        attempts = [measured.get(key, {}).get(record.dataset.name, []) for record in before]
+        pairs = [(old, records) for old, records in zip(before, attempts, strict=True) if records]
+        after = tuple(select_newest(records, k=old.k) for old, records in pairs)
+        costs = tuple(
+            select_newest(records, k=old.k, threads=old.timing.threads if old.timing else 0) for old, records in pairs
+        )
+        if (reason := _not_comparable(before, after)) is None:
+            matched.pairs.append(Pair(*key, before, after, costs))
         else:
             command = " && ".join(record.command for record in before)
-            told.undecided.append(Undecided(*key, why, command))
-    for key in sorted(found.keys() - held.keys()):
-        newest = [own[0] for own in found[key].values()]
-        if any(own.status == "ok" for own in newest):
-            told.new.append(key)
+            matched.undecided.append(Undecided(*key, reason, command))
+    for key in sorted(measured.keys() - accepted.keys()):
+        newest = [records[0] for records in measured[key].values()]
+        if any(record.status == "ok" for record in newest):
+            matched.new.append(key)
         else:
-            told.failed.append(Undecided(*key, _failure(newest[0]), newest[0].command))
-    return told
+            matched.failed.append(Undecided(*key, _failure(newest[0]), newest[0].command))
+    return matched
 
 
 def _failure(record: Record) -> str:
     return f"its newest try failed: {(record.error or '').partition(chr(10))[0]}"
 
 
-def _why_not(before: Sequence[Record], after: Sequence[Record]) -> str | None:
-    """Why two cells cannot be compared; None when they can."""
+def _not_comparable(before: Sequence[Record], after: Sequence[Record]) -> str | None:
+    """Return the reason why two evaluations cannot be compared; None where they can."""
     if not after:
         return "it was not measured"
     if len(after) < len(before):
-        lacking = sorted({one.dataset.name for one in before} - {one.dataset.name for one in after})
-        return f"{', '.join(lacking)} was not measured"
+        missing = sorted({record.dataset.name for record in before} - {record.dataset.name for record in after})
+        return f"{', '.join(missing)} was not measured"
     for old, new in zip(before, after, strict=True):
         if new.status != "ok":
             return _failure(new)
-        for what, was, now in (
-            ("the collection", old.dataset.fingerprint, new.dataset.fingerprint),
+        for name, was, now in (
+            ("the dataset", old.dataset.fingerprint, new.dataset.fingerprint),
             ("k", old.k, new.k),
             ("the metrics' version", old.metric_version, new.metric_version),
         ):
             if was != now:
-                return f"{what} differs: {was} in the baseline, {now} now"
+                return f"{name} differs: {was} in the baseline, {now} now"
     return None
 
 
 @dataclass(frozen=True)
-class Scored:
+class PairScores:
     """A pair's per-query scores of one metric."""
 
     strata: list[tuple[float, NDArray[np.float64]]]
@@ -164,29 +173,38 @@ class Scored:
 
     @property
     def identical(self) -> bool:
-        """Every query has the score that it had."""
+        """True if no query's score changed."""
         return not any(values.any() for _, values in self.strata)
 
 
-def scored(pair: Pair, metric: str, before: Scores, after: Scores) -> Scored | str:
-    """The scores of both sides, or why they cannot be compared."""
-    strata, totals, weight = [], [0.0, 0.0], 1.0 / len(pair.before)
+def pair_scores(pair: Pair, metric: str, before: Scores, after: Scores) -> PairScores | str:
+    """Return the paired scores of both sides, or the reason why they cannot be compared.
+
+    Args:
+        pair: The evaluation.
+        metric: The metric's name.
+        before: Per-query scores of the baseline.
+        after: Per-query scores of the newest records.
+    """
+    strata, means, weight = [], [0.0, 0.0], 1.0 / len(pair.before)
     for old, new in zip(pair.before, pair.after, strict=True):
-        ours, theirs = (own.get(one.files.per_query or "") for own, one in ((before, old), (after, new)))
-        if ours is None or theirs is None:
-            return f"{'the baseline' if ours is None else 'the newest record'} has no per-query scores"
-        for held, side in ((ours, "the baseline"), (theirs, "the newest record")):
-            if metric not in held.values:
-                return f"{side} has no {metric}; it has {', '.join(held.values)}"
-        if sorted(ours.query_ids) != sorted(theirs.query_ids):
+        old_scores, new_scores = before.get(old.files.per_query or ""), after.get(new.files.per_query or "")
+        if old_scores is None or new_scores is None:
+            return f"{'the baseline' if old_scores is None else 'the newest record'} has no per-query scores"
+        for scores, side in ((old_scores, "the baseline"), (new_scores, "the newest record")):
+            if metric not in scores.values:
+                return f"{side} has no {metric}; it has {', '.join(scores.values)}"
+        if sorted(old_scores.query_ids) != sorted(new_scores.query_ids):
             return (
-                f"the judged queries differ: {len(ours.query_ids)} in the baseline, {len(theirs.query_ids)} now, "
-                f"{len({*ours.query_ids} & {*theirs.query_ids})} in both"
+                f"the judged queries differ: {len(old_scores.query_ids)} in the baseline, "
+                f"{len(new_scores.query_ids)} now, {len({*old_scores.query_ids} & {*new_scores.query_ids})} in both"
             )
-        place = {query: row for row, query in enumerate(theirs.query_ids)}
-        own, his = ours.values[metric], theirs.values[metric][[place[query] for query in ours.query_ids]]
-        if not len(own) or not np.isfinite(own).all() or not np.isfinite(his).all():
-            return "a score is not a number" if len(own) else "there is no judged query"
-        strata.append((weight, (his - own)[:, None]))
-        totals = [total + weight * float(values.mean()) for total, values in zip(totals, (own, his), strict=True)]
-    return Scored(strata, *totals)
+        new_rows = {query: row for row, query in enumerate(new_scores.query_ids)}
+        old_values = old_scores.values[metric]
+        new_values = new_scores.values[metric][[new_rows[query] for query in old_scores.query_ids]]
+        if not len(old_values) or not np.isfinite(old_values).all() or not np.isfinite(new_values).all():
+            return "a score is not a number" if len(old_values) else "there is no judged query"
+        strata.append((weight, (new_values - old_values)[:, None]))
+        sides = zip(means, (old_values, new_values), strict=True)
+        means = [mean + weight * float(values.mean()) for mean, values in sides]
+    return PairScores(strata, *means)

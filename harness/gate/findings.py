@@ -1,4 +1,4 @@
-"""What the gate finds: one Finding for each check, and the Verdict over all of them."""
+"""Findings of the gate, one for each check, and the verdict over all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Status = Literal["fail", "undecided", "warn", "new", "improved", "pass", "identi
 ORDER: tuple[Status, ...] = ("fail", "undecided", "warn", "new", "improved", "pass", "identical")
 """Worst first."""
 MACRO = "macro average"
-"""Stands in a dataset's place for a retriever's mean over all its datasets."""
+"""Used in place of a dataset for a retriever's mean over all its datasets."""
 
 
 @dataclass(frozen=True)
@@ -21,34 +21,35 @@ class Finding:
     retriever: str
     dataset: str
     check: str
-    """A metric's name, or `cpu/query`, `cpu/document`, `wall/query`, `wall/document`, `memory`, `index bytes`."""
+    """A metric's name; `cpu/query`, `cpu/document`, `wall/query`, `wall/document`, `memory` or `index bytes`; or
+    `evaluation` for the evaluation as a whole."""
     before: float | None = None
     after: float | None = None
     difference: Difference | None = None
-    """Of a metric: candidate minus baseline; its p is one-sided, in the direction of the change, adjusted by Holm."""
+    """For a metric: candidate minus baseline; p is one-sided, in the direction of the change, and Holm-adjusted."""
     limit: float | None = None
-    """Of a metric the drop that fails when it is significant, or whatever its p where `difference` says so; else the
-    ratio of after to before."""
-    said: str = ""
-    """Why it cannot be decided, or what else must be known."""
+    """For a metric: the drop that fails when it is significant, or whatever its p where `difference` exceeds it; for a
+    cost: the largest allowed ratio of after to before."""
+    message: str = ""
+    """The reason why it is undecided, or a note."""
     command: str = ""
-    """Measures the cell again."""
+    """Command that repeats the evaluation."""
 
     @property
     def is_metric(self) -> bool:
-        """Whether a score is checked, not a cost."""
-        return "@" in self.check or self.check in ("rprec", "cell")
+        """True for a check of scores, False for a check of costs."""
+        return "@" in self.check or self.check in ("rprec", "evaluation")
 
     @property
-    def badness(self) -> float:
-        """Sorts findings of one status, worst first."""
+    def improvement(self) -> float:
+        """Change from before to after, positive where it is better; orders the findings of one status."""
         if self.before is None or self.after is None:
             return 0.0
         return self.after - self.before if self.is_metric else 1 - self.ratio
 
     @property
     def ratio(self) -> float:
-        """After over before; 1 where either is missing or before is 0."""
+        """After / before; 1 where either is missing or before is 0."""
         return self.after / self.before if self.before and self.after is not None else 1.0
 
 
@@ -58,33 +59,33 @@ class Verdict:
 
     findings: Sequence[Finding]
     notes: Sequence[str] = ()
-    """What was not gated, and why."""
+    """Checks that were skipped, and why."""
     lenient: bool = False
-    """What cannot be decided is a warning."""
+    """Treat undecided findings as warnings."""
 
-    def of(self, *statuses: Status) -> list[Finding]:
-        """The findings of some statuses."""
+    def with_status(self, *statuses: Status) -> list[Finding]:
+        """Return the findings that have one of the statuses."""
         return [finding for finding in self.findings if finding.status in statuses]
 
     @property
     def exit_code(self) -> int:
-        """0: nothing got worse, 1: something did, 3: it cannot be told."""
-        if self.of("fail"):
+        """0: no regression, 1: regression, 3: undecided."""
+        if self.with_status("fail"):
             return 1
-        return 3 if self.of("undecided") and not self.lenient else 0
+        return 3 if self.with_status("undecided") and not self.lenient else 0
 
 
-def verdict(findings: Sequence[Finding], notes: Sequence[str] = (), lenient: bool = False) -> Verdict:
-    """The findings in order."""
-    order = sorted(
+def make_verdict(findings: Sequence[Finding], notes: Sequence[str] = (), lenient: bool = False) -> Verdict:
+    """Return the verdict over findings, which are sorted worst first."""
+    ordered = sorted(
         findings,
-        key=lambda own: (
-            ORDER.index(own.status),
-            not own.is_metric,
-            own.badness,
-            own.retriever,
-            own.dataset,
-            own.check,
+        key=lambda finding: (
+            ORDER.index(finding.status),
+            not finding.is_metric,
+            finding.improvement,
+            finding.retriever,
+            finding.dataset,
+            finding.check,
         ),
     )
-    return Verdict(order, notes, lenient)
+    return Verdict(ordered, notes, lenient)

@@ -1,6 +1,6 @@
-"""Did a score fall? One test for each cell and one for each retriever's mean, one family for Holm's correction.
+"""Quality checks: a test for each evaluation and one for each retriever's mean, one family for Holm's correction.
 
-With drop = baseline - candidate: identical where every query has its old score; fail where the drop is above the
+With drop = baseline - candidate: identical where every query keeps its score; fail where the drop is above the
 tolerance and significant, or above the limit; warn where it is above the tolerance only; improved mirrors fail.
 """
 
@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 
 from harness import stats
-from harness.gate.cells import Matched, Scored, scored
+from harness.gate.cells import Matched, PairScores, pair_scores
 from harness.gate.findings import MACRO, Finding, Status
 from harness.gate.policy import Limits, Policy
 from harness.leaderboard import Difference, Scores
@@ -22,68 +22,82 @@ class _Test:
     retriever: str
     dataset: str
     metric: str
-    scored: Scored
+    scores: PairScores
     limits: Limits
     command: str = ""
-    said: str = ""
+    message: str = ""
 
 
-def quality(cells: Matched, before: Scores, after: Scores, policy: Policy) -> list[Finding]:
-    """The findings of every metric of the policy on every pair."""
+def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> list[Finding]:
+    """Test every metric of the policy on every pair.
+
+    Args:
+        matched: The baseline's evaluations with their newest records.
+        before: Per-query scores of the baseline.
+        after: Per-query scores of the newest records.
+        policy: Metrics, tolerances, limits and the level of the tests.
+    """
     tests: list[_Test] = []
     undecided: list[Finding] = []
-    for pair in cells.pairs:
+    for pair in matched.pairs:
         for metric in policy.metrics:
-            found = scored(pair, metric, before, after)
-            if isinstance(found, str):
-                undecided.append(Finding("undecided", *pair.key, metric, said=found, command=pair.command))
+            scores = pair_scores(pair, metric, before, after)
+            if isinstance(scores, str):
+                undecided.append(Finding("undecided", *pair.key, metric, message=scores, command=pair.command))
             else:
-                tests.append(_Test(*pair.key, metric, found, policy.on(pair.names), pair.command))
-    lacking = {one.retriever for one in undecided} | {one.retriever for one in cells.undecided}
-    tests += _macros(tests, lacking, policy)
-    return [*undecided, *_judged(tests, policy)]
+                tests.append(_Test(*pair.key, metric, scores, policy.limits_for(pair.names), pair.command))
+    incomplete = {finding.retriever for finding in undecided} | {each.retriever for each in matched.undecided}
+    tests += _macro_tests(tests, incomplete, policy)
+    return [*undecided, *_run_tests(tests, policy)]
 
 
-def _macros(tests: Sequence[_Test], lacking: Collection[str], policy: Policy) -> list[_Test]:
-    """A test of each retriever's mean over its datasets, where it has several; `lacking` has one that is not among."""
+def _macro_tests(tests: Sequence[_Test], incomplete: Collection[str], policy: Policy) -> list[_Test]:
+    """Return a test of the mean over datasets of each retriever that has several.
+
+    Args:
+        tests: Tests on single datasets.
+        incomplete: Retrievers that have an undecided dataset, whose means name the datasets that they cover.
+        policy: Tolerance and limit of the means.
+    """
     groups: dict[tuple[str, str], list[_Test]] = {}
     for test in tests:
         groups.setdefault((test.retriever, test.metric), []).append(test)
     limits = Limits(tolerance=policy.macro_tolerance, limit=policy.limit)
     return [
         _Test(
-            *(retriever, MACRO, metric, _mean([own.scored for own in several]), limits),
-            said=f"over {', '.join(own.dataset for own in several)} alone" if retriever in lacking else "",
+            *(retriever, MACRO, metric, _average([test.scores for test in group]), limits),
+            message=f"over {', '.join(test.dataset for test in group)} alone" if retriever in incomplete else "",
         )
-        for (retriever, metric), several in groups.items()
-        if len(several) > 1
+        for (retriever, metric), group in groups.items()
+        if len(group) > 1
     ]
 
 
-def _mean(several: Sequence[Scored]) -> Scored:
-    strata = [(weight / len(several), values) for own in several for weight, values in own.strata]
-    means = [sum(values) / len(several) for values in zip(*((own.before, own.after) for own in several), strict=True)]
-    return Scored(strata, means[0], means[1])
+def _average(group: Sequence[PairScores]) -> PairScores:
+    strata = [(weight / len(group), values) for scores in group for weight, values in scores.strata]
+    sides = zip(*((scores.before, scores.after) for scores in group), strict=True)
+    before, after = (sum(values) / len(group) for values in sides)
+    return PairScores(strata, before, after)
 
 
-def _judged(tests: Sequence[_Test], policy: Policy) -> list[Finding]:
-    """Scores that are all equal are no test: what cannot be rejected does not weigh on the others."""
-    found = [_finding(test, "identical", None) for test in tests if test.scored.identical]
-    open_ = [test for test in tests if not test.scored.identical]
-    # so many draws that the least possible p survives Holm's correction at this level
-    draws = max(stats.DRAWS, ceil(2 * len(open_) / policy.alpha))
-    told = _tested([test.scored.strata for test in open_], draws)
-    worse, better = (stats.holm([getattr(one, side) for one in told]) for side in ("less", "greater"))
-    for test, one, p_less, p_greater in zip(open_, told, worse, better, strict=True):
-        difference = _difference(test.scored, one, p_less, p_greater)
+def _run_tests(tests: Sequence[_Test], policy: Policy) -> list[Finding]:
+    """Return the finding of each test; identical scores stay outside the family of Holm's correction."""
+    findings = [_finding(test, "identical", None) for test in tests if test.scores.identical]
+    changed = [test for test in tests if not test.scores.identical]
+    # enough draws for the smallest possible p to survive Holm's correction at this level
+    draws = max(stats.DRAWS, ceil(2 * len(changed) / policy.alpha))
+    results = _randomisation_tests([test.scores.strata for test in changed], draws)
+    worse, better = (stats.holm([getattr(result, side) for result in results]) for side in ("less", "greater"))
+    for test, result, p_less, p_greater in zip(changed, results, worse, better, strict=True):
+        difference = _difference(test.scores, result, p_less, p_greater)
         status = _status(difference.delta, p_less, p_greater, test.limits, policy.alpha)
-        found.append(_finding(test, status, difference))
-    return found
+        findings.append(_finding(test, status, difference))
+    return findings
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What the differences of one test say, p not adjusted."""
+class _TestResult:
+    """Mean difference, confidence interval and both one-sided p-values, which are not adjusted."""
 
     delta: float
     low: float
@@ -92,21 +106,21 @@ class _Told:
     greater: float
 
 
-def _tested(several: Sequence[stats.Strata], draws: int) -> list[_Told]:
-    """Tests whose parts have as many queries share their draws."""
-    alike: dict[tuple[tuple[float, int], ...], list[int]] = {}
-    for place, strata in enumerate(several):
-        alike.setdefault(tuple((weight, len(values)) for weight, values in strata), []).append(place)
-    told: dict[int, _Told] = {}
-    for places in alike.values():
-        parts = zip(*(several[place] for place in places), strict=True)
-        stacked = [(own[0][0], np.hstack([values for _, values in own])) for own in parts]
-        low, high = stats.intervals(stacked)
-        mirrored = [(weight, np.hstack([values, -values])) for weight, values in stacked]  # both sides of one drawing
+def _randomisation_tests(several: Sequence[stats.Strata], draws: int) -> list[_TestResult]:
+    """Run the tests; those whose parts have equal numbers of queries share their draws."""
+    groups: dict[tuple[tuple[float, int], ...], list[int]] = {}
+    for index, strata in enumerate(several):
+        groups.setdefault(tuple((weight, len(values)) for weight, values in strata), []).append(index)
+    results: dict[int, _TestResult] = {}
+    for indices in groups.values():
+        parts = zip(*(several[index] for index in indices), strict=True)
+        stacked = [(part[0][0], np.hstack([values for _, values in part])) for part in parts]
+        low, high = stats.confidence_intervals(stacked)
+        mirrored = [(weight, np.hstack([values, -values])) for weight, values in stacked]  # both sides of each draw
         sides = np.split(stats.p_values(mirrored, draws, "less"), 2)
-        for place, *figures in zip(places, stats.mean(stacked), low, high, *sides, strict=True):
-            told[place] = _Told(*map(float, figures))
-    return [told[place] for place in range(len(several))]
+        for index, *figures in zip(indices, stats.mean(stacked), low, high, *sides, strict=True):
+            results[index] = _TestResult(*map(float, figures))
+    return [results[index] for index in range(len(several))]
 
 
 def _status(delta: float, worse: float, better: float, limits: Limits, alpha: float) -> Status:
@@ -120,24 +134,24 @@ def _status(delta: float, worse: float, better: float, limits: Limits, alpha: fl
     return "pass"
 
 
-def _difference(own: Scored, told: _Told, worse: float, better: float) -> Difference:
-    won, tied, lost = stats.wins(np.concatenate([values[:, 0] for _, values in own.strata]))
-    effect = stats.effect(own.strata[0][1][:, 0]) if len(own.strata) == 1 else None
-    p = worse if told.delta <= 0 else better
-    return Difference(told.delta, told.low, told.high, p, won, tied, lost, effect)
+def _difference(scores: PairScores, result: _TestResult, worse: float, better: float) -> Difference:
+    won, tied, lost = stats.count_wins(np.concatenate([values[:, 0] for _, values in scores.strata]))
+    effect = stats.effect_size(scores.strata[0][1][:, 0]) if len(scores.strata) == 1 else None
+    p = worse if result.delta <= 0 else better
+    return Difference(result.delta, result.low, result.high, p, won, tied, lost, effect)
 
 
 def _finding(test: _Test, status: Status, difference: Difference | None) -> Finding:
-    certain = difference is not None and -difference.delta > test.limits.limit
+    exceeds_limit = difference is not None and -difference.delta > test.limits.limit
     return Finding(
         status,
         test.retriever,
         test.dataset,
         test.metric,
-        before=test.scored.before,
-        after=test.scored.after,
+        before=test.scores.before,
+        after=test.scores.after,
         difference=difference,
-        limit=test.limits.limit if certain else test.limits.tolerance,
-        said=test.said,
+        limit=test.limits.limit if exceeds_limit else test.limits.tolerance,
+        message=test.message,
         command=test.command,
     )

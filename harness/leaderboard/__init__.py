@@ -1,9 +1,9 @@
-"""Records to a Board: rows of retrievers, columns of datasets, what is best and what cannot be told from it.
+"""The leaderboard: rows of retrievers and columns of datasets, with the best of each column and what is tied with it.
 
-`build(records, "ndcg@10", scores, baseline="bm25")`. A pure function of records and their per-query scores.
+`build(records, "ndcg@10", scores, baseline="bm25")` is a pure function of records and their per-query scores.
 """
 
 from harness.leaderboard.build import build
-from harness.leaderboard.model import AXES, Board, Cell, Difference, Row, Scores
+from harness.leaderboard.model import AXES, Difference, EvaluationSummary, Leaderboard, Row, Scores
 
-__all__ = ["AXES", "Board", "Cell", "Difference", "Row", "Scores", "build"]
+__all__ = ["AXES", "Difference", "EvaluationSummary", "Leaderboard", "Row", "Scores", "build"]

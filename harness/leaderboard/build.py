@@ -1,7 +1,8 @@
-"""Build a Board from records: which of them it shows, under what names, what rows cost, and what is best.
+"""Build a leaderboard from records: select the records, name rows and columns, compute costs, test differences.
 
-A cell shows the newest good record of a retriever on a collection; other content under the same name is another column.
-A dataset in parts (CQADupStack's forums) is one column, the unweighted mean of its parts, and a gap until it has all.
+An evaluation is the newest good record of a retriever on a dataset; other content under the same name is another
+column. A dataset in parts (CQADupStack's forums) is one column, the unweighted mean of its parts, and a gap until all
+parts are there.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,144 +11,160 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.errors import ConfigError
-from harness.leaderboard.model import AXES, Board, Cell, Row, Scores
-from harness.leaderboard.significance import mark
+from harness.leaderboard.model import AXES, EvaluationSummary, Leaderboard, Row, Scores
+from harness.leaderboard.significance import mark_significance
 from harness.types import Record
 
 
 @dataclass(frozen=True)
-class Collected:
-    """Cells by row and column, before anything is tested."""
+class CollectedEvaluations:
+    """Evaluations by row and column, before any test."""
 
-    cells: dict[str, dict[str, Cell]]
+    evaluations: dict[str, dict[str, EvaluationSummary]]
     """By label and dataset."""
     failed: dict[str, frozenset[str]]
+    """By label, datasets without a good record."""
     datasets: list[str]
     common: list[str]
-    """Datasets that every row with a cell has."""
+    """Datasets that every row with an evaluation has."""
     cautions: list[str]
-    """What was left out, and what differs between the records that are shown."""
+    """Records that were left out, and settings that differ between the shown records."""
 
 
 def build(
     records: Iterable[Record], metric: str = "ndcg@10", scores: Scores | None = None, baseline: str | None = None
-) -> Board:
-    """The board of one metric over the newest records.
+) -> Leaderboard:
+    """Build the leaderboard of one metric from the newest records.
 
-    Without per-query `scores` nothing is tested. `baseline` is a row's label, or its config's name where one row has
-    it. Raises `ConfigError` naming the rows when there is no such row.
+    Args:
+        records: Records of any number of retrievers and datasets.
+        metric: The metric's name.
+        scores: Per-query scores; without them nothing is tested.
+        baseline: Label of a row, or the name of a config that only one row has.
+
+    Raises:
+        ConfigError: There is no such row; the message names the rows.
     """
-    found = collect(records, metric)
-    rows = [_row(label, found) for label in found.cells]
+    collected = collect(records, metric)
+    rows = [_row(label, collected) for label in collected.evaluations]
     rows.sort(key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.label))
-    environments = sorted({record.environment for row in rows for record in row.records})
-    base = None if baseline is None else named(rows, baseline).label
-    board = Board(metric, found.datasets, found.common, with_fronts(rows), environments, _remarks(rows), baseline=base)
-    board = replace(board, cautions=found.cautions)
+    leaderboard = Leaderboard(
+        metric,
+        collected.datasets,
+        collected.common,
+        mark_fronts(rows),
+        sorted({record.environment for row in rows for record in row.records}),
+        _remarks(rows),
+        baseline=None if baseline is None else find_row(rows, baseline).label,
+        cautions=collected.cautions,
+    )
     # a single row without scores has nothing to be compared with
-    return mark(board, scores) if scores or len(rows) > 1 else board
+    return mark_significance(leaderboard, scores) if scores or len(rows) > 1 else leaderboard
 
 
-def named(rows: Sequence[Row], name: str) -> Row:
-    """The row with this label, or the only one of this config. Raises `ConfigError`."""
-    hits = [row for row in rows if row.label == name] or [row for row in rows if row.name == name]
-    if len(hits) != 1:
-        said = "several rows are" if hits else "no row is"
-        choices = ", ".join(repr(row.label) for row in hits or rows)
-        raise ConfigError(f"{said} called {name!r}; choices: {choices}")
-    return hits[0]
+def find_row(rows: Sequence[Row], name: str) -> Row:
+    """Return the row with this label, or the only one of this config. Raises `ConfigError`."""
+    matches = [row for row in rows if row.label == name] or [row for row in rows if row.name == name]
+    if len(matches) != 1:
+        problem = "several rows are" if matches else "no row is"
+        choices = ", ".join(repr(row.label) for row in matches or rows)
+        raise ConfigError(f"{problem} called {name!r}; choices: {choices}")
+    return matches[0]
 
 
-def _row(label: str, found: Collected) -> Row:
-    cells = found.cells[label]
-    row = Row(label, cells, found.failed[label])
-    if not found.common or any(name not in cells for name in found.common):
+def _row(label: str, collected: CollectedEvaluations) -> Row:
+    evaluations = collected.evaluations[label]
+    row = Row(label, evaluations, collected.failed[label])
+    if not collected.common or any(name not in evaluations for name in collected.common):
         return row
-    own = [cells[name] for name in found.common]
-    records = tuple(record for cell in own for record in cell.records)
-    row = replace(row, overall=Cell(sum(cell.value for cell in own) / len(own), records))
-    return costed(row, records)
+    common = [evaluations[name] for name in collected.common]
+    records = tuple(record for evaluation in common for record in evaluation.records)
+    mean = sum(evaluation.value for evaluation in common) / len(common)
+    return add_costs(replace(row, overall=EvaluationSummary(mean, records)), records)
 
 
 def _remarks(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the encoders' remarks and the recall of approximate search, each with the rows that it is about."""
+    """Return the encoders' remarks and the recall of approximate search, each with its rows' labels."""
     rows_by_remark: dict[str, list[str]] = {}
     for row in rows:
         encoders = [encoder for record in row.records for encoder in record.encoders.values()]
         remarks = {encoder.remark for encoder in encoders if encoder.remark}
-        shares: dict[str, list[str]] = {}
+        recalls: dict[str, list[str]] = {}
         for record in row.records:
             for component, recall in record.recall_of_exact.items():
                 name = f"{component}: recall@{recall.k}" if component else f"recall@{recall.k}"
-                shares.setdefault(name, []).append(f"{recall.recall:.1%} on {record.dataset.name}")
-        remarks |= {f"Approximate search, {name} of exact search: {', '.join(told)}" for name, told in shares.items()}
+                recalls.setdefault(name, []).append(f"{recall.recall:.1%} on {record.dataset.name}")
+        remarks |= {f"Approximate search, {name} of exact search: {', '.join(on)}" for name, on in recalls.items()}
         for remark in sorted(remarks):
             rows_by_remark.setdefault(remark, []).append(row.label)
     return rows_by_remark
 
 
-def collect(records: Iterable[Record], metric: str) -> Collected:
-    """The newest good records as cells; those of older definitions of the metrics are left out."""
+def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
+    """Select the newest good record of each evaluation; records of older metric definitions are left out."""
     newest: dict[tuple[str, str], dict[str, Record]] = {}  # (row, column) -> part -> record
     failed: set[tuple[str, str]] = set()
     ordered = sorted(records, key=lambda record: record.started)
     version = max((record.metric_version for record in ordered), default=0)
-    old = [record for record in ordered if record.metric_version != version]
+    n_outdated = sum(record.metric_version != version for record in ordered)
     ordered = [record for record in ordered if record.metric_version == version]
-    named = _columns(ordered)
+    column_of = _column_namer(ordered)
     for record in ordered:
-        key = (record.retriever.label, named(record))
+        key = (record.retriever.label, column_of(record))
         if record.status == "ok" and metric in record.metrics:
             newest.setdefault(key, {})[record.dataset.name] = record
         elif record.status == "failed":
             failed.add(key)
     labels = sorted({label for label, _ in [*newest, *failed]})
     datasets = sorted({name for _, name in [*newest, *failed]})
-    cells: dict[str, dict[str, Cell]] = {label: {} for label in labels}
+    evaluations: dict[str, dict[str, EvaluationSummary]] = {label: {} for label in labels}
     for (label, name), parts in sorted(newest.items()):
-        if (cell := _cell(parts, metric)) is not None:
-            cells[label][name] = cell
-    shown = [label for label in labels if cells[label]]
-    missed = {
-        label: frozenset(name for own, name in failed - set(newest) if own == label and name not in cells[label])
+        if (evaluation := _summarize(parts, metric)) is not None:
+            evaluations[label][name] = evaluation
+    failed_by_label = {
+        label: frozenset(name for row, name in failed - set(newest) if row == label and name not in evaluations[label])
         for label in labels
     }
-    common = [name for name in datasets if shown and all(name in cells[label] for label in shown)]
-    left = [f"{len(old)} records of older definitions of the metrics are left out"] if old else []
-    return Collected(cells, missed, datasets, common, [*left, *_differing(cells)])
+    shown = [label for label in labels if evaluations[label]]
+    common = [name for name in datasets if shown and all(name in evaluations[label] for label in shown)]
+    outdated = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
+    cautions = [*outdated, *_differing_settings(evaluations)]
+    return CollectedEvaluations(evaluations, failed_by_label, datasets, common, cautions)
 
 
-def _differing(cells: dict[str, dict[str, Cell]]) -> list[str]:
-    """What the records shown do not have in common, and who has what."""
-    said = []
-    kinds: dict[str, Callable[[Record], int | None]] = {
-        "k": lambda own: own.k,
-        "threads": lambda own: own.timing.threads if own.timing else None,
+def _differing_settings(evaluations: dict[str, dict[str, EvaluationSummary]]) -> list[str]:
+    """Describe the settings that differ between the records, with the rows of each value."""
+    cautions = []
+    settings: dict[str, Callable[[Record], int | None]] = {
+        "k": lambda record: record.k,
+        "threads": lambda record: record.timing.threads if record.timing else None,
     }
-    for what, of in kinds.items():
-        found: dict[int, set[str]] = {}
-        for label, own in cells.items():
-            for record in (record for cell in own.values() for record in cell.records):
-                if (value := of(record)) is not None:
-                    found.setdefault(value, set()).add(label)
-        if len(found) > 1:
-            told = "; ".join(f"{value}: {', '.join(sorted(labels))}" for value, labels in sorted(found.items()))
-            said.append(f"{what} differs ({told})")
-    return said
+    for name, get in settings.items():
+        labels_by_value: dict[int, set[str]] = {}
+        for label, columns in evaluations.items():
+            for record in (record for evaluation in columns.values() for record in evaluation.records):
+                if (value := get(record)) is not None:
+                    labels_by_value.setdefault(value, set()).add(label)
+        if len(labels_by_value) > 1:
+            values = "; ".join(f"{value}: {', '.join(sorted(rows))}" for value, rows in sorted(labels_by_value.items()))
+            cautions.append(f"{name} differs ({values})")
+    return cautions
 
 
-def _cell(parts: dict[str, Record], metric: str) -> Cell | None:
-    whole = max(parts.values(), key=lambda record: record.started).dataset.parts
-    records = tuple(record for _, record in sorted(parts.items()) if record.dataset.parts == whole)
-    if len(records) != whole:
+def _summarize(parts: dict[str, Record], metric: str) -> EvaluationSummary | None:
+    """Return the mean over a dataset's parts; None where a part is missing."""
+    n_parts = max(parts.values(), key=lambda record: record.started).dataset.parts
+    records = tuple(record for _, record in sorted(parts.items()) if record.dataset.parts == n_parts)
+    if len(records) != n_parts:
         return None
-    return Cell(sum(record.metrics[metric] for record in records) / len(records), records)
+    return EvaluationSummary(sum(record.metrics[metric] for record in records) / len(records), records)
 
 
-def _columns(records: Sequence[Record]) -> Callable[[Record], str]:
-    """Names the column of a record: where one name stands for several contents, all but the newest show their hash.
+def _column_namer(records: Sequence[Record]) -> Callable[[Record], str]:
+    """Return a function that names a record's column.
 
-    The parts of a group have one column together, those of other content another.
+    Where one name stands for several contents, all but the newest show their hash. The parts of a group have one column
+    together; parts with other content have another one.
     """
     newest = {
         (record.dataset.label, record.dataset.name): record.dataset.fingerprint
@@ -155,32 +172,32 @@ def _columns(records: Sequence[Record]) -> Callable[[Record], str]:
         if record.dataset.fingerprint is not None
     }
 
-    def named(record: Record) -> str:
-        own = record.dataset
-        label = own.label if own.group is None else own.label.replace(own.name, own.group, 1)
-        content = own.fingerprint
-        if content is None or content == newest.get((own.label, own.name)):
+    def column_of(record: Record) -> str:
+        info = record.dataset
+        label = info.label if info.group is None else info.label.replace(info.name, info.group, 1)
+        fingerprint = info.fingerprint
+        if fingerprint is None or fingerprint == newest.get((info.label, info.name)):
             return label
-        return f"{label} ({content[:6]})"
+        return f"{label} ({fingerprint[:6]})"
 
-    return named
+    return column_of
 
 
-def costed(row: Row, records: Sequence[Record]) -> Row:
-    """The row with its costs over some records; a gap where a cell was not timed."""
+def add_costs(row: Row, records: Sequence[Record]) -> Row:
+    """Return the row with its costs over the records; a gap where one of them was not timed."""
     timings = [record.timing for record in records if record.timing is not None]
     if len(timings) < len(records) or not timings:
         return row
     queries, documents = sum(timing.queries for timing in timings), sum(timing.documents for timing in timings)
-    searching = sum(timing.queries / timing.queries_per_s for timing in timings)
-    indexing = sum(timing.index.wall_s for timing in timings)
+    search_s = sum(timing.queries / timing.queries_per_s for timing in timings)
+    index_s = sum(timing.index.wall_s for timing in timings)
     latencies = [seconds for timing in timings for seconds in timing.latencies_s]
     environments = {record.environment for record in records}
     threads = {timing.threads for timing in timings}
     return replace(
         row,
-        queries_per_s=queries / searching,
-        docs_per_s=None if any(timing.index.foreign_machine for timing in timings) else documents / indexing,
+        queries_per_s=queries / search_s,
+        docs_per_s=None if any(timing.index.foreign_machine for timing in timings) else documents / index_s,
         latency_ms=float(np.percentile(latencies, 95)) * 1e3 if latencies else None,
         index_mb=max(timing.index_bytes for timing in timings) / 1e6,
         environment=environments.pop() if len(environments) == 1 else None,
@@ -188,28 +205,28 @@ def costed(row: Row, records: Sequence[Record]) -> Row:
     )
 
 
-def with_fronts(rows: Sequence[Row]) -> list[Row]:
-    """Each row with the costs on which it is on the Pareto front of its environment and number of threads."""
+def mark_fronts(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the costs on which each is on the Pareto front of its environment and number of threads."""
     fronts: dict[str, set[str]] = {row.label: set() for row in rows}
     for axis in AXES:
-        for place in {(row.environment, row.threads) for row in rows}:
-            for label in _front([row for row in rows if (row.environment, row.threads) == place], axis):
+        for setting in {(row.environment, row.threads) for row in rows}:
+            for label in _front([row for row in rows if (row.environment, row.threads) == setting], axis):
                 fronts[label].add(axis)
     return [replace(row, front=frozenset(fronts[row.label])) for row in rows]
 
 
 def _front(rows: Sequence[Row], axis: str) -> list[str]:
-    """Labels of the rows that no other equals or beats in both quality and cost, and beats in one; none of one row."""
+    """Return the labels of the rows that no other row dominates in quality and cost; none where there is one row."""
     points = [(*point, row.label) for row in rows if (point := _point(row, axis)) is not None]
-    found: list[tuple[float, float, str]] = []
-    for one in sorted(points, key=lambda own: (-own[0], -own[1])):
-        if not found or one[1] > found[-1][1] or one[:2] == found[-1][:2]:
-            found.append(one)
-    return [label for _, _, label in found] if len(points) > 1 else []
+    front: list[tuple[float, float, str]] = []
+    for candidate in sorted(points, key=lambda candidate: (-candidate[0], -candidate[1])):
+        if not front or candidate[1] > front[-1][1] or candidate[:2] == front[-1][:2]:
+            front.append(candidate)
+    return [label for _, _, label in front] if len(points) > 1 else []
 
 
 def _point(row: Row, axis: str) -> tuple[float, float] | None:
-    """Quality and cost, both more is better; None where one is missing."""
+    """Return quality and cost, signed so that more is better; None where one is missing."""
     cost = getattr(row, axis)
     if row.mean is None or cost is None or row.environment is None or row.threads is None:
         return None

@@ -1,20 +1,20 @@
-"""Two sets of records, query by query: `compare(a, b, "ndcg@10", scores, tables)` tells what B gains over A."""
+"""Compare two sets of records query by query: `compare(a, b, "ndcg@10", scores, tables)`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.errors import UndecidedError
 from harness.leaderboard.build import build
-from harness.leaderboard.model import Board, Cell, Difference, Row, Scores
-from harness.leaderboard.slices import Slice, Tables, slices
+from harness.leaderboard.model import Difference, EvaluationSummary, Leaderboard, Row, Scores
+from harness.leaderboard.slices import Slice, Tables, compute_slices
 from harness.types import Excerpt, Record
 
-_CHANGED = 10
+_MAX_CHANGED = 10
 
 
 @dataclass(frozen=True)
-class Changed:
-    """A query whose score differs, and what both ranked first."""
+class ChangedQuery:
+    """A query whose score differs, with the documents that both sides rank first."""
 
     dataset: str
     query_id: str
@@ -22,39 +22,41 @@ class Changed:
     a: float
     b: float
     a_ranked: list[tuple[str, int | None]] | None
-    """Document ids with their grade, None where not judged; None where the ranking is not kept."""
+    """Document ids with their grade, None where unjudged; None where the ranking is not stored."""
     b_ranked: list[tuple[str, int | None]] | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What B gains over A; differences are B - A."""
+    """A comparison of two retrievers; differences are B - A."""
 
     a: str
     b: str
-    board: Board
-    """Both rows on the datasets that both have, A the baseline."""
-    changed: list[Changed]
+    leaderboard: Leaderboard
+    """Both rows on the datasets that both have, with A as the baseline."""
+    changed: list[ChangedQuery]
+    """Queries with the largest differences."""
     slices: list[Slice]
     config: dict[str, tuple[str, str]]
-    """Dotted keys of the retrievers' configs that differ, with both values."""
+    """Both values of each config key, dotted, that differs."""
     unpaired: list[str]
-    """Datasets whose queries differ between the two, or whose per-query scores are not kept."""
+    """Datasets whose queries differ between the two, or that have no per-query scores."""
 
     def difference(self, dataset: str) -> Difference | None:
-        """Return the difference on a dataset, by its label or its name; None where the two cannot be paired there."""
-        cells = self._row.cells
-        cell = cells.get(dataset) or next((c for c in cells.values() if c.records[0].dataset.name == dataset), None)
-        return cell.versus if cell else None
+        """Return the difference on a dataset, by its label or name; None where the two cannot be paired."""
+        evaluations = self._row.evaluations
+        by_name = (each for each in evaluations.values() if each.records[0].dataset.name == dataset)
+        evaluation = evaluations.get(dataset) or next(by_name, None)
+        return evaluation.versus if evaluation else None
 
     @property
     def overall(self) -> Difference | None:
-        """Over the mean of the datasets, where there are several; None else."""
-        return self._row.overall.versus if self._row.overall and len(self.board.common) > 1 else None
+        """Difference of the means over several datasets; None where there is one dataset."""
+        return self._row.overall.versus if self._row.overall and len(self.leaderboard.common) > 1 else None
 
     @property
     def _row(self) -> Row:
-        return next(row for row in self.board.rows if row.label == self.b)
+        return next(row for row in self.leaderboard.rows if row.label == self.b)
 
 
 def compare(
@@ -65,56 +67,78 @@ def compare(
     tables: Tables,
     names: tuple[str | None, ...] = (None, None),
 ) -> Comparison:
-    """`names` are for sides that are called otherwise than their retriever.
+    """Compare two retrievers on the datasets that both were evaluated on.
 
-    Raises `UndecidedError` when they have no dataset, content and all, in common.
+    Args:
+        a: Records of the retriever that is compared to.
+        b: Records of the other retriever.
+        metric: The metric's name.
+        scores: Per-query scores by the path that a record names.
+        tables: Function that reads a record's stored queries or rankings.
+        names: Names of the two sides where they are not those of their retrievers.
+
+    Raises:
+        UndecidedError: They have no dataset of the same content in common, or not this metric.
     """
     names = _names(a[0], b[0], names)
     shared = {_content(record) for record in a} & {_content(record) for record in b}
     both = [
-        _renamed(record, name)
+        _rename(record, name)
         for name, records in zip(names, (a, b), strict=True)
         for record in records
         if _content(record) in shared and metric in record.metrics
     ]
-    board = build(both, metric, scores, baseline=names[0]) if both else None
-    if board is None or not board.common:
-        had = [", ".join(sorted({record.dataset.label for record in records})) for records in (a, b)]
-        known = sorted({name for record in (*a, *b) for name in record.metrics})
-        if metric not in known:
-            raise UndecidedError(f"neither has {metric}; they have {', '.join(known)}")
-        raise UndecidedError(
-            f"nothing to compare: {names[0]} was measured on {had[0]}, {names[1]} on {had[1]}, and no collection with "
-            f"{metric} is the same in both; measure both: harness -m retriever=A,B dataset=NAME"
-        )
-    row = {row.label: row for row in board.rows}
-    unpaired = [name for name in board.common if row[names[1]].cells[name].versus is None]
+    leaderboard = build(both, metric, scores, baseline=names[0]) if both else None
+    if leaderboard is None or not leaderboard.common:
+        raise _nothing_to_compare(a, b, names, metric)
+    rows = {row.label: row for row in leaderboard.rows}
+    sides = {name: (rows[names[0]].evaluations[name], rows[names[1]].evaluations[name]) for name in leaderboard.common}
+    unpaired = [name for name, (_, b_side) in sides.items() if b_side.versus is None]
     changed = [
-        one
-        for name in board.common
+        query
+        for name, (a_side, b_side) in sides.items()
         if name not in unpaired
-        for one in _changes(name, row[names[0]].cells[name], row[names[1]].cells[name], metric, scores, tables)
+        for query in _changed_queries(name, a_side, b_side, metric, scores, tables)
     ]
-    changed.sort(key=lambda one: (-abs(one.b - one.a), one.dataset, one.query_id))
+    changed.sort(key=lambda query: (-abs(query.b - query.a), query.dataset, query.query_id))
     return Comparison(
         *names,
-        board,
-        changed[:_CHANGED],
-        slices(board, scores, tables),
+        leaderboard,
+        changed[:_MAX_CHANGED],
+        compute_slices(leaderboard, scores, tables),
         config_difference(a[0].retriever.config, b[0].retriever.config),
         unpaired,
     )
 
 
+def _nothing_to_compare(
+    a: Sequence[Record], b: Sequence[Record], names: tuple[str, str], metric: str
+) -> UndecidedError:
+    known = sorted({name for record in (*a, *b) for name in record.metrics})
+    if metric not in known:
+        return UndecidedError(f"neither has {metric}; they have {', '.join(known)}")
+    datasets = [", ".join(sorted({record.dataset.label for record in records})) for records in (a, b)]
+    return UndecidedError(
+        f"nothing to compare: {names[0]} was measured on {datasets[0]}, {names[1]} on {datasets[1]}, and no dataset "
+        f"with {metric} is the same in both; measure both: harness -m retriever=A,B dataset=NAME"
+    )
+
+
 def config_difference(a: object, b: object, key: str = "") -> dict[str, tuple[str, str]]:
-    """Dotted keys whose values differ, `-` where one side has none."""
+    """Return both values of each dotted key that differs; `-` where one side does not have it.
+
+    Args:
+        a: A config, or a value in one.
+        b: The other config or value.
+        key: Dotted key of the two values.
+    """
     if isinstance(a, dict) or isinstance(b, dict):
-        ours, theirs = (one if isinstance(one, dict) else {} for one in (a, b))
-        found: dict[str, tuple[str, str]] = {}
-        for name in sorted({*ours, *theirs}):
+        a_items, b_items = (config if isinstance(config, dict) else {} for config in (a, b))
+        differences: dict[str, tuple[str, str]] = {}
+        for name in sorted({*a_items, *b_items}):
             dotted = f"{key}.{name}" if key else str(name)
-            found |= config_difference(ours.get(name, "-"), theirs.get(name, "-"), dotted)
-        return found
+            differences |= config_difference(a_items.get(name, "-"), b_items.get(name, "-"), dotted)
+        return differences
     return {} if a == b else {key: (str(a), str(b))}
 
 
@@ -123,7 +147,7 @@ def _content(record: Record) -> tuple[str, str | None]:
 
 
 def _names(a: Record, b: Record, given: tuple[str | None, ...]) -> tuple[str, str]:
-    """Labels, with the time of measurement where both are the same retriever."""
+    """Return the given names or the labels, with the time of measurement where both are the same retriever."""
     if any(given):
         first, second = (name or record.retriever.label for name, record in zip(given, (a, b), strict=True))
         return first, second
@@ -133,29 +157,38 @@ def _names(a: Record, b: Record, given: tuple[str | None, ...]) -> tuple[str, st
     return (stamps[0], stamps[1]) if stamps[0] != stamps[1] else (f"A {stamps[0]}", f"B {stamps[1]}")
 
 
-def _renamed(record: Record, label: str) -> Record:
+def _rename(record: Record, label: str) -> Record:
     retriever = record.retriever.model_copy(update={"name": label, "differences": {}})
     return record.model_copy(update={"retriever": retriever})
 
 
-def _changes(dataset: str, a: Cell, b: Cell, metric: str, scores: Scores, tables: Tables) -> list[Changed]:
-    found = []
-    for one, other in zip(a.records, b.records, strict=True):
-        ours, theirs = scores[one.files.per_query or ""], scores[other.files.per_query or ""]
-        moved = theirs.values[metric] - ours.values[metric]
-        places = [int(place) for place in abs(moved).argsort(kind="stable")[::-1][:_CHANGED] if moved[place]]
-        texts = column_by_query(tables, one, "queries", "text") or column_by_query(tables, other, "queries", "text")
-        rankings = [_rankings(tables, record) for record in (one, other)]
-        for place in places:
-            query = ours.query_ids[place]
-            values = float(ours.values[metric][place]), float(theirs.values[metric][place])
-            ranked = [own.get(query) for own in rankings]
-            found.append(Changed(dataset, query, texts.get(query), *values, ranked[0], ranked[1]))
-    return found
+def _changed_queries(
+    dataset: str, a: EvaluationSummary, b: EvaluationSummary, metric: str, scores: Scores, tables: Tables
+) -> Iterator[ChangedQuery]:
+    """Yield the queries of each part of a dataset with the largest differences."""
+    for records in zip(a.records, b.records, strict=True):
+        a_scores, b_scores = (scores[record.files.per_query or ""] for record in records)
+        deltas = b_scores.values[metric] - a_scores.values[metric]
+        rows = [int(row) for row in abs(deltas).argsort(kind="stable")[::-1][:_MAX_CHANGED] if deltas[row]]
+        columns = (column_by_query(tables, record, "queries", "text") for record in records)
+        texts = next(filter(None, columns), {})
+        a_rankings, b_rankings = (_rankings(tables, record) for record in records)
+        for row in rows:
+            query = a_scores.query_ids[row]
+            values = float(a_scores.values[metric][row]), float(b_scores.values[metric][row])
+            rankings = a_rankings.get(query), b_rankings.get(query)
+            yield ChangedQuery(dataset, query, texts.get(query), *values, *rankings)
 
 
 def column_by_query(tables: Tables, record: Record, kind: Excerpt, column: str) -> dict[str, str]:
-    """Return a column of one of a record's tables by query id; nothing where the table is not kept."""
+    """Return a column of one of a record's tables by query id; empty where the table is not stored.
+
+    Args:
+        tables: Function that reads a record's table.
+        record: The record.
+        kind: `queries` or `rankings`.
+        column: The column's name.
+    """
     table = tables(record, kind)
     if table is None:
         return {}

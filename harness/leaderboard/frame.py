@@ -1,4 +1,4 @@
-"""Leaderboards as data: one tidy DataFrame, which is the CSV, and nested JSON. No number is rounded, a gap is null."""
+"""Leaderboards as data: one tidy DataFrame, also written as CSV, and nested JSON. Nothing is rounded; a gap is null."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,8 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.compare import Comparison
-from harness.leaderboard.model import AXES, Board, Cell, Row
-from harness.leaderboard.published import Beside
+from harness.leaderboard.model import AXES, EvaluationSummary, Leaderboard, Row
+from harness.leaderboard.published import PublishedRow
 from harness.leaderboard.recommend import Recommendation
 from harness.stats import ALPHA
 
@@ -26,25 +26,31 @@ _SCHEMA: dict[str, type] = {
 }
 
 
-def frame(boards: Mapping[str, Board], published: Sequence[Beside] = ()) -> "pl.DataFrame":
-    """Return one row for each metric, retriever and dataset, then published scores, which are of the first metric.
+def to_frame(leaderboards: Mapping[str, Leaderboard], published: Sequence[PublishedRow] = ()) -> "pl.DataFrame":
+    """Return a row for each metric, retriever and dataset, followed by published scores.
 
-    `status` is `ok`, `failed`, `published`, or `mean` for the mean over datasets, which has no dataset and the
-    retriever's costs.
+    Args:
+        leaderboards: Leaderboards by metric.
+        published: Published scores of the first metric.
+
+    Returns:
+        A frame whose `status` is `ok`, `failed`, `published`, or `mean` for the mean over datasets, which has no
+        dataset and the retriever's costs.
     """
     import polars as pl
 
-    rows = [row for board in boards.values() for row in _rows(board)]
+    rows = [row for leaderboard in leaderboards.values() for row in _frame_rows(leaderboard)]
+    metric = next(iter(leaderboards))
     for model in published:
         for dataset, value in model.values.items():
-            names = {"retriever": model.retriever, "dataset": dataset, "metric": next(iter(boards)), "value": value}
+            names = {"retriever": model.retriever, "dataset": dataset, "metric": metric, "value": value}
             rows.append({**names, "status": "published", "source": "; ".join(model.sources)})
             rows[-1]["ours_minus_published"] = model.differences.get(dataset)
     return pl.DataFrame(rows, _SCHEMA, orient="row")
 
 
-def csv(table: "pl.DataFrame") -> str:
-    """Write a frame as CSV with 0 and 1 for booleans; no spreadsheet takes its texts for formulas."""
+def to_csv(table: "pl.DataFrame") -> str:
+    """Write a frame as CSV with 0 and 1 for booleans; texts that a spreadsheet takes for formulas are quoted."""
     import polars.selectors as cs
 
     texts = cs.string().str.replace(r"^([=+\-@\t\r])", "'${1}").str.replace_all(r"\p{Cc}", " ")
@@ -56,77 +62,84 @@ def to_json(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False, default=vars) + "\n"
 
 
-def boards_data(boards: Mapping[str, Board], published: Sequence[Beside] | None = None) -> dict[str, Any]:
-    """Return every board by its metric for `to_json`; published scores are in the first."""
-    data = {metric: _board(board) for metric, board in boards.items()}
+def leaderboards_data(
+    leaderboards: Mapping[str, Leaderboard], published: Sequence[PublishedRow] | None = None
+) -> dict[str, Any]:
+    """Return every leaderboard by its metric for `to_json`; published scores are in the first."""
+    data = {metric: _leaderboard(leaderboard) for metric, leaderboard in leaderboards.items()}
     if published is not None:
-        data[next(iter(boards))]["published"] = published
+        data[next(iter(leaderboards))]["published"] = published
     return data
 
 
 def comparison_data(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison for `to_json`."""
-    differences = {name: comparison.difference(name) for name in comparison.board.common}
-    more = {"board": _board(comparison.board), "differences": differences, "overall": comparison.overall}
-    return {**vars(comparison), **more}
+    names = ("a", "b", "changed", "slices", "config", "unpaired", "overall")
+    return {
+        **{name: getattr(comparison, name) for name in names},
+        "board": _leaderboard(comparison.leaderboard),
+        "differences": {name: comparison.difference(name) for name in comparison.leaderboard.common},
+    }
 
 
-def recommendation_data(board: Board, recommendation: Recommendation) -> dict[str, Any]:
+def recommendation_data(leaderboard: Leaderboard, recommendation: Recommendation) -> dict[str, Any]:
     """Return a recommendation for `to_json`."""
     difference, runner_up = recommendation.difference, recommendation.runner_up
     return {
-        "metric": board.metric,
-        "datasets": board.common,
+        "metric": leaderboard.metric,
+        "datasets": leaderboard.common,
         "best": _costs(recommendation.best) | {"mean": recommendation.best.mean},
         "runner_up": None if runner_up is None else _costs(runner_up) | {"mean": runner_up.mean},
         "difference": difference,
         "significant": None if difference is None else difference.p < ALPHA,
         "excluded": recommendation.excluded,
-        "environments": board.environments,
+        "environments": leaderboard.environments,
     }
 
 
-def _rows(board: Board) -> Iterator[dict[str, Any]]:
-    for row in board.rows:
-        names = {"retriever": row.label, "family": row.family, "metric": board.metric}
-        for dataset in board.datasets:
-            if dataset in row.cells:
-                yield {**names, "dataset": dataset, **_scores(board, row.cells[dataset]), **_source(row.cells[dataset])}
+def _frame_rows(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
+    for row in leaderboard.rows:
+        names = {"retriever": row.label, "family": row.family, "metric": leaderboard.metric}
+        for dataset in leaderboard.datasets:
+            if (evaluation := row.evaluations.get(dataset)) is not None:
+                yield {**names, "dataset": dataset, **_scores(leaderboard, evaluation), **_source(evaluation)}
             elif dataset in row.failed:
                 yield {**names, "dataset": dataset, "status": "failed"}
-        if row.overall is not None and len(board.datasets) > 1:
+        if row.overall is not None and len(leaderboard.datasets) > 1:
             costs = {axis: getattr(row, axis) for axis in AXES}
-            yield {**names, **_scores(board, row.overall), **costs, "environment": row.environment, "status": "mean"}
+            scores = _scores(leaderboard, row.overall)
+            yield {**names, **scores, **costs, "environment": row.environment, "status": "mean"}
 
 
-def _scores(board: Board, cell: Cell) -> dict[str, Any]:
-    low, high = cell.interval or (None, None)
-    queries = sum(record.dataset.queries or 0 for record in cell.records)
-    scores = {"value": cell.value, "low": low, "high": high, "best": cell.best, "close": cell.close, "queries": queries}
-    if cell.versus is None:
+def _scores(leaderboard: Leaderboard, evaluation: EvaluationSummary) -> dict[str, Any]:
+    low, high = evaluation.interval or (None, None)
+    queries = sum(record.dataset.queries or 0 for record in evaluation.records)
+    marks = {"best": evaluation.best, "close": evaluation.tied_with_best}
+    scores = {"value": evaluation.value, "low": low, "high": high, **marks, "queries": queries}
+    if evaluation.versus is None:
         return scores
-    versus = asdict(cell.versus)
+    versus = asdict(evaluation.versus)
     ends = {"delta_low": versus.pop("low"), "delta_high": versus.pop("high")}
-    return {**scores, "baseline": board.baseline, **versus, **ends}
+    return {**scores, "baseline": leaderboard.baseline, **versus, **ends}
 
 
-def _source(cell: Cell) -> dict[str, Any]:
+def _source(evaluation: EvaluationSummary) -> dict[str, Any]:
     """Return the split and, where the dataset has no parts, the record and its costs."""
-    record, *parts = cell.records
-    found = {"split": record.dataset.split, "status": "ok"}
+    record, *parts = evaluation.records
+    source = {"split": record.dataset.split, "status": "ok"}
     if parts:
-        return found
-    found["record"] = record.files.record
+        return source
+    source["record"] = record.files.record
     if (timing := record.timing) is None:
-        return found
+        return source
     costs = {"queries_per_s": timing.queries_per_s, "docs_per_s": timing.docs_per_s}
     costs |= {"latency_ms": timing.latency_ms.get("p95"), "index_mb": timing.index_bytes / 1e6}
-    return {**found, **costs, "environment": record.environment}
+    return {**source, **costs, "environment": record.environment}
 
 
-def _board(board: Board) -> dict[str, Any]:
+def _leaderboard(leaderboard: Leaderboard) -> dict[str, Any]:
     names = ("metric", "datasets", "common", "baseline", "environments", "remarks", "detectable", "tests")
-    return {**{name: getattr(board, name) for name in names}, "rows": list(map(_row, board.rows))}
+    return {**{name: getattr(leaderboard, name) for name in names}, "rows": list(map(_row, leaderboard.rows))}
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -134,8 +147,8 @@ def _row(row: Row) -> dict[str, Any]:
         **_costs(row),
         "name": row.name,
         "family": row.family,
-        "mean": None if row.overall is None else _cell(row.overall),
-        "cells": {name: _cell(cell) | _records(cell) for name, cell in row.cells.items()},
+        "mean": None if row.overall is None else _summary(row.overall),
+        "cells": {name: _summary(each) | _records(each) for name, each in row.evaluations.items()},
         "failed": sorted(row.failed),
         "front": sorted(row.front),
         "environment": row.environment,
@@ -146,14 +159,15 @@ def _costs(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in ("label", *AXES)}
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {name: getattr(cell, name) for name in ("value", "interval", "best", "close", "versus")}
+def _summary(evaluation: EvaluationSummary) -> dict[str, Any]:
+    names = ("value", "interval", "best", "versus")
+    return {**{name: getattr(evaluation, name) for name in names}, "close": evaluation.tied_with_best}
 
 
-def _records(cell: Cell) -> dict[str, Any]:
+def _records(evaluation: EvaluationSummary) -> dict[str, Any]:
     return {
-        "records": [record.files.record for record in cell.records],
-        "commands": [record.command for record in cell.records],
-        "split": cell.records[0].dataset.split,
-        "fingerprints": [record.dataset.fingerprint for record in cell.records],
+        "records": [record.files.record for record in evaluation.records],
+        "commands": [record.command for record in evaluation.records],
+        "split": evaluation.records[0].dataset.split,
+        "fingerprints": [record.dataset.fingerprint for record in evaluation.records],
     }

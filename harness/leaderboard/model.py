@@ -1,4 +1,4 @@
-"""What a board is made of."""
+"""Types of the leaderboard."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,63 +9,64 @@ Scores = Mapping[str, PerQuery]
 """Per-query scores by the path that a record names in files.per_query."""
 
 AXES = {"queries_per_s": True, "docs_per_s": True, "latency_ms": False, "index_mb": False}
-"""What a row costs, and whether more is better."""
+"""Costs of a row; True where more is better."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A retriever against another on the same queries: mean of the per-query differences and what it can tell."""
+    """Mean of the per-query differences between two retrievers, with its confidence interval and test."""
 
     delta: float
     low: float
     high: float
     """Ends of the 95 % bootstrap interval of `delta`."""
     p: float
-    """Paired randomisation, two-sided, adjusted by Holm over the family that is shown."""
+    """Two-sided p-value of the paired randomisation test, Holm-adjusted over the family that is shown."""
     won: int
     tied: int
     lost: int
     effect: float | None
-    """Cohen's d of the paired differences over one dataset; None over several, or where none differs."""
+    """Cohen's d of the paired differences on one dataset; None over several, or where they do not vary."""
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One retriever on one dataset, which may have several parts; or its mean over several datasets."""
+class EvaluationSummary:
+    """The score of one retriever on one dataset, which may have several parts, or its mean over several datasets."""
 
     value: float
     records: tuple[Record, ...]
     interval: tuple[float, float] | None = None
     """95 % bootstrap interval of the mean; None without per-query scores."""
     best: bool = False
-    close: bool | None = None
-    """Not the best of its column and not significantly below it; None where that could not be tested."""
+    """True for the highest value of a column with several."""
+    tied_with_best: bool | None = None
+    """True if not the best of its column and not significantly worse than it; None where it could not be tested."""
     versus: Difference | None = None
-    """Against the board's baseline."""
+    """Difference to the leaderboard's baseline."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One retriever: its cells by dataset, its mean over the common datasets and what it cost there."""
+    """One retriever: its evaluations by dataset, its mean over the common datasets and its costs there."""
 
     label: str
-    cells: dict[str, Cell]
+    evaluations: dict[str, EvaluationSummary]
     failed: frozenset[str]
     """Datasets on which its newest try failed and no older one succeeded."""
-    overall: Cell | None = None
-    """Over the common datasets; None when there is none or this row lacks one."""
+    overall: EvaluationSummary | None = None
+    """Mean over the common datasets; None where there is none or the row lacks one."""
     queries_per_s: float | None = None
     docs_per_s: float | None = None
     latency_ms: float | None = None
-    """95th percentile of a query searched alone, over all queries timed on the common datasets."""
+    """95th percentile of single-query latency, over all queries that were timed on the common datasets."""
     index_mb: float | None = None
-    """Of the dataset with the largest index."""
+    """Size of the largest index among the common datasets."""
     environment: str | None = None
-    """Where all of its costs were measured; None where they come from several environments."""
+    """Environment of all costs; None where they come from several."""
     threads: int | None = None
-    """With how many threads all of them were; None where that differs."""
+    """Number of threads of all costs; None where it differs."""
     front: frozenset[str] = frozenset()
-    """Of AXES, those on which no row of the same environment and as many threads is both better and cheaper."""
+    """The AXES on which the row is on the Pareto front of rows with the same environment and number of threads."""
 
     @property
     def mean(self) -> float | None:
@@ -74,41 +75,43 @@ class Row:
 
     @property
     def name(self) -> str:
-        """The config's name, without its differences."""
+        """Name of the config, without the overrides that are part of the label."""
         return next((record.retriever.name for record in self.records), self.label.partition(" [")[0])
 
     @property
     def family(self) -> str:
-        """The module of the retriever's class, such as `dense` or `splade`."""
+        """Module of the retriever's class, such as `dense` or `splade`."""
         target = next((str(record.retriever.config.get("_target_", "")) for record in self.records), "")
         return target.split(".")[-2] if "." in target else "other"
 
     @property
     def records(self) -> list[Record]:
-        """Those of every cell, in the datasets' order."""
-        return [record for _, cell in sorted(self.cells.items()) for record in cell.records]
+        """Records of every evaluation, in the order of the datasets."""
+        return [record for _, evaluation in sorted(self.evaluations.items()) for record in evaluation.records]
 
 
 @dataclass(frozen=True)
-class Board:
-    """Rows best first, the datasets in order, and which of them the means cover."""
+class Leaderboard:
+    """The table of retrievers x datasets of one metric, best row first."""
 
     metric: str
     datasets: list[str]
     common: list[str]
+    """Datasets that every row has; the means and costs cover these."""
     rows: list[Row]
     environments: list[str]
-    """Fingerprints of the environments that the shown figures come from."""
+    """Fingerprints of the environments of the figures."""
     remarks: dict[str, list[str]]
-    """What a reader must know of some retrievers, and the rows that it is about."""
+    """Remarks on retrievers, each with the labels of the rows that it applies to."""
     baseline: str | None = None
+    """Label of the row that the others are compared with."""
     detectable: dict[str, float] = field(default_factory=dict)
-    """Smallest true difference to the best row that one test on a dataset's queries finds in four of five cases."""
+    """Minimum detectable effect of a comparison with the best row, by dataset (80 % power, 5 % level, one test)."""
     tests: int = 0
-    """Comparisons with the best row: the family that Holm's correction covers."""
+    """Number of comparisons with the best row: the family of Holm's correction."""
     untested: dict[str, list[str]] = field(default_factory=dict)
-    """By dataset, rows that could not be tested: their scores by query are missing or of other queries."""
+    """By dataset, rows without per-query scores or with scores of other queries."""
     cautions: list[str] = field(default_factory=list)
-    """What was left out, and what differs between rows that are compared."""
+    """Records that were left out, and settings that differ between compared rows."""
     machines: dict[str, str] = field(default_factory=dict)
-    """What is known of the environments, by fingerprint."""
+    """Descriptions of the environments, by fingerprint."""

@@ -1,43 +1,50 @@
-"""The best row within limits, the runner-up, and whether they can be told apart."""
+"""Recommend the best row within limits, and test it against the runner-up."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness import stats
 from harness.errors import UndecidedError
-from harness.leaderboard.model import AXES, Board, Difference, Row, Scores
-from harness.leaderboard.significance import described, paired_parts
+from harness.leaderboard.model import AXES, Difference, Leaderboard, Row, Scores
+from harness.leaderboard.significance import describe_differences, paired_scores
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to take, and why not the others."""
+    """The best row within limits, the runner-up, and the reasons why other rows are excluded."""
 
     best: Row
     runner_up: Row | None
     difference: Difference | None
     """Best minus runner-up; None without a runner-up or without per-query scores of both."""
     excluded: dict[str, str]
-    """By label, the first limit that a row does not keep."""
+    """By label, the first limit that a row exceeds."""
 
 
-def recommend(board: Board, limits: Mapping[str, float], scores: Scores) -> Recommendation:
-    """The row of highest mean that keeps every limit: at least, or at most where less of the cost is better.
+def recommend(leaderboard: Leaderboard, limits: Mapping[str, float], scores: Scores) -> Recommendation:
+    """Return the row of highest mean that is within every limit.
 
-    Raises `UndecidedError` when none does.
+    Args:
+        leaderboard: The leaderboard.
+        limits: Bounds by cost (AXES): the lowest allowed value where more is better, otherwise the highest.
+        scores: Per-query scores by the path that a record names.
+
+    Raises:
+        UndecidedError: No row is within the limits.
     """
-    excluded = {row.label: why for row in board.rows if (why := _fails(row, limits)) is not None}
-    kept = [row for row in board.rows if row.label not in excluded]
-    if not board.common:
+    excluded = {row.label: reason for row in leaderboard.rows if (reason := _exclusion(row, limits)) is not None}
+    allowed = [row for row in leaderboard.rows if row.label not in excluded]
+    if not leaderboard.common:
         raise UndecidedError("no dataset was measured with every retriever; name some: --dataset NAME --retriever NAME")
-    if not kept:
-        told = "; ".join(f"{label}: {why}" for label, why in excluded.items())
-        raise UndecidedError(f"no retriever is within the limits ({told}); relax one, or measure more retrievers")
-    runner_up = kept[1] if len(kept) > 1 else None
-    return Recommendation(kept[0], runner_up, _between(board, kept[0], runner_up, scores), excluded)
+    if not allowed:
+        reasons = "; ".join(f"{label}: {reason}" for label, reason in excluded.items())
+        raise UndecidedError(f"no retriever is within the limits ({reasons}); relax one, or measure more retrievers")
+    runner_up = allowed[1] if len(allowed) > 1 else None
+    return Recommendation(allowed[0], runner_up, _difference(leaderboard, allowed[0], runner_up, scores), excluded)
 
 
-def _fails(row: Row, limits: Mapping[str, float]) -> str | None:
+def _exclusion(row: Row, limits: Mapping[str, float]) -> str | None:
+    """Return the reason why a row is excluded; None where it is within the limits."""
     if row.mean is None:
         return "not measured on the common datasets"
     for axis, limit in limits.items():
@@ -49,14 +56,19 @@ def _fails(row: Row, limits: Mapping[str, float]) -> str | None:
     return None
 
 
-def _between(board: Board, best: Row, other: Row | None, scores: Scores) -> Difference | None:
-    if other is None:
+def _difference(leaderboard: Leaderboard, best: Row, runner_up: Row | None, scores: Scores) -> Difference | None:
+    if runner_up is None:
         return None
-    ours = paired_parts([best.cells[name] for name in board.common], board.metric, scores)
-    theirs = paired_parts([other.cells[name] for name in board.common], board.metric, scores)
-    if ours is None or theirs is None or [ids for _, ids, _ in ours] != [ids for _, ids, _ in theirs]:
+    best_parts, other_parts = (
+        paired_scores([row.evaluations[name] for name in leaderboard.common], leaderboard.metric, scores)
+        for row in (best, runner_up)
+    )
+    if best_parts is None or other_parts is None:
+        return None
+    if [part.query_ids for part in best_parts] != [part.query_ids for part in other_parts]:
         return None
     strata: stats.Strata = [
-        (weight, (own - his)[:, None]) for (weight, _, own), (_, _, his) in zip(ours, theirs, strict=True)
+        (part.weight, (part.values - other.values)[:, None])
+        for part, other in zip(best_parts, other_parts, strict=True)
     ]
-    return described(strata)[0]
+    return describe_differences(strata)[0]

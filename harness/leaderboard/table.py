@@ -1,6 +1,6 @@
-"""A table as pure data, and numbers as its texts; writers.py prints it in a terminal, in Markdown or in LaTeX.
+"""A table as pure data, and the formatting of its numbers, which are rounded only here.
 
-Numbers are rounded only here.
+writers.py writes tables for a terminal, in Markdown and in LaTeX.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,17 +10,17 @@ from typing import Literal, NamedTuple
 from harness.leaderboard.model import Difference
 
 Mark = Literal["best", "tied", "front"]
-"""Best of its column, not significantly below the best, on the Pareto front of quality and its column's cost."""
+"""Best of its column; tied with the best; on the Pareto front of quality and its column's cost."""
 
 GAP = "-"
-"""The text of a cell without a value."""
+"""Text in place of a missing value."""
 
 HEADINGS = {"queries_per_s": "queries/s", "docs_per_s": "docs/s", "latency_ms": "p95 ms", "index_mb": "index MB"}
-"""Headings of the costs' columns, by axis."""
+"""Headings of the cost columns, by axis."""
 
 
 class Marked(NamedTuple):
-    """A cell's text and its mark, which each writer shows in its own way."""
+    """A text with a mark, which each writer shows in its own way."""
 
     text: str
     mark: Mark
@@ -28,7 +28,7 @@ class Marked(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """Texts that are not escaped yet: a title, headings, rows of cells, and notes below them.
+    """A title, headings, rows and notes as unescaped texts.
 
     A table without headings is only a title with notes.
     """
@@ -38,7 +38,7 @@ class Table:
     rows: Sequence[Sequence[str | Marked]] = ()
     notes: Sequence[str] = ()
     legend: Mapping[Mark, str] = field(default_factory=dict)
-    """The meanings of the marks in this table."""
+    """Meanings of the marks in this table."""
     align: str = ""
     """`l` or `r` for each column; by default the first is left-aligned and the others, numbers, right-aligned."""
 
@@ -48,20 +48,20 @@ class Table:
         return self.align or f"l{'r' * (len(self.headings) - 1)}"[: len(self.headings)]
 
 
-def score(value: float) -> str:
+def format_score(value: float) -> str:
     """Format a metric's mean with four digits."""
     return f"{value:.4f}"
 
 
-def amount(value: float | None) -> str:
+def format_amount(value: float | None) -> str:
     """Format a speed or a size with three significant digits; None is a gap."""
     if value is None:
         return GAP
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def tested(difference: Difference | None) -> list[str]:
-    """Return the cells of a difference: the mean, its interval, the adjusted p-value, queries won/tied/lost."""
+def format_difference(difference: Difference | None) -> list[str]:
+    """Return four texts: the mean, its confidence interval, the adjusted p-value, queries won/tied/lost."""
     if difference is None:
         return [GAP] * 4
     interval = f"{difference.low:+.4f} to {difference.high:+.4f}"

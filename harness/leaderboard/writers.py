@@ -1,6 +1,6 @@
 """Write tables for a terminal, in Markdown and in LaTeX; the same tables give the same bytes.
 
-Every writer removes control characters and escapes what its format takes for markup.
+Every writer removes control characters and escapes its format's markup.
 """
 
 import io
@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.leaderboard.table import GAP, Mark, Marked, Table
 
 Marks = Mapping[Mark, tuple[str, str]]
-"""The template of a marked cell, and the mark's name in the legend."""
+"""By mark, the template of a marked text and the mark's name in the legend."""
 
 _TERMINAL: Marks = {"best": ("{}*", "*"), "tied": ("{}=", "="), "front": ("{}^", "^")}
 _MARKDOWN: Marks = {**_TERMINAL, "best": ("**{}**", "Bold:")}
@@ -31,7 +31,7 @@ _CONTROLS = {
     **dict.fromkeys([*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]),
     **dict.fromkeys(map(ord, "\t\n\r"), " "),
 }
-# an underscore inside a word is no markup
+# an underscore inside a word is not markup
 _MARKDOWN_MARKUP = re.compile(r"[\\`*\[\]~$|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LATEX_ESCAPES = str.maketrans(
     {
@@ -46,9 +46,12 @@ _LATEX_ESCAPES = str.maketrans(
 
 
 def terminal(tables: Iterable[Table], width: int = 120, color: bool = False) -> str:
-    """Write tables for a terminal of `width` columns, the best of each column bold where `color` is set.
+    """Write tables for a terminal; a table of numbers that is too wide is split, so that no number is broken.
 
-    A table of numbers that is too wide becomes several, so that no number is broken.
+    Args:
+        tables: Tables.
+        width: Number of terminal columns.
+        color: Print the best of each column bold.
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, highlight=False)
@@ -57,8 +60,8 @@ def terminal(tables: Iterable[Table], width: int = 120, color: bool = False) -> 
             console.print()
         if table.title:
             console.print(Text(printable(table.title), style="bold"))
-        for place, grid in enumerate(_grids(table, width) if table.headings else ()):
-            if place:
+        for grid_number, grid in enumerate(_grids(table, width) if table.headings else ()):
+            if grid_number:
                 console.print()
             console.print(grid)
         notes = _notes(table, _TERMINAL)
@@ -75,38 +78,38 @@ def markdown(tables: Iterable[Table]) -> str:
 
 
 def latex(tables: Iterable[Table]) -> str:
-    r"""Write `table` environments that need \usepackage{booktabs}; title and notes are the caption."""
+    r"""Write `table` environments, which need \usepackage{booktabs}; title and notes become the caption."""
     return "\n".join(map(_environment, tables))
 
 
 def printable(text: str) -> str:
-    """Remove control characters, also Unicode's of direction; a line break becomes a space."""
+    """Remove control and Unicode direction characters; a line break becomes a space."""
     return text.translate(_CONTROLS)
 
 
 def escape_markdown(text: str) -> str:
-    """Return Markdown that shows a text as it is, on one line."""
+    """Return Markdown that shows a text unchanged, on one line."""
     escaped = _MARKDOWN_MARKUP.sub(r"\\\g<0>", printable(text))
     return " ".join(escaped.replace("&", "&amp;").replace("<", "&lt;").split())
 
 
 def escape_latex(text: str) -> str:
-    """Return LaTeX that prints a text as it is."""
+    """Return LaTeX that prints a text unchanged."""
     return printable(text).translate(_LATEX_ESCAPES)
 
 
-def _cell(cell: str | Marked, marks: Marks, escape: Callable[[str], str]) -> str:
-    return escape(cell) if isinstance(cell, str) else marks[cell.mark][0].format(escape(cell.text))
+def _format(text: str | Marked, marks: Marks, escape: Callable[[str], str]) -> str:
+    return escape(text) if isinstance(text, str) else marks[text.mark][0].format(escape(text.text))
 
 
 def _notes(table: Table, marks: Marks) -> list[str]:
-    """Return the legend in the words of a writer, and the notes."""
+    """Return the legend with a writer's marks, and the notes."""
     legend = "; ".join(f"{marks[mark][1]} {meaning}" for mark, meaning in table.legend.items())
     return [*([f"{legend}."] if legend else []), *table.notes]
 
 
 def _grids(table: Table, width: int) -> Iterator[Grid]:
-    rows = [[_cell(cell, _TERMINAL, printable) for cell in row] for row in table.rows]
+    rows = [[_format(text, _TERMINAL, printable) for text in row] for row in table.rows]
     for columns in _column_groups(table, rows, width):
         grid = Grid(box=None, pad_edge=False, header_style="bold")
         for column in columns:
@@ -117,12 +120,12 @@ def _grids(table: Table, width: int) -> Iterator[Grid]:
         yield grid
 
 
-def _style(cell: str | Marked) -> str:
-    return "bold" if isinstance(cell, Marked) and cell.mark == "best" else ""
+def _style(text: str | Marked) -> str:
+    return "bold" if isinstance(text, Marked) and text.mark == "best" else ""
 
 
 def _column_groups(table: Table, rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
-    """Yield the columns of each grid: all, or those that fit beside the first where the others are numbers."""
+    """Yield the columns of each grid: all, or those that fit next to the first where the others are numbers."""
     texts, columns = [table.headings, *rows], list(range(len(table.headings)))
     widths = [max(cell_len(row[column]) for row in texts) + 2 for column in columns]
     space = width - min(widths[0] - 2, _LABEL_WIDTH)
@@ -140,7 +143,7 @@ def _markdown_parts(table: Table) -> Iterator[str]:
         yield f"**{escape_markdown(table.title)}**\n"
     if table.headings:
         rule = ["---" if side == "l" else "---:" for side in table.alignment]
-        rows = [[_cell(cell, _MARKDOWN, escape_markdown) for cell in row] for row in table.rows]
+        rows = [[_format(text, _MARKDOWN, escape_markdown) for text in row] for row in table.rows]
         lines = [list(map(escape_markdown, table.headings)), rule, *rows]
         yield "".join(f"| {' | '.join(line)} |\n" for line in lines)
     for note in _notes(table, _MARKDOWN):
@@ -148,7 +151,7 @@ def _markdown_parts(table: Table) -> Iterator[str]:
 
 
 def _environment(table: Table) -> str:
-    rows = [["--" if cell == GAP else _cell(cell, _LATEX, escape_latex) for cell in row] for row in table.rows]
+    rows = [["--" if text == GAP else _format(text, _LATEX, escape_latex) for text in row] for row in table.rows]
     title = [f"{table.title.rstrip('.')}."] if table.title else []
     caption = " ".join(map(escape_latex, [*title, *_notes(table, _LATEX)]))
     lines = [

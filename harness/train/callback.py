@@ -72,7 +72,7 @@ class EvaluationCallback(TrainerCallback):
             self._start = values
         else:
             difference = values - self._start
-            low, high = stats.intervals([(1.0, difference[:, None])])
+            low, high = stats.confidence_intervals([(1.0, difference[:, None])])
             logged |= {f"{name}_change": float(difference.mean())}
             logged |= {f"{name}_change_low": float(low[0]), f"{name}_change_high": float(high[0])}
         self.history[state.global_step] = logged

@@ -25,7 +25,7 @@ _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 class Explanation:
     """A sentence, a small table, and those of the parts for a retriever that is made of others."""
 
-    said: str
+    summary: str
     columns: tuple[str, ...] = ()
     rows: list[tuple[Cell, ...]] = field(default_factory=list)
     parts: dict[str, "Explanation"] = field(default_factory=dict)

@@ -1,51 +1,56 @@
-"""A Verdict for GitHub Actions: the step's summary in markdown, and annotations.
+"""A verdict for GitHub Actions: the step summary in Markdown, and annotations.
 
-Limits: a step's summary 1 MiB; ten annotations of a kind for a step (docs.github.com, "Workflow commands").
+Limits: 1 MiB for a step summary; ten annotations of a kind for a step (docs.github.com, "Workflow commands").
 """
 
 from collections.abc import Sequence
 
 from harness.gate import Finding, Verdict
 from harness.gate.ci import text
-from harness.leaderboard.table import Table, tested
+from harness.leaderboard.table import Table, format_difference
 from harness.leaderboard.writers import escape_markdown as escape
 from harness.leaderboard.writers import markdown
 
 SUMMARY_BYTES = 1024 * 1024
 ANNOTATIONS = 9
-_HEADINGS = ["", "cell", "check", "baseline", "now", "difference", "95 %", "p (Holm)", "won/tied/lost"]
-_QUIET = ("identical", "pass")
+_HEADINGS = ["", "evaluation", "check", "baseline", "now", "difference", "95 %", "p (Holm)", "won/tied/lost"]
+_UNCHANGED = ("identical", "pass")
 
 
 def summary(verdict: Verdict, limit: int = SUMMARY_BYTES) -> str:
-    """The verdict, what changed as a table, the rest folded; fewer rows where it would be above the limit."""
-    changed = [finding for finding in verdict.findings if finding.status not in _QUIET]
-    rest = [finding for finding in verdict.findings if finding.status in _QUIET]
-    for shown in (len(verdict.findings), 1000, 200, 50, 10, 0):
-        written = _summary(verdict, changed[:shown], rest[:shown], len(changed), len(rest))
-        if len(written.encode()) < limit:
-            return written
-    return f"### Retrieval gate\n\n{escape(text.sentence(verdict))[:1000]}\n"
+    """Return the step summary: the verdict, a table of changes, and the other findings folded.
+
+    Args:
+        verdict: The verdict.
+        limit: Largest number of bytes; tables have fewer rows where they would exceed it.
+    """
+    changed = [finding for finding in verdict.findings if finding.status not in _UNCHANGED]
+    unchanged = [finding for finding in verdict.findings if finding.status in _UNCHANGED]
+    for n_rows in (len(verdict.findings), 1000, 200, 50, 10, 0):
+        markdown_text = _summary(verdict, changed, unchanged, n_rows)
+        if len(markdown_text.encode()) < limit:
+            return markdown_text
+    return f"### Retrieval gate\n\n{escape(text.summary(verdict))[:1000]}\n"
 
 
-def _summary(verdict: Verdict, changed: Sequence[Finding], rest: Sequence[Finding], n: int, m: int) -> str:
+def _summary(verdict: Verdict, changed: Sequence[Finding], unchanged: Sequence[Finding], n_rows: int) -> str:
     mark = {0: "\N{WHITE HEAVY CHECK MARK}", 1: "\N{CROSS MARK}", 3: "\N{WARNING SIGN}"}[verdict.exit_code]
-    parts = [f"### {mark} Retrieval gate\n", f"{escape(text.sentence(verdict))}\n"]
-    if changed:
-        parts.append(_table(changed))
-        parts += [f"and {n - len(changed)} more\n"] if n > len(changed) else []
-    undecided = [finding for finding in changed if finding.status == "undecided"]
-    parts += [f"- {escape(text.name(finding))}: {escape(finding.said)}" for finding in undecided]
+    parts = [f"### {mark} Retrieval gate\n", f"{escape(text.summary(verdict))}\n"]
+    if shown := changed[:n_rows]:
+        parts.append(_table(shown))
+        parts += [f"and {len(changed) - len(shown)} more\n"] if len(changed) > len(shown) else []
+    undecided = [finding for finding in shown if finding.status == "undecided"]
+    parts += [f"- {escape(text.name(finding))}: {escape(finding.message)}" for finding in undecided]
     parts += [""] if undecided else []
-    if m:
-        more = f"\nand {m - len(rest)} more\n" if m > len(rest) else ""
-        parts.append(
-            f"<details><summary>{m} unchanged or within the limits</summary>\n\n{_table(rest)}{more}\n</details>\n"
-        )
+    if unchanged:
+        folded = unchanged[:n_rows]
+        more = f"\nand {len(unchanged) - len(folded)} more\n" if len(unchanged) > len(folded) else ""
+        title = f"{len(unchanged)} unchanged or within the limits"
+        parts.append(f"<details><summary>{title}</summary>\n\n{_table(folded)}{more}\n</details>\n")
     parts += [f"Not gated: {escape(note)}.\n" for note in verdict.notes]
-    again = [finding for finding in verdict.of("fail", "undecided") if finding.command][:3]
-    if again:
-        commands = "\n".join(dict.fromkeys(finding.command.replace("`", "'") for finding in again))
+    repeatable = [finding for finding in verdict.with_status("fail", "undecided") if finding.command][:3]
+    if repeatable:
+        commands = "\n".join(dict.fromkeys(finding.command.replace("`", "'") for finding in repeatable))
         parts.append(f"Measure again:\n\n```sh\n{commands}\n```\n")
     return "\n".join(parts)
 
@@ -55,35 +60,37 @@ def _table(findings: Sequence[Finding]) -> str:
 
 
 def _row(finding: Finding) -> list[str]:
-    cell = [finding.status, f"{finding.retriever} on {finding.dataset}", finding.check]
-    one = finding.difference
+    names = [finding.status, f"{finding.retriever} on {finding.dataset}", finding.check]
     if finding.before is None or finding.after is None:
-        return [*cell, *["-"] * 6]
-    figures = [text.figure(finding, value) for value in (finding.before, finding.after)]
+        return [*names, *["-"] * 6]
+    figures = [text.format_figure(finding, value) for value in (finding.before, finding.after)]
     if not finding.is_metric:
-        return [*cell, *figures, f"x{finding.ratio:.2f} (limit x{finding.limit:.2f})", "-", "-", "-"]
-    if one is None:
-        return [*cell, *figures, "0", "-", "-", "-"]
-    return [*cell, *figures, *tested(one)]
+        return [*names, *figures, f"x{finding.ratio:.2f} (limit x{finding.limit:.2f})", "-", "-", "-"]
+    if finding.difference is None:
+        return [*names, *figures, "0", "-", "-", "-"]
+    return [*names, *figures, *format_difference(finding.difference)]
 
 
 def annotations(verdict: Verdict) -> list[str]:
-    """Workflow commands, at most nine and one that counts the rest."""
+    """Return workflow commands: at most nine, and one that counts the remaining findings."""
     kinds = {"fail": "error", "undecided": "warning" if verdict.lenient else "error", "warn": "warning"}
-    found = [finding for finding in verdict.findings if finding.status in kinds]
-    said = [_command(kinds[finding.status], text.name(finding), text.line(finding)) for finding in found[:ANNOTATIONS]]
-    if len(found) > ANNOTATIONS:
-        said.append(_command("notice", "Retrieval gate", f"and {len(found) - ANNOTATIONS} more, see the summary"))
-    return said
+    findings = [finding for finding in verdict.findings if finding.status in kinds]
+    commands = [
+        _command(kinds[finding.status], text.name(finding), text.line(finding)) for finding in findings[:ANNOTATIONS]
+    ]
+    if len(findings) > ANNOTATIONS:
+        remaining = len(findings) - ANNOTATIONS
+        commands.append(_command("notice", "Retrieval gate", f"and {remaining} more, see the summary"))
+    return commands
 
 
 def _command(kind: str, title: str, message: str) -> str:
-    return f"::{kind} title={_property(title)}::{_data(message)}"
+    return f"::{kind} title={_escape_property(title)}::{_escape_data(message)}"
 
 
-def _data(said: str) -> str:
-    return said.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+def _escape_data(data: str) -> str:
+    return data.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _property(said: str) -> str:
-    return _data(said).replace(":", "%3A").replace(",", "%2C")
+def _escape_property(value: str) -> str:
+    return _escape_data(value).replace(":", "%3A").replace(",", "%2C")

@@ -1,4 +1,4 @@
-"""A Verdict as JUnit XML: a suite for each retriever, a case for each dataset and check."""
+"""A verdict as JUnit XML: a suite for each retriever, a case for each dataset and check."""
 
 import re
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def render(verdict: Verdict) -> str:
-    """XML 1.0. What fails is a failure, what cannot be decided an error, or skipped where that is let pass."""
+    """Return XML 1.0: a failed check is a failure, an undecided one an error, or skipped where the gate is lenient."""
     suites: dict[str, list[Finding]] = {}
     for finding in verdict.findings:
         suites.setdefault(finding.retriever, []).append(finding)
     root = ET.Element("testsuites", {"name": "harness gate", **_counts(verdict.findings, verdict)})
     for retriever, findings in sorted(suites.items()):
-        suite = ET.SubElement(root, "testsuite", {"name": _legal(retriever), **_counts(findings, verdict)})
+        suite = ET.SubElement(root, "testsuite", {"name": _to_legal_xml(retriever), **_counts(findings, verdict)})
         for finding in findings:
             _case(suite, finding, verdict)
     ET.indent(root)
@@ -42,21 +42,20 @@ def _case(suite: ET.Element, finding: Finding, verdict: Verdict) -> None:
     case = ET.SubElement(
         suite,
         "testcase",
-        classname=_legal(finding.retriever),
-        name=_legal(f"{finding.dataset} {finding.check}"),
+        classname=_to_legal_xml(finding.retriever),
+        name=_to_legal_xml(f"{finding.dataset} {finding.check}"),
         time="0",
     )
-    told = text.told(finding).removeprefix("- ")
     if (kind := _kind(finding, verdict)) is not None:
-        own = ET.SubElement(case, kind, message=_legal(told))
+        element = ET.SubElement(case, kind, message=_to_legal_xml(text.details(finding).removeprefix("- ")))
         if kind != "skipped":
-            own.set("type", finding.status)
-            again = f"\nmeasure it again: {finding.command}" if finding.command else ""
-            own.text = _legal(f"{text.line(finding)}{again}")
+            element.set("type", finding.status)
+            advice = f"\nmeasure it again: {finding.command}" if finding.command else ""
+            element.text = _to_legal_xml(f"{text.line(finding)}{advice}")
     else:
-        ET.SubElement(case, "system-out").text = _legal(text.line(finding))
+        ET.SubElement(case, "system-out").text = _to_legal_xml(text.line(finding))
 
 
-def _legal(said: str) -> str:
-    """Without the characters that XML 1.0 cannot hold."""
-    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", said)
+def _to_legal_xml(value: str) -> str:
+    """Replace the characters that XML 1.0 does not allow."""
+    return _ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", value)

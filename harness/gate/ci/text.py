@@ -1,4 +1,4 @@
-"""A Verdict in words: one line for each finding, worst first, then one plain sentence."""
+"""A verdict as text: one line for each finding, worst first, then one sentence."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,85 +8,86 @@ from harness.gate import Finding, Verdict
 
 
 def lines(verdict: Verdict) -> list[str]:
-    """Every finding's line, what was not gated, and the sentence."""
+    """Return a line for each finding and each skipped check, and the summary."""
     notes = [f"not gated: {note}" for note in verdict.notes]
-    return [*map(line, verdict.findings), *notes, sentence(verdict)]
+    return [*map(line, verdict.findings), *notes, summary(verdict)]
 
 
 def line(finding: Finding) -> str:
-    """`FAIL minilm/scifact ndcg@10 0.642 -> 0.618 (-0.024 [-0.037, -0.011], p=0.0004 Holm, limit 0.005) W41 T203 L56`.
+    """Return a finding's line, which ends with the numbers of queries won, tied and lost.
 
-    Won, tied and lost are queries.
+    `FAIL minilm/scifact ndcg@10 0.642 -> 0.618 (-0.024 [-0.037, -0.011], p=0.0004 Holm, limit 0.005) W41 T203 L56`
     """
-    return " ".join(f"{finding.status.upper()} {name(finding)} {told(finding)}".split())
+    return " ".join(f"{finding.status.upper()} {name(finding)} {details(finding)}".split())
 
 
 def name(finding: Finding) -> str:
-    """`minilm/scifact ndcg@10`."""
-    check = "" if finding.check == "cell" else f" {finding.check}"
+    """Return the evaluation and the check: `minilm/scifact ndcg@10`."""
+    check = "" if finding.check == "evaluation" else f" {finding.check}"
     return " ".join(f"{finding.retriever}/{finding.dataset}{check}".split())
 
 
-def told(finding: Finding) -> str:
-    """What a finding says of its figures."""
+def details(finding: Finding) -> str:
+    """Return a finding's figures and message."""
     if finding.before is None or finding.after is None:
-        return f"- {finding.said}" if finding.said else ""
+        return f"- {finding.message}" if finding.message else ""
     if not finding.is_metric:
         return _cost(finding)
-    said, one = f"{figure(finding, finding.before)} -> {figure(finding, finding.after)}", finding.difference
-    if one is not None:
-        inside = f"{one.delta:+.4f} [{one.low:+.4f}, {one.high:+.4f}], p={one.p:.4f} Holm, limit {finding.limit:g}"
-        said = f"{said} ({inside}) W{one.won} T{one.tied} L{one.lost}"
-    return f"{said} - {finding.said}" if finding.said else said
+    text = f"{format_figure(finding, finding.before)} -> {format_figure(finding, finding.after)}"
+    if (difference := finding.difference) is not None:
+        interval = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
+        test = f"{difference.delta:+.4f} {interval}, p={difference.p:.4f} Holm, limit {finding.limit:g}"
+        text = f"{text} ({test}) W{difference.won} T{difference.tied} L{difference.lost}"
+    return f"{text} - {finding.message}" if finding.message else text
 
 
-def figure(finding: Finding, value: float) -> str:
-    """A score with four digits, bytes as MB, any other cost with four significant digits."""
+def format_figure(finding: Finding, value: float) -> str:
+    """Format a score with four decimals, bytes as MB, any other cost with four significant digits."""
     if finding.is_metric:
         return f"{value:.4f}"
     return f"{value / 1e6:.4g} MB" if finding.check in ("memory", "index bytes") else f"{value:.4g}"
 
 
 def _cost(finding: Finding) -> str:
-    before, after = (figure(finding, value or 0.0) for value in (finding.before, finding.after))
-    more = f", {finding.said}" if finding.said else ""
-    return f"{before} -> {after} (x{finding.ratio:.2f}, limit x{finding.limit:.2f}{more})"
+    before, after = (format_figure(finding, value or 0.0) for value in (finding.before, finding.after))
+    message = f", {finding.message}" if finding.message else ""
+    return f"{before} -> {after} (x{finding.ratio:.2f}, limit x{finding.limit:.2f}{message})"
 
 
-def sentence(verdict: Verdict) -> str:
-    """The verdict in one sentence."""
-    failed, undecided = verdict.of("fail"), verdict.of("undecided")
+def summary(verdict: Verdict) -> str:
+    """Return the verdict in one sentence."""
+    failed, undecided = verdict.with_status("fail"), verdict.with_status("undecided")
     if failed:
-        said = f"Worse than the baseline: {_names(failed)}"
-        return f"{said}; {len(undecided)} more cannot be decided." if undecided else f"{said}."
+        text = f"Worse than the baseline: {_names(failed)}"
+        return f"{text}; {len(undecided)} more cannot be decided." if undecided else f"{text}."
     if undecided:
-        said = "Cannot be decided" if verdict.exit_code else "Not decided, and let pass"
-        return f"{said}: {_names(undecided)}."
+        text = "Cannot be decided" if verdict.exit_code else "Not decided, and let pass"
+        return f"{text}: {_names(undecided)}."
     counts = [
-        f"{len(own)} {word}"
-        for status, word in (
+        f"{len(findings)} {words}"
+        for status, words in (
             ("identical", "identical"),
             ("pass", "within the limits"),
             ("improved", "improved"),
             ("warn", "to look at"),
             ("new", "new"),
         )
-        if (own := verdict.of(status))  # type: ignore[arg-type]
+        if (findings := verdict.with_status(status))  # type: ignore[arg-type]
     ]
     return f"Nothing got worse: {', '.join(counts) or 'nothing was gated'}."
 
 
-def _names(findings: Sequence[Finding], most: int = 4) -> str:
-    shown = [name(finding) for finding in findings[:most]]
-    rest = len(findings) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+def _names(findings: Sequence[Finding], limit: int = 4) -> str:
+    shown = [name(finding) for finding in findings[:limit]]
+    remaining = len(findings) - len(shown)
+    return ", ".join(shown) + (f" and {remaining} more" if remaining else "")
 
 
-def as_plain(verdict: Verdict) -> dict[str, Any]:
-    """Lists, dicts, strings and numbers, not rounded."""
+def to_dict(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict for JSON; no number is rounded."""
     return {
         "exit_code": verdict.exit_code,
-        "said": sentence(verdict),
+        "summary": summary(verdict),
         "notes": list(verdict.notes),
         "findings": [asdict(finding) for finding in verdict.findings],
     }

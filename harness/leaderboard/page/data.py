@@ -1,6 +1,6 @@
-"""What the page's script reads: every metric's figures, pairs of rows, configs, commands. Plain JSON values.
+"""Data for the page's script: every metric's figures, pairs of rows, configs, commands. Plain JSON values.
 
-Rows and columns are named by their places: rows as the first board has them, columns as `Layout.columns`.
+Rows and columns are referred to by index: rows in the order of the first leaderboard, columns as `PageLayout.columns`.
 """
 
 import json
@@ -14,100 +14,102 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import stats
-from harness.leaderboard import AXES, Board, Cell, Row
+from harness.leaderboard import AXES, EvaluationSummary, Leaderboard, Row
 from harness.leaderboard.model import Scores
-from harness.leaderboard.significance import paired_parts
+from harness.leaderboard.significance import paired_scores
 from harness.leaderboard.table import HEADINGS
 from harness.types import Record
 
-FEW = 20
-"""Up to so many rows the page has every pair of them; above, each against one row alone."""
+MAX_ROWS = 20
+"""Largest number of rows for which the page has every pair; with more, each row is compared with one row only."""
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The boards of the page, by metric, and what all of them have in common."""
+class PageLayout:
+    """The leaderboards of the page, by metric, and their common rows and columns."""
 
-    boards: Mapping[str, Board]
+    leaderboards: Mapping[str, Leaderboard]
 
     @cached_property
-    def first(self) -> Board:
-        """The board that is shown when the page opens."""
-        return next(iter(self.boards.values()))
+    def first(self) -> Leaderboard:
+        """Leaderboard that is shown when the page opens."""
+        return next(iter(self.leaderboards.values()))
 
     @cached_property
     def labels(self) -> list[str]:
-        """Those of the first board in its order, then those that only other metrics have."""
-        return list(dict.fromkeys(row.label for board in self.boards.values() for row in board.rows))
+        """Labels of the first leaderboard in its order, then those that only other metrics have."""
+        return list(dict.fromkeys(row.label for board in self.leaderboards.values() for row in board.rows))
 
     @cached_property
-    def places(self) -> dict[str, int]:
-        """Where each label stands."""
-        return {label: place for place, label in enumerate(self.labels)}
+    def row_index(self) -> dict[str, int]:
+        """Index of each label."""
+        return {label: index for index, label in enumerate(self.labels)}
 
     @cached_property
     def datasets(self) -> list[str]:
-        """Of any board."""
-        return sorted({name for board in self.boards.values() for name in board.datasets})
+        """Datasets of any leaderboard."""
+        return sorted({name for leaderboard in self.leaderboards.values() for name in leaderboard.datasets})
 
     @property
-    def means(self) -> bool:
-        """Whether there is a column of means: the last one."""
+    def has_means(self) -> bool:
+        """True if the last column is the mean over datasets."""
         return len(self.datasets) > 1
 
-    def columns(self, board: Board) -> Iterator[list[str]]:
-        """The datasets that each column covers."""
+    def columns(self, leaderboard: Leaderboard) -> Iterator[list[str]]:
+        """Yield the datasets that each column covers."""
         yield from ([name] for name in self.datasets)
-        if self.means:
-            yield board.common if len(board.common) > 1 else []
+        if self.has_means:
+            yield leaderboard.common if len(leaderboard.common) > 1 else []
 
-    def rows(self, board: Board) -> list[Row]:
-        """The board's rows in the page's order; one that it lacks is empty."""
-        held = {row.label: row for row in board.rows}
-        return [held.get(label) or Row(label, {}, frozenset()) for label in self.labels]
+    def rows(self, leaderboard: Leaderboard) -> list[Row]:
+        """Return a leaderboard's rows in the page's order, with an empty row for each label that it lacks."""
+        rows = {row.label: row for row in leaderboard.rows}
+        return [rows.get(label) or Row(label, {}, frozenset()) for label in self.labels]
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str], tuple[Record, ...]]:
-        """The records behind each row and dataset, those of the first metric that has them."""
-        found: dict[tuple[str, str], tuple[Record, ...]] = {}
-        for board in self.boards.values():
-            for row in board.rows:
-                for name, cell in row.cells.items():
-                    found.setdefault((row.label, name), cell.records)
-        return found
+    def records(self) -> dict[tuple[str, str], tuple[Record, ...]]:
+        """Records by label and dataset, of the first metric that has them."""
+        records: dict[tuple[str, str], tuple[Record, ...]] = {}
+        for leaderboard in self.leaderboards.values():
+            for row in leaderboard.rows:
+                for name, evaluation in row.evaluations.items():
+                    records.setdefault((row.label, name), evaluation.records)
+        return records
 
     @cached_property
     def families(self) -> list[str]:
-        """Of each row: that of the first board in which it has a cell."""
-        found: dict[str, str] = {}
-        for row in (row for board in self.boards.values() for row in board.rows):
-            if row.cells:
-                found.setdefault(row.label, row.family)
-        return [found.get(label, "other") for label in self.labels]
+        """Family of each row, from the first leaderboard in which it has an evaluation."""
+        families: dict[str, str] = {}
+        for row in (row for leaderboard in self.leaderboards.values() for row in leaderboard.rows):
+            if row.evaluations:
+                families.setdefault(row.label, row.family)
+        return [families.get(label, "other") for label in self.labels]
 
     @property
     def anchor(self) -> int | None:
-        """The only row that others are compared with; None where every pair is compared."""
-        if len(self.labels) <= FEW:
+        """Index of the only row that others are compared with; None where every pair is compared."""
+        if len(self.labels) <= MAX_ROWS:
             return None
-        return self.places[self.first.baseline] if self.first.baseline else 0
+        return self.row_index[self.first.baseline] if self.first.baseline else 0
 
 
 @dataclass(frozen=True)
-class Paired:
-    """The rows of one column whose queries can be paired: a matrix [queries, rows] for each part."""
+class PairedRows:
+    """The rows of a column that have the same queries."""
 
     rows: list[int]
-    ids: list[list[str]]
+    query_ids: list[list[str]]
+    """Of each part."""
     strata: list[tuple[float, NDArray[np.float64]]]
+    """For each part its weight and scores [queries, rows]."""
 
 
-def embedded(layout: Layout, scores: Scores) -> dict[str, Any]:
-    """All but the queries and slices."""
+def page_data(layout: PageLayout, scores: Scores) -> dict[str, Any]:
+    """Return the embedded data except for the queries and slices."""
     return {
-        "metrics": list(layout.boards),
+        "metrics": list(layout.leaderboards),
         "datasets": [_dataset(layout, name) for name in layout.datasets],
-        "means": layout.means,
+        "means": layout.has_means,
         "axes": [{"key": key, "name": HEADINGS[key], "more": more} for key, more in AXES.items()],
         "baseline": layout.first.baseline,
         "anchor": layout.anchor,
@@ -115,43 +117,55 @@ def embedded(layout: Layout, scores: Scores) -> dict[str, Any]:
             {"label": label, "family": family, "config": _config(layout, label)}
             for label, family in zip(layout.labels, layout.families, strict=True)
         ],
-        "boards": {metric: _board(layout, board) for metric, board in layout.boards.items()},
+        "leaderboards": {
+            metric: _leaderboard(layout, leaderboard) for metric, leaderboard in layout.leaderboards.items()
+        },
         "pairs": _pairs(layout, scores),
         "commands": [
-            [[record.command for record in layout.cells.get((label, name), ())] for name in layout.datasets]
+            [[record.command for record in layout.records.get((label, name), ())] for name in layout.datasets]
             for label in layout.labels
         ],
     }
 
 
-def rounded(value: float | None, digits: int = 4) -> float | int | None:
-    """As many digits as the page shows; whole numbers without a point."""
+def round_value(value: float | None, digits: int = 4) -> float | int | None:
+    """Round to the digits that the page shows; whole numbers become integers."""
     if value is None:
         return None
-    short = round(float(value), digits)
-    return int(short) if short == int(short) else short
+    rounded = round(float(value), digits)
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
-def paired(layout: Layout, board: Board, datasets: Sequence[str], scores: Scores) -> Paired | None:
-    """The rows that have the same queries as the first that has scores on all of the datasets."""
-    found: dict[int, list[NDArray[np.float64]]] = {}
-    ids: list[list[str]] = []
+def pair_rows(
+    layout: PageLayout, leaderboard: Leaderboard, datasets: Sequence[str], scores: Scores
+) -> PairedRows | None:
+    """Return the rows that have the same queries as the first one with scores on all datasets; None where none has.
+
+    Args:
+        layout: The page's layout.
+        leaderboard: The leaderboard of one metric.
+        datasets: Datasets that a column covers.
+        scores: Per-query scores by the path that a record names.
+    """
+    values: dict[int, list[NDArray[np.float64]]] = {}
+    query_ids: list[list[str]] = []
     weights: list[float] = []
-    for row in board.rows if datasets else ():
-        parts = paired_parts([row.cells.get(name) for name in datasets], board.metric, scores)
+    for row in leaderboard.rows if datasets else ():
+        parts = paired_scores([row.evaluations.get(name) for name in datasets], leaderboard.metric, scores)
         if parts is None:
             continue
-        if not found:
-            ids, weights = [own for _, own, _ in parts], [weight for weight, _, _ in parts]
-        if [own for _, own, _ in parts] == ids:
-            found[layout.places[row.label]] = [own for _, _, own in parts]
-    rows = sorted(found)
-    matrices = [np.column_stack(own) for own in zip(*(found[row] for row in rows), strict=True)]
-    return Paired(rows, ids, list(zip(weights, matrices, strict=True))) if rows else None
+        row_ids = [part.query_ids for part in parts]
+        if not values:
+            query_ids, weights = row_ids, [part.weight for part in parts]
+        if row_ids == query_ids:
+            values[layout.row_index[row.label]] = [part.values for part in parts]
+    rows = sorted(values)
+    matrices = [np.column_stack(part) for part in zip(*(values[row] for row in rows), strict=True)]
+    return PairedRows(rows, query_ids, list(zip(weights, matrices, strict=True))) if rows else None
 
 
-def _dataset(layout: Layout, name: str) -> dict[str, Any]:
-    records = next((records for (_, own), records in sorted(layout.cells.items()) if own == name), ())
+def _dataset(layout: PageLayout, name: str) -> dict[str, Any]:
+    records = next((records for (_, dataset), records in sorted(layout.records.items()) if dataset == name), ())
     sizes = [(record.dataset.documents, record.dataset.queries) for record in records]
     documents, queries = zip(*sizes, strict=True) if sizes else ((None,), (None,))
     return {
@@ -163,94 +177,105 @@ def _dataset(layout: Layout, name: str) -> dict[str, Any]:
     }
 
 
-def _config(layout: Layout, label: str) -> dict[str, str]:
-    """Dotted keys of the config that the row's first cell was measured with."""
-    records = next((layout.cells[label, name] for name in layout.datasets if (label, name) in layout.cells), ())
-    return dict(_flat(records[0].retriever.config)) if records else {}
+def _config(layout: PageLayout, label: str) -> dict[str, str]:
+    """Return the config of the row's first evaluation by dotted key."""
+    records = next((layout.records[label, name] for name in layout.datasets if (label, name) in layout.records), ())
+    return dict(_flatten(records[0].retriever.config)) if records else {}
 
 
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for name in sorted(value):
-            yield from _flat(value[name], f"{key}.{name}" if key else str(name))
+            yield from _flatten(value[name], f"{key}.{name}" if key else str(name))
     else:
         yield key, value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _board(layout: Layout, board: Board) -> dict[str, Any]:
-    rows, found = layout.rows(board), list(board.environments)
+def _leaderboard(layout: PageLayout, leaderboard: Leaderboard) -> dict[str, Any]:
+    rows, environments = layout.rows(leaderboard), list(leaderboard.environments)
     return {
-        "common": [layout.datasets.index(name) for name in board.common],
-        "tests": board.tests,
-        "environments": [name[:8] for name in found],
-        "cells": [_cells(layout, row) for row in rows],
-        "means": [rounded(row.mean) for row in rows],
-        "costs": [[rounded(getattr(row, axis)) for axis in AXES] for row in rows],
+        "common": [layout.datasets.index(name) for name in leaderboard.common],
+        "tests": leaderboard.tests,
+        "environments": [name[:8] for name in environments],
+        "evaluations": [_evaluations(layout, row) for row in rows],
+        "means": [round_value(row.mean) for row in rows],
+        "costs": [[round_value(getattr(row, axis)) for axis in AXES] for row in rows],
         "front": [[int(axis in row.front) for axis in AXES] for row in rows],
-        "environment": [found.index(row.environment) if row.environment in found else None for row in rows],
+        "environment": [
+            environments.index(row.environment) if row.environment in environments else None for row in rows
+        ],
     }
 
 
-def _cells(layout: Layout, row: Row) -> list[Any]:
-    cells = [_cell(row.cells.get(name)) or ("failed" if name in row.failed else None) for name in layout.datasets]
-    return [*cells, *([_cell(row.overall)] if layout.means else [])]
+def _evaluations(layout: PageLayout, row: Row) -> list[Any]:
+    by_dataset = [
+        _evaluation(row.evaluations.get(name)) or ("failed" if name in row.failed else None) for name in layout.datasets
+    ]
+    return [*by_dataset, *([_evaluation(row.overall)] if layout.has_means else [])]
 
 
-def _cell(cell: Cell | None) -> list[Any] | None:
-    """Value, mark (1: best, 2: not significantly below it), ends of the interval."""
-    if cell is None:
+def _evaluation(evaluation: EvaluationSummary | None) -> list[Any] | None:
+    """Return the value, its mark (1: best, 2: tied with the best), and the ends of the interval."""
+    if evaluation is None:
         return None
-    mark = 1 if cell.best else (2 if cell.close else 0)
-    return [rounded(cell.value), mark, *([rounded(end, 3) for end in cell.interval] if cell.interval else [])]
+    mark = 1 if evaluation.best else (2 if evaluation.tied_with_best else 0)
+    ends = [round_value(end, 3) for end in evaluation.interval] if evaluation.interval else []
+    return [round_value(evaluation.value), mark, *ends]
 
 
-def _pairs(layout: Layout, scores: Scores) -> dict[str, list[Any]]:
-    """By metric and column: how the first row of each pair does against the second, p not adjusted."""
-    columns = {metric: list(layout.columns(board)) for metric, board in layout.boards.items()}
-    written: dict[str, list[Any]] = {metric: [None] * len(own) for metric, own in columns.items()}
-    for place in range(len(layout.datasets) + layout.means):
-        # metrics whose queries are as many share one draw of signs
-        alike: dict[tuple[Any, ...], dict[str, Paired]] = {}
-        for metric, board in layout.boards.items():
-            if (found := paired(layout, board, columns[metric][place], scores)) is not None:
-                shape = tuple((weight, len(values)) for weight, values in found.strata)
-                alike.setdefault(shape, {})[metric] = found
-        for together in alike.values():
-            for metric, told in zip(together, _told(list(together.values()), layout.anchor), strict=True):
-                written[metric][place] = told
-    return written
+def _pairs(layout: PageLayout, scores: Scores) -> dict[str, list[Any]]:
+    """Return by metric and column the differences of the first row of each pair to the second; p is not adjusted."""
+    columns = {metric: list(layout.columns(leaderboard)) for metric, leaderboard in layout.leaderboards.items()}
+    tests: dict[str, list[Any]] = {metric: [None] * len(datasets) for metric, datasets in columns.items()}
+    for column in range(len(layout.datasets) + layout.has_means):
+        # metrics with the same numbers of queries share their draws of signs
+        groups: dict[tuple[Any, ...], dict[str, PairedRows]] = {}
+        for metric, leaderboard in layout.leaderboards.items():
+            if (paired := pair_rows(layout, leaderboard, columns[metric][column], scores)) is not None:
+                shape = tuple((weight, len(values)) for weight, values in paired.strata)
+                groups.setdefault(shape, {})[metric] = paired
+        for group in groups.values():
+            for metric, result in zip(group, _test_pairs(list(group.values()), layout.anchor), strict=True):
+                tests[metric][column] = result
+    return tests
 
 
-def _told(several: Sequence[Paired], anchor: int | None) -> list[dict[str, Any]]:
-    pairs = [_order(own.rows, anchor) for own in several]
+def _test_pairs(columns: Sequence[PairedRows], anchor: int | None) -> list[dict[str, Any]]:
+    """Test the pairs of rows of several metrics' columns."""
+    pairs = [_pair_indices(column.rows, anchor) for column in columns]
     differences = [
-        (weight, np.hstack([_minus(own.strata[part][1], order) for own, order in zip(several, pairs, strict=True)]))
-        for part, (weight, _) in enumerate(several[0].strata)
+        (
+            weight,
+            np.hstack([_subtract(column.strata[part][1], order) for column, order in zip(columns, pairs, strict=True)]),
+        )
+        for part, (weight, _) in enumerate(columns[0].strata)
     ]
     p, delta = stats.p_values(differences), stats.mean(differences)
-    won, lost = (sum(np.count_nonzero(sign * own > 0, axis=0) for _, own in differences) for sign in (1, -1))
-    n, begin, told = sum(len(own) for _, own in differences), 0, []
-    for own, order in zip(several, pairs, strict=True):
-        mine = slice(begin, begin := begin + len(order))
-        told.append(
+    won, lost = (sum(np.count_nonzero(sign * values > 0, axis=0) for _, values in differences) for sign in (1, -1))
+    n_queries, begin, results = sum(len(values) for _, values in differences), 0, []
+    for column, order in zip(columns, pairs, strict=True):
+        part = slice(begin, begin := begin + len(order))
+        results.append(
             {
-                "n": n,
-                "rows": own.rows,
-                "won": np.asarray(won)[mine].tolist(),
-                "lost": np.asarray(lost)[mine].tolist(),
-                "delta": [rounded(one) for one in delta[mine]],
-                "p": [float(f"{one:.4g}") for one in p[mine]],
+                "n": n_queries,
+                "rows": column.rows,
+                "won": np.asarray(won)[part].tolist(),
+                "lost": np.asarray(lost)[part].tolist(),
+                "delta": [round_value(value) for value in delta[part]],
+                "p": [float(f"{value:.4g}") for value in p[part]],
             }
         )
-    return told
+    return results
 
 
-def _order(rows: Sequence[int], anchor: int | None) -> list[tuple[int, int]]:
-    """Places in `rows`: every pair, or the anchor against each other; the script counts in the same order."""
+def _pair_indices(rows: Sequence[int], anchor: int | None) -> list[tuple[int, int]]:
+    """Return indices into `rows`: every pair, or the anchor with each other row; the script uses the same order."""
     if anchor is None:
         return list(combinations(range(len(rows)), 2))
-    return [(rows.index(anchor), place) for place, row in enumerate(rows) if row != anchor] if anchor in rows else []
+    if anchor not in rows:
+        return []
+    return [(rows.index(anchor), index) for index, row in enumerate(rows) if row != anchor]
 
 
-def _minus(values: NDArray[np.float64], order: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    return values[:, [one for one, _ in order]] - values[:, [other for _, other in order]]
+def _subtract(values: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
+    return values[:, [first for first, _ in pairs]] - values[:, [second for _, second in pairs]]

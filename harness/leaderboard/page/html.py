@@ -1,6 +1,7 @@
-"""The leaderboard as one page that needs nothing else: no network, no server, and no script to be read.
+"""The leaderboard as one self-contained page: it needs no network and no server, and is readable without its script.
 
-`render(boards, scores, tables)`: the first board is the table that the page opens with; the script switches to others.
+`render(leaderboards, scores, tables)`: the page opens with the table of the first leaderboard; the script switches to
+the others.
 """
 
 import base64
@@ -9,78 +10,102 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness import stats
-from harness.leaderboard import AXES, Board, Cell, Row
+from harness.leaderboard import AXES, EvaluationSummary, Leaderboard, Row
 from harness.leaderboard.model import Scores
-from harness.leaderboard.page.data import Layout, embedded
+from harness.leaderboard.page.data import PageLayout, page_data
 from harness.leaderboard.page.notes import detectable, notes, warnings
-from harness.leaderboard.page.queries import kept, remembered, sliced
-from harness.leaderboard.published import Beside
+from harness.leaderboard.page.queries import cache_tables, select_queries, slices_data
+from harness.leaderboard.published import PublishedRow
 from harness.leaderboard.slices import Tables
-from harness.leaderboard.table import HEADINGS, amount, score
+from harness.leaderboard.table import HEADINGS, format_amount, format_score
 
 _FOLDER = Path(__file__).parent
 _TEMPLATES = Environment(
     loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_BYTES = 480_000
-"""What a page takes where that can be had by keeping fewer queries."""
+_MAX_BYTES = 480_000
+"""Size of the page above which it has fewer queries."""
 _SCRIPTS = ("page.js", "page_table.js", "page_plot.js", "page_detail.js")
 
 
+class Heading(NamedTuple):
+    """A column's key, name and kind."""
+
+    key: str
+    name: str
+    kind: str
+
+
+class Below(NamedTuple):
+    """A small text below a figure, its mark, and the mark's meaning for screen readers."""
+
+    text: str = ""
+    mark: str = ""
+    meaning: str = ""
+
+
+_NOTHING_BELOW = Below()
+
+
 @dataclass(frozen=True)
-class Shown:
-    """A figure in the table: what is seen, what its mark says, and what stands below it with a mark of its own."""
+class Figure:
+    """A figure of the table: text, class of its element, mark, and the mark's meaning for screen readers."""
 
     text: str
     kind: str = ""
     mark: str = ""
-    said: str = ""
-    below: str = ""
-    below_mark: str = ""
-    below_said: str = ""
+    meaning: str = ""
+    below: Below = _NOTHING_BELOW
 
 
 def render(
-    boards: Mapping[str, Board], scores: Scores, tables: Tables, published: Sequence[Beside] | None = None
+    leaderboards: Mapping[str, Leaderboard],
+    scores: Scores,
+    tables: Tables,
+    published: Sequence[PublishedRow] | None = None,
 ) -> str:
-    """The page; the same boards and scores give the same bytes. `tables` gives queries and rankings or None.
+    """Return the page; the same leaderboards and scores give the same bytes.
 
-    `published` are figures to be shown beside those of the first board.
+    Args:
+        leaderboards: Leaderboards by metric.
+        scores: Per-query scores by the path that a record names.
+        tables: Function that reads a record's queries or rankings, or returns None.
+        published: Published scores to show next to those of the first leaderboard.
     """
-    layout, read = Layout(boards), remembered(tables)
-    data = embedded(layout, scores) | {"slices": sliced(layout, scores, read), "details": {}}
-    spare = _BYTES - len(_page(layout, data, published).encode())
-    return _page(layout, data | {"details": kept(layout, scores, read, spare)}, published)
+    layout, read = PageLayout(leaderboards), cache_tables(tables)
+    data = page_data(layout, scores) | {"slices": slices_data(layout, scores, read), "details": {}}
+    spare = _MAX_BYTES - len(_page(layout, data, published).encode())
+    return _page(layout, data | {"details": select_queries(layout, scores, read, spare)}, published)
 
 
-def render_table(board: Board) -> str:
-    """Return a leaderboard as a table with its marks and legend, for a notebook. It holds no script."""
-    layout = Layout({board.metric: board})
+def render_table(leaderboard: Leaderboard) -> str:
+    """Return a leaderboard as a table with its marks and legend, without a script, for a notebook."""
+    layout = PageLayout({leaderboard.metric: leaderboard})
     return _TEMPLATES.get_template("notebook.html.jinja").render(
-        board=board,
+        leaderboard=leaderboard,
         headings=_headings(layout),
-        rows=[(row.label, _texts(layout, row)) for row in layout.rows(board)],
+        rows=[(row.label, _figures(layout, row)) for row in layout.rows(leaderboard)],
         warnings=warnings(layout),
     )
 
 
-def _page(layout: Layout, data: Mapping[str, Any], published: Sequence[Beside] | None) -> str:
-    style, script = _file("page.css"), _script()
-    metrics, differences = detectable(layout)
+def _page(layout: PageLayout, data: Mapping[str, Any], published: Sequence[PublishedRow] | None) -> str:
+    style, script = _read("page.css"), _script()
+    metrics, effects = detectable(layout)
     return _TEMPLATES.get_template("page.html.jinja").render(
-        board=layout.first,
+        leaderboard=layout.first,
         headings=_headings(layout),
-        rows=[(row.label, _texts(layout, row)) for row in layout.rows(layout.first)],
+        rows=[(row.label, _figures(layout, row)) for row in layout.rows(layout.first)],
         warnings=warnings(layout),
         notes=notes(layout),
         published=published,
-        detectable={"metrics": metrics, "rows": differences},
+        detectable={"metrics": metrics, "rows": effects},
         policy=_policy(style, script),
         style=Markup(style),  # noqa: S704  (our own files)
         script=Markup(script),  # noqa: S704
@@ -88,59 +113,67 @@ def _page(layout: Layout, data: Mapping[str, Any], published: Sequence[Beside] |
     )
 
 
-def _headings(layout: Layout) -> list[tuple[str, str, str]]:
-    """Key, name and kind of each column behind the retrievers'."""
-    means = [("@mean", "mean", "score")] if layout.means else []
-    scores = [(name, name, "score") for name in layout.datasets]
-    return [("@family", "family", "text"), *means, *scores, *((f"@{axis}", HEADINGS[axis], "cost") for axis in AXES)]
+def _headings(layout: PageLayout) -> list[Heading]:
+    """Return the headings of the columns after the retrievers'."""
+    means = [Heading("@mean", "mean", "score")] if layout.has_means else []
+    scores = [Heading(name, name, "score") for name in layout.datasets]
+    costs = [Heading(f"@{axis}", HEADINGS[axis], "cost") for axis in AXES]
+    return [Heading("@family", "family", "text"), *means, *scores, *costs]
 
 
-def _texts(layout: Layout, row: Row) -> list[Shown]:
-    base = layout.first.baseline == row.label
-    scores = [_score(row.cells.get(name), name in row.failed, base) for name in layout.datasets]
-    mean = [_score(row.overall, False, base)] if layout.means else []
-    family = Shown(layout.families[layout.places[row.label]], "text")
+def _figures(layout: PageLayout, row: Row) -> list[Figure]:
+    is_baseline = layout.first.baseline == row.label
+    scores = [_score(row.evaluations.get(name), name in row.failed, is_baseline) for name in layout.datasets]
+    mean = [_score(row.overall, False, is_baseline)] if layout.has_means else []
+    family = Figure(layout.families[layout.row_index[row.label]], "text")
     return [family, *mean, *scores, *(_cost(row, axis) for axis in AXES)]
 
 
-def _score(cell: Cell | None, failed: bool, base: bool) -> Shown:
-    if cell is None:
-        return Shown("failed", "failed") if failed else Shown("\N{EN DASH}", "gap", said="not measured")
-    mark, said = ("*", "best") if cell.best else ("=", "not significantly below the best") if cell.close else ("", "")
-    below = ("baseline", "", "") if base else _below(cell)
-    return Shown(score(cell.value), "best" if cell.best else "", mark, said, *below)
+def _score(evaluation: EvaluationSummary | None, failed: bool, is_baseline: bool) -> Figure:
+    if evaluation is None:
+        return Figure("failed", "failed") if failed else Figure("\N{EN DASH}", "gap", meaning="not measured")
+    mark, meaning = "", ""
+    if evaluation.best:
+        mark, meaning = "*", "best"
+    elif evaluation.tied_with_best:
+        mark, meaning = "=", "tied with the best"
+    below = Below("baseline") if is_baseline else _below(evaluation)
+    return Figure(format_score(evaluation.value), "best" if evaluation.best else "", mark, meaning, below)
 
 
-def _below(cell: Cell) -> tuple[str, str, str]:
-    """The difference to the baseline, its mark and what that says; or the interval."""
-    if (versus := cell.versus) is None:
-        return ("{:.3f}\N{EN DASH}{:.3f}".format(*cell.interval) if cell.interval else "", "", "")
-    mark, told = "", "not significantly different"
+def _below(evaluation: EvaluationSummary) -> Below:
+    """Return the difference to the baseline, or the confidence interval where there is no baseline."""
+    if (versus := evaluation.versus) is None:
+        return Below("{:.3f}\N{EN DASH}{:.3f}".format(*evaluation.interval) if evaluation.interval else "")
+    mark, meaning = "", "not significantly different"
     if versus.p < stats.ALPHA:
-        mark, told = ("▲", "significantly above") if versus.delta > 0 else ("▼", "significantly below")
-        told += " the baseline"
-    return f"{versus.delta:+.4f}".replace("-", "\N{MINUS SIGN}"), mark, f"to the baseline, {told}"
+        mark, meaning = ("▲", "significantly above") if versus.delta > 0 else ("▼", "significantly below")
+        meaning += " the baseline"
+    text = f"{versus.delta:+.4f}".replace("-", "\N{MINUS SIGN}")
+    return Below(text, mark, f"difference to the baseline, {meaning}")
 
 
-def _cost(row: Row, axis: str) -> Shown:
+def _cost(row: Row, axis: str) -> Figure:
     value = getattr(row, axis)
     if value is None:
-        return Shown("\N{EN DASH}", "cost gap", said="not measured")
-    front = axis in row.front
-    return Shown(amount(value), "cost", "◆" if front else "", "on the Pareto front" if front else "")
+        return Figure("\N{EN DASH}", "cost gap", meaning="not measured")
+    is_on_front = axis in row.front
+    return Figure(
+        format_amount(value), "cost", "◆" if is_on_front else "", "on the Pareto front" if is_on_front else ""
+    )
 
 
 def _script() -> str:
-    """The script's files as one, apart from the page's other names."""
-    return "\n(() => {\n" + "\n".join(_file(name) for name in _SCRIPTS) + "start();\n})();\n"
+    """Return the script's files as one function, so that they define no global names."""
+    return "\n(() => {\n" + "\n".join(_read(name) for name in _SCRIPTS) + "start();\n})();\n"
 
 
-def _file(name: str) -> str:
+def _read(name: str) -> str:
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:
-    """Nothing is fetched and only our own style and script are obeyed."""
+    """Return a content security policy that allows no requests and only our own style and script."""
     return (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -152,6 +185,6 @@ def _hash(text: str) -> str:
 
 
 def _json(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the element which it stands in."""
+    """Return JSON that cannot end the element that contains it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,17 +1,17 @@
-"""The page's note on methods, written from the records that it shows."""
+"""The page's notes on methods, written from the records that it shows."""
 
 from collections.abc import Iterable
 
 from harness import stats
-from harness.leaderboard import Board
-from harness.leaderboard.page.data import Layout
-from harness.leaderboard.table import score
+from harness.leaderboard import Leaderboard
+from harness.leaderboard.page.data import PageLayout
+from harness.leaderboard.table import format_score
 from harness.types import Record
 
 
-def notes(layout: Layout) -> list[tuple[str, list[str]]]:
-    """Terms and what is said of them."""
-    records = [record for _, own in sorted(layout.cells.items()) for record in own]
+def notes(layout: PageLayout) -> list[tuple[str, list[str]]]:
+    """Return terms, each with its paragraphs."""
+    records = [record for _, parts in sorted(layout.records.items()) for record in parts]
     return [
         ("Metrics", [_metrics(layout, records)]),
         ("Means", _means(layout)),
@@ -24,75 +24,76 @@ def notes(layout: Layout) -> list[tuple[str, list[str]]]:
     ]
 
 
-def warnings(layout: Layout) -> list[str]:
-    """What must be read before the figures."""
-    found = sorted({name for board in layout.boards.values() for name in board.environments})
-    if len(found) < 2:
+def warnings(layout: PageLayout) -> list[str]:
+    """Return the warnings that stand above the table."""
+    environments = sorted({name for board in layout.leaderboards.values() for name in board.environments})
+    if len(environments) < 2:
         return []
-    short = ", ".join(name[:8] for name in found)
+    names = ", ".join(name[:8] for name in environments)
     return [
-        f"Costs come from {len(found)} environments ({short}) and do not compare across them; "
+        f"Costs come from {len(environments)} environments ({names}) and do not compare across them; "
         "a Pareto front covers one environment."
     ]
 
 
-def detectable(layout: Layout) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Metrics, and by dataset the smallest true difference to the best row that its queries find."""
-    metrics = [metric for metric, board in layout.boards.items() if board.detectable]
+def detectable(layout: PageLayout) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return metrics, and by dataset the minimum detectable effect of each metric against the best row."""
+    metrics = [metric for metric, leaderboard in layout.leaderboards.items() if leaderboard.detectable]
     rows = []
     for name in layout.datasets:
-        found = [layout.boards[metric].detectable.get(name) for metric in metrics]
-        rows.append((name, ["\N{EN DASH}" if value is None else score(value) for value in found]))
+        effects = [layout.leaderboards[metric].detectable.get(name) for metric in metrics]
+        rows.append((name, ["\N{EN DASH}" if value is None else format_score(value) for value in effects]))
     return metrics, rows if metrics else []
 
 
-def _metrics(layout: Layout, records: Iterable[Record]) -> str:
-    versions = _listed({record.metric_version for record in records})
-    depths, seeds = _listed({record.k for record in records}), _listed({record.seed for record in records})
+def _metrics(layout: PageLayout, records: Iterable[Record]) -> str:
+    versions = _join({record.metric_version for record in records})
+    depths, seeds = _join({record.k for record in records}), _join({record.seed for record in records})
     return (
-        f"{', '.join(layout.boards)}; version {versions} of their definitions. Each is the mean over a dataset's "
-        f"queries that have a relevant document; a query without an answer scores 0. Every retriever was asked for "
+        f"{', '.join(layout.leaderboards)}; version {versions} of their definitions. Each is the mean over a dataset's "
+        f"queries that have a relevant document; a query without hits scores 0. Every retriever returned up to "
         f"{depths} documents per query (k); seed {seeds}."
     )
 
 
-def _means(layout: Layout) -> list[str]:
-    """One line where all metrics' means cover the same datasets."""
-    if not layout.means:
+def _means(layout: PageLayout) -> list[str]:
+    """Return one paragraph for the metrics whose means cover the same datasets."""
+    if not layout.has_means:
         return ["There is one dataset and no mean over datasets."]
-    covered: dict[str, list[str]] = {}
-    for metric, board in layout.boards.items():
-        over = ", ".join(board.common) or "no dataset, for there is none that every row has"
-        covered.setdefault(over, []).append(metric)
+    metrics_by_coverage: dict[str, list[str]] = {}
+    for metric, leaderboard in layout.leaderboards.items():
+        coverage = ", ".join(leaderboard.common) or "none, because no dataset has every row"
+        metrics_by_coverage.setdefault(coverage, []).append(metric)
     return [
-        f"Means{f' of {_listed(own)}' if len(covered) > 1 else ''} cover the datasets that every row has, each with "
-        f"the same weight: {over}. Costs cover the same: queries/s and docs/s are all queries and documents over all "
-        "seconds, p95 is over all queries that were timed alone, index MB is the largest."
-        for over, own in covered.items()
+        f"Means{f' of {_join(metrics)}' if len(metrics_by_coverage) > 1 else ''} cover the datasets that every row "
+        f"has, each with the same weight: {coverage}. Costs cover the same: queries/s and docs/s are all queries and "
+        "documents over all seconds, p95 is over all queries that were timed alone, index MB is the largest."
+        for coverage, metrics in metrics_by_coverage.items()
     ] + ["A dataset in parts is the unweighted mean of its parts. A gap is never counted as 0."]
 
 
-def _intervals(layout: Layout) -> str:
-    cells = [cell for row in layout.first.rows for cell in row.cells.values()]
-    if not any(cell.interval for cell in cells):
-        return "None: no scores by query are kept."
+def _intervals(layout: PageLayout) -> str:
+    evaluations = [evaluation for row in layout.first.rows for evaluation in row.evaluations.values()]
+    if not any(evaluation.interval for evaluation in evaluations):
+        return "None: per-query scores are not stored."
     return (
         f"{100 * stats.LEVEL:.0f} % bootstrap percentile intervals of the mean, queries drawn with replacement within "
         f"their dataset, {stats.DRAWS:,} draws."
     )
 
 
-def _tests(layout: Layout) -> list[str]:
+def _tests(layout: PageLayout) -> list[str]:
     if not layout.first.tests:
-        return ["None: no scores by query are kept, or there is nothing to compare."]
-    counts = ", ".join(f"{board.tests} for {metric}" for metric, board in layout.boards.items() if board.tests)
+        return ["None: per-query scores are not stored, or there is nothing to compare."]
+    counts = ", ".join(f"{board.tests} for {metric}" for metric, board in layout.leaderboards.items() if board.tests)
     return [
         f"Two-sided paired randomisation over the queries: signs of the differences are flipped, {stats.DRAWS:,} "
         f"draws; exact where {stats.EXACT} or fewer queries differ.",
         f"Holm's correction over all comparisons shown: those with the best of each column ({counts}) are one family, "
         f"those with the chosen baseline another. A difference is significant when its adjusted p is below "
         f"{stats.ALPHA}. Searching and filtering change neither family.",
-        f"In a family of more than {stats.ALPHA * stats.DRAWS:.0f} comparisons so many draws show no significance.",
+        f"In a family of more than {stats.ALPHA * stats.DRAWS:.0f} comparisons, this number of draws cannot show "
+        "significance.",
     ]
 
 
@@ -101,39 +102,39 @@ def _costs(records: Iterable[Record]) -> list[str]:
     if not timings:
         return ["Nothing was timed."]
     return [
-        "queries/s: all queries in one batch, the median of the repeats. docs/s: indexing, encoding included. p95 ms: "
-        "95th percentile of a query searched alone. index MB: the index as it is searched, 1 MB = 1,000,000 bytes. "
-        f"Threads: {_listed({timing.threads for timing in timings})}."
+        "queries/s: throughput of all queries in one batch, the median of the repeats. docs/s: indexing throughput, "
+        "encoding included. p95 ms: 95th percentile of single-query latency. index MB: size of the index as it is "
+        f"searched, 1 MB = 1,000,000 bytes. Threads: {_join({timing.threads for timing in timings})}."
     ]
 
 
-def _environments(board: Board) -> list[str]:
-    """Which rows were measured where."""
-    said = []
-    for name in board.environments:
-        rows = [row.label for row in board.rows if any(record.environment == name for record in row.records)]
-        machine = f" ({board.machines[name]})" if name in board.machines else ""
-        said.append(f"{name[:8]}{machine}: {', '.join(rows)}.")
-    return said
+def _environments(leaderboard: Leaderboard) -> list[str]:
+    """Return the rows that were measured in each environment."""
+    paragraphs = []
+    for name in leaderboard.environments:
+        rows = [row.label for row in leaderboard.rows if any(record.environment == name for record in row.records)]
+        machine = f" ({leaderboard.machines[name]})" if name in leaderboard.machines else ""
+        paragraphs.append(f"{name[:8]}{machine}: {', '.join(rows)}.")
+    return paragraphs
 
 
-def _cautions(layout: Layout) -> list[str]:
-    """What could not be tested, was left out, or differs between the rows."""
+def _cautions(layout: PageLayout) -> list[str]:
+    """Return the rows that could not be tested, and the first leaderboard's cautions."""
     first = layout.first
-    said = [
-        f"Not tested on {name}, scores by query are missing or of other queries: {', '.join(labels)}."
+    untested = [
+        f"Not tested on {name}, because per-query scores are missing or of other queries: {', '.join(labels)}."
         for name, labels in first.untested.items()
     ]
-    return said + [f"{caution[:1].upper()}{caution[1:]}." for caution in first.cautions]
+    return untested + [f"{caution[:1].upper()}{caution[1:]}." for caution in first.cautions]
 
 
-def _remarks(layout: Layout) -> list[str]:
-    found: dict[str, list[str]] = {}
-    for board in layout.boards.values():
-        for remark, labels in board.remarks.items():
-            found.setdefault(remark, labels)
-    return [f"{remark}: {', '.join(labels)}." for remark, labels in found.items()]
+def _remarks(layout: PageLayout) -> list[str]:
+    labels_by_remark: dict[str, list[str]] = {}
+    for leaderboard in layout.leaderboards.values():
+        for remark, labels in leaderboard.remarks.items():
+            labels_by_remark.setdefault(remark, labels)
+    return [f"{remark}: {', '.join(labels)}." for remark, labels in labels_by_remark.items()]
 
 
-def _listed(values: Iterable[object]) -> str:
+def _join(values: Iterable[object]) -> str:
     return ", ".join(str(value) for value in sorted(values, key=str))

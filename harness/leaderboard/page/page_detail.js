@@ -1,136 +1,142 @@
-// What lies behind a cell, two rows side by side, and the slices of a dataset.
+// The dialog of one evaluation, the comparison of two rows, and the slices of a dataset.
 
-const LIST = 3;
+const MAX_QUERIES = 3;
 
-// A heading stands over its column's figures on the right, over texts on the left.
+// Headings are aligned with their columns: figures on the right, texts on the left.
 function tableOf(caption, headings, rows) {
-  const kind = (place) => rows[0]?.[place] instanceof Node && rows[0][place].classList.contains("text") ? "text" : "score";
-  const head = make("tr", {}, ...headings.map((text, place) => make("th", { scope: "col", class: kind(place) }, text)));
-  const body = rows.map(([first, ...rest]) =>
-    make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((value) => (value instanceof Node ? value : make("td", {}, value)))),
+  const isText = (index) => rows[0]?.[index] instanceof Node && rows[0][index].classList.contains("text");
+  const head = element(
+    "tr",
+    {},
+    ...headings.map((text, index) => element("th", { scope: "col", class: isText(index) ? "text" : "score" }, text)),
   );
-  const table = make("table", {}, make("caption", {}, caption), make("thead", {}, head), make("tbody", {}, ...body));
-  return make("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": caption }, table);
+  const body = rows.map(([first, ...rest]) =>
+    element("tr", {}, element("th", { scope: "row" }, first), ...rest.map((value) => (value instanceof Node ? value : element("td", {}, value)))),
+  );
+  const table = element("table", {}, element("caption", {}, caption), element("thead", {}, head), element("tbody", {}, ...body));
+  return element("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": caption }, table);
 }
 
-// One cell
+// One evaluation
 
-function facts(row, key) {
-  const [value, mark, low, high] = cellOf(row, key);
-  const said = mark === 1 ? ", the best" : mark === 2 ? ", not significantly below the best" : "";
+function description(row, key) {
+  const [value, mark, low, high] = evaluationOf(row, key);
+  const meaning = mark === 1 ? ", the best" : mark === 2 ? ", tied with the best" : "";
   const interval = low === undefined ? "" : `, 95 % interval ${low.toFixed(3)} to ${high.toFixed(3)}`;
-  return [`${state.metric} ${score(value)}${said}${interval}.`, coverage(key), ...againstText(row, key)];
+  return [`${state.metric} ${formatScore(value)}${meaning}${interval}.`, coverage(key), ...differenceText(row, key)];
 }
 
 function coverage(key) {
-  if (key === MEAN) return `The mean over ${board().common.map((place) => names[place]).join(", ")}.`;
+  if (key === MEAN) return `The mean over ${leaderboard().common.map((index) => names[index]).join(", ")}.`;
   const dataset = data.datasets[names.indexOf(key)];
-  const counted = (n, what) => (n === null ? [] : [`${n.toLocaleString("en-US")} ${what}`]);
+  const counted = (n, noun) => (n === null ? [] : [`${n.toLocaleString("en-US")} ${noun}`]);
   const parts = dataset.parts > 1 ? [`${dataset.parts} parts`] : [];
   const split = dataset.split === null ? [] : [`${dataset.split} split`];
   return `${[...split, ...parts, ...counted(dataset.queries, "queries"), ...counted(dataset.documents, "documents")].join(", ")}.`;
 }
 
-function againstText(row, key) {
+function differenceText(row, key) {
   if (!state.base) return ["Choose a baseline above the table to see queries won, tied and lost against it."];
   if (state.base === labels[row]) return ["This is the baseline."];
-  const told = againstBase().get(`${row},${key}`);
-  if (!told) return [`Its queries cannot be paired with those of ${state.base}.`];
-  return [`Against ${state.base}: ${signed(told.delta)}, ${verdict(told).said}, ${chance(told.adjusted)} (Holm).`];
+  const test = testsAgainstBaseline().get(`${row},${key}`);
+  if (!test) return [`Its queries cannot be paired with those of ${state.base}.`];
+  return [`Against ${state.base}: ${formatSigned(test.delta)}, ${verdict(test).meaning}, ${formatP(test.adjusted)} (Holm).`];
 }
 
 function balance(row, key) {
-  const told = state.base ? againstBase().get(`${row},${key}`) : null;
-  if (!told) return [];
-  const bar = make("div", { class: "balance", "aria-hidden": "true" });
+  const test = state.base ? testsAgainstBaseline().get(`${row},${key}`) : null;
+  if (!test) return [];
+  const bar = element("div", { class: "balance", "aria-hidden": "true" });
   for (const kind of ["won", "tied", "lost"]) {
-    const part = make("span", { class: kind });
-    part.style.flexGrow = told[kind];
+    const part = element("span", { class: kind });
+    part.style.flexGrow = test[kind];
     bar.append(part);
   }
-  return [bar, make("p", { class: "counts" }, `${told.won} won, ${told.tied} tied, ${told.lost} lost`)];
+  return [bar, element("p", { class: "counts" }, `${test.won} won, ${test.tied} tied, ${test.lost} lost`)];
 }
 
 function commandsOf(row, key) {
   const commands = key === MEAN ? [] : data.commands[row][names.indexOf(key)];
   if (!commands.length) return [];
-  return [make("h3", {}, "Repeat it"), make("pre", { tabindex: 0 }, make("code", {}, commands.join("\n")))];
+  return [element("h3", {}, "Repeat the evaluation"), element("pre", { tabindex: 0 }, element("code", {}, commands.join("\n")))];
 }
 
-// The kept queries of a dataset with this row's score minus the baseline's, or minus the mean of the other rows.
+// The embedded queries of a dataset with this row's score minus the baseline's, or minus the mean of the other rows.
 function distances(column, metric, row) {
-  const place = column.rows.indexOf(row);
-  const base = column.rows.indexOf(labels.indexOf(state.base));
-  const alone = column.rows.length < 2;
+  const index = column.rows.indexOf(row);
+  const baseline = column.rows.indexOf(labels.indexOf(state.base));
+  const isOnlyRow = column.rows.length < 2;
   return column.scores[metric].map((scores, query) => {
-    const others = scores.filter((value, other) => other !== place && value !== null);
-    const mean = others.reduce((sum, value) => sum + value, 0) / (others.length || 1);
-    const reference = alone ? 0 : base >= 0 && base !== place && scores[base] !== null ? scores[base] : mean;
-    return { query, own: scores[place], reference, distance: scores[place] - reference };
+    const otherScores = scores.filter((value, other) => other !== index && value !== null);
+    const mean = otherScores.reduce((sum, value) => sum + value, 0) / (otherScores.length || 1);
+    const hasBaseline = baseline >= 0 && baseline !== index && scores[baseline] !== null;
+    const reference = isOnlyRow ? 0 : hasBaseline ? scores[baseline] : mean;
+    return { query, value: scores[index], reference, distance: scores[index] - reference };
   });
 }
 
 function queriesOf(row, key) {
   const column = data.details.columns[names.indexOf(key)];
   const metric = data.details.metrics.includes(state.metric) ? state.metric : data.details.metrics[0];
-  if (!column?.scores[metric] || !column.rows.includes(row)) return [make("p", {}, "No single queries of this cell are kept here.")];
-  const found = distances(column, metric, row).filter((one) => one.own !== null);
-  const alone = column.rows.length < 2;
-  const worst = found.filter((one) => alone || one.distance < 0).sort((one, other) => one.distance - other.distance);
-  const best = found.filter((one) => one.distance > 0).sort((one, other) => other.distance - one.distance);
-  const list = (heading, few) => [
-    make("h3", {}, heading),
-    ...(few.length ? few.slice(0, LIST).map((one) => queryNode(column, metric, row, one)) : [make("p", {}, "None.")]),
-  ];
-  return [...list("Worst queries", worst), ...list("Best queries", best), make("p", { class: "small" }, keptText(column, metric, row))];
+  if (!column?.scores[metric] || !column.rows.includes(row)) return [element("p", {}, "This page has no single queries of this evaluation.")];
+  const scored = distances(column, metric, row).filter(({ value }) => value !== null);
+  const isOnlyRow = column.rows.length < 2;
+  const worst = scored.filter(({ distance }) => isOnlyRow || distance < 0).sort((a, b) => a.distance - b.distance);
+  const best = scored.filter(({ distance }) => distance > 0).sort((a, b) => b.distance - a.distance);
+  const list = (heading, queries) => {
+    const nodes = queries.slice(0, MAX_QUERIES).map((query) => queryNode(column, metric, row, query));
+    return [element("h3", {}, heading), ...(nodes.length ? nodes : [element("p", {}, "None.")])];
+  };
+  const note = element("p", { class: "small" }, selectionText(column, metric, row));
+  return [...list("Worst queries", worst), ...list("Best queries", best), note];
 }
 
-function keptText(column, metric, row) {
-  const base = column.rows.includes(labels.indexOf(state.base)) && state.base !== labels[row];
-  const against = column.rows.length < 2 ? "" : base ? ` against ${state.base}` : " against the mean of the other retrievers";
-  const other = metric === state.metric ? "" : ` This page keeps single queries of ${metric} only.`;
+function selectionText(column, metric, row) {
+  const hasBaseline = column.rows.includes(labels.indexOf(state.base)) && state.base !== labels[row];
+  const against = column.rows.length < 2 ? "" : hasBaseline ? ` against ${state.base}` : " against the mean of the other retrievers";
+  const restriction = metric === state.metric ? "" : ` This page has single queries of ${metric} only.`;
   return (
-    `By ${metric}${against}, among the ${column.queries.length} queries that this page keeps: for each retriever the ` +
-    `${data.details.each} furthest below and above the mean of the others.${other}`
+    `By ${metric}${against}, among the ${column.queries.length} queries that this page has: for each retriever the ` +
+    `${data.details.each} furthest below and above the mean of the others.${restriction}`
   );
 }
 
-function queryNode(column, metric, row, { query, own, reference, distance }) {
+function queryNode(column, metric, row, { query, value, reference, distance }) {
   const [id, text] = column.queries[query];
-  const summary = make(
+  const summary = element(
     "summary",
     {},
-    make("span", { class: "query" }, text || `query ${id}`),
-    make("small", {}, `${score(own)} against ${score(reference)} (${signed(distance)})`),
+    element("span", { class: "query" }, text || `query ${id}`),
+    element("small", {}, `${formatScore(value)} against ${formatScore(reference)} (${formatSigned(distance)})`),
   );
-  const rows = column.rows.map((one, place) => [labels[one], ...rankedOf(column, metric, query, place)]);
-  rows.sort((one, other) => (other[0] === labels[row]) - (one[0] === labels[row]));
-  return make("details", {}, summary, tableOf(`Query ${id}`, ["retriever", "score", "grade", "ranked first"], rows));
+  const rows = column.rows.map((other, index) => [labels[other], ...firstDocumentOf(column, metric, query, index)]);
+  rows.sort((a, b) => (b[0] === labels[row]) - (a[0] === labels[row]));
+  return element("details", {}, summary, tableOf(`Query ${id}`, ["retriever", "score", "grade", "ranked first"], rows));
 }
 
-function rankedOf(column, metric, query, place) {
-  const value = column.scores[metric][query][place];
-  const shown = value === null ? "–" : score(value);
-  const told = (grade, ...first) => [shown, grade, make("td", { class: "text long" }, ...first)];
-  if (!column.firsts) return told("–", "not kept");
+function firstDocumentOf(column, metric, query, index) {
+  const value = column.scores[metric][query][index];
+  const scoreText = value === null ? "–" : formatScore(value);
+  const figures = (grade, ...first) => [scoreText, grade, element("td", { class: "text long" }, ...first)];
+  if (!column.firsts) return figures("–", "not stored");
   const [documents, grades, rows] = column.firsts[query];
-  if (rows[place] < 0) return told("–", "nothing");
-  const [id, text] = column.documents[documents[rows[place]]];
-  const grade = grades[rows[place]];
-  return told(grade === null ? "not judged" : String(grade), make("b", {}, id), ` ${text}`);
+  if (rows[index] < 0) return figures("–", "nothing");
+  const [id, text] = column.documents[documents[rows[index]]];
+  const grade = grades[rows[index]];
+  return figures(grade === null ? "unjudged" : String(grade), element("b", {}, id), ` ${text}`);
 }
 
-function showCell() {
-  const dialog = at("cell");
+function showEvaluation() {
+  const dialog = byId("evaluation");
   const row = labels.indexOf(state.row);
-  const there = row >= 0 && state.col && Array.isArray(cellOf(row, state.col));
-  if (!there) {
+  const exists = row >= 0 && state.col && Array.isArray(evaluationOf(row, state.col));
+  if (!exists) {
     if (dialog.open) dialog.close();
     return;
   }
-  at("cell-title").textContent = `${state.row} on ${state.col === MEAN ? "the mean" : state.col}`;
-  at("cell-body").replaceChildren(
-    ...facts(row, state.col).map((text) => make("p", {}, text)),
+  byId("evaluation-title").textContent = `${state.row} on ${state.col === MEAN ? "the mean" : state.col}`;
+  byId("evaluation-body").replaceChildren(
+    ...description(row, state.col).map((text) => element("p", {}, text)),
     ...balance(row, state.col),
     ...commandsOf(row, state.col),
     ...(state.col === MEAN ? [] : queriesOf(row, state.col)),
@@ -139,10 +145,10 @@ function showCell() {
 }
 
 function prepareDialog() {
-  const dialog = at("cell");
-  at("close").addEventListener("click", () => dialog.close());
+  const dialog = byId("evaluation");
+  byId("close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close(); // beside it
+    if (event.target === dialog) dialog.close(); // a click outside of it
   });
   dialog.addEventListener("close", () => {
     if (state.row || state.col) change({ row: "", col: "" });
@@ -154,35 +160,35 @@ function prepareDialog() {
 function showComparison() {
   const [a, b] = [labels.indexOf(state.a), labels.indexOf(state.b)];
   if (a < 0 || b < 0 || a === b) {
-    at("compared").replaceChildren(make("p", { class: "small" }, "Choose two to see their differences in scores and configuration."));
+    byId("compared").replaceChildren(element("p", { class: "small" }, "Choose two to see their differences in scores and configuration."));
     return;
   }
-  at("compared").replaceChildren(differences(a, b), configurations(a, b));
+  byId("compared").replaceChildren(differences(a, b), configurations(a, b));
 }
 
 function differences(a, b) {
-  const told = columnKeys().map((key) => [key, versus(key, a, b)]);
-  holm(told.map(([, one]) => one).filter(Boolean));
-  const shown = (row, key) => (valueOf(row, key) === null ? "–" : score(valueOf(row, key)));
-  const rows = told.map(([key, one]) => [
+  const tests = columnKeys().map((key) => [key, versus(key, a, b)]);
+  holm(tests.map(([, test]) => test).filter(Boolean));
+  const scoreText = (row, key) => (valueOf(row, key) === null ? "–" : formatScore(valueOf(row, key)));
+  const rows = tests.map(([key, test]) => [
     headingName(key),
-    shown(a, key),
-    shown(b, key),
-    one ? signed(one.delta) : "–",
-    one ? `${one.won} / ${one.tied} / ${one.lost}` : "–",
-    one ? `${chance(one.adjusted)}${one.adjusted < ALPHA ? " significant" : ""}` : "–",
+    scoreText(a, key),
+    scoreText(b, key),
+    test ? formatSigned(test.delta) : "–",
+    test ? `${test.won} / ${test.tied} / ${test.lost}` : "–",
+    test ? `${formatP(test.adjusted)}${test.adjusted < ALPHA ? " significant" : ""}` : "–",
   ]);
   const caption = `${state.metric}: ${labels[a]} minus ${labels[b]}; queries won, tied and lost; p by Holm over these rows`;
   return tableOf(caption, ["dataset", labels[a], labels[b], "difference", "W / T / L", "p"], rows);
 }
 
 function configurations(a, b) {
-  const [one, other] = [data.rows[a].config, data.rows[b].config];
-  const keys = [...new Set([...Object.keys(one), ...Object.keys(other)])].sort();
-  const differing = keys.filter((key) => one[key] !== other[key]);
-  if (!differing.length) return make("p", {}, "The configurations are the same.");
-  const value = (config, key) => make("td", { class: "text long" }, config[key] ?? "–");
-  const rows = differing.map((key) => [key, value(one, key), value(other, key)]);
+  const [first, second] = [data.rows[a].config, data.rows[b].config];
+  const keys = [...new Set([...Object.keys(first), ...Object.keys(second)])].sort();
+  const differing = keys.filter((key) => first[key] !== second[key]);
+  if (!differing.length) return element("p", {}, "The configurations are the same.");
+  const value = (config, key) => element("td", { class: "text long" }, config[key] ?? "–");
+  const rows = differing.map((key) => [key, value(first, key), value(second, key)]);
   return tableOf("Differences in configuration", ["key", labels[a], labels[b]], rows);
 }
 
@@ -190,14 +196,14 @@ function configurations(a, b) {
 
 function showSlices() {
   const metric = state.metric in data.slices ? state.metric : data.metrics[0];
-  const found = data.slices[metric];
-  const datasets = [...new Set(found.map(([dataset]) => names[dataset]))];
-  at("slices").hidden = !datasets.length;
+  const slices = data.slices[metric];
+  const datasets = [...new Set(slices.map(([dataset]) => names[dataset]))];
+  byId("slices").hidden = !datasets.length;
   if (!datasets.length) return;
   const chosen = datasets.includes(state.slice) ? state.slice : datasets[0];
-  at("slice").replaceChildren();
-  fill(at("slice"), own(datasets), chosen);
-  at("sliced").replaceChildren(...found.filter(([dataset]) => names[dataset] === chosen).map((one) => sliceNode(metric, one)));
+  byId("slice").replaceChildren();
+  fill(byId("slice"), asOptions(datasets), chosen);
+  byId("sliced").replaceChildren(...slices.filter(([dataset]) => names[dataset] === chosen).map((slice) => sliceNode(metric, slice)));
 }
 
 function sliceNode(metric, [, by, bins]) {
@@ -205,14 +211,14 @@ function sliceNode(metric, [, by, bins]) {
   const shown = rows
     .filter(([, ...cells]) => cells.some(([value]) => value !== null))
     .map(([label, ...cells]) => [label, ...cells.map(([value, best]) => sliceCell(value, best))]);
-  const counted = (count) => make("small", {}, ` ${count} ${count === 1 ? "query" : "queries"}`);
-  const headings = bins.map(([name, count]) => make("span", {}, name, counted(count)));
+  const counted = (count) => element("small", {}, ` ${count} ${count === 1 ? "query" : "queries"}`);
+  const headings = bins.map(([name, count]) => element("span", {}, name, counted(count)));
   return tableOf(`${metric} by ${by}`, ["retriever", ...headings], shown);
 }
 
 function sliceCell(value, best) {
   if (value === null) return gap("gap");
-  const td = make("td", { class: best ? "best" : "" }, make("span", { class: "figure" }, score(value)));
-  if (best) td.append(hidden("*", "mark"), unseen("best"));
+  const td = element("td", { class: best ? "best" : "" }, element("span", { class: "figure" }, formatScore(value)));
+  if (best) td.append(ariaHidden("*", "mark"), visuallyHidden("best"));
   return td;
 }

@@ -2,76 +2,77 @@
 
 function fill(select, options, value) {
   if (select.options.length !== options.length) {
-    select.replaceChildren(...options.map(([key, text]) => make("option", { value: key }, text)));
+    select.replaceChildren(...options.map(([key, text]) => element("option", { value: key }, text)));
   }
   select.value = value;
 }
 
-const own = (values) => values.map((value) => [value, value]);
+const asOptions = (values) => values.map((value) => [value, value]);
 
 function showControls() {
-  fill(at("metric"), own(data.metrics), state.metric);
-  fill(at("base"), [["", "none"], ...own(bases())], state.base);
-  fill(at("family"), [["", "all"], ...own(families)], state.family);
-  fill(at("axis"), data.axes.map((axis) => [axis.key, axis.name]), state.axis);
-  fill(at("a"), [["", "choose"], ...own(labels)], state.a);
-  fill(at("b"), [["", "choose"], ...own(labels)], state.b);
-  if (at("q").value !== state.q) at("q").value = state.q;
+  fill(byId("metric"), asOptions(data.metrics), state.metric);
+  fill(byId("base"), [["", "none"], ...asOptions(baselines())], state.base);
+  fill(byId("family"), [["", "all"], ...asOptions(families)], state.family);
+  fill(byId("axis"), data.axes.map((axis) => [axis.key, axis.name]), state.axis);
+  fill(byId("a"), [["", "choose"], ...asOptions(labels)], state.a);
+  fill(byId("b"), [["", "choose"], ...asOptions(labels)], state.b);
+  if (byId("q").value !== state.q) byId("q").value = state.q;
 }
 
 function scoreCell(row, key) {
-  const cell = cellOf(row, key);
-  if (cell === "failed") return make("td", { class: "failed" }, make("span", { class: "figure" }, "failed"));
-  if (cell === null) return gap("gap");
-  const [value, mark, low, high] = cell;
-  const best = mark === 1;
-  const button = make("button", { type: "button", class: "open", "aria-haspopup": "dialog" });
-  button.append(make("span", { class: "figure" }, score(value)));
-  if (best) button.append(hidden("*", "mark"), unseen("best"));
-  if (mark === 2) button.append(hidden("=", "mark"), unseen("not significantly below the best"));
+  const evaluation = evaluationOf(row, key);
+  if (evaluation === "failed") return element("td", { class: "failed" }, element("span", { class: "figure" }, "failed"));
+  if (evaluation === null) return gap("gap");
+  const [value, mark, low, high] = evaluation;
+  const isBest = mark === 1;
+  const button = element("button", { type: "button", class: "open", "aria-haspopup": "dialog" });
+  button.append(element("span", { class: "figure" }, formatScore(value)));
+  if (isBest) button.append(ariaHidden("*", "mark"), visuallyHidden("best"));
+  if (mark === 2) button.append(ariaHidden("=", "mark"), visuallyHidden("tied with the best"));
   const below = belowOf(row, key, low, high);
   if (below) button.append(below);
   button.addEventListener("click", () => change({ row: labels[row], col: key }));
-  return make("td", { class: best ? "best" : "" }, button);
+  return element("td", { class: isBest ? "best" : "" }, button);
 }
 
 function belowOf(row, key, low, high) {
   if (state.base) {
-    if (state.base === labels[row]) return make("small", {}, "baseline");
-    const told = againstBase().get(`${row},${key}`);
-    if (!told) return null;
-    const { mark, said } = verdict(told);
-    return make("small", {}, signed(told.delta), hidden(mark, "mark"), unseen(`to the baseline, ${said}`));
+    if (state.base === labels[row]) return element("small", {}, "baseline");
+    const test = testsAgainstBaseline().get(`${row},${key}`);
+    if (!test) return null;
+    const { mark, meaning } = verdict(test);
+    const hiddenText = visuallyHidden(`difference to the baseline, ${meaning}`);
+    return element("small", {}, formatSigned(test.delta), ariaHidden(mark, "mark"), hiddenText);
   }
-  return low === undefined ? null : make("small", {}, `${low.toFixed(3)}–${high.toFixed(3)}`);
+  return low === undefined ? null : element("small", {}, `${low.toFixed(3)}–${high.toFixed(3)}`);
 }
 
 function gap(kind) {
-  return make("td", { class: kind }, hidden("–", "figure"), unseen("not measured"));
+  return element("td", { class: kind }, ariaHidden("–", "figure"), visuallyHidden("not measured"));
 }
 
 function costCell(row, axis) {
-  const value = board().costs[row][axis];
+  const value = leaderboard().costs[row][axis];
   if (value === null) return gap("cost gap");
-  const td = make("td", { class: "cost" }, make("span", { class: "figure" }, amount(value)));
-  if (board().front[row][axis]) td.append(hidden("◆", "mark"), unseen("on the Pareto front"));
+  const td = element("td", { class: "cost" }, element("span", { class: "figure" }, formatAmount(value)));
+  if (leaderboard().front[row][axis]) td.append(ariaHidden("◆", "mark"), visuallyHidden("on the Pareto front"));
   return td;
 }
 
 function rowNode(row) {
-  return make(
+  return element(
     "tr",
     {},
-    make("th", { scope: "row" }, labels[row]),
-    make("td", { class: "text" }, data.rows[row].family),
+    element("th", { scope: "row" }, labels[row]),
+    element("td", { class: "text" }, data.rows[row].family),
     ...columnKeys().map((key) => scoreCell(row, key)),
     ...data.axes.map((_, axis) => costCell(row, axis)),
   );
 }
 
 function showHeadings() {
-  const [direction, key] = split(state.sort);
-  for (const th of document.querySelectorAll("#board thead th")) {
+  const [direction, key] = parseSort(state.sort);
+  for (const th of document.querySelectorAll("#leaderboard thead th")) {
     const sorted = th.dataset.key === key;
     if (sorted) th.setAttribute("aria-sort", direction === "asc" ? "ascending" : "descending");
     else th.removeAttribute("aria-sort");
@@ -84,37 +85,37 @@ function showTable() {
   const rows = shownRows();
   const key = JSON.stringify([state.metric, state.base, rows]);
   showHeadings();
-  // a table that is the same keeps its cells, so that the one whose queries were closed has the focus again
-  if (key !== tableKey) at("board").tBodies[0].replaceChildren(...rows.map(rowNode));
+  // an unchanged table keeps its elements, so that the focus returns to the button that opened the dialog
+  if (key !== tableKey) byId("leaderboard").tBodies[0].replaceChildren(...rows.map(rowNode));
   tableKey = key;
-  at("caption").textContent = `${state.metric} and costs of each retriever`;
-  at("small").textContent = state.base ? `difference to ${state.base}` : "95 % interval";
+  byId("caption").textContent = `${state.metric} and costs of each retriever`;
+  byId("small").textContent = state.base ? `difference to ${state.base}` : "95 % interval";
   announce(rows.length);
 }
 
 function announce(count) {
-  const [direction, key] = split(state.sort);
+  const [direction, key] = parseSort(state.sort);
   const order = `sorted by ${headingName(key)}, ${direction === "asc" ? "ascending" : "descending"}`;
   const against = state.base ? `, compared with ${state.base}` : "";
-  const found = count ? `${count} of ${labels.length} retrievers` : "No retriever matches";
-  const text = `${found}, ${state.metric}, ${order}${against}`;
-  if (at("said").textContent !== text) at("said").textContent = text;
+  const matches = count ? `${count} of ${labels.length} retrievers` : "No retriever matches";
+  const text = `${matches}, ${state.metric}, ${order}${against}`;
+  if (byId("status").textContent !== text) byId("status").textContent = text;
 }
 
-const headingName = (key) => heading(key).dataset.name;
+const headingName = (key) => headingOf(key).dataset.name;
 
 function sortBy(key) {
-  const [direction, before] = split(state.sort);
-  const first = LESS.includes(key) ? "asc" : "desc";
+  const [direction, before] = parseSort(state.sort);
+  const first = ASCENDING_FIRST.includes(key) ? "asc" : "desc";
   const next = before === key ? (direction === "asc" ? "desc" : "asc") : first;
   change({ sort: `${next}.${key}` });
 }
 
 function prepareHeadings() {
-  for (const th of document.querySelectorAll("#board thead th")) {
+  for (const th of document.querySelectorAll("#leaderboard thead th")) {
     const name = th.textContent;
     th.dataset.name = name;
-    const button = make("button", { type: "button" }, name, hidden("", "arrow"));
+    const button = element("button", { type: "button" }, name, ariaHidden("", "arrow"));
     button.addEventListener("click", () => sortBy(th.dataset.key));
     th.replaceChildren(button);
   }
@@ -122,34 +123,34 @@ function prepareHeadings() {
 
 function prepareControls() {
   for (const id of ["metric", "base", "family", "axis", "a", "b", "slice"]) {
-    at(id).addEventListener("change", () => change({ [id]: at(id).value }));
+    byId(id).addEventListener("change", () => change({ [id]: byId(id).value }));
   }
-  at("q").addEventListener("input", () => change({ q: at("q").value }, true));
-  for (const id of ["controls", "said", "plot", "compare", "theme"]) at(id).hidden = false;
+  byId("q").addEventListener("input", () => change({ q: byId("q").value }, true));
+  for (const id of ["controls", "status", "plot", "compare", "theme"]) byId(id).hidden = false;
 }
 
-// Dark or light: the system's choice until the reader makes one, which a browser may refuse to keep.
+// Dark or light: the system's choice until the reader makes one, which a browser may refuse to store.
 function prepareTheme() {
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const root = document.documentElement;
   const isDark = () => (root.style.colorScheme || (dark.matches ? "dark" : "light")) === "dark";
-  const say = () => (at("theme").textContent = isDark() ? "Light theme" : "Dark theme");
+  const showChoice = () => (byId("theme").textContent = isDark() ? "Light theme" : "Dark theme");
   try {
     root.style.colorScheme = localStorage.getItem("theme") ?? "";
   } catch {
     root.style.colorScheme = "";
   }
-  at("theme").addEventListener("click", () => {
+  byId("theme").addEventListener("click", () => {
     root.style.colorScheme = isDark() ? "light" : "dark";
     try {
       localStorage.setItem("theme", root.style.colorScheme);
     } catch {
       // the choice lasts as long as the page
     }
-    say();
+    showChoice();
   });
-  dark.addEventListener("change", say);
-  say();
+  dark.addEventListener("change", showChoice);
+  showChoice();
 }
 
 function show() {
@@ -158,7 +159,7 @@ function show() {
   showPlot();
   showComparison();
   showSlices();
-  showCell();
+  showEvaluation();
 }
 
 function start() {
@@ -169,10 +170,10 @@ function start() {
   preparePlot();
   for (const event of ["popstate", "hashchange"]) {
     addEventListener(event, () => {
-      read();
+      readState();
       show();
     });
   }
-  read();
+  readState();
   show();
 }

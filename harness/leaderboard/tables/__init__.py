@@ -1,1 +1,1 @@
-"""Builders of the tables that the terminal, Markdown and LaTeX show alike."""
+"""Builders of the tables that are written for the terminal, in Markdown and in LaTeX."""

@@ -1,4 +1,4 @@
-"""The tables of an explanation: each document, and why it stands at its rank."""
+"""Tables of an explanation: each document with the reasons for its rank."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,33 +6,33 @@ from typing import Any
 from harness.leaderboard.table import GAP, Table
 from harness.types import Explanation
 
-_SHOWN = 20
+_MAX_ROWS = 20
 _TEXT_LENGTH = 240
 
 
 def tables(answer: Any) -> list[Table]:
     """Return the query, then for each document its rank, the beginning of its text, and the tables that explain it."""
-    none = [] if answer.documents else ["no document matches the query"]
-    found = [Table(f"{answer.retriever} on {answer.dataset}: {answer.query}", notes=none)]
+    notes = [] if answer.documents else ["no document matches the query"]
+    result = [Table(f"{answer.retriever} on {answer.dataset}: {answer.query}", notes=notes)]
     for document in answer.documents:
         rank = f"not among the first {answer.looked_at:,}" if document.rank is None else f"rank {document.rank}"
         score = "" if document.score is None else f", score {document.score:.4f}"
         text = " ".join(document.text[:_TEXT_LENGTH].split()) + ("..." if len(document.text) > _TEXT_LENGTH else "")
-        found += [Table(f"{document.doc}: {rank}{score}", notes=[text]), *_reasons(document.why)]
-    return found
+        result += [Table(f"{document.doc}: {rank}{score}", notes=[text]), *_reasons(document.why)]
+    return result
 
 
-def _reasons(why: Explanation, part: str = "") -> Iterator[Table]:
+def _reasons(explanation: Explanation, part: str = "") -> Iterator[Table]:
     """Yield an explanation's table and those of its parts, whose titles begin with the part's name."""
-    rows = [[_text(value) for value in row] for row in why.rows[:_SHOWN]]
+    rows = [[_text(value) for value in row] for row in explanation.rows[:_MAX_ROWS]]
     yield Table(
-        f"{part}: {why.said}" if part else why.said,
-        why.columns if rows else (),
+        f"{part}: {explanation.summary}" if part else explanation.summary,
+        explanation.columns if rows else (),
         rows,
-        [f"and {len(why.rows) - _SHOWN} more; --json has all"] if len(why.rows) > _SHOWN else [],
-        align="".join("l" if isinstance(value, str) else "r" for value in why.rows[0]) if rows else "",
+        [f"and {len(explanation.rows) - _MAX_ROWS} more; --json has all"] if len(explanation.rows) > _MAX_ROWS else [],
+        align="".join("l" if isinstance(value, str) else "r" for value in explanation.rows[0]) if rows else "",
     )
-    for name, inner in why.parts.items():
+    for name, inner in explanation.parts.items():
         yield from _reasons(inner, f"{part}/{name}" if part else name)
 
 

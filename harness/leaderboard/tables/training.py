@@ -1,27 +1,32 @@
-"""The tables of a training and of a synthesis of triplets, made from their manifests."""
+"""Tables of a training run and of a triplet synthesis, made from their manifests."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.leaderboard.table import GAP, Marked, Table, score
+from harness.leaderboard.table import GAP, Marked, Table, format_score
 
 
 def training(manifest: Mapping[str, Any], output: Path) -> Table:
-    """Return the dev metric before and at each measurement, the checkpoint that was kept marked."""
+    """Return the dev metric before training and at each evaluation; the saved checkpoint is marked.
+
+    Args:
+        manifest: Manifest of the training run.
+        output: Folder of the trained model.
+    """
     metric, dev = manifest["config"]["dev"]["metric"], manifest["dev"]
     measured = [entry for entry in manifest["curve"] if metric in entry]
-    rows: list[list[str | Marked]] = [["0", "", score(manifest["before"])]]
+    rows: list[list[str | Marked]] = [["0", "", format_score(manifest["before"])]]
     for entry in measured:
         losses = [
-            f"{near['loss']:.3f}" for near in manifest["curve"] if "loss" in near and near["step"] <= entry["step"]
+            f"{point['loss']:.3f}" for point in manifest["curve"] if "loss" in point and point["step"] <= entry["step"]
         ]
-        value = score(entry[metric])
-        kept = entry["step"] == manifest["best_step"]
-        rows.append([str(entry["step"]), losses[-1] if losses else "", Marked(value, "best") if kept else value])
+        value = format_score(entry[metric])
+        is_best = entry["step"] == manifest["best_step"]
+        rows.append([str(entry["step"]), losses[-1] if losses else "", Marked(value, "best") if is_best else value])
     notes = [
         f"Dev is {dev['queries']:,} queries that were not trained on, over {dev['documents']:,} documents: it chooses "
-        "the checkpoint and is no result."
+        "the checkpoint and is not a result."
     ]
     if all(entry[metric] <= manifest["before"] for entry in measured):
         notes.append("No checkpoint is better on dev than the model before it was trained.")
@@ -30,11 +35,11 @@ def training(manifest: Mapping[str, Any], output: Path) -> Table:
 
 
 def triplets(manifest: Mapping[str, Any]) -> Table:
-    """Return the counts of documents, queries and triplets, each with the counts of what was dropped."""
+    """Return the counts of documents, queries and triplets, each with the counts of those that were dropped."""
     documents, queries, cost = manifest["documents"], manifest["queries"], manifest["cost"]
     counts = {"documents": documents["sampled"]}
     if "asked" in documents:
-        counts |= {"  asked now": documents["asked"], "  from the journal": documents["from_journal"]}
+        counts |= {"  requested now": documents["asked"], "  from the journal": documents["from_journal"]}
         counts |= {f"  failed: {reason}": n for reason, n in documents["failed"].items()}
     counts |= {f"  no query: {reason}": n for reason, n in documents["unusable"].items()}
     counts["queries"] = queries["given"]
