@@ -15,7 +15,7 @@ from rank_bm25 import BM25Okapi
 from harness.errors import ConfigError
 from harness.instrument import recording
 from harness.retrievers.bm25 import BM25, RankBM25
-from harness.search.postings import Sparse
+from harness.search.postings import SparseRows
 from harness.text import tokenizer
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Counters, Dataset, Queries, Run, StringColumn
@@ -39,7 +39,7 @@ def found(run: Run, query: int = 0) -> dict[str, float]:
     return dict(zip(names, scores.tolist(), strict=True))
 
 
-def counted(tokenizer: Tokenizer, counts: Sparse) -> list[dict[str, float]]:
+def counted(tokenizer: Tokenizer, counts: SparseRows) -> list[dict[str, float]]:
     """The counts of each text by term."""
     vocabulary, rows = tokenizer.vocabulary, []
     for start, stop in zip(counts.starts[:-1], counts.starts[1:], strict=True):

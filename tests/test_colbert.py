@@ -129,8 +129,8 @@ def indexed(checkpoint, storage_dtype="float32", **settings) -> ColBERT:
 def assert_vectors(tokens, expected, atol=1e-5):
     assert len(tokens) == len(expected)
     for text, right in enumerate(expected):
-        assert tokens.of(text).shape == right.shape
-        np.testing.assert_allclose(tokens.of(text).numpy(), right.numpy(), atol=atol)
+        assert tokens.vectors_of(text).shape == right.shape
+        np.testing.assert_allclose(tokens.vectors_of(text).numpy(), right.numpy(), atol=atol)
 
 
 def maxsim(queries, documents) -> np.ndarray:
@@ -173,7 +173,7 @@ def test_attending_to_the_masks_makes_a_difference(minilm_folder, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     made = [Checkpoint(tmp_path / "a", minilm_folder, False), Checkpoint(tmp_path / "b", minilm_folder, True)]
-    unseen, attended = (encoder(one.path).encode(StringColumn(["cats"]), "query").of(0) for one in made)
+    unseen, attended = (encoder(one.path).encode(StringColumn(["cats"]), "query").vectors_of(0) for one in made)
     assert (unseen - attended).abs().max() > 0.01
 
 
@@ -196,8 +196,8 @@ def test_max_length_cuts_documents_and_not_queries(checkpoint, minilm_folder):
     for found in (encoder(checkpoint.path, max_length=5), encoder(minilm_folder, projection="none", max_length=5)):
         whole = encoder(found._name, projection=found._projection)
         texts = StringColumn(["one two three four five six seven"])
-        assert len(found.encode(texts, "document").of(0)) == 5
-        assert torch.equal(found.encode(texts, "query").of(0), whole.encode(texts, "query").of(0))
+        assert len(found.encode(texts, "document").vectors_of(0)) == 5
+        assert torch.equal(found.encode(texts, "query").vectors_of(0), whole.encode(texts, "query").vectors_of(0))
 
 
 def test_tokens_are_named_as_their_vectors_lie(checkpoint):
@@ -356,7 +356,7 @@ def test_half_precision_takes_half_the_bytes_and_scores_the_vectors_it_holds(che
     held = 61 * 8
     assert half.nbytes() == held + len(vectors) * WIDTH * 2
     assert (half.nbytes() - held) * 2 == whole.nbytes() - held
-    assert_run(half.search(QUERIES, 10), maxsim(asked, [half._tokens.of(doc) for doc in range(60)]), 10)
+    assert_run(half.search(QUERIES, 10), maxsim(asked, [half._tokens.vectors_of(doc) for doc in range(60)]), 10)
 
 
 def test_given_candidates_score_as_in_a_search_and_empty_places_do_not(checkpoint):

@@ -21,7 +21,7 @@ from harness.encoders.runtime.batching import Rows
 from harness.encoders.runtime.storage import concatenated_ranges
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
-from harness.search.maxsim import Tokens
+from harness.search.maxsim import TokenEmbeddings
 from harness.types import StringColumn
 
 _STORAGE_DTYPES = {"float16": np.float16, "float32": np.float32}
@@ -59,7 +59,7 @@ class MultiVectorEncoder(TransformerEncoder):
             raise ConfigError(f"encoder.storage_dtype={storage_dtype!r}; choices: {', '.join(_STORAGE_DTYPES)}")
         self._projection, self._storage_dtype = projection, storage_dtype
 
-    def encode(self, texts: StringColumn, side: Side) -> Tokens:
+    def encode(self, texts: StringColumn, side: Side) -> TokenEmbeddings:
         """Return the unit vectors of every token that is scored, packed, on the device."""
         model = self._loaded()
         counts, parts = np.zeros(len(texts), np.int64), []
@@ -75,7 +75,7 @@ class MultiVectorEncoder(TransformerEncoder):
             indices = torch.from_numpy(concatenated_ranges(starts[rows], counts[rows])).to(vectors.device)
             vectors[indices] = torch.from_numpy(part).to(vectors.device)
         instrument.count("vectors", int(starts[-1]))
-        return Tokens(starts, vectors)
+        return TokenEmbeddings(starts, vectors)
 
     def token_names(self, text: str, side: Side) -> list[str]:
         """Return the token of each vector of a text, as spelled in the vocabulary."""

@@ -17,8 +17,8 @@ from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import stage
 from harness.retrievers.state import SetByIndex
-from harness.search.postings import Postings, Sparse
-from harness.search.topk import no_hits
+from harness.search.postings import Postings, SparseRows
+from harness.search.topk import empty_hits
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.protocols import Component
@@ -65,7 +65,7 @@ class BM25(Component):
         self._tokenizer, self._k1, self._b = tokenizer or Tokenizer(), k1, b
         self.complete(tokenizer=self._tokenizer)
         self._whole: Statistics | None = None
-        self._counted: tuple[Corpus, Sparse] | None = None
+        self._counted: tuple[Corpus, SparseRows] | None = None
         self._places: NDArray[np.int64] | None = None  # of this part's terms among those of the whole
 
     def corpus_statistics(self, corpus: Corpus) -> Statistics:
@@ -87,7 +87,7 @@ class BM25(Component):
             self._doc_ids, self._ranks = corpus.ids, corpus.ranks
             self._postings = Postings(self._impacts(counts), len(self._tokenizer.vocabulary))
 
-    def _count(self, corpus: Corpus) -> Sparse:
+    def _count(self, corpus: Corpus) -> SparseRows:
         with stage("encode", total=len(corpus)) as step:
             counts = self._tokenizer.fit(corpus.texts)
             step(len(corpus))
@@ -96,7 +96,7 @@ class BM25(Component):
     def _terms(self) -> pa.Array:
         return pa.array(self._tokenizer.vocabulary, pa.large_string())
 
-    def _impacts(self, counts: Sparse) -> Sparse:
+    def _impacts(self, counts: SparseRows) -> SparseRows:
         df, lengths = np.zeros(len(self._tokenizer.vocabulary), np.int64), np.empty(len(counts))
         blocks = [slice(first, first + 65_536) for first in range(0, len(counts), 65_536)]  # float64 for some
         for block in blocks:
@@ -117,7 +117,7 @@ class BM25(Component):
             own = slice(starts[0], starts[-1])
             times = counts.weights[own]
             weights[own] = idf[counts.terms[own]] * times / (times + np.repeat(penalty[block], np.diff(starts)))
-        return Sparse(counts.starts, counts.terms, weights)
+        return SparseRows(counts.starts, counts.terms, weights)
 
     def search(self, queries: Queries, k: int) -> Run:
         """Documents that share a term with the query, best first."""
@@ -135,13 +135,13 @@ class BM25(Component):
         with stage("score"):
             return self._postings.score(asked, docs)
 
-    def _ordered(self, encoded: Sparse) -> Sparse:
+    def _ordered(self, encoded: SparseRows) -> SparseRows:
         """The terms in the order of the whole collection, so that every part adds a score up in the same order."""
         if self._places is None or not len(encoded.terms):
             return encoded
         rows = np.repeat(np.arange(len(encoded)), np.diff(encoded.starts))
         order = np.lexsort((self._places[encoded.terms], rows))
-        return Sparse(encoded.starts, encoded.terms[order], encoded.weights[order])
+        return SparseRows(encoded.starts, encoded.terms[order], encoded.weights[order])
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """What each term of the query adds."""
@@ -192,7 +192,7 @@ class RankBM25(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """The k documents of highest score that share a term with the query."""
-        docs, scores = no_hits(len(queries), min(k, len(self._doc_ids)))
+        docs, scores = empty_hits(len(queries), min(k, len(self._doc_ids)))
         with stage("encode"):
             split = self._tokenizer.split(queries.texts)
         with stage("search"):

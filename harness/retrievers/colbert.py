@@ -25,7 +25,7 @@ class ColBERT(Component):
     """`candidates` null scores every document; a number, k at least, so many of each query's likeliest."""
 
     _doc_ids = SetByIndex[StringColumn]()
-    _tokens = SetByIndex[maxsim.Tokens]()
+    _tokens = SetByIndex[maxsim.TokenEmbeddings]()
 
     def __init__(self, encoder: MultiVectorEncoder | str, candidates: int | None = None, seed: int = 0) -> None:
         if candidates is not None and candidates < 1:
@@ -69,12 +69,12 @@ class ColBERT(Component):
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
         """The document's token that each token of the query lies nearest to."""
-        asked = self._encoder.encode(query.texts, "query").of(0).cpu()
+        asked = self._encoder.encode(query.texts, "query").vectors_of(0).cpu()
         names = self._encoder.token_names(query.texts[0], "query")
         found = []
         for doc in docs:
             own = self._encoder.token_names(self._texts[doc], "document")
-            best, places = (asked @ self._tokens.of(doc).cpu().T).max(dim=1)
+            best, places = (asked @ self._tokens.vectors_of(doc).cpu().T).max(dim=1)
             rows = [
                 (name, own[place], place + 1, value)
                 for name, place, value in zip(names, places.tolist(), best.tolist(), strict=True)
@@ -83,10 +83,10 @@ class ColBERT(Component):
             found.append(Explanation(said, ("query token", "document token", "at", "adds"), list(rows)))
         return found
 
-    def _exact(self, vectors: maxsim.Tokens, k: int) -> Hits:
+    def _exact(self, vectors: maxsim.TokenEmbeddings, k: int) -> Hits:
         return maxsim.search(self._tokens, vectors, k, self._ranks, threads())
 
-    def _two_stages(self, centroids: Centroids, vectors: maxsim.Tokens, k: int) -> Hits:
+    def _two_stages(self, centroids: Centroids, vectors: maxsim.TokenEmbeddings, k: int) -> Hits:
         n = max(k, self._candidates or 0)
         describe("candidates", n)
         likely, _ = centroids.search(vectors, n, self._ranks, threads())

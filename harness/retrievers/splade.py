@@ -10,7 +10,7 @@ from harness.encoders.transformer import Side
 from harness.environment import threads
 from harness.instrument import describe, stage
 from harness.retrievers.state import SetByIndex
-from harness.search.postings import Postings, Sparse
+from harness.search.postings import Postings, SparseRows
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.protocols import Component
 
@@ -18,7 +18,7 @@ from harness.types.protocols import Component
 class Encodes(Protocol):
     """What turns queries into sparse vectors: the documents' own encoder, or another over the same vocabulary."""
 
-    def encode(self, texts: StringColumn, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> SparseRows:
         """One row of terms and weights for each text."""
         ...
 

@@ -1,4 +1,4 @@
-"""Approximate dense search with faiss: a graph (HNSW) or inverted lists (IVF) over float32 vectors."""
+"""Approximate dense search with faiss: HNSW or IVF over float32 vectors."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
-from harness.search.topk import Hits, no_hits
+from harness.search.topk import Hits, empty_hits
 from harness.types.protocols import Component
 
 
@@ -73,7 +73,7 @@ class Faiss(Component):
         Equal scores are put in order later, by `Run`.
         """
         if k < 1 or not len(queries) or not self._n:
-            return no_hits(len(queries), k)
+            return empty_hits(len(queries), k)
         faiss = _faiss()
         faiss.omp_set_num_threads(threads)
         if self._kind == "hnsw":

@@ -17,7 +17,7 @@ from stop_words import AVAILABLE_LANGUAGES, LANGUAGE_MAPPING, get_stop_words
 from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import count
-from harness.search.postings import Sparse
+from harness.search.postings import SparseRows
 from harness.types import StringColumn
 from harness.types.protocols import Component
 
@@ -71,12 +71,12 @@ class Tokenizer(Component):
         """Terms by number."""
         return list(self._terms)
 
-    def fit(self, texts: StringColumn) -> Sparse:
+    def fit(self, texts: StringColumn) -> SparseRows:
         """Count the terms of every text and forget what was learned before; weights are counts."""
         self._terms, self._numbers = {}, {}
         return self._count(texts, learn=True)
 
-    def transform(self, texts: StringColumn) -> Sparse:
+    def transform(self, texts: StringColumn) -> SparseRows:
         """Count the terms that `fit` has seen."""
         if len(texts) <= _FEW and self._plain:
             few: list[str] = texts.arrow.to_pylist()
@@ -94,7 +94,7 @@ class Tokenizer(Component):
                 split.append([vocabulary[number] for number in own.tolist() if number >= 0])
         return split
 
-    def _count_few(self, texts: list[str], pattern: re.Pattern[str]) -> Sparse:
+    def _count_few(self, texts: list[str], pattern: re.Pattern[str]) -> SparseRows:
         starts, terms, weights = [0], [], []
         for text in texts:
             numbers = self._numbers_of([found[0] for found in pattern.finditer(text.lower())], learn=False)
@@ -104,9 +104,9 @@ class Tokenizer(Component):
             starts.append(len(terms))
         count("tokens", sum(weights))
         count("texts", len(texts))
-        return Sparse(np.array(starts, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
+        return SparseRows(np.array(starts, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
 
-    def _count(self, texts: StringColumn, learn: bool) -> Sparse:
+    def _count(self, texts: StringColumn, learn: bool) -> SparseRows:
         per_row, terms, weights = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
         for lengths, numbers in self._numbered(texts, learn):
             rows = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
@@ -117,7 +117,7 @@ class Tokenizer(Component):
             weights.append(counts.astype(np.float32))
             count("tokens", int(known.sum()))
         count("texts", len(texts))
-        return Sparse(np.cumsum(np.concatenate(per_row)), np.concatenate(terms), np.concatenate(weights))
+        return SparseRows(np.cumsum(np.concatenate(per_row)), np.concatenate(terms), np.concatenate(weights))
 
     def _numbered(self, texts: StringColumn, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""

@@ -19,7 +19,7 @@ from harness.interop.mteb.registry import library, quiet
 from harness.interop.mteb.texts import to_rows
 from harness.retrievers.scored import aligned
 from harness.retrievers.state import SetByIndex
-from harness.search.topk import Best
+from harness.search.topk import TopK
 from harness.types import Corpus, Queries, Run
 from harness.types.protocols import Component
 from harness.types.texts import Texts
@@ -166,9 +166,9 @@ class Retriever(Component):
                 return self._search(queries, k).top(k)
         embeddings = self._encode(queries, "query")
         with stage("search"):
-            best = Best(len(queries), k)
+            best = TopK(len(queries), k)
             for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):
-                best.offer(np.ascontiguousarray(similarities), first_query, first_doc, corpus.ranks, threads())
+                best.update(np.ascontiguousarray(similarities), first_query, first_doc, corpus.ranks, threads())
             docs, scores = best.hits()
             return Run(queries.ids, corpus.ids, docs, scores, corpus.ranks)
 
