@@ -169,7 +169,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "weights for another number of parts": (
         (*FUSED, "retriever.fusion.weights=[1,2,3]"),
         2,
-        ("retriever.fusion.weights=[1, 2, 3]", "3 numbers for 2 retrievers", "one each"),
+        ("retriever.fusion.weights=[1, 2, 3]", "3 numbers for 2 retrievers", "one for each"),
     ),
     "a weight below zero": ((*FUSED, "retriever.fusion.weights=[1,-1]"), 2, ("weights=[1, -1]", "0 or more")),
     "a weight that is a word": ((*FUSED, "retriever.fusion.weights=[a,1]"), 2, ("weights=['a', 1]", "numbers")),

@@ -403,8 +403,8 @@ def test_an_index_has_a_size(make: Callable[[], BM25 | RankBM25]) -> None:
     ("settings", "message"),
     [
         ({"k1": -0.1}, "k1=-0.1 must be 0 or more; usual values are 0.9 to 2.0"),
-        ({"b": 1.01}, "b=1.01 lies outside 0..1; usual values are 0.4 to 0.75"),
-        ({"b": -0.01}, "b=-0.01 lies outside 0..1; usual values are 0.4 to 0.75"),
+        ({"b": 1.01}, "b=1.01 must be between 0 and 1; usual values are 0.4 to 0.75"),
+        ({"b": -0.01}, "b=-0.01 must be between 0 and 1; usual values are 0.4 to 0.75"),
     ],
 )
 def test_k1_and_b_that_cannot_be_are_errors(

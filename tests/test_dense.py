@@ -421,5 +421,5 @@ def test_an_index_that_is_not_checked_lets_the_float_vectors_go(folder):
         with pytest.raises(ConfigError) as error:
             ask()
         assert str(error.value) == (
-            f"{what} takes the float32 vectors, which retriever.recall_sample=0 lets go; set it to 1 or more"
+            f"{what} needs the float32 vectors, which retriever.recall_sample=0 releases; set it to 1 or more"
         )

@@ -21,7 +21,7 @@ from harness.embedding_cache import cache
 from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
-from harness.retrievers.scored import check_scores, scored
+from harness.retrievers.scored import check_scores, score_candidates
 from harness.types import (
     Counters,
     Dataset,
@@ -191,7 +191,7 @@ class QueryRunner:
         queries = self.queries if query is None else self.queries[rows]
         if self._candidates is None:
             return partial(self._retriever.search, queries, self._depth)
-        return partial(scored, self._retriever, queries, self._dataset.corpus.ids, self._candidates[rows])
+        return partial(score_candidates, self._retriever, queries, self._dataset.corpus.ids, self._candidates[rows])
 
     def warm_up(self, n_documents: int) -> None:
         """Index ``n_documents`` documents and run a few queries, to load weights and compile kernels."""
@@ -206,7 +206,7 @@ class QueryRunner:
                 self._retriever.search(queries, min(self._depth, n_documents))
             else:
                 docs = np.arange(min(self._candidates.shape[1], len(corpus)), dtype=np.int32)
-                scored(self._retriever, queries, corpus.ids, np.tile(docs, (len(queries), 1)))
+                score_candidates(self._retriever, queries, corpus.ids, np.tile(docs, (len(queries), 1)))
 
 
 class _Searches(NamedTuple):

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from harness.types.run import Run
 from harness.types.texts import Corpus, Queries
 
-Cell = str | int | float | None
+Value = str | int | float | None
+"""A value in a table of an explanation."""
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -27,7 +28,7 @@ class Explanation:
 
     said: str
     columns: tuple[str, ...] = ()
-    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    rows: list[tuple[Value, ...]] = field(default_factory=list)
     parts: dict[str, "Explanation"] = field(default_factory=dict)
 
 
@@ -113,7 +114,7 @@ class TaskPrompted(Protocol):
 class MergeableStatistics(Protocol):
     """Statistics of one shard that add up to those of the corpus."""
 
-    def merged(self, others: "list[Self]") -> Self:
+    def merged(self, following: "list[Self]") -> Self:
         """Return the statistics of this shard and of those that follow it."""
         ...
 

@@ -17,7 +17,7 @@ from harness.instrument import describe_encoder, stage
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
 from harness.interop.mteb.texts import to_rows
-from harness.retrievers.scored import aligned
+from harness.retrievers.scored import align_scores
 from harness.retrievers.state import SetByIndex
 from harness.search.topk import TopK
 from harness.types import Corpus, Queries, Run
@@ -184,7 +184,7 @@ class Retriever(Component):
             with stage("score"):
                 if self._is_cross_encoder:
                     self._index(Corpus(corpus.ids.take(candidates), corpus.texts.take(candidates)))
-                return aligned(self._search(queries, docs.shape[1], ids), docs)
+                return align_scores(self._search(queries, docs.shape[1], ids), docs)
         embeddings = self._encode(queries, "query")
         with stage("score"):
             for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):

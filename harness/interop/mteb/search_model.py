@@ -9,7 +9,7 @@ from harness.evaluation import identity
 from harness.evaluation.remembered import label_of
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
-from harness.retrievers.scored import scored
+from harness.retrievers.scored import score_candidates
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Retriever, Run
 
@@ -61,4 +61,4 @@ class SearchModel:
             return self.retriever.search(texts_by_id, top_k).to_dict()
         candidates = {query: dict.fromkeys(docs, 0.0) for query, docs in top_ranked.items()}
         docs = Run.from_hits(candidates, texts_by_id.ids, self._corpus).docs
-        return scored(self.retriever, texts_by_id, self._corpus.ids, docs).top(top_k).to_dict()
+        return score_candidates(self.retriever, texts_by_id, self._corpus.ids, docs).top(top_k).to_dict()
