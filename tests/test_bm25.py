@@ -138,8 +138,8 @@ def test_stemmer_and_stop_words_may_be_set_apart_from_the_language() -> None:
         ({"stemmer": "klingon"}, "no Snowball stemmer 'klingon'; choices: arabic, armenian, "),
         ({"stop_words": "klingon"}, "no stop words for 'klingon'; choices: arabic, bulgarian, "),
         ({"language": "esperanto"}, "no stop words for 'esperanto'; choices: arabic, bulgarian, "),
-        ({"pattern": "["}, "tokenizer.pattern='[' is no regular expression: regex"),
-        ({"pattern": r"(?=look)ahead"}, "tokenizer.pattern='(?=look)ahead' is no regular expression: regex"),
+        ({"pattern": "["}, "tokenizer.pattern='[' is not a regular expression: regex"),
+        ({"pattern": r"(?=look)ahead"}, "tokenizer.pattern='(?=look)ahead' is not a regular expression: regex"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_error_that_names_it(settings: dict[str, Any], start: str) -> None:

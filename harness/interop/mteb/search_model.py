@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from harness.datasets.texts import gathered
+from harness.datasets.texts import from_stream
 from harness.evaluation import identity
 from harness.evaluation.remembered import label_of
 from harness.interop.mteb import names, texts
@@ -42,7 +42,7 @@ class SearchModel:
 
     def index(self, corpus: Any, **_: Any) -> None:
         """Index mteb's corpus."""
-        self._corpus = gathered(Corpus, texts.documents(corpus))
+        self._corpus = from_stream(Corpus, texts.documents(corpus))
         with identity.in_use(self.retriever):
             self.retriever.index(self._corpus)
 
@@ -56,7 +56,7 @@ class SearchModel:
         Raises:
             RunError: A score is NaN or infinite, a document is ranked twice, or a candidate is not in the corpus.
         """
-        texts_by_id = gathered(Queries, texts.queries(queries))
+        texts_by_id = from_stream(Queries, texts.queries(queries))
         if top_ranked is None:
             return self.retriever.search(texts_by_id, top_k).to_dict()
         candidates = {query: dict.fromkeys(docs, 0.0) for query, docs in top_ranked.items()}
