@@ -191,7 +191,7 @@ def test_a_snapshot_that_another_tool_left_without_its_modules_is_completed_wher
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", from_the_hub)
-    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights, "_is_hub_reachable", lambda: True)
     assert "modules.json" in read_back(find(MODEL).path)
 
 

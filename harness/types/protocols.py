@@ -211,13 +211,13 @@ def arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> di
 @cache
 def _required(cls: type) -> bool:
     """Return whether the constructor has a parameter without a default."""
-    return any(one.default is one.empty for one in (parameters(cls) or {}).values())
+    return any(parameter.default is parameter.empty for parameter in (parameters(cls) or {}).values())
 
 
 @cache
 def _defaults(cls: type) -> dict[str, Any]:
     known = parameters(cls) or {}
-    return {name: one.default for name, one in known.items() if one.default is not one.empty}
+    return {name: each.default for name, each in known.items() if each.default is not each.empty}
 
 
 def float_parameters(function: Any) -> set[str]:
