@@ -179,7 +179,7 @@ def test_an_old_models_pickled_weights_are_taken_where_it_has_no_others(away_fro
     assert find(MODEL).path.resolve() == snapshot.resolve()
 
 
-def test_a_snapshot_that_another_tool_left_without_its_modules_is_completed_where_the_hub_answers(
+def test_a_snapshot_that_another_tool_left_without_its_modules_is_completed_where_the_is_hub_reachable(
     away_from_the_hub: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """AutoModel fetches config and weights but not how they are pooled: mean pooling would be guessed."""
