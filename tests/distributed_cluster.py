@@ -97,7 +97,7 @@ def families(model: str):
     short = ["retriever=splade_tiny", "retriever.encoder.max_length=32", "retriever.encoder.cache=false"]
     yield "splade", lambda: build.construct(build.composed(short)["retriever"], "retriever")
     yield "dense", lambda: Dense(DenseEncoder(model, device="cpu", cache=False))
-    encoder = {"projection": "none", "stored": "float32", "device": "cpu", "cache": False}
+    encoder = {"projection": "none", "storage_dtype": "float32", "device": "cpu", "cache": False}
     yield "colbert", lambda: ColBERT(MultiVectorEncoder(model, **encoder))
 
 
@@ -111,7 +111,7 @@ def error_of(work) -> str:
 
 def main(models: Path, folder: Path, two: Cluster) -> dict:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cluster._joined(two.address)  # by the first node, before there is another that may be lost
+    cluster._join(two.address)  # by the first node, before there is another that may be lost
     found: dict = {"sigterm": signal.getsignal(signal.SIGTERM) is signal.SIG_IGN}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     other = two.add_node(num_cpus=1)
@@ -122,10 +122,10 @@ def main(models: Path, folder: Path, two: Cluster) -> dict:
 
     watched = made(Watched(folder))
     watched.index(data.corpus[:64])
-    before = list(cluster.fleet(two.address, 1.0, 0.0).slots)
+    before = list(cluster.worker_pool(two.address, 1.0, 0.0).slots)
     watched.index(data.corpus)
     found["indexed"] = [line.split() for line in (folder / "indexed").read_text().splitlines()]
-    found["same actors"] = before == list(cluster.fleet(two.address, 1.0, 0.0).slots)
+    found["same actors"] = before == list(cluster.worker_pool(two.address, 1.0, 0.0).slots)
     for name, make in families(model):
         one, many = make(), made(make())
         one.index(data.corpus)
@@ -159,9 +159,9 @@ def main(models: Path, folder: Path, two: Cluster) -> dict:
         found[f"killed in {when}"]["died"] = (folder / f"died in {when}").exists()
     found["refused"] = error_of(lambda: made(Watched(folder, "refuse")).index(data.corpus))
     two.remove_node(other)
-    cluster.FREED_S = 3.0
+    cluster.FREE_TIMEOUT_S = 3.0
     found["node lost"] = compared(expected, more.search(data.queries, K))
-    sharded._TRIES = 1
+    sharded._MAX_LOSSES = 1
     found["always killed"] = error_of(lambda: made(Watched(folder, "index", always=True)).index(data.corpus))
     found["no room"] = error_of(lambda: Sharded(BM25(Tokenizer()), address=two.address, cpus=64).index(data.corpus))
     found["elsewhere"] = error_of(lambda: Sharded(BM25(Tokenizer())).index(data.corpus))

@@ -169,15 +169,15 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "weights for another number of parts": (
         (*FUSED, "retriever.fusion.weights=[1,2,3]"),
         2,
-        ("retriever.fusion.weights=[1, 2, 3]", "3 numbers for 2 retrievers", "one each"),
+        ("retriever.fusion.weights=[1, 2, 3]", "3 numbers for 2 retrievers", "one for each"),
     ),
     "a weight below zero": ((*FUSED, "retriever.fusion.weights=[1,-1]"), 2, ("weights=[1, -1]", "0 or more")),
     "a weight that is a word": ((*FUSED, "retriever.fusion.weights=[a,1]"), 2, ("weights=['a', 1]", "numbers")),
     "no candidates": ((*COLBERT, "retriever.candidates=0"), 2, ("candidates=0", "at least 1", "null for all")),
     "unknown precision of token vectors": (
-        (*COLBERT, "retriever.encoder.stored=float8"),
+        (*COLBERT, "retriever.encoder.storage_dtype=float8"),
         2,
-        ("encoder.stored='float8'", "float16, float32"),
+        ("encoder.storage_dtype='float8'", "float16, float32"),
     ),
     "unknown projection": ((*COLBERT, "retriever.encoder.projection=random"), 2, ("'random'", "own, none")),
     "reranker of depth zero": (
@@ -202,9 +202,9 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("index.oversample=0", "at least 1"),
     ),
     "fewer than no queries checked": (
-        ("retriever=minilm_int8", "retriever.checked=-1", *TINY),
+        ("retriever=minilm_int8", "retriever.recall_sample=-1", *TINY),
         2,
-        ("retriever.checked=-1", "0 or more"),
+        ("retriever.recall_sample=-1", "0 or more"),
     ),
     "unknown kind of index": (
         ("retriever=minilm_hnsw", "retriever.index.kind=flat", *TINY),

@@ -15,7 +15,7 @@ from rank_bm25 import BM25Okapi
 from harness.errors import ConfigError
 from harness.instrument import recording
 from harness.retrievers.bm25 import BM25, RankBM25
-from harness.search.postings import Sparse
+from harness.search.postings import SparseRows
 from harness.text import tokenizer
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Counters, Dataset, Queries, Run, StringColumn
@@ -39,7 +39,7 @@ def found(run: Run, query: int = 0) -> dict[str, float]:
     return dict(zip(names, scores.tolist(), strict=True))
 
 
-def counted(tokenizer: Tokenizer, counts: Sparse) -> list[dict[str, float]]:
+def counted(tokenizer: Tokenizer, counts: SparseRows) -> list[dict[str, float]]:
     """The counts of each text by term."""
     vocabulary, rows = tokenizer.vocabulary, []
     for start, stop in zip(counts.starts[:-1], counts.starts[1:], strict=True):
@@ -138,8 +138,8 @@ def test_stemmer_and_stop_words_may_be_set_apart_from_the_language() -> None:
         ({"stemmer": "klingon"}, "no Snowball stemmer 'klingon'; choices: arabic, armenian, "),
         ({"stop_words": "klingon"}, "no stop words for 'klingon'; choices: arabic, bulgarian, "),
         ({"language": "esperanto"}, "no stop words for 'esperanto'; choices: arabic, bulgarian, "),
-        ({"pattern": "["}, "tokenizer.pattern='[' is no regular expression: regex"),
-        ({"pattern": r"(?=look)ahead"}, "tokenizer.pattern='(?=look)ahead' is no regular expression: regex"),
+        ({"pattern": "["}, "tokenizer.pattern='[' is not a regular expression: regex"),
+        ({"pattern": r"(?=look)ahead"}, "tokenizer.pattern='(?=look)ahead' is not a regular expression: regex"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_error_that_names_it(settings: dict[str, Any], start: str) -> None:
@@ -403,8 +403,8 @@ def test_an_index_has_a_size(make: Callable[[], BM25 | RankBM25]) -> None:
     ("settings", "message"),
     [
         ({"k1": -0.1}, "k1=-0.1 must be 0 or more; usual values are 0.9 to 2.0"),
-        ({"b": 1.01}, "b=1.01 lies outside 0..1; usual values are 0.4 to 0.75"),
-        ({"b": -0.01}, "b=-0.01 lies outside 0..1; usual values are 0.4 to 0.75"),
+        ({"b": 1.01}, "b=1.01 must be between 0 and 1; usual values are 0.4 to 0.75"),
+        ({"b": -0.01}, "b=-0.01 must be between 0 and 1; usual values are 0.4 to 0.75"),
     ],
 )
 def test_k1_and_b_that_cannot_be_are_errors(

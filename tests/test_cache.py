@@ -196,7 +196,7 @@ def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, own_
     for done, (weights, texts) in enumerate(more, start=len(variants)):
         encoder(weights).encode(texts, "document")
         assert (len(seen), len(files(own_cache))) == (done + 1, done + 1)
-    for projected in ({"stored": "float16"}, {"stored": "float32"}):
+    for projected in ({"storage_dtype": "float16"}, {"storage_dtype": "float32"}):
         MultiVectorEncoder(str(model), projection="none", device="cpu", **projected).encode(TEXTS, "document")
     assert len(files(own_cache)) == done + 3
     for settings in variants:

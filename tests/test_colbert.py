@@ -120,8 +120,8 @@ def encoder(path, **settings) -> MultiVectorEncoder:
     return MultiVectorEncoder(str(path), **{"device": "cpu", "cache": False, **settings})
 
 
-def indexed(checkpoint, stored="float32", **settings) -> ColBERT:
-    retriever = ColBERT(encoder(checkpoint.path, stored=stored), **settings)
+def indexed(checkpoint, storage_dtype="float32", **settings) -> ColBERT:
+    retriever = ColBERT(encoder(checkpoint.path, storage_dtype=storage_dtype), **settings)
     retriever.index(CORPUS)
     return retriever
 
@@ -129,8 +129,8 @@ def indexed(checkpoint, stored="float32", **settings) -> ColBERT:
 def assert_vectors(tokens, expected, atol=1e-5):
     assert len(tokens) == len(expected)
     for text, right in enumerate(expected):
-        assert tokens.of(text).shape == right.shape
-        np.testing.assert_allclose(tokens.of(text).numpy(), right.numpy(), atol=atol)
+        assert tokens.vectors_of(text).shape == right.shape
+        np.testing.assert_allclose(tokens.vectors_of(text).numpy(), right.numpy(), atol=atol)
 
 
 def maxsim(queries, documents) -> np.ndarray:
@@ -164,7 +164,7 @@ def assert_run(run, exact, k, atol=1e-4):
 
 @pytest.mark.parametrize("budget", [None, 1, 10_000])
 def test_vectors_are_stanfords_definition_on_stanfords_files(either, budget):
-    found = encoder(either.path, stored="float32", batch_tokens=budget)
+    found = encoder(either.path, storage_dtype="float32", batch_tokens=budget)
     assert_vectors(found.encode(StringColumn(TEXTS), "query"), [either.query(text) for text in TEXTS])
     assert_vectors(found.encode(StringColumn(TEXTS), "document"), [either.document(text) for text in TEXTS])
 
@@ -173,7 +173,7 @@ def test_attending_to_the_masks_makes_a_difference(minilm_folder, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     made = [Checkpoint(tmp_path / "a", minilm_folder, False), Checkpoint(tmp_path / "b", minilm_folder, True)]
-    unseen, attended = (encoder(one.path).encode(StringColumn(["cats"]), "query").of(0) for one in made)
+    unseen, attended = (encoder(one.path).encode(StringColumn(["cats"]), "query").vectors_of(0) for one in made)
     assert (unseen - attended).abs().max() > 0.01
 
 
@@ -196,8 +196,8 @@ def test_max_length_cuts_documents_and_not_queries(checkpoint, minilm_folder):
     for found in (encoder(checkpoint.path, max_length=5), encoder(minilm_folder, projection="none", max_length=5)):
         whole = encoder(found._name, projection=found._projection)
         texts = StringColumn(["one two three four five six seven"])
-        assert len(found.encode(texts, "document").of(0)) == 5
-        assert torch.equal(found.encode(texts, "query").of(0), whole.encode(texts, "query").of(0))
+        assert len(found.encode(texts, "document").vectors_of(0)) == 5
+        assert torch.equal(found.encode(texts, "query").vectors_of(0), whole.encode(texts, "query").vectors_of(0))
 
 
 def test_tokens_are_named_as_their_vectors_lie(checkpoint):
@@ -237,7 +237,7 @@ def test_a_checkpoint_as_pylate_saves_it_is_the_librarys(checkpoint, minilm_fold
     }
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps({"model_type": "ColBERT", **said}))
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 31, "do_lower_case": False}))
-    found, peer = encoder(tmp_path, stored="float32"), Peer(str(tmp_path), device="cpu")
+    found, peer = encoder(tmp_path, storage_dtype="float32"), Peer(str(tmp_path), device="cpu")
     assert_equal_to_the_library(found, peer)
     ids = tokenizer.convert_tokens_to_ids(["[CLS]", "[D] ", "a", "b", ".", "[SEP]"])
     with torch.inference_mode():
@@ -263,7 +263,7 @@ def test_a_checkpoint_as_sentence_transformers_saves_it_is_the_librarys(checkpoi
     modules = [bert, projection, MultiVectorMask(skiplist_words=["."]), Normalize(module_input_name="token_embeddings")]
     peer = Peer(modules=modules, prompts={"query": "ask: ", "document": "say: "}, device="cpu")
     peer.save(str(tmp_path / "saved"))
-    found = encoder(tmp_path / "saved", stored="float32", batch_tokens=60)
+    found = encoder(tmp_path / "saved", storage_dtype="float32", batch_tokens=60)
     assert_equal_to_the_library(found, peer)
     with recording() as seen:
         found.encode(StringColumn(["a b c d e f g h i j", "a"]), "query")
@@ -284,7 +284,7 @@ def test_without_a_projection_the_vectors_are_the_encoders_own_token_states(mini
         with torch.inference_mode():
             tokens = tokenizer(text, truncation=True, max_length=256, return_tensors="pt")
             expected.append(torch.nn.functional.normalize(model(**tokens).last_hidden_state[0], dim=1))
-    found = encoder(minilm_folder, projection="none", stored="float32")
+    found = encoder(minilm_folder, projection="none", storage_dtype="float32")
     for side in ("query", "document"):
         tokens = found.encode(StringColumn(TEXTS), side)
         assert_vectors(tokens, expected)
@@ -323,7 +323,10 @@ def test_a_vector_that_is_not_finite_is_an_error(checkpoint, tmp_path):
     ("make", "said"),
     [
         (lambda: MultiVectorEncoder("o/n", projection="mean"), "encoder.projection='mean'; choices: own, none"),
-        (lambda: MultiVectorEncoder("o/n", stored="int8"), "encoder.stored='int8'; choices: float16, float32"),
+        (
+            lambda: MultiVectorEncoder("o/n", storage_dtype="int8"),
+            "encoder.storage_dtype='int8'; choices: float16, float32",
+        ),
         (
             lambda: ColBERT(MultiVectorEncoder("o/n"), candidates=0),
             "retriever.candidates=0 must be at least 1, or null for all documents",
@@ -346,14 +349,14 @@ def test_a_search_is_brute_force_maxsim_over_stanfords_vectors(checkpoint, exact
 
 
 def test_half_precision_takes_half_the_bytes_and_scores_the_vectors_it_holds(checkpoint, asked):
-    whole, half = indexed(checkpoint), indexed(checkpoint, stored="float16")
+    whole, half = indexed(checkpoint), indexed(checkpoint, storage_dtype="float16")
     vectors = half._tokens.vectors
     assert (whole._tokens.vectors.dtype, vectors.dtype) == (torch.float32, torch.float16)
     assert torch.equal(vectors, whole._tokens.vectors.half())
     held = 61 * 8
     assert half.nbytes() == held + len(vectors) * WIDTH * 2
     assert (half.nbytes() - held) * 2 == whole.nbytes() - held
-    assert_run(half.search(QUERIES, 10), maxsim(asked, [half._tokens.of(doc) for doc in range(60)]), 10)
+    assert_run(half.search(QUERIES, 10), maxsim(asked, [half._tokens.vectors_of(doc) for doc in range(60)]), 10)
 
 
 def test_given_candidates_score_as_in_a_search_and_empty_places_do_not(checkpoint):
@@ -396,7 +399,7 @@ def test_few_candidates_have_exact_scores_and_their_recall_is_in_the_record(chec
     plan = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
     recalls = []
     for candidates in (5, 6, 20):
-        retriever = ColBERT(encoder(checkpoint.path, stored="float32"), candidates=candidates)
+        retriever = ColBERT(encoder(checkpoint.path, storage_dtype="float32"), candidates=candidates)
         measured = measure(retriever, dataset, k=5, metrics=["ndcg@5"], plan=plan)
         run = measured.run
         assert run.docs.shape == (55, 5)

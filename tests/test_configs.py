@@ -12,6 +12,8 @@ from harness.cli.train import TrainConfig
 from harness.cli.validate import whole
 from harness.config import build
 from harness.config.conf import CONF, options_of
+from harness.config.evaluation import checked_config
+from harness.config.wording import RENAMED_KEYS
 from harness.errors import ConfigError
 from harness.evaluation.timing import TimingPlan
 from harness.metrics import parse
@@ -32,6 +34,30 @@ def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
     assert callable(get_object(new))
     with pytest.raises(ConfigError, match=f"_target_: {new}"):
         build.construct({"_target_": old}, "retriever")
+
+
+OWNERS = {
+    "provides": "harness.weights.Package",
+    "recall_sample": "harness.retrievers.dense.Dense",
+    "storage_dtype": "harness.encoders.multi_vector.MultiVectorEncoder",
+    **dict.fromkeys(("M", "nlist", "nprobe"), "harness.search.ann.Faiss"),
+}
+"""Classes of the renamed arguments."""
+
+
+@pytest.mark.parametrize(("old", "new"), [pair for pair in RENAMED_KEYS.items() if pair[1] in OWNERS])
+def test_a_renamed_argument_is_refused_with_its_new_name(old, new):
+    with pytest.raises(ConfigError, match=rf"retriever has no key '{old}'.*write: {new}"):
+        build.check_keys({"_target_": OWNERS[new], old: 1}, "retriever")
+
+
+@pytest.mark.parametrize(("old", "new"), [("enough_s", "max_search_s"), ("least_s", "min_search_s")])
+def test_a_renamed_timing_key_is_refused_with_its_new_name(old, new):
+    with pytest.raises(ConfigError, match=rf"timing has no key '{old}'.*write: {new}"):
+        build.composed(["retriever=bm25", f"timing.{old}=1"])
+    config = build.composition(["retriever=bm25", f"+timing.{old}=1"])
+    with pytest.raises(ConfigError, match=rf"timing.{old}=1.*write: {new}"):
+        checked_config(config)
 
 
 def test_validate_finds_every_config_good():

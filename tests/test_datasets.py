@@ -306,10 +306,10 @@ def test_a_large_file_is_parsed_once_and_mapped_from_then_on(
 def test_a_large_stream_lies_in_a_file_that_is_gone_with_it(
     own_cache: Path, monkeypatch: pytest.MonkeyPatch, held: int
 ):
-    monkeypatch.setattr(texts, "_HELD", held)
+    monkeypatch.setattr(texts, "_MAX_IN_MEMORY", held)
     pairs = [(f"d{number}", f"text {number} " * 9) for number in range(40_000)]
     before = pa.total_allocated_bytes()
-    corpus = texts.gathered(Corpus, pairs)
+    corpus = texts.from_stream(Corpus, pairs)
     assert (pa.total_allocated_bytes() - before < 1 << 20) is (held == 1000)
     assert not [file for file in own_cache.rglob("*") if file.is_file()]
     assert list(zip(corpus.ids, corpus.texts, strict=True)) == pairs
@@ -367,13 +367,13 @@ def test_a_line_that_is_no_object_is_named_with_its_number(tmp_path: Path):
 @pytest.mark.parametrize("value", [None, "", True, 1.5], ids=repr)
 def test_a_document_without_a_usable_id_is_named_with_its_line(tmp_path: Path, value: Any):
     path = jsonl(tmp_path / "corpus.jsonl", [DOCUMENTS[0], {"_id": value, "text": "a"}])
-    assert refusal(path) == f"{path}:2: document has no id: column '_id' holds {value!r}"
+    assert refusal(path) == f"{path}:2: document has no id: column '_id' has {value!r}"
 
 
 def test_a_missing_id_column_lists_the_columns_that_are_there(tmp_path: Path):
     path = jsonl(tmp_path / "corpus.jsonl", [{"docno": "d1", "text": "a"}])
     said = refusal(path)
-    assert said == (f"{path}:1: document has no id: column '_id' is not among 'docno', 'text'; name it in the config")
+    assert said == (f"{path}:1: document has no id: column '_id' is not among 'docno', 'text'; set it in the config")
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["in memory", "mapped"])
@@ -384,14 +384,14 @@ def test_a_missing_text_is_named_with_line_id_and_columns(
     path = jsonl(tmp_path / "corpus.jsonl", [DOCUMENTS[0], {"_id": "d2", "body": "a"}])
     said = refusal(path)
     assert said == (
-        f"{path}:2: document 'd2' has no text: column 'text' is not among '_id', 'body'; name it in the config"
+        f"{path}:2: document 'd2' has no text: column 'text' is not among '_id', 'body'; set it in the config"
     )
     assert not [file for file in own_cache.rglob("*") if file.is_file()]
 
 
 def test_a_title_that_is_no_text_is_refused(tmp_path: Path):
     path = jsonl(tmp_path / "corpus.jsonl", [{"_id": "d1", "title": 7, "text": "a"}])
-    assert refusal(path) == f"{path}:1: document 'd1' has a title that is no text: 7"
+    assert refusal(path) == f"{path}:1: document 'd1' has a title that is not text: 7"
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["in memory", "mapped"])
@@ -533,7 +533,7 @@ def test_a_pair_with_two_grades_is_named_with_its_line(tmp_path: Path):
 def test_a_line_that_is_no_judgement_is_named_with_what_is_needed(tmp_path: Path, line: str):
     path = tmp_path / "test.tsv"
     said = judged_refusal(path, f"{HEADER}q1\td2\t1\n{line}\n")
-    assert said.startswith(f"{path}:3: not a judgement: {line!r}; needed: query-id, corpus-id and score")
+    assert said.startswith(f"{path}:3: not a judgement: {line!r}; expected: query-id, corpus-id and score")
 
 
 def test_judgements_in_rows_without_a_named_column_list_the_columns(tmp_path: Path):

@@ -410,7 +410,7 @@ def test_two_datasets_with_instructions_of_their_own_are_one_row_of_the_board(in
 def test_an_index_that_is_not_checked_lets_the_float_vectors_go(folder):
     from harness.search.quantised import Int8
 
-    retriever = Dense(DenseEncoder(str(folder), device="cpu"), Int8(), checked=0)
+    retriever = Dense(DenseEncoder(str(folder), device="cpu"), Int8(), recall_sample=0)
     retriever.index(Corpus(["a", "b"], ["one", "two"]))
     assert retriever._vectors.untyped_storage().nbytes() == 0
     assert retriever.search(Queries(["q"], ["two"]), 1).hits(0)[0] == ["b"]
@@ -421,5 +421,5 @@ def test_an_index_that_is_not_checked_lets_the_float_vectors_go(folder):
         with pytest.raises(ConfigError) as error:
             ask()
         assert str(error.value) == (
-            f"{what} takes the float32 vectors, which retriever.checked=0 lets go; set it to 1 or more"
+            f"{what} needs the float32 vectors, which retriever.recall_sample=0 releases; set it to 1 or more"
         )

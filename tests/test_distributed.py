@@ -26,8 +26,8 @@ from harness.config import build
 from harness.config.conf import options_of
 from harness.config.wording import explained
 from harness.distributed import Sharded
-from harness.distributed.shipping import edges, packed, surroundings, unpacked
-from harness.distributed.worker import Answer
+from harness.distributed.shipping import pack, process_environment, shard_edges, unpack
+from harness.distributed.worker import WorkerResult
 from harness.errors import ConfigError
 from harness.retrievers.bm25 import BM25
 from harness.text.tokenizer import Tokenizer
@@ -107,14 +107,14 @@ def test_this_process_keeps_what_it_does_at_sigterm(found):
 def test_a_shard_that_is_lost_again_and_again_is_an_error_that_names_it(found):
     said = found["always killed"]
     assert said.startswith("ShardError: shard ")
-    assert "(documents 0 to 200) lost its actor" in said or "(documents 200 to 400) lost its actor" in said
+    assert "(documents 0 to 200) lost its worker" in said or "(documents 200 to 400) lost its worker" in said
     assert "worker process has died" in said
 
 
 def test_a_cluster_without_room_or_a_second_one_is_refused(found):
     assert "retriever.cpus=64" in found["no room"]
     assert "ray status" in found["no room"]
-    assert "retriever.address='local': this process is on the cluster" in found["elsewhere"]
+    assert "retriever.address='local': this process is already connected to the cluster" in found["elsewhere"]
 
 
 # ------------------------------------------------------------------------------------------------------ without Ray
@@ -131,7 +131,7 @@ def data():
 
 def in_parts(data, n, k):
     """BM25 over n parts with the statistics of the whole, each part's run moved to its place and all put together."""
-    cuts = edges(len(data.corpus), n)
+    cuts = shard_edges(len(data.corpus), n)
     parts = [data.corpus[start:stop] for start, stop in pairwise(cuts)]
     retrievers = [BM25(Tokenizer()) for _ in parts]
     first, *others = [one.corpus_statistics(part) for one, part in zip(retrievers, parts, strict=True)]
@@ -165,7 +165,7 @@ def test_parts_with_statistics_of_their_own_do_not(data):
 
 def test_merged_statistics_are_those_of_the_whole_in_the_same_order(data):
     whole = BM25(Tokenizer()).corpus_statistics(data.corpus)
-    cuts = edges(len(data.corpus), 4)
+    cuts = shard_edges(len(data.corpus), 4)
     first, *others = [BM25(Tokenizer()).corpus_statistics(data.corpus[a:b]) for a, b in pairwise(cuts)]
     merged = first.merged(others)
     assert merged.terms.equals(whole.terms)
@@ -197,14 +197,14 @@ def test_what_does_not_compare_across_shards_is_refused_with_what_to_write_inste
         assert build.construct(config, "retriever").nbytes() == 0
         return
     with pytest.raises(
-        ConfigError, match=r"do not compare across shards; choices .*index=null.*candidates=null.*=sharded"
+        ConfigError, match=r"are not comparable across shards; choices .*index=null.*candidates=null.*=sharded"
     ):
         build.construct(config, "retriever")
 
 
 def test_candidates_chosen_by_a_shards_own_centroids_are_refused():
     overrides = ["retriever@retriever.retriever=colbert_minilm", "retriever.retriever.candidates=50"]
-    with pytest.raises(ConfigError, match="ColBERT do not compare"):
+    with pytest.raises(ConfigError, match="ColBERT are not comparable"):
         build.construct(build.composed(["retriever=sharded", *overrides])["retriever"], "retriever")
 
 
@@ -221,7 +221,7 @@ def test_a_hybrid_may_have_sharded_parts():
     ("settings", "said"),
     [
         ({"shards": 0}, "retriever.shards=0 must be at least 1"),
-        ({"cpus": 0}, "retriever.cpus=0 and retriever.gpus=0: an actor needs one or the other"),
+        ({"cpus": 0}, "retriever.cpus=0 and retriever.gpus=0: a worker needs CPUs or GPUs"),
         ({"gpus": -1.0}, "retriever.gpus=-1"),
     ],
 )
@@ -239,22 +239,22 @@ def test_without_ray_the_extra_is_named(data, monkeypatch):
 def test_a_part_is_sent_without_the_rest_of_its_memory():
     corpus = Corpus([f"d{n}" for n in range(10_000)], [f"{n} " + "word " * 200 for n in range(10_000)])
     part = corpus[5000:5010]
-    sent = packed(part)
+    sent = pack(part)
     assert sum(buffer.size for buffer in sent) < 20_000
     assert len(pickle.dumps(part, protocol=5)) > 1_000_000  # why it is packed
-    back = unpacked(Corpus, sent)
+    back = unpack(Corpus, sent)
     assert (list(back.ids), list(back.texts)) == (list(part.ids), list(part.texts))
 
 
 def test_beside_its_text_a_document_takes_24_bytes_on_the_way():
     """An id of eight letters and two offsets: the README's model counts on it."""
     corpus = Corpus([f"d{i:07d}" for i in range(20_000)], ["some words of a text"] * 20_000)
-    sent = sum(buffer.size for buffer in packed(corpus))
+    sent = sum(buffer.size for buffer in pack(corpus))
     assert sent / len(corpus) - len("some words of a text") == pytest.approx(24, abs=0.5)
 
 
 def test_an_empty_set_of_queries_can_be_sent():
-    assert len(unpacked(Queries, packed(Queries([], [])))) == 0
+    assert len(unpack(Queries, pack(Queries([], [])))) == 0
 
 
 def test_a_tokenizer_is_sent_with_its_stemmer_and_its_terms():
@@ -279,7 +279,7 @@ def test_no_key_is_sent_along_with_the_variables(monkeypatch):
     for name in ("HF_TOKEN", "OPENAI_API_KEY", "CO_API_KEY", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("HARNESS_CACHE", "/cache")
-    sent = surroundings().variables
+    sent = process_environment().variables
     assert sent["HARNESS_CACHE"] == "/cache"
     assert sent["HF_HUB_OFFLINE"] == "1"
     assert "secret" not in sent.values()
@@ -294,9 +294,9 @@ def phase(wall_s, cached_s=0.0, foreign_machine=False):
 def billed(*phases):
     """What a driver that waited no time is billed for these phases, of an actor each."""
     sharded = Sharded(BM25(Tokenizer()))
-    sharded._homes = {shard: f"actor {shard}" for shard in range(len(phases))}
+    sharded._workers = {shard: f"actor {shard}" for shard in range(len(phases))}
     with instrument.recording() as seen:
-        sharded._add_costs([Answer(None, one, {}, {}) for one in phases], "encode")
+        sharded._add_costs([WorkerResult(None, one, {}, {}) for one in phases], "encode")
     return seen.phase()
 
 

@@ -156,7 +156,7 @@ def test_a_download_that_keeps_breaking_is_kept_and_the_next_command_goes_on(sit
         fetch(site.url(), target, MD5, attempts=1)
     said = str(error.value)
     assert said.startswith(f"{site.url()}: the connection broke after 1000 of {len(CONTENT)} bytes")
-    assert "1000 bytes are kept: give the command again to go on" in said
+    assert "1000 bytes are kept: run the command again to resume" in said
     assert "HARNESS_DATA" in said
     assert part_of(target).read_bytes() == CONTENT[:1000]
     assert not target.exists()
@@ -292,7 +292,7 @@ def test_a_zip_without_the_set_in_it_is_an_error(site: Site, own_cache: Path):
     site.content = zipped({"other/corpus.jsonl": ""})
     with pytest.raises(DataError) as error:
         beir.load("tiny", "test", site.url("tiny.zip"), hashlib.md5(site.content).hexdigest())
-    assert str(error.value) == f"{site.url('tiny.zip')}: no tiny/corpus.jsonl in it"
+    assert str(error.value) == f"{site.url('tiny.zip')} has no tiny/corpus.jsonl"
 
 
 # ---- unpacking
@@ -326,7 +326,7 @@ def refused(tmp_path: Path, member: zipfile.ZipInfo, content: str) -> str:
 def test_a_zip_that_names_a_file_outside_its_folder_is_refused_whole(tmp_path: Path, name: str):
     name = name.format(tmp=tmp_path)
     said = refused(tmp_path, zipfile.ZipInfo(name), "evil")
-    assert said == f"{tmp_path / 'bad.zip'}: names a file outside its folder: {name!r}; nothing was unpacked"
+    assert said == f"{tmp_path / 'bad.zip'}: it has a file outside its folder: {name!r}; nothing was unpacked"
 
 
 def test_a_zip_with_a_symbolic_link_is_refused_whole(tmp_path: Path):

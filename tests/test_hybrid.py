@@ -130,7 +130,7 @@ def test_documents_with_the_same_ranks_in_different_runs_tie() -> None:
 
 
 def test_a_constant_below_zero_is_an_error() -> None:
-    message = re.escape("retriever.fusion.constant=-1 is below 0; 60 is usual")
+    message = re.escape("retriever.fusion.constant=-1 must be at least 0; the usual value is 60")
     with pytest.raises(ConfigError, match=f"^{message}$"):
         rrf([run_of([["a"]], ["a"])], constant=-1)
 
@@ -322,9 +322,9 @@ def test_an_unknown_normalisation_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ([1], "[1] are 1 numbers for 2 retrievers; give one each, in their order"),
-        ([1, 2, 3], "[1, 2, 3] are 3 numbers for 2 retrievers; give one each, in their order"),
-        ([], "[] are 0 numbers for 2 retrievers; give one each, in their order"),
+        ([1], "[1] has 1 numbers for 2 retrievers; give one for each, in their order"),
+        ([1, 2, 3], "[1, 2, 3] has 3 numbers for 2 retrievers; give one for each, in their order"),
+        ([], "[] has 0 numbers for 2 retrievers; give one for each, in their order"),
         ([1, -1], "[1, -1] must be numbers of 0 or more, and not all 0"),
         ([1, float("nan")], "[1, nan] must be numbers of 0 or more, and not all 0"),
         ([float("inf"), 1], "[inf, 1] must be numbers of 0 or more, and not all 0"),
@@ -341,7 +341,7 @@ def test_weights_that_cannot_be_are_an_error(fusion: Callable[..., Run], weights
 
 @pytest.mark.parametrize("fusion", [rrf, convex])
 def test_weights_that_cannot_be_are_refused_when_the_hybrid_is_made(fusion: Callable[..., Run]) -> None:
-    with pytest.raises(ConfigError, match=r"weights=\[1\] are 1 numbers for 2 retrievers"):
+    with pytest.raises(ConfigError, match=r"weights=\[1\] has 1 numbers for 2 retrievers"):
         Hybrid({"one": Stub(["a"]), "two": Stub(["b"])}, partial(fusion, weights=[1]))
 
 

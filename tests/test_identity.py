@@ -188,7 +188,7 @@ def test_a_branch_counts_by_the_commit_that_it_points_to(tmp_path, monkeypatch):
 
 def test_a_branch_that_cannot_be_resolved_is_never_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(weights, "_hub_answers", lambda: False)
+    monkeypatch.setattr(weights, "_is_hub_reachable", lambda: False)
     assert weights.identity("org/tiny@v1") != weights.identity("org/tiny@v1")
     fixed = f"org/tiny@{COMMITS[0]}"
     assert weights.identity(fixed) == fixed

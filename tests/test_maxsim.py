@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.search import maxsim, topk
 from harness.search.centroids import Centroids
-from harness.search.maxsim import Tokens
+from harness.search.maxsim import TokenEmbeddings
 
 DIMENSIONS = 4
 BLOCKS = [
@@ -20,23 +20,23 @@ BLOCKS = [
 ]
 
 
-def tokens(rng: np.random.Generator, sizes: list[int], dtype: torch.dtype = torch.float32) -> Tokens:
+def tokens(rng: np.random.Generator, sizes: list[int], dtype: torch.dtype = torch.float32) -> TokenEmbeddings:
     """Ragged texts of whole-number vectors, whose products and sums float16 and float32 hold exactly; many tie."""
     values = rng.integers(-2, 3, (sum(sizes), DIMENSIONS)).astype(np.float32)
-    return Tokens(np.cumsum([0, *sizes], dtype=np.int64), torch.from_numpy(values).to(dtype))
+    return TokenEmbeddings(np.cumsum([0, *sizes], dtype=np.int64), torch.from_numpy(values).to(dtype))
 
 
-def unit(rng: np.random.Generator, sizes: list[int], dimensions: int = 16) -> Tokens:
+def unit(rng: np.random.Generator, sizes: list[int], dimensions: int = 16) -> TokenEmbeddings:
     """Ragged texts of unit vectors."""
     values = torch.from_numpy(rng.normal(size=(sum(sizes), dimensions)).astype(np.float32))
-    return Tokens(np.cumsum([0, *sizes], dtype=np.int64), torch.nn.functional.normalize(values, dim=1))
+    return TokenEmbeddings(np.cumsum([0, *sizes], dtype=np.int64), torch.nn.functional.normalize(values, dim=1))
 
 
-def matrix(texts: Tokens, text: int) -> NDArray[np.float64]:
+def matrix(texts: TokenEmbeddings, text: int) -> NDArray[np.float64]:
     return texts.vectors[texts.starts[text] : texts.starts[text + 1]].double().numpy()
 
 
-def brute(documents: Tokens, queries: Tokens) -> NDArray[np.float64]:
+def brute(documents: TokenEmbeddings, queries: TokenEmbeddings) -> NDArray[np.float64]:
     """Sum over query tokens of the greatest product [queries, documents]; -inf for a document without tokens."""
     found = np.full((len(queries), len(documents)), -np.inf)
     for query in range(len(queries)):
@@ -56,7 +56,12 @@ def ranked(scores: NDArray[np.float64], ranks: NDArray[np.int32], k: int) -> lis
 
 
 def assert_brute_force(
-    documents: Tokens, queries: Tokens, k: int, ranks: NDArray[np.int32], threads: int = 1, exact: bool = True
+    documents: TokenEmbeddings,
+    queries: TokenEmbeddings,
+    k: int,
+    ranks: NDArray[np.int32],
+    threads: int = 1,
+    exact: bool = True,
 ) -> None:
     docs, scores = maxsim.search(documents, queries, k, ranks, threads)
     expected = brute(documents, queries)
@@ -113,16 +118,16 @@ def test_real_valued_vectors_score_as_in_float64(blocks: None) -> None:
 
 
 def test_a_negative_score_is_a_hit_and_a_document_without_tokens_never_is() -> None:
-    documents = Tokens(np.array([0, 0, 1, 1, 2, 2]), torch.tensor([[-1.0], [-3.0]]))
-    query = Tokens(np.array([0, 1]), torch.ones((1, 1)))
+    documents = TokenEmbeddings(np.array([0, 0, 1, 1, 2, 2]), torch.tensor([[-1.0], [-3.0]]))
+    query = TokenEmbeddings(np.array([0, 1]), torch.ones((1, 1)))
     docs, scores = maxsim.search(documents, query, 5, np.arange(5, dtype=np.int32), 1)
     assert docs.tolist() == [[1, 3, -1, -1, -1]]
     assert scores.tolist() == [[-1.0, -3.0, -np.inf, -np.inf, -np.inf]]
 
 
 def test_a_query_without_tokens_scores_nought_everywhere() -> None:
-    documents = Tokens(np.array([0, 1, 1, 2]), torch.ones((2, 2)))
-    queries = Tokens(np.array([0, 0, 1]), torch.ones((1, 2)))
+    documents = TokenEmbeddings(np.array([0, 1, 1, 2]), torch.ones((2, 2)))
+    queries = TokenEmbeddings(np.array([0, 0, 1]), torch.ones((1, 2)))
     docs, scores = maxsim.search(documents, queries, 3, np.array([2, 1, 0], np.int32), 1)
     assert docs.tolist() == [[2, 0, -1]] * 2
     assert scores.tolist() == [[0.0, 0.0, -np.inf], [2.0, 2.0, -np.inf]]
@@ -149,7 +154,7 @@ def test_half_precision_documents_are_multiplied_as_float32(blocks: None) -> Non
     rng = np.random.default_rng(6)
     held, queries = rng.integers(0, 6, 40).tolist(), unit(rng, [5, 1, 32], DIMENSIONS)
     documents = tokens(rng, held, torch.float16)
-    documents = Tokens(documents.starts, (documents.vectors.float() / 3).half())
+    documents = TokenEmbeddings(documents.starts, (documents.vectors.float() / 3).half())
     assert_brute_force(documents, queries, 10, np.arange(40, dtype=np.int32), exact=False)
     assert documents.nbytes == 41 * 8 + sum(held) * DIMENSIONS * 2
 
@@ -165,7 +170,7 @@ def test_two_threads_give_what_one_gives(blocks: None) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 50, 1 << 27])
 def test_the_accelerators_path_gives_the_cpus_scores(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(maxsim, "_ON_DEVICE", chunk)
+    monkeypatch.setattr(maxsim, "_DEVICE_PRODUCTS", chunk)
     rng = np.random.default_rng(8)
     documents = tokens(rng, [0, 3, 1, 0, 7, 2, 2, 0])
     for asked in ([4, 0, 1], [0, 0]):
@@ -208,8 +213,8 @@ def test_the_same_seed_gives_the_same_centroids_and_another_seed_others() -> Non
     documents = unit(np.random.default_rng(11), [9] * 80)
     queries, ranks = unit(np.random.default_rng(12), [8] * 5), np.arange(80, dtype=np.int32)
     first, again, other = (Centroids(documents, seed) for seed in (0, 0, 1))
-    assert torch.equal(first.centres, again.centres)
-    assert not torch.equal(first.centres, other.centres)
+    assert torch.equal(first.centroids, again.centroids)
+    assert not torch.equal(first.centroids, other.centroids)
     for one, two in zip(first.search(queries, 10, ranks, 1), again.search(queries, 10, ranks, 2), strict=True):
         np.testing.assert_array_equal(one, two)
 
@@ -218,14 +223,14 @@ def test_a_documents_approximate_score_is_maxsim_with_its_tokens_centres() -> No
     rng = np.random.default_rng(13)
     documents, queries = unit(rng, rng.integers(0, 12, 50).tolist()), unit(rng, [6, 1, 0, 3])
     centroids, ranks = Centroids(documents, 0), rng.permutation(50).astype(np.int32)
-    nearest = (documents.vectors @ centroids.centres.T).argmax(dim=1)
-    moved = Tokens(documents.starts, centroids.centres[nearest])
+    nearest = (documents.vectors @ centroids.centroids.T).argmax(dim=1)
+    moved = TokenEmbeddings(documents.starts, centroids.centroids[nearest])
     docs, scores = centroids.search(queries, 50, ranks, 2)
     expected = np.pad(brute(moved, queries), ((0, 0), (0, 1)), constant_values=-np.inf)
     np.testing.assert_allclose(scores, np.take_along_axis(expected, docs.astype(np.int64), axis=1), atol=1e-5)
     np.testing.assert_allclose(scores, -np.sort(-expected[:, :50], axis=1), atol=1e-5)
-    assert len(centroids.centres) < len(documents.vectors) / 2
-    assert centroids.nbytes == centroids.centres.nbytes + centroids.starts.nbytes + centroids.codes.nbytes
+    assert len(centroids.centroids) < len(documents.vectors) / 2
+    assert centroids.nbytes == centroids.centroids.nbytes + centroids.starts.nbytes + centroids.codes.nbytes
 
 
 def test_every_document_with_tokens_is_found_when_all_are_asked_for() -> None:
@@ -245,8 +250,10 @@ def test_centroids_of_hardly_any_tokens_find_what_there_is(held: list[int]) -> N
 
 def test_documents_of_clearly_different_directions_are_told_apart() -> None:
     axes = torch.eye(8).repeat_interleave(40, dim=0)  # eight documents of forty equal tokens
-    documents = Tokens(np.arange(0, 321, 40), axes)
-    docs, _ = Centroids(documents, 0).search(Tokens(np.arange(9), torch.eye(8)), 1, np.arange(8, dtype=np.int32), 1)
+    documents = TokenEmbeddings(np.arange(0, 321, 40), axes)
+    docs, _ = Centroids(documents, 0).search(
+        TokenEmbeddings(np.arange(9), torch.eye(8)), 1, np.arange(8, dtype=np.int32), 1
+    )
     assert docs[:, 0].tolist() == list(range(8))
 
 

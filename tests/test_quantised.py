@@ -163,7 +163,7 @@ KINDS = {
     "binary int8": Binary,
     "binary float32": lambda: Binary(rescore="float32"),
     "hnsw": lambda: Faiss("hnsw"),
-    "ivf": lambda: Faiss("ivf", lists=10, probes=10),  # every list, so that nothing is missed
+    "ivf": lambda: Faiss("ivf", nlist=10, nprobe=10),  # every list, so that nothing is missed
 }
 OURS = [name for name in KINDS if name not in ("hnsw", "ivf")]
 
@@ -379,7 +379,7 @@ def test_what_faiss_scores_are_inner_products(name):
 def test_all_lists_probed_are_the_exact_search():
     pytest.importorskip("faiss")
     documents, queries, ranks = made(300, 24), made(5, 24, seed=2), some_ranks(300)
-    index = Faiss("ivf", lists=20, probes=20)
+    index = Faiss("ivf", nlist=20, nprobe=20)
     index.build(documents)
     np.testing.assert_array_equal(
         index.search(queries, 10, ranks, 2)[0], dense.search(documents, queries, 10, ranks, 2)[0]
@@ -390,11 +390,11 @@ def test_all_lists_probed_are_the_exact_search():
     ("settings", "said"),
     [
         ({"kind": "flat"}, "index.kind='flat'; choices: hnsw, ivf"),
-        ({"links": 0}, "index.links=0 must be at least 1"),
+        ({"M": 0}, "index.M=0 must be at least 1"),
         ({"ef_search": 0}, "index.ef_search=0 must be at least 1"),
         ({"ef_construction": -1}, "index.ef_construction=-1 must be at least 1"),
-        ({"kind": "ivf", "probes": 0}, "index.probes=0 must be at least 1"),
-        ({"kind": "ivf", "lists": 0}, "index.lists=0 must be at least 1"),
+        ({"kind": "ivf", "nprobe": 0}, "index.nprobe=0 must be at least 1"),
+        ({"kind": "ivf", "nlist": 0}, "index.nlist=0 must be at least 1"),
     ],
 )
 def test_a_setting_of_faiss_that_cannot_be_is_refused(settings, said):

@@ -7,7 +7,7 @@ import pytest
 
 from harness.store import read_record
 from harness.types import Counters, EncoderInfo, RecallOfExact, Record
-from harness.types.record import Weights
+from harness.types.record import EncoderWeights
 
 ROOT = Path(__file__).parents[1] / "results"
 COMMITTED = [path for path in sorted(ROOT.rglob("*.json")) if path.parts[-4:-1] and "records" in path.parts]
@@ -51,7 +51,7 @@ def test_every_renamed_field_of_version_1_has_its_place():
     assert record.encoders == {
         "": EncoderInfo(device="cpu"),
         "scorer": EncoderInfo(
-            weights=Weights(model="a/b", source="hub", identity="ffff"),
+            weights=EncoderWeights(model="a/b", source="hub", identity="ffff"),
             max_batch_tokens=512,
             max_length={"query": 32, "document": 300},
         ),

@@ -128,7 +128,7 @@ def test_a_named_run_is_one_row_over_all_datasets(files, tmp_path):
 
 
 def test_a_file_that_is_not_there_is_said():
-    with pytest.raises(ConfigError, match=r"no file '/nowhere\.trec'; name a TREC run: retriever\.path=FILE"):
+    with pytest.raises(ConfigError, match=r"no file '/nowhere\.trec'; give a TREC run: retriever\.path=FILE"):
         RunFile("/nowhere.trec")
 
 

@@ -88,7 +88,7 @@ def test_no_warm_up_when_none_is_asked_for():
 
 def test_repeats_end_when_enough_time_was_spent():
     retriever = Fixed()
-    plan = TimingPlan(warmup_documents=0, latency_queries=0, repeats=5, enough_s=1e-9)
+    plan = TimingPlan(warmup_documents=0, latency_queries=0, repeats=5, max_search_s=1e-9)
     assert len(measure(retriever, dataset(), k=2, metrics=["ndcg@2"], plan=plan).timing.searches) == 1
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.errors import RunError
 from harness.search import dense
-from harness.search.postings import Postings, Sparse
+from harness.search.postings import Postings, SparseRows
 from harness.types import Run
 
 Ints = NDArray[np.int32]
@@ -159,7 +159,7 @@ def test_the_accelerators_path_is_brute_force_with_ties_in_canonical_order(n: in
     documents, queries = whole_numbers(rng, n, 4), whole_numbers(rng, 40, 4)
     ranks = rng.permutation(n).astype(np.int32)
     if where == "in host memory":  # the copies, without a device that is apart
-        monkeypatch.setattr(dense, "_apart", lambda *_: True)
+        monkeypatch.setattr(dense, "_needs_copy", lambda *_: True)
         monkeypatch.setattr(dense, "_ROWS", max(1, n // 7))
     docs, scores = on_accelerator(torch.from_numpy(documents), torch.from_numpy(queries), 12, ranks)
     exact = queries.astype(np.float64) @ documents.T.astype(np.float64)
@@ -222,8 +222,8 @@ def test_a_cuda_device_finds_what_the_processor_finds_wherever_the_documents_lie
 Rows = Sequence[dict[int, float]]
 
 
-def sparse(rows: Rows) -> Sparse:
-    return Sparse(
+def sparse(rows: Rows) -> SparseRows:
+    return SparseRows(
         np.cumsum([0, *map(len, rows)], dtype=np.int64),
         np.array([term for row in rows for term in row], np.int32),
         np.array([weight for row in rows for weight in row.values()], np.float32),
@@ -275,7 +275,7 @@ def test_postings_of_many_documents_are_brute_force_whatever_share_of_them_a_que
     matrix[rng.permutation(n)[: n // 2], 0] = 0.0
     rows, terms = matrix.nonzero()
     starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))])
-    postings = Postings(Sparse(starts, terms.astype(np.int32), matrix[rows, terms]), 6)
+    postings = Postings(SparseRows(starts, terms.astype(np.int32), matrix[rows, terms]), 6)
     asked = [{0: 1.0, 1: 2.0}, {2: 1.0}, {3: 1.0, 2: 0.5}, {4: 1.0}, {3: 1.0, 4: 1.0, 5: 1.0}, {5: 1.0}, {}, {1: 1.0}]
     ranks = rng.permutation(n).astype(np.int32)
     exact = filled(asked, 6) @ matrix.T.astype(np.float64)

@@ -22,7 +22,7 @@ from harness.encoders.splade_head import FusedPooling
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.instrument import recording
 from harness.retrievers.splade import Splade
-from harness.search.postings import Postings, Sparse
+from harness.search.postings import Postings, SparseRows
 from harness.types import Corpus, Queries, StringColumn
 
 SHORT = ["short", "", "a sentence of some more words than that", "日本語 and English", "x", "!?"]
@@ -93,7 +93,7 @@ def _tokenizer(folder, target):
         shutil.copy(folder / name, target / name)
 
 
-def filled(vectors: Sparse) -> np.ndarray:
+def filled(vectors: SparseRows) -> np.ndarray:
     """The rows as a matrix [texts, vocabulary]."""
     matrix = np.zeros((len(vectors), WIDTH), np.float32)
     for row in range(len(vectors)):
@@ -245,7 +245,9 @@ def test_decode_gives_terms_by_weight(tiny):
 
 
 def test_decode_breaks_ties_by_term(tiny):
-    vectors = Sparse(np.array([0, 3]), np.array([2054, 1037, 2003], np.int32), np.array([1.0, 1.0, 2.0], np.float32))
+    vectors = SparseRows(
+        np.array([0, 3]), np.array([2054, 1037, 2003], np.int32), np.array([1.0, 1.0, 2.0], np.float32)
+    )
     assert tiny._encoder.decode(vectors, 0) == [("is", 2.0), ("a", 1.0), ("what", 1.0)]
 
 
@@ -442,9 +444,9 @@ def test_no_terms_at_all_cannot_be_asked_for(side):
 
 def test_a_query_over_a_larger_vocabulary_than_the_documents_is_refused():
     def one(term):
-        return Sparse(np.array([0, 1]), np.array([term], np.int32), np.ones(1, np.float32))
+        return SparseRows(np.array([0, 1]), np.array([term], np.int32), np.ones(1, np.float32))
 
-    with pytest.raises(RunError, match=r"a query has term 9, and the documents' vocabulary has 5"):
+    with pytest.raises(RunError, match=r"term 9.*vocabulary only 5"):
         Postings(one(4), 5).search(one(9), 1, np.zeros(1, np.int32), 1)
 
 

@@ -82,7 +82,7 @@ def wheel(index: Path, members: dict[str, bytes] | None = None, **settings: Any)
         "requirement": "tiny-model==1.0",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "folder": "tiny_model/model",
-        "carries": MODEL,
+        "provides": MODEL,
     }
     return Package(**{**named, **settings})
 
@@ -179,7 +179,7 @@ def test_an_old_models_pickled_weights_are_taken_where_it_has_no_others(away_fro
     assert find(MODEL).path.resolve() == snapshot.resolve()
 
 
-def test_a_snapshot_that_another_tool_left_without_its_modules_is_completed_where_the_hub_answers(
+def test_a_snapshot_that_another_tool_left_without_its_modules_is_completed_where_the_is_hub_reachable(
     away_from_the_hub: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """AutoModel fetches config and weights but not how they are pooled: mean pooling would be guessed."""
@@ -191,7 +191,7 @@ def test_a_snapshot_that_another_tool_left_without_its_modules_is_completed_wher
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", from_the_hub)
-    monkeypatch.setattr(weights, "_hub_answers", lambda: True)
+    monkeypatch.setattr(weights, "_is_hub_reachable", lambda: True)
     assert "modules.json" in read_back(find(MODEL).path)
 
 
@@ -239,7 +239,7 @@ def test_a_package_that_names_a_file_outside_its_folder_is_not_used(
 def test_a_package_never_stands_in_for_a_model_or_revision_that_it_does_not_carry(
     index: Path, own_cache: Path, model: str
 ):
-    assert f"package: tiny-model==1.0 carries {MODEL}, not this model" in refusal(model, wheel(index))
+    assert f"package: tiny-model==1.0 provides {MODEL}, not this model" in refusal(model, wheel(index))
     assert not own_cache.exists()
 
 
@@ -325,7 +325,7 @@ def test_a_name_that_no_hub_could_have_is_said_in_one_line_each():
 def test_minilms_pinned_package_holds_the_published_weights():
     encoder = build.composed(["retriever=minilm"])["retriever"]["encoder"]
     package: Package = build.construct(encoder["package"], "retriever.encoder.package")
-    assert package.carries == encoder["model"]
+    assert package.provides == encoder["model"]
     try:
         found = find(encoder["model"], package)
     except WeightsError as error:
@@ -345,7 +345,7 @@ def test_a_model_that_has_no_home_but_its_package_is_never_asked_for_at_the_hub(
     in_hub_cache(away_from_the_hub, {**FILES, "modules.json": b"[]"})
     assert find(MODEL, wheel(index)).source == "hub"
     assert find(MODEL, wheel(index, origin=True)).source == "package tiny-model==1.0"
-    assert find(f"org/tiny@{REVISION}", wheel(index, origin=True, carries="org/other@1")).source == "hub"
+    assert find(f"org/tiny@{REVISION}", wheel(index, origin=True, provides="org/other@1")).source == "hub"
 
 
 # ---- identity
@@ -365,6 +365,6 @@ def test_weights_are_known_by_a_commit_which_a_branch_or_a_tag_is_resolved_to(aw
 
 
 def test_weights_of_a_package_are_known_by_its_hash_without_a_download(index: Path, own_cache: Path):
-    package = wheel(index, carries="org/tiny@1.0", origin=True)
+    package = wheel(index, provides="org/tiny@1.0", origin=True)
     assert weights.identity("org/tiny@1.0", package) == f"org/tiny@{package.sha256}"
     assert not own_cache.exists()

@@ -153,7 +153,7 @@ def _sentence_transformers(model: Any) -> tuple[Any, str] | None:
         return None
     from harness.retrievers import in_memory
 
-    return in_memory.retriever(model), in_memory.name(model)
+    return in_memory.wrap_model(model), in_memory.model_name(model)
 
 
 def _mteb(model: Any) -> tuple[Any, str | None] | None:

@@ -112,7 +112,7 @@ def _source(settings: SynthesizeConfig) -> tuple[Source, dict[str, Any]]:
     if settings.corpus is not None:
         columns, path = settings.columns.model_dump(), settings.corpus.expanduser()
         corpus = texts.read(Corpus, path, columns)
-        source = Source(path.name.partition(".")[0], corpus, texts.titles(path, columns))
+        source = Source(path.name.partition(".")[0], corpus, texts.title_loader(path, columns))
         about: dict[str, Any] = {"file": str(path), "columns": columns}
     else:
         dataset: Dataset = build.construct(settings.dataset, "dataset")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from harness.commands import COMMANDS
 from harness.config.conf import CONF
 from harness.config.resolvers import RESOLVERS
-from harness.config.wording import explained, unknown_key
+from harness.config.wording import RENAMED_KEYS, explained, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import values
 from harness.types.protocols import parameters
@@ -100,7 +100,11 @@ def checked(kind: type[Config], config: Any, command: str) -> Config:
         key = ".".join(map(str, first["loc"]))
         said = first["msg"]
         if first["type"] == "extra_forbidden":
-            said = f"no such key; choices: {', '.join(_sibling_keys(kind, first['loc']))}"
+            siblings = _sibling_keys(kind, first["loc"])
+            new = RENAMED_KEYS.get(str(first["loc"][-1]))
+            said = f"no such key; choices: {', '.join(siblings)}"
+            if new in siblings:
+                said = f"the key has another name now, write: {new}"
         raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: {command} --cfg job") from None
 
 

@@ -10,10 +10,23 @@ from harness.config.conf import options_of
 
 _LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray-launcher"}
 """Launchers that other packages bring, and the extras that install them."""
+RENAMED_KEYS = {
+    "carries": "provides",
+    "checked": "recall_sample",
+    "enough_s": "max_search_s",
+    "least_s": "min_search_s",
+    "links": "M",
+    "lists": "nlist",
+    "probes": "nprobe",
+    "stored": "storage_dtype",
+}
+"""Keys of older configs and the names that they have now."""
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
-    """What to say of a key that is not among those that are known."""
+    """Return the message for a key that is not among the known ones."""
+    if (new := RENAMED_KEYS.get(key)) in known:
+        return f"{where or 'the config'} has no key {key!r}; it has another name now, write: {new}"
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean {f'{where}.' if where else ''}{near[0]}?" if near else ""
     return f"{where or 'the config'} has no key {key!r}; choices: {', '.join(known)}{hint}; see: harness --cfg job"

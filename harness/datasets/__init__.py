@@ -1,1 +1,1 @@
-"""Where test collections come from, one source a file; each `load` gives a Dataset."""
+"""Loaders of datasets, one file per source; each `load` returns a Dataset."""

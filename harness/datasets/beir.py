@@ -1,7 +1,7 @@
-"""The public BEIR sets, from a folder in BEIR's layout or downloaded: `dataset=scifact`.
+"""The public BEIR datasets, from a folder in BEIR's layout or downloaded: `dataset=scifact`.
 
-A folder holds corpus.jsonl, queries.jsonl and qrels/<split>.tsv. It is looked for in `data_dir` and in the cache, where
-a download goes.
+A folder has corpus.jsonl, queries.jsonl and qrels/<split>.tsv. It is looked for in `data_dir` and in the cache, which
+downloads are stored in.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,22 +28,38 @@ def load(
     parts: int = 1,
     instruction: str | None = None,
 ) -> Dataset:
-    """A BEIR set; `documents` and, by split, `queries` are the published counts. Without `url` it is only looked for.
+    """Load a BEIR dataset.
 
-    Raises `DataError`, `DownloadError`.
+    Args:
+        name: Name of the dataset and its folder.
+        split: Split of the qrels.
+        url: Archive to download; None reads existing folders only.
+        md5: Checksum of the archive.
+        documents: Published number of documents, which the folder must have.
+        queries: Published numbers of queries by split.
+        data_dir: Folder of datasets that is looked in first.
+        drop_self_hits: Drop a query's own document from its ranking.
+        group: Name of the dataset that this one is a part of, such as ``cqadupstack``.
+        parts: Number of parts of the group.
+        instruction: Instruction for models that take one.
+
+    Raises:
+        ConfigError: ``data_dir`` or the split does not exist.
+        DataError: The dataset is absent or malformed, or its counts differ from the published ones.
+        DownloadError: The download failed.
     """
     folder = _folder(name, url, md5, data_dir)
     dataset = read(
         folder, name, split, drop_self_hits=drop_self_hits, group=group, parts=parts, instruction=instruction
     )
-    for noun, found, expected in (
+    for noun, count, expected in (
         ("documents", len(dataset.corpus), documents),
         ("queries", len(dataset.queries), (queries or {}).get(split)),
     ):
-        if expected is not None and found != expected:
+        if expected is not None and count != expected:
             raise DataError(
-                f"{folder}: {found} {noun} in split {split!r}, the published {name} has {expected}; "
-                f"measure a collection of your own with: dataset=folder dataset.path={folder}"
+                f"{folder}: {count} {noun} in split {split!r}, the published {name} has {expected}; "
+                f"to evaluate a dataset of your own: dataset=folder dataset.path={folder}"
             )
     return dataset
 
@@ -51,29 +67,29 @@ def load(
 def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -> Path:
     roots = [Path(data_dir).expanduser()] if data_dir else []
     if roots and not roots[0].is_dir():
-        raise ConfigError(f"data_dir={data_dir!r} is no folder; name one that holds collections, or data_dir=null")
+        raise ConfigError(f"data_dir={data_dir!r} is not a folder; give a folder of datasets, or data_dir=null")
     roots.append(cache_dir() / "datasets")
-    if found := _there(roots, name):
-        return found
+    if folder := _existing(roots, name):
+        return folder
     if url is None or md5 is None:
         where = " or ".join(str(root / name) for root in roots)
         raise DataError(
-            f"{name} is not downloaded: put it in BEIR's layout in {where}, or name another folder: "
+            f"{name} is not downloaded: put it in BEIR's layout in {where}, or give another folder: "
             "HARNESS_DATA=FOLDER, or data_dir=FOLDER"
         )
     archive = roots[-1] / url.rsplit("/", 1)[-1]
     with exclusive(cache_dir() / "locks" / f"{archive.name}.lock", f"downloading {url}"):
-        if not _there(roots, name):  # another process was not first
+        if not _existing(roots, name):  # no other process was faster
             fetch(url, archive, md5)
             try:
                 unpack(archive, roots[-1])
             finally:
                 archive.unlink()
-    found = _there(roots, name)
-    if found is None:
-        raise DataError(f"{url}: no {name}/corpus.jsonl in it")
-    return found
+    folder = _existing(roots, name)
+    if folder is None:
+        raise DataError(f"{url} has no {name}/corpus.jsonl")
+    return folder
 
 
-def _there(roots: Iterable[Path], name: str) -> Path | None:
+def _existing(roots: Iterable[Path], name: str) -> Path | None:
     return next((root / name for root in roots if (root / name / "corpus.jsonl").is_file()), None)

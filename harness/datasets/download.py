@@ -1,4 +1,4 @@
-"""Files from the web, resumed where they broke off, checked, and unpacked inside their folder only."""
+"""Downloads: resumed after an interruption, verified by checksum, and unpacked inside their folder only."""
 
 import hashlib
 import http.client
@@ -14,11 +14,11 @@ from harness.files import temporary_folder
 from harness.instrument import stage
 
 _CHUNK = 1 << 20
-_OTHERWISE = "or put the unpacked collection into a folder of collections that data_dir or HARNESS_DATA names"
+_ALTERNATIVE = "or put the unpacked dataset into the folder that data_dir or HARNESS_DATA names"
 
 
 def fetch(url: str, target: Path, md5: str | None, attempts: int = 5) -> None:
-    """Download `url` to `target`, going on where an earlier try stopped. Raises `DownloadError`."""
+    """Download `url` to `target`, resuming an earlier attempt. Raises `DownloadError`."""
     part = target.with_name(target.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, attempts + 1):
@@ -28,37 +28,39 @@ def fetch(url: str, target: Path, md5: str | None, attempts: int = 5) -> None:
         except urllib.error.HTTPError as error:
             error.close()
             if error.code < 500 or attempt == attempts:
-                raise DownloadError(f"{url}: HTTP {error.code} {error.reason}; {_OTHERWISE}") from None
+                raise DownloadError(f"{url}: HTTP {error.code} {error.reason}; {_ALTERNATIVE}") from None
             time.sleep(0.5 * 2**attempt)
         except (OSError, http.client.HTTPException) as error:
             if attempt == attempts or not part.exists():
-                kept = part.stat().st_size if part.exists() else 0
-                reason = f"{getattr(error, 'reason', error)}; {kept} bytes are kept: give the command again to go on"
-                raise DownloadError(f"{url}: {reason}; {_OTHERWISE}") from None
-    if md5 is not None and (found := _md5(part)) != md5:
+                received = part.stat().st_size if part.exists() else 0
+                reason = (
+                    f"{getattr(error, 'reason', error)}; {received} bytes are kept: run the command again to resume"
+                )
+                raise DownloadError(f"{url}: {reason}; {_ALTERNATIVE}") from None
+    if md5 is not None and (actual := _md5(part)) != md5:
         part.unlink()
-        raise DownloadError(f"{url}: md5 is {found}, expected {md5}: the file was damaged or changed; removed")
+        raise DownloadError(f"{url}: md5 is {actual}, expected {md5}: the file was damaged or changed; removed")
     part.replace(target)
 
 
 def _append(url: str, part: Path) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})  # noqa: S310
+    received = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})  # noqa: S310
     try:
-        answer = urllib.request.urlopen(request, timeout=60)  # noqa: S310
+        response = urllib.request.urlopen(request, timeout=60)  # noqa: S310
     except urllib.error.HTTPError as error:
         if error.code == 416:  # nothing is left to send
             error.close()
             return
         raise
-    with answer:
-        if have and answer.status != 206:  # the server sends all of it again
-            have = 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        with stage(f"download {part.stem}", total=total) as step, part.open("ab" if have else "wb") as sink:
-            step(have)
-            while chunk := answer.read(_CHUNK):
+    with response:
+        if received and response.status != 206:  # the server sends the whole file again
+            received = 0
+        length = response.headers.get("Content-Length")
+        total = received + int(length) if length else None
+        with stage(f"download {part.stem}", total=total) as step, part.open("ab" if received else "wb") as sink:
+            step(received)
+            while chunk := response.read(_CHUNK):
                 sink.write(chunk)
                 step(len(chunk))
     if total is not None and part.stat().st_size < total:
@@ -71,7 +73,7 @@ def _md5(path: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file's top-level folders into `folder`, each at once. Raises `DownloadError` for a path outside."""
+    """Unpack a zip file's top-level folders into `folder`. Raises `DownloadError` for a path outside of it."""
     folder.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder / f".unpacking-{archive.stem}") as target, _open(archive) as files:
         inside = target.resolve()
@@ -80,7 +82,7 @@ def unpack(archive: Path, folder: Path) -> None:
             link = (info.external_attr >> 16) & 0o170000 == 0o120000
             if link or not path.is_relative_to(inside):
                 raise DownloadError(
-                    f"{archive}: names a file outside its folder: {info.filename!r}; nothing was unpacked"
+                    f"{archive}: it has a file outside its folder: {info.filename!r}; nothing was unpacked"
                 )
         files.extractall(inside)
         for entry in inside.iterdir():

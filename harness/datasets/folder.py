@@ -1,6 +1,7 @@
-"""The user's own collection: `dataset=folder dataset.path=FOLDER`.
+"""The user's own dataset: `dataset=folder dataset.path=FOLDER`.
 
-A folder in BEIR's layout needs no more. Otherwise name the files (jsonl, csv, tsv or parquet) and their columns:
+A folder in BEIR's layout needs no other settings. Otherwise name the files (jsonl, csv, tsv or parquet) and their
+columns:
 
     harness retriever=bm25 dataset=folder dataset.path=FOLDER dataset.corpus=docs.parquet dataset.queries=q.csv \
         dataset.qrels=judged.csv dataset.columns.id=docno dataset.columns.text=body
@@ -31,8 +32,26 @@ def load(
     drop_self_hits: bool = False,
     instruction: str | None = None,
 ) -> Dataset:
-    """A collection from `path`; corpus, queries and qrels are files inside it. Raises `DataError`."""
-    folder = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
+    """Load a dataset from a folder in BEIR's layout, or from three named files in it.
+
+    Args:
+        path: The folder.
+        columns: Columns of the corpus by role: ``id``, ``text`` and ``title``.
+        query_columns: Columns of the queries by role.
+        qrels_columns: Columns of the qrels by role: ``query``, ``document`` and ``grade``.
+        name: Name of the dataset; None for the folder's.
+        split: Split of the qrels.
+        corpus: File of the corpus.
+        queries: File of the queries.
+        qrels: File of the qrels.
+        drop_self_hits: Drop a query's own document from its ranking.
+        instruction: Instruction for models that take one.
+
+    Raises:
+        ConfigError: The folder does not exist, or only some of the files are named.
+        DataError: A file is absent or malformed.
+    """
+    folder = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves ~name of an unknown user as it is
     if not path or not folder.is_dir():
         raise ConfigError(f"no folder {path!r}; give one: dataset.path=FOLDER")
     name = name or folder.resolve().name
@@ -64,7 +83,7 @@ def load(
         judged.qrels,
         drop_self_hits,
         instruction=instruction,
-        load_titles=texts.titles(folder / named["corpus"], columns),
+        load_titles=texts.title_loader(folder / named["corpus"], columns),
     ).validated(str(judged.path), judged.place)
 
 
@@ -80,7 +99,12 @@ def read(
     parts: int = 1,
     instruction: str | None = None,
 ) -> Dataset:
-    """Read a folder in BEIR's layout. Raises `ConfigError` for a split that is not there, `DataError`."""
+    """Read a folder in BEIR's layout. The arguments are those of `load` and `harness.datasets.beir.load`.
+
+    Raises:
+        ConfigError: The split does not exist.
+        DataError: A file is absent or malformed.
+    """
     files = sorted((folder / "qrels").glob("*.tsv"))
     if split not in [file.stem for file in files]:
         choices = ", ".join(file.stem for file in files) or f"none, {folder / 'qrels'} has no .tsv file"
@@ -96,5 +120,5 @@ def read(
         group,
         parts,
         instruction,
-        texts.titles(folder / "corpus.jsonl", columns),
+        texts.title_loader(folder / "corpus.jsonl", columns),
     ).validated(str(judged.path), judged.place)

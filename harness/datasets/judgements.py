@@ -31,8 +31,9 @@ class Judgements:
 def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:
     """Read the judgements of a file; a headerless text file has (query, document, grade) or TREC's four columns.
 
-    Raises `DataError` naming file and line for a missing field, a grade that is not a whole number of 32 bits and a
-    pair with two grades.
+    Raises:
+        DataError: A field is missing, a grade is not a whole number of 32 bits, or a pair has two grades; names file
+            and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -64,27 +65,27 @@ def _triples(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str,
 
 
 def _plain(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[int, str, str, int]]:
-    places: tuple[int, ...] | None = None
+    positions: tuple[int, ...] | None = None
     with open_text(path) as lines:
         for number, line in enumerate(lines, start=1):
             fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
             if not line.strip():
                 continue
-            if places is None:
-                places = _places(fields, columns)
-                if not _is_number(fields[places[2]] if places[2] < len(fields) else ""):
+            if positions is None:
+                positions = _positions(fields, columns)
+                if not _is_number(fields[positions[2]] if positions[2] < len(fields) else ""):
                     continue  # the header
-            if len(fields) <= max(places) or not all(fields[place].strip() for place in places):
+            if len(fields) <= max(positions) or not all(fields[position].strip() for position in positions):
                 raise DataError(
-                    f"{path}:{number}: not a judgement: {line.strip()[:80]!r}; needed: query-id, corpus-id and score "
-                    "with tabs between, or TREC's query 0 document grade"
+                    f"{path}:{number}: not a judgement: {line.strip()[:80]!r}; expected: query-id, corpus-id and score "
+                    "separated by tabs, or TREC's query 0 document grade"
                 )
-            query, document, grade = (fields[place].strip() for place in places)
+            query, document, grade = (fields[position].strip() for position in positions)
             yield number, query, document, _grade(grade, f"{path}:{number}")
 
 
-def _places(fields: list[str], columns: Mapping[str, str]) -> tuple[int, ...]:
-    """Where query, document and grade stand, from the first line: a header's names, else the count of columns."""
+def _positions(fields: list[str], columns: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the positions of query, document and grade, from a header's names or the number of columns."""
     names = [columns[name] for name in ("query", "document", "grade")]
     if all(name in fields for name in names):
         return tuple(fields.index(name) for name in names)

@@ -21,7 +21,7 @@ FORMATS = (".jsonl", ".csv", ".tsv", ".parquet")
 
 
 def format_of(path: Path) -> str:
-    """The file's format by its name: one of FORMATS. Raises `DataError`."""
+    """Return a file's format by its suffix: one of FORMATS. Raises `DataError`."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
         raise DataError(f"{path}: unknown format {suffix or path.name!r}; choices: {', '.join(FORMATS)}, each also .gz")
@@ -29,7 +29,7 @@ def format_of(path: Path) -> str:
 
 
 def rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Line numbers, from 1, and rows by column name. Raises `DataError` naming file and line."""
+    """Yield line numbers, from 1, and rows by column name. Raises `DataError` naming file and line."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     form = format_of(path)
@@ -45,10 +45,10 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """What to say of a file whose bytes are not what its name promises."""
+    """Return the error for a file whose content does not fit its suffix."""
     if isinstance(error, UnicodeDecodeError):
         return DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
-    return DataError(f"{path}: damaged or cut off ({error}); fetch or write it again")
+    return DataError(f"{path}: damaged or incomplete ({error}); download or write it again")
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Row]]:
@@ -87,11 +87,11 @@ def _separated(path: Path, separator: str) -> Iterator[tuple[int, Row]]:
                     raise DataError(f"{path}:{table.line_num}: {_width(row)} fields where the header has {columns}")
                 yield table.line_num, row
         except csv.Error as error:
-            raise DataError(f"{path}:{table.reader.line_num}: {error}; quote fields as RFC 4180 says") from None
+            raise DataError(f"{path}:{table.reader.line_num}: {error}; quote fields as in RFC 4180") from None
 
 
 def _quoting(separator: str) -> dict[str, Any]:
-    """Tab-separated files quote nothing."""
+    """Return csv's quoting: none in tab-separated files."""
     return {"quoting": csv.QUOTE_NONE} if separator == "\t" else {}
 
 

@@ -1,4 +1,4 @@
-"""A retriever over many processes and machines: `harness retriever=sharded dataset=scifact`. Needs the extra `ray`."""
+"""A retriever sharded over machines: `harness retriever=sharded dataset=scifact`. Needs the extra `ray`."""
 
 from harness.distributed.sharded import Sharded
 

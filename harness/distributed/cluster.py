@@ -1,4 +1,4 @@
-"""A Ray cluster, started or joined, and this process' actors on it, which all its sharded retrievers share."""
+"""A Ray cluster, started or joined, and this process's workers on it, which all its sharded retrievers share."""
 
 import atexit
 import logging
@@ -20,126 +20,141 @@ from harness.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-FREED_S = 10.0
-"""How long a lost actor's CPUs are waited for before a surviving one takes its shards."""
-STARTED_S = 120.0
-"""How long an actor may take to come up."""
+FREE_TIMEOUT_S = 10.0
+"""Wait for the CPUs of a lost worker before a surviving one takes its shards."""
+START_TIMEOUT_S = 120.0
+"""Limit of the time that a worker takes to start."""
 
 
-class Fleet:
-    """Actors of one size on the cluster at `address`: a slot each, of which a survivor holds two after a loss."""
+class WorkerPool:
+    """Workers of one size on a cluster. Each has a slot; after a loss a surviving worker may have several.
+
+    Args:
+        address: The cluster's address; `local` starts one.
+        cpus: CPUs of each worker.
+        gpus: GPUs of each worker.
+    """
 
     def __init__(self, address: str, cpus: float, gpus: float) -> None:
         self._address, self._cpus, self._gpus = address, cpus, gpus
         self.slots: list[Any] = []
         self.nodes: dict[Any, str] = {}
-        """The node of each actor."""
+        """The node of each worker."""
         self._users = 0
 
     def join(self) -> None:
-        """One more retriever uses the actors."""
+        """Register a retriever that uses the workers."""
         self._users += 1
 
     def leave(self) -> None:
-        """One fewer does; the last one's going ends the actors."""
+        """Unregister a retriever; after the last one the workers are stopped."""
         self._users -= 1
         if not self._users:
             for worker in set(self.slots):
-                with suppress(Exception):  # the cluster may be gone before
+                with suppress(Exception):  # the cluster may have stopped already
                     library().kill(worker)
             self.slots, self.nodes = [], {}
 
-    def grow(self, wanted: int | None) -> None:
-        """Have `wanted` slots (None: as many as fit), or as many as there is room for. Raises `ConfigError`."""
-        ray = _joined(self._address)
-        if len(self.slots) >= (wanted or 1):
+    def grow(self, n: int | None) -> None:
+        """Start workers until there are n, or as many as fit if n is None or more than that.
+
+        Raises:
+            ConfigError: The cluster has no resources for any worker.
+        """
+        ray = _join(self._address)
+        if len(self.slots) >= (n or 1):
             return
         if not self._gpus and ray.cluster_resources().get("GPU"):
-            log.warning("the cluster's GPUs are left alone with retriever.gpus=0; one for each actor: retriever.gpus=1")
-        room = self._room()
-        n = room if wanted is None else min(room, wanted - len(self.slots))
-        started = [self._start() for _ in range(n)]
+            log.warning(
+                "the cluster's GPUs are not used with retriever.gpus=0; to give each worker one: retriever.gpus=1"
+            )
+        capacity = self._capacity()
+        missing = capacity if n is None else min(capacity, n - len(self.slots))
+        started = [self._start() for _ in range(missing)]
         for worker in started:
-            if self._up(worker):
+            if self._wait_until_started(worker):
                 self.slots.append(worker)
         if not self.slots:
-            held, free = ray.cluster_resources(), ray.available_resources()
-            said = ", ".join(f"{held.get(kind, 0):g} {kind}s, {free.get(kind, 0):g} of them free" for kind in _KINDS)
+            total, free = ray.cluster_resources(), ray.available_resources()
+            resources = ", ".join(
+                f"{total.get(kind, 0):g} {kind}s, {free.get(kind, 0):g} of them free" for kind in _RESOURCES
+            )
             raise ConfigError(
-                f"retriever.cpus={self._cpus:g} and retriever.gpus={self._gpus:g} an actor: the cluster has room for "
-                f"none ({said}); ask for less, or see what runs there: ray status"
+                f"retriever.cpus={self._cpus:g} and retriever.gpus={self._gpus:g} per worker: the cluster has no room "
+                f"for any ({resources}); set them lower, or see what runs there: ray status"
             )
 
     def replace(self, worker: Any) -> None:
-        """Put a new actor, or where there is no room for one a surviving one, in the place of one that is lost."""
+        """Give the slots of a lost worker to a new one or, if none fits, to the surviving ones."""
         ray = library()
-        places = [place for place, held in enumerate(self.slots) if held is worker]
-        if not places:  # another of its shards has seen to it
+        lost_slots = [slot for slot, holder in enumerate(self.slots) if holder is worker]
+        if not lost_slots:  # already replaced for another of its shards
             return
         with suppress(Exception):
             ray.kill(worker)
-        survivors = [held for held in self.slots if held is not worker]
-        deadline = time.monotonic() + FREED_S
-        while not self._room() and survivors and time.monotonic() < deadline:
+        survivors = [holder for holder in self.slots if holder is not worker]
+        deadline = time.monotonic() + FREE_TIMEOUT_S
+        while not self._capacity() and survivors and time.monotonic() < deadline:
             time.sleep(0.2)
-        fresh = self._start() if self._room() or not survivors else None
-        if fresh is not None and not self._up(fresh):
-            fresh = None
-        if fresh is None and not survivors:
-            raise ConfigError("the cluster has no room left for an actor; see: ray status")
-        for turn, place in enumerate(places):
-            self.slots[place] = fresh if fresh is not None else survivors[(place + turn) % len(survivors)]
-        then = "another was started" if fresh is not None else "a surviving one takes its place"
-        log.warning("an actor was lost; %s, and its shards are done again", then)
+        replacement = self._start() if self._capacity() or not survivors else None
+        if replacement is not None and not self._wait_until_started(replacement):
+            replacement = None
+        if replacement is None and not survivors:
+            raise ConfigError("the cluster has no room left for a worker; see: ray status")
+        for turn, slot in enumerate(lost_slots):
+            self.slots[slot] = replacement if replacement is not None else survivors[(slot + turn) % len(survivors)]
+        action = "another was started" if replacement is not None else "a surviving one takes its shards"
+        log.warning("a worker was lost; %s, and its shards are computed again", action)
 
     def _start(self) -> Any:
-        kind = (
+        actor = (
             library()
             .remote(Worker)
             .options(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, scheduling_strategy="SPREAD")
         )
-        return kind.remote(max(1, int(self._cpus)))
+        return actor.remote(max(1, int(self._cpus)))
 
-    def _up(self, worker: Any) -> bool:
+    def _wait_until_started(self, worker: Any) -> bool:
+        """Return True once a worker runs; stop it and return False if it does not start in time."""
         ray = library()
         try:
-            self.nodes[worker] = ray.get(worker.node.remote(), timeout=STARTED_S)
+            self.nodes[worker] = ray.get(worker.node.remote(), timeout=START_TIMEOUT_S)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
             with suppress(Exception):
                 ray.kill(worker)
             return False
         return True
 
-    def _room(self) -> int:
-        """How many more actors fit now."""
+    def _capacity(self) -> int:
+        """Return the number of further workers that fit now."""
         ray = library()
-        needs = {kind: need for kind, need in zip(_KINDS, (self._cpus, self._gpus), strict=True) if need > 0}
+        needs = {kind: need for kind, need in zip(_RESOURCES, (self._cpus, self._gpus), strict=True) if need > 0}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        whole = sum(min(int(node.get(kind, 0) / need + 1e-6) for kind, need in needs.items()) for node in nodes)
+        in_total = sum(min(int(node.get(kind, 0) / need + 1e-6) for kind, need in needs.items()) for node in nodes)
         free = ray.available_resources()
-        return min(whole, *(int(free.get(kind, 0) / need + 1e-6) for kind, need in needs.items()))
+        return min(in_total, *(int(free.get(kind, 0) / need + 1e-6) for kind, need in needs.items()))
 
 
-_KINDS = ("CPU", "GPU")
-# No statistics to Ray's makers; no advice on GPUs that an actor did not ask for; errors are told once, by us; actors
-# run at this process' own priority, not 15 steps below it.
+_RESOURCES = ("CPU", "GPU")
+# No usage statistics; no warnings about GPUs that a worker did not request; errors are reported once, by us; workers
+# run at this process's priority, not 15 steps below it.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_worker_niceness": "0",
 }
-_fleets: dict[tuple[str, float, float], Fleet] = {}
+_pools: dict[tuple[str, float, float], WorkerPool] = {}
 _address: str | None = None
 
 
-def fleet(address: str, cpus: float, gpus: float) -> Fleet:
-    """This process' actors of that size."""
-    return _fleets.setdefault((address, cpus, gpus), Fleet(address, cpus, gpus))
+def worker_pool(address: str, cpus: float, gpus: float) -> WorkerPool:
+    """Return this process's workers of one size on a cluster."""
+    return _pools.setdefault((address, cpus, gpus), WorkerPool(address, cpus, gpus))
 
 
 def library() -> Any:
-    """The ray package. Raises `ConfigError` where it is not installed."""
+    """Return the ray package. Raises `ConfigError` if it is not installed."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
@@ -152,30 +167,32 @@ def library() -> Any:
     return ray
 
 
-def _joined(address: str) -> Any:
-    """Ray, with this process on the cluster at `address`; local starts one of this machine's cores."""
+def _join(address: str) -> Any:
+    """Connect this process to the cluster at `address`, and return ray; `local` starts one on this machine's cores."""
     global _address
     ray = library()
     if ray.is_initialized():
         if _address not in (None, address):
-            raise ConfigError(f"retriever.address={address!r}: this process is on the cluster {_address!r} already")
+            raise ConfigError(
+                f"retriever.address={address!r}: this process is already connected to the cluster {_address!r}"
+            )
         return ray
     settings: dict[str, Any] = {}
     if address == "local":
-        # In a folder of its own, a driver that is killed leaves no address behind which other programs would join.
-        # A short one: paths of sockets may have 107 characters.
+        # In a separate folder, so that a killed driver leaves no address behind that other programs would join.
+        # Its path is short because paths of sockets are limited to 107 characters.
         root = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108
         folder = tempfile.mkdtemp(prefix="harness-ray-", dir=root)
         settings = {"num_cpus": cores(), "include_dashboard": False, "_temp_dir": folder}
-        atexit.register(_end, folder)
-    _off_stdout(ray)
+        atexit.register(_stop, folder)
+    _redirect_to_stderr(ray)
     try:
-        with warnings.catch_warnings(), _own_sigterm():
+        with warnings.catch_warnings(), _keep_sigterm_handler():
             warnings.simplefilter("ignore")
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", **settings)
     except (ConnectionError, ValueError, RuntimeError, ImportError) as error:
         raise ConfigError(
-            f"retriever.address={address!r}: no Ray cluster can be joined there: {str(error).splitlines()[0]}; "
+            f"retriever.address={address!r}: no Ray cluster is reachable: {str(error).splitlines()[0]}; "
             "choices: local, auto, HOST:PORT, ray://HOST:10001; start one with: ray start --head"
         ) from None
     _address = address
@@ -183,29 +200,29 @@ def _joined(address: str) -> Any:
 
 
 @contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what this process does at SIGTERM, which Ray replaces when it begins."""
-    before = signal.getsignal(signal.SIGTERM)
+def _keep_sigterm_handler() -> Iterator[None]:
+    """Restore the handler of SIGTERM, which Ray replaces when it starts."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
-def _off_stdout(ray: Any) -> None:
-    """What Ray tells of a lost process on stdout, where results belong, goes to stderr."""
+def _redirect_to_stderr(ray: Any) -> None:
+    """Print Ray's messages about lost processes on stderr: stdout is for results."""
     worker = getattr(getattr(ray, "_private", None), "worker", None)
-    told = getattr(worker, "print_to_stdstream", None)
-    if told is None:  # Ray's own affair, which may change
+    original = getattr(worker, "print_to_stdstream", None)
+    if original is None:  # private to Ray, and may change
         return
 
-    def aside(data: dict[str, Any], *arguments: Any, **named: Any) -> None:
-        told({**data, "is_err": True}, *arguments, **named)
+    def print_to_stderr(data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        original({**data, "is_err": True}, *args, **kwargs)
 
-    worker.print_to_stdstream = aside  # type: ignore[union-attr]
+    worker.print_to_stdstream = print_to_stderr  # type: ignore[union-attr]
 
 
-def _end(folder: str) -> None:
+def _stop(folder: str) -> None:
     library().shutdown()
     shutil.rmtree(folder, ignore_errors=True)

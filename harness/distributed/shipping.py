@@ -1,4 +1,4 @@
-"""What goes over the wire: texts without their neighbours in memory, a retriever without its weights, surroundings."""
+"""Serialisation for workers: texts, retrievers without their weights, and the driver's process environment."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from harness.types import StringColumn
 from harness.types.texts import Texts
 
 Sent = tuple[pa.Buffer, pa.Buffer]
-"""Ids and texts, apart so that an actor can let go of the texts and keep the ids."""
+"""Ids and texts, in separate buffers so that a worker can free the texts and keep the ids."""
 T = TypeVar("T", bound=Texts)
 
 _VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANSFORMERS_OFFLINE", "XDG_CACHE_HOME")
 
 
-def packed(texts: Texts) -> Sent:
-    """Rows as Arrow's stream format has them; pickled, a slice takes the whole of what it was cut from along."""
+def pack(texts: Texts) -> Sent:
+    """Serialise rows to Arrow's stream format; pickling a slice would include the whole of its parent array."""
     return _stream(texts.ids), _stream(texts.texts)
 
 
@@ -34,14 +34,14 @@ def _stream(column: StringColumn) -> pa.Buffer:
     return sink.getvalue()
 
 
-def unpacked(kind: type[T], sent: Sent) -> T:
-    """The rows again, over the memory that they came in."""
+def unpack(kind: type[T], sent: Sent) -> T:
+    """Deserialise rows without copying the buffers."""
     ids, texts = (pa.ipc.open_stream(buffer).read_all().column("column") for buffer in sent)
     return kind(ids, texts)
 
 
-def recipe(retriever: Any) -> bytes:
-    """A retriever as it was built, to be unpickled by an actor of this process. Raises `ConfigError`."""
+def pickle_retriever(retriever: Any) -> bytes:
+    """Pickle an unindexed retriever for this process's workers. Raises `ConfigError` if it cannot be pickled."""
     from ray import cloudpickle
 
     try:
@@ -51,27 +51,27 @@ def recipe(retriever: Any) -> bytes:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Of a process: the variables that say where data, weights and caches lie, its folder, where it imports from."""
+class ProcessEnvironment:
+    """Environment variables of data, weights and caches, working directory, and import path of a process."""
 
     variables: dict[str, str]
     folder: str
     path: list[str]
 
     def enter(self) -> None:
-        """Have this process surrounded so; on another machine the folder may not be there."""
+        """Apply the environment to this process; the working directory may not exist on another machine."""
         os.environ.update(self.variables)
         sys.path += [entry for entry in self.path if entry not in sys.path]
         with suppress(OSError):
             os.chdir(self.folder)
 
 
-def surroundings() -> Surroundings:
-    """Those of this process; no variable that holds a key."""
-    named = {name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith("HARNESS_")}
-    return Surroundings(named, str(Path.cwd()), [str(Path(entry).resolve()) for entry in sys.path])
+def process_environment() -> ProcessEnvironment:
+    """Return the environment of this process, without variables that hold a key."""
+    variables = {name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith("HARNESS_")}
+    return ProcessEnvironment(variables, str(Path.cwd()), [str(Path(entry).resolve()) for entry in sys.path])
 
 
-def edges(n: int, parts: int) -> Sequence[int]:
-    """Where n rows are cut into so many contiguous parts of like size, ends included."""
-    return [n * part // parts for part in range(parts + 1)]
+def shard_edges(n: int, shards: int) -> Sequence[int]:
+    """Return the boundaries of contiguous shards of equal size, 0 and n included."""
+    return [n * shard // shards for shard in range(shards + 1)]

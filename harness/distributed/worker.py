@@ -1,4 +1,4 @@
-"""What runs in an actor: the retrievers of its shards, and what each call cost there."""
+"""Worker process: holds the retrievers of its shards and measures each call."""
 
 import os
 from collections.abc import Callable
@@ -12,15 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness import instrument
-from harness.distributed.shipping import Sent, Surroundings, unpacked
+from harness.distributed.shipping import ProcessEnvironment, Sent, unpack
 from harness.embedding_cache import cache
 from harness.environment import THREAD_VARIABLES, limited_threads
 from harness.types import Corpus, Phase, Queries
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A call's value with its cost in the worker and the metadata of the shard's retriever."""
+class WorkerResult:
+    """The value of a call, its cost in the worker, and the metadata of the shard's retriever."""
 
     value: Any
     phase: Phase
@@ -29,7 +29,7 @@ class Answer:
 
 
 class Worker:
-    """One process of a cluster. It holds the retriever of each shard that was placed here, by the shard's key."""
+    """One process of a cluster; holds the retriever of each shard placed on it, by the shard's key."""
 
     def __init__(self, threads: int) -> None:
         pools = (*THREAD_VARIABLES, "RAYON_NUM_THREADS", "POLARS_MAX_THREADS")  # read when the libraries are loaded
@@ -40,27 +40,29 @@ class Worker:
         self._corpora: dict[str, Corpus] = {}
 
     def node(self) -> str:
-        """The node that this process runs on."""
+        """Return the id of the node that this process runs on."""
         import ray
 
         return str(ray.get_runtime_context().get_node_id())
 
-    def place(self, key: str, recipe: bytes, ids: pa.Buffer, texts: pa.Buffer, around: Surroundings) -> None:
-        """Take a shard's documents, and its retriever unless that is here: its weights stay loaded."""
-        around.enter()
+    def place(
+        self, key: str, retriever: bytes, ids: pa.Buffer, texts: pa.Buffer, environment: ProcessEnvironment
+    ) -> None:
+        """Receive a shard's documents, and its retriever unless it is already here with its weights loaded."""
+        environment.enter()
         if key not in self._retrievers:
-            self._retrievers[key] = loads(recipe)  # noqa: S301  # from the process that started this one
-        self._corpora[key] = unpacked(Corpus, (ids, texts))
+            self._retrievers[key] = loads(retriever)  # noqa: S301  # from the process that started this one
+        self._corpora[key] = unpack(Corpus, (ids, texts))
 
-    def statistics(self, key: str, use: cache.Use) -> Answer:
-        """What the shard adds to the statistics of the whole corpus."""
+    def statistics(self, key: str, use: cache.Use) -> WorkerResult:
+        """Return the shard's share of the statistics of the whole corpus."""
         return _timed(lambda: self._retrievers[key].corpus_statistics(self._corpora[key]), use)
 
-    def index(self, key: str, whole: Any, use: cache.Use) -> Answer:
-        """Index the shard, with the statistics of the `whole` corpus where there are some; gives the index' bytes."""
+    def index(self, key: str, statistics: Any, use: cache.Use) -> WorkerResult:
+        """Index the shard, with the statistics of the whole corpus if they are given; return the index's bytes."""
         retriever = self._retrievers[key]
-        if whole is not None:
-            retriever.use_statistics(whole)
+        if statistics is not None:
+            retriever.use_statistics(statistics)
         corpus = self._corpora.pop(key)
 
         def work() -> int:
@@ -69,25 +71,25 @@ class Worker:
 
         return _timed(work, use)
 
-    def search(self, key: str, queries: Sent, k: int) -> Answer:
-        """Documents by their number in the shard and scores, both [queries, k at most]."""
+    def search(self, key: str, queries: Sent, k: int) -> WorkerResult:
+        """Return document indices within the shard and scores, both [queries, at most k]."""
 
         def work() -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-            run = self._retrievers[key].search(unpacked(Queries, queries), k)
+            run = self._retrievers[key].search(unpack(Queries, queries), k)
             return run.docs, run.scores
 
         return _timed(work)
 
-    def explain(self, key: str, query: Sent, docs: list[int]) -> Answer:
-        """Why documents of the shard, by their number in it, score what they do."""
-        return _timed(lambda: self._retrievers[key].explain(unpacked(Queries, query), docs) if docs else [])
+    def explain(self, key: str, query: Sent, docs: list[int]) -> WorkerResult:
+        """Explain documents, given by their indices within the shard."""
+        return _timed(lambda: self._retrievers[key].explain(unpack(Queries, query), docs) if docs else [])
 
-    def score(self, key: str, queries: Sent, docs: NDArray[np.int32]) -> Answer:
-        """Scores of the shard's documents `docs` [queries, candidates]; -inf where there is none (-1)."""
-        return _timed(lambda: self._retrievers[key].score(unpacked(Queries, queries), docs))
+    def score(self, key: str, queries: Sent, docs: NDArray[np.int32]) -> WorkerResult:
+        """Return the scores of the shard's documents `docs` [queries, candidates]; -inf where `docs` is -1."""
+        return _timed(lambda: self._retrievers[key].score(unpack(Queries, queries), docs))
 
 
-def _timed(work: Callable[[], Any], use: cache.Use = "reuse") -> Answer:
-    with cache.using(use), instrument.recording() as seen:
+def _timed(work: Callable[[], Any], use: cache.Use = "reuse") -> WorkerResult:
+    with cache.using(use), instrument.recording() as recorder:
         value = work()
-    return Answer(value, seen.phase(), dict(seen.encoders), seen.metadata)
+    return WorkerResult(value, recorder.phase(), dict(recorder.encoders), recorder.metadata)

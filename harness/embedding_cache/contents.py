@@ -69,7 +69,7 @@ class Shard:
 def list_shards() -> dict[Path, list[Shard]]:
     """Return the shards of each folder; a folder has one identity."""
     shards_of = {path: list(_read_headers(path)) for path in _folders()}
-    return {path: held for path, held in shards_of.items() if held}
+    return {path: entries for path, entries in shards_of.items() if entries}
 
 
 def leftovers() -> list[Path]:
@@ -99,9 +99,9 @@ class Selection:
     foreign_machine: bool = False
     max_bytes: float | None = None
 
-    def select(self, held: Iterable[Shard], now: float) -> list[Shard]:
+    def select(self, entries: Iterable[Shard], now: float) -> list[Shard]:
         """Return the shards to remove, those unused for longest first."""
-        by_use = sorted(held, key=lambda shard: (shard.used, str(shard.path)))
+        by_use = sorted(entries, key=lambda shard: (shard.used, str(shard.path)))
         matching = [shard for shard in by_use if all(test(shard) for test in self._tests(now))]
         if self.max_bytes is None:
             return matching
@@ -143,7 +143,7 @@ def _read_headers(folder: Path) -> Iterator[Shard]:
             continue
 
 
-def _count_texts(arrays: Mapping[str, shards.Layout]) -> int | None:
+def _count_texts(arrays: Mapping[str, shards.ArrayLayout]) -> int | None:
     """Return how many texts there are arrays of: one row each, else one entry of `counts` each."""
     layout = arrays.get("counts") or arrays.get("vectors")
     return layout.shape[0] if layout and layout.shape else None

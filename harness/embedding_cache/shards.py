@@ -34,7 +34,7 @@ _DTYPES = {
 }
 
 
-class Layout(NamedTuple):
+class ArrayLayout(NamedTuple):
     """The dtype and the shape of an array in a file."""
 
     dtype: np.dtype[Any]
@@ -45,7 +45,7 @@ class Header(NamedTuple):
     """The metadata of a shard, and its arrays in the order of their bytes."""
 
     metadata: dict[str, str]
-    arrays: dict[str, Layout]
+    arrays: dict[str, ArrayLayout]
 
 
 class CachedArrays(NamedTuple):
@@ -119,7 +119,7 @@ def read_header(path: Path) -> Header:
         with safe_open(path, framework="numpy") as file:
             slices = {name: file.get_slice(name) for name in file.offset_keys()}
             arrays = {
-                name: Layout(np.dtype(_DTYPES[array.get_dtype()]), tuple(array.get_shape()))
+                name: ArrayLayout(np.dtype(_DTYPES[array.get_dtype()]), tuple(array.get_shape()))
                 for name, array in slices.items()
             }
             return Header(file.metadata() or {}, arrays)

@@ -21,10 +21,10 @@ from harness.encoders.runtime.batching import Rows
 from harness.encoders.runtime.storage import concatenated_ranges
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
-from harness.search.maxsim import Tokens
+from harness.search.maxsim import TokenEmbeddings
 from harness.types import StringColumn
 
-_STORED = {"float16": np.float16, "float32": np.float32}
+_STORAGE_DTYPES = {"float16": np.float16, "float32": np.float32}
 _PYLATE = {"query_prefix", "document_prefix", "query_length", "document_length", "skiplist_words"}
 
 Batch = tuple[NDArray[np.int64], NDArray[Any]]
@@ -36,7 +36,7 @@ class MultiVectorEncoder(TransformerEncoder):
     Args:
         model: See `TransformerEncoder`, which takes `settings`; `max_length` is that of documents.
         projection: `own` for the checkpoint's, an error if it has none; `none` for the token vectors as they are.
-        stored: Precision of document vectors, `float16` or `float32`; query vectors are float32.
+        storage_dtype: Precision of document vectors, `float16` or `float32`; query vectors are float32.
 
     Raises:
         ConfigError: If an argument has a value that is not one of its choices.
@@ -49,17 +49,17 @@ class MultiVectorEncoder(TransformerEncoder):
         model: str,
         *,
         projection: str = "own",
-        stored: str = "float16",
+        storage_dtype: str = "float16",
         **settings: Any,
     ) -> None:
         super().__init__(model, **settings)
         if projection not in ("own", "none"):
             raise ConfigError(f"encoder.projection={projection!r}; choices: own, none")
-        if stored not in _STORED:
-            raise ConfigError(f"encoder.stored={stored!r}; choices: {', '.join(_STORED)}")
-        self._projection, self._stored = projection, stored
+        if storage_dtype not in _STORAGE_DTYPES:
+            raise ConfigError(f"encoder.storage_dtype={storage_dtype!r}; choices: {', '.join(_STORAGE_DTYPES)}")
+        self._projection, self._storage_dtype = projection, storage_dtype
 
-    def encode(self, texts: StringColumn, side: Side) -> Tokens:
+    def encode(self, texts: StringColumn, side: Side) -> TokenEmbeddings:
         """Return the unit vectors of every token that is scored, packed, on the device."""
         model = self._loaded()
         counts, parts = np.zeros(len(texts), np.int64), []
@@ -75,7 +75,7 @@ class MultiVectorEncoder(TransformerEncoder):
             indices = torch.from_numpy(concatenated_ranges(starts[rows], counts[rows])).to(vectors.device)
             vectors[indices] = torch.from_numpy(part).to(vectors.device)
         instrument.count("vectors", int(starts[-1]))
-        return Tokens(starts, vectors)
+        return TokenEmbeddings(starts, vectors)
 
     def token_names(self, text: str, side: Side) -> list[str]:
         """Return the token of each vector of a text, as spelled in the vocabulary."""
@@ -92,7 +92,7 @@ class MultiVectorEncoder(TransformerEncoder):
             instrument.describe_encoder(remark="Token vectors without a projection, not trained for late interaction")
 
     def _settings(self) -> dict[str, Any]:
-        return {"projection": self._projection, "stored": self._stored}
+        return {"projection": self._projection, "storage_dtype": self._storage_dtype}
 
     def _side_limit(self, model: Any, side: Side) -> int | None:
         if side == "query":
@@ -139,7 +139,7 @@ class MultiVectorEncoder(TransformerEncoder):
         vectors = out["token_embeddings"][mask]
         if not torch.isfinite(vectors).all():
             raise RunError(f"the late-interaction encoder {self._name!r} gave a vector that is not finite")
-        dtype = np.float32 if side == "query" else _STORED[self._stored]
+        dtype = np.float32 if side == "query" else _STORAGE_DTYPES[self._storage_dtype]
         return counts, vectors.float().cpu().numpy().astype(dtype)
 
     def _join(self, results: list[tuple[Rows, Batch]], n: int) -> Arrays:

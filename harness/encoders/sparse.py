@@ -19,7 +19,7 @@ from harness.encoders.runtime.batching import Rows
 from harness.encoders.runtime.storage import concatenated_ranges
 from harness.encoders.transformer import Side, TransformerEncoder
 from harness.errors import ConfigError, RunError, WeightsError
-from harness.search.postings import Sparse
+from harness.search.postings import SparseRows
 from harness.types import StringColumn
 from harness.types.protocols import Component
 
@@ -53,7 +53,7 @@ class SparseEncoder(TransformerEncoder):
             if n is not None and n < 1:
                 raise ConfigError(f"encoder.{side}_terms={n} must be at least 1, or null for all")
 
-    def encode(self, texts: StringColumn, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> SparseRows:
         """Return a row of terms and weights for each text."""
         counts, parts = np.zeros(len(texts), np.int32), []
         for rows, arrays in self._shards(texts, side):
@@ -68,9 +68,9 @@ class SparseEncoder(TransformerEncoder):
         if not np.isfinite(values).all():
             raise RunError(f"the sparse encoder {self._name!r} gave a weight that is not finite")
         instrument.count("terms", len(terms))
-        return Sparse(starts, terms, values)
+        return SparseRows(starts, terms, values)
 
-    def decode(self, vectors: Sparse, row: int, n: int | None = None) -> list[tuple[str, float]]:
+    def decode(self, vectors: SparseRows, row: int, n: int | None = None) -> list[tuple[str, float]]:
         """Return the n terms of a row with the largest weights, as spelled in the vocabulary, and their weights."""
         terms, values = heaviest(vectors, row, n)
         return list(zip(self.decode_terms(terms), values, strict=True))
@@ -159,7 +159,7 @@ class TokenWeights(Component):
         """Return what tells this model's files from others: a hash of their content, or a revision."""
         return weights.identity(self._name, self._package)
 
-    def encode(self, texts: StringColumn, side: Side) -> Sparse:
+    def encode(self, texts: StringColumn, side: Side) -> SparseRows:
         """Return a row of distinct tokens and their weights for each text."""
         self._load()
         with instrument.stage("encode", total=len(texts)) as step:
@@ -170,7 +170,7 @@ class TokenWeights(Component):
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in tokens], dtype=np.int64)])
         terms = np.concatenate([*tokens, np.empty(0, np.int32)]).astype(np.int32)
         instrument.count("texts", len(texts))
-        return Sparse(starts, terms, self._weights[terms])
+        return SparseRows(starts, terms, self._weights[terms])
 
     def decode_terms(self, terms: NDArray[np.int32]) -> list[str]:
         """Return the tokens [n] as spelled in the vocabulary."""
@@ -204,7 +204,7 @@ class TokenWeights(Component):
         return token_weights
 
 
-def heaviest(vectors: Sparse, row: int, n: int | None) -> tuple[NDArray[np.int32], list[float]]:
+def heaviest(vectors: SparseRows, row: int, n: int | None) -> tuple[NDArray[np.int32], list[float]]:
     """Return the n terms of a row with the largest weights and their weights, in descending order, ties by term."""
     span = slice(vectors.starts[row], vectors.starts[row + 1])
     terms, values = vectors.terms[span], vectors.weights[span]

@@ -21,7 +21,7 @@ from harness.embedding_cache import cache
 from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
-from harness.retrievers.scored import check_scores, scored
+from harness.retrievers.scored import check_scores, score_candidates
 from harness.types import (
     Counters,
     Dataset,
@@ -47,9 +47,9 @@ class TimingPlan(BaseModel):
     """Documents indexed, and a few queries searched, before anything is timed; 0 times loading and compiling too."""
     repeats: int = Field(default=3, ge=1)
     """Searches of all queries."""
-    least_s: float = Field(default=0.0, ge=0)
+    min_search_s: float = Field(default=0.0, ge=0)
     """Seconds of searching up to which repeats go on, at most 50 of them: short searches are timed often."""
-    enough_s: float = Field(default=30.0, gt=0)
+    max_search_s: float = Field(default=30.0, gt=0)
     """Seconds of searching after which no further repeat begins."""
     latency_queries: int = Field(default=100, ge=0)
     """Queries, drawn by the seed, that are searched one at a time."""
@@ -62,8 +62,8 @@ class TimingPlan(BaseModel):
 _UNTIMED = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
 
 
-class Description(NamedTuple):
-    """What a retriever recorded about itself."""
+class RetrieverDescription(NamedTuple):
+    """Metadata that a retriever recorded."""
 
     encoders: dict[str, EncoderInfo]
     recall_of_exact: dict[str, RecallOfExact]
@@ -81,7 +81,7 @@ class Measurement:
     """Per-query values [queries] by metric name."""
     timing: Timing | None
     """None where nothing was to be timed, or the run was made elsewhere."""
-    description: Description
+    description: RetrieverDescription
     """Metadata that the retriever recorded."""
     extra_metrics: dict[str, float] = field(default_factory=dict)
     """Means of metrics that the dataset defines itself, which have no values by query."""
@@ -191,7 +191,7 @@ class QueryRunner:
         queries = self.queries if query is None else self.queries[rows]
         if self._candidates is None:
             return partial(self._retriever.search, queries, self._depth)
-        return partial(scored, self._retriever, queries, self._dataset.corpus.ids, self._candidates[rows])
+        return partial(score_candidates, self._retriever, queries, self._dataset.corpus.ids, self._candidates[rows])
 
     def warm_up(self, n_documents: int) -> None:
         """Index ``n_documents`` documents and run a few queries, to load weights and compile kernels."""
@@ -206,7 +206,7 @@ class QueryRunner:
                 self._retriever.search(queries, min(self._depth, n_documents))
             else:
                 docs = np.arange(min(self._candidates.shape[1], len(corpus)), dtype=np.int32)
-                scored(self._retriever, queries, corpus.ids, np.tile(docs, (len(queries), 1)))
+                score_candidates(self._retriever, queries, corpus.ids, np.tile(docs, (len(queries), 1)))
 
 
 class _Searches(NamedTuple):
@@ -232,21 +232,23 @@ def _search_all(runner: QueryRunner, plan: TimingPlan, references: list[dict[str
     return _Searches(run, phases, recorder, recalls)
 
 
-def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, RecallOfExact]) -> Description:
+def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, RecallOfExact]) -> RetrieverDescription:
     """Merge what a retriever recorded in several phases; the later one wins."""
     fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for recorder in recorders:
         for component, values in recorder.encoders.items():
             fields[component] |= values
     encoders = {component: EncoderInfo(**values) for component, values in fields.items()}
-    return Description(encoders, recalls, dict(ChainMap(*(recorder.metadata for recorder in reversed(recorders)))))
+    return RetrieverDescription(
+        encoders, recalls, dict(ChainMap(*(recorder.metadata for recorder in reversed(recorders))))
+    )
 
 
 def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
     spent = sum(search.wall_s for search in searches)
     if len(searches) < plan.repeats:
-        return spent < plan.enough_s
-    return spent < plan.least_s and len(searches) < _MAX_REPEATS
+        return spent < plan.max_search_s
+    return spent < plan.min_search_s and len(searches) < _MAX_REPEATS
 
 
 def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[float], dict[str, Counters]]:

@@ -6,7 +6,7 @@ ir_datasets downloads the files that it does not have yet into its own folder (I
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from harness.datasets.texts import gathered
+from harness.datasets.texts import from_stream
 from harness.errors import ConfigError, DataError, did_you_mean
 from harness.instrument import stage
 from harness.types import Corpus, Dataset, DatasetMetadata, Qrels, Queries
@@ -38,8 +38,8 @@ def load(
     if missing := [part for part in required if not getattr(source, f"has_{part}")()]:
         raise ConfigError(f"dataset.id={id!r} has no {' and no '.join(missing)}{_complete_below(id)}")
     with stage(f"load {id}"):
-        corpus = _read(id, lambda: gathered(Corpus, ((doc.doc_id, _text(doc)) for doc in source.docs_iter())))
-        queries = _read(id, lambda: gathered(Queries, ((row.query_id, _text(row)) for row in source.queries_iter())))
+        corpus = _read(id, lambda: from_stream(Corpus, ((doc.doc_id, _text(doc)) for doc in source.docs_iter())))
+        queries = _read(id, lambda: from_stream(Queries, ((row.query_id, _text(row)) for row in source.queries_iter())))
         grades = _read(id, lambda: _by_query((row, int(row.relevance)) for row in source.qrels_iter()))
     dataset = Dataset(
         id,

@@ -1,7 +1,7 @@
-"""Late interaction (ColBERT): a vector a token, documents scored by MaxSim, exactly or for candidates only.
+"""Late interaction (ColBERT): one vector per token, documents scored by MaxSim, exhaustively or for candidates only.
 
-With `candidates` documents are first scored by the centroids that their tokens lie nearest to (as PLAID does, Santhanam
-et al., 2022); the best of them are then scored exactly. What that loses is measured on a sample of the queries.
+With `candidates`, documents are first scored by their tokens' nearest centroids, as in PLAID (Santhanam et al., 2022);
+the best are then scored exactly. The recall against exhaustive search is measured on a sample of the queries.
 """
 
 import numpy as np
@@ -18,14 +18,20 @@ from harness.search.topk import Hits, recall
 from harness.types import Corpus, Explanation, Queries, Run, StringColumn
 from harness.types.protocols import Component
 
-_CHECKED = 50
+_RECALL_SAMPLE = 50
 
 
 class ColBERT(Component):
-    """`candidates` null scores every document; a number, k at least, so many of each query's likeliest."""
+    """A late-interaction retriever.
+
+    Args:
+        encoder: The encoder, or the name or folder of a late-interaction model.
+        candidates: Documents of each query that are scored exactly, at least k; None for all documents.
+        seed: Draws the sample of tokens that the centroids are computed from.
+    """
 
     _doc_ids = SetByIndex[StringColumn]()
-    _tokens = SetByIndex[maxsim.Tokens]()
+    _tokens = SetByIndex[maxsim.TokenEmbeddings]()
 
     def __init__(self, encoder: MultiVectorEncoder | str, candidates: int | None = None, seed: int = 0) -> None:
         if candidates is not None and candidates < 1:
@@ -38,11 +44,11 @@ class ColBERT(Component):
 
     @property
     def is_shardable(self) -> bool:
-        """Whether rankings of parts of a collection make that of the whole: not where candidates are chosen first."""
+        """True without candidates: which candidates a shard chooses depends on its other documents."""
         return self._candidates is None
 
     def index(self, corpus: Corpus) -> None:
-        """Encode every document, token by token."""
+        """Encode every token of every document and, with candidates, compute the centroids."""
         self._tokens = self._encoder.encode(corpus.texts, "document")
         with stage("build"):
             self._doc_ids, self._ranks, self._texts = corpus.ids, corpus.ranks, corpus.texts
@@ -50,48 +56,50 @@ class ColBERT(Component):
                 self._centroids = Centroids(self._tokens, self._seed)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The k documents of highest MaxSim with each query."""
+        """Return the k documents of highest MaxSim with each query."""
         k = min(k, len(self._doc_ids))
         vectors = self._encoder.encode(queries.texts, "query")
         with stage("search"):
             docs, scores = self._two_stages(self._centroids, vectors, k) if self._centroids else self._exact(vectors, k)
             run = Run(queries.ids, self._doc_ids, docs, scores, self._ranks).top(k)
         if self._centroids:
-            sample = vectors.span(0, min(_CHECKED, len(queries)))
+            sample = vectors.span(0, min(_RECALL_SAMPLE, len(queries)))
             defer_recall(k, lambda: recall(run.docs[: len(sample)], self._exact(sample, k)[0]))
         return run
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """MaxSim [queries, candidates] of the documents `docs` [queries, candidates]; -inf where there is none (-1)."""
+        """Return the MaxSim of `docs` [queries, candidates]; -inf where `docs` is -1."""
         vectors = self._encoder.encode(queries.texts, "query")
         with stage("score"):
             return maxsim.score(self._tokens, vectors, docs, threads())
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """The document's token that each token of the query lies nearest to."""
-        asked = self._encoder.encode(query.texts, "query").of(0).cpu()
-        names = self._encoder.token_names(query.texts[0], "query")
-        found = []
+        """Explain each document by its nearest token to each token of the query."""
+        query_vectors = self._encoder.encode(query.texts, "query").vectors_of(0).cpu()
+        query_tokens = self._encoder.token_names(query.texts[0], "query")
+        explanations = []
         for doc in docs:
-            own = self._encoder.token_names(self._texts[doc], "document")
-            best, places = (asked @ self._tokens.of(doc).cpu().T).max(dim=1)
+            tokens = self._encoder.token_names(self._texts[doc], "document")
+            best, positions = (query_vectors @ self._tokens.vectors_of(doc).cpu().T).max(dim=1)
             rows = [
-                (name, own[place], place + 1, value)
-                for name, place, value in zip(names, places.tolist(), best.tolist(), strict=True)
+                (query_token, tokens[position], position + 1, value)
+                for query_token, position, value in zip(query_tokens, positions.tolist(), best.tolist(), strict=True)
             ]
-            said = f"{len(rows)} query tokens, each with the nearest of {len(own)} in the document: {best.sum():.4f}"
-            found.append(Explanation(said, ("query token", "document token", "at", "adds"), list(rows)))
-        return found
+            summary = (
+                f"{len(rows)} query tokens, each with the nearest of {len(tokens)} in the document: {best.sum():.4f}"
+            )
+            explanations.append(Explanation(summary, ("query token", "document token", "at", "adds"), list(rows)))
+        return explanations
 
-    def _exact(self, vectors: maxsim.Tokens, k: int) -> Hits:
+    def _exact(self, vectors: maxsim.TokenEmbeddings, k: int) -> Hits:
         return maxsim.search(self._tokens, vectors, k, self._ranks, threads())
 
-    def _two_stages(self, centroids: Centroids, vectors: maxsim.Tokens, k: int) -> Hits:
+    def _two_stages(self, centroids: Centroids, vectors: maxsim.TokenEmbeddings, k: int) -> Hits:
         n = max(k, self._candidates or 0)
         describe("candidates", n)
-        likely, _ = centroids.search(vectors, n, self._ranks, threads())
-        return likely, maxsim.score(self._tokens, vectors, likely, threads())
+        docs, _ = centroids.search(vectors, n, self._ranks, threads())
+        return docs, maxsim.score(self._tokens, vectors, docs, threads())
 
     def nbytes(self) -> int:
-        """Bytes of the token vectors and, where there are some, of the centroids and their lists."""
+        """Return the bytes of the token vectors and of the centroids, if any."""
         return self._tokens.nbytes + (self._centroids.nbytes if self._centroids else 0)

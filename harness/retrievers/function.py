@@ -1,4 +1,4 @@
-"""A function as a retriever: whatever answers queries without indexing a corpus here, such as a deployed service."""
+"""A function as a retriever, such as a client of a deployed service: nothing is indexed here."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -39,8 +39,8 @@ class Function(Component):
         """
         corpus = self._corpus
         with stage("search"):
-            answer = self._search(queries, k)
-        run = answer if isinstance(answer, Run) else Run.from_hits(_by_query(answer, queries), queries.ids, corpus)
+            result = self._search(queries, k)
+        run = result if isinstance(result, Run) else Run.from_hits(_by_query(result, queries), queries.ids, corpus)
         return run.top(k)
 
     def nbytes(self) -> int:
@@ -48,15 +48,15 @@ class Function(Component):
         return 0
 
 
-def _by_query(answer: Any, queries: Queries) -> dict[str, dict[str, float]]:
-    """Return a function's answer as `{query id: {document id: score}}`."""
-    if isinstance(answer, Mapping):
-        return {query: _scores(answer.get(query, ()), query) for query in queries}
-    if isinstance(answer, Sequence) and not isinstance(answer, str) and len(answer) == len(queries):
-        return {query: _scores(hits, query) for query, hits in zip(queries, answer, strict=True)}
-    size = f" of {len(answer)}" if hasattr(answer, "__len__") else ""
+def _by_query(result: Any, queries: Queries) -> dict[str, dict[str, float]]:
+    """Return a function's result as `{query id: {document id: score}}`."""
+    if isinstance(result, Mapping):
+        return {query: _scores(result.get(query, ()), query) for query in queries}
+    if isinstance(result, Sequence) and not isinstance(result, str) and len(result) == len(queries):
+        return {query: _scores(hits, query) for query, hits in zip(queries, result, strict=True)}
+    size = f" of {len(result)}" if hasattr(result, "__len__") else ""
     raise RunError(
-        f"the function returned {type(answer).__name__}{size} for {len(queries)} queries; return a Run, "
+        f"the function returned {type(result).__name__}{size} for {len(queries)} queries; return a Run, "
         "{query: {document: score}}, or a list with the hits of each query"
     )
 

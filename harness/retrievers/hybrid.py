@@ -1,4 +1,4 @@
-"""Several retrievers as one: each ranks, a fusion makes one ranking of theirs."""
+"""Hybrid retrieval: the rankings of several retrievers, fused into one."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.instrument import component, stage
-from harness.retrievers.explained import explained, standing
-from harness.retrievers.scored import aligned, scored, within
+from harness.retrievers.explained import explain_parts, rank_and_score
+from harness.retrievers.scored import align_scores, score_candidates, to_corpus
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
-from harness.types.protocols import Cell, Component, is_precomputed
+from harness.types.protocols import Component, Value, is_precomputed
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +24,9 @@ class Hybrid(Component):
     """Several retrievers whose rankings are fused into one.
 
     Args:
-        retrievers: The parts by name.
+        retrievers: The retrievers by name.
         fusion: Fuses their runs; by default reciprocal rank fusion with the constant 60.
-        depth: Documents taken from each part.
+        depth: Documents taken from each retriever.
     """
 
     _doc_ids = SetByIndex[StringColumn]()
@@ -41,88 +41,98 @@ class Hybrid(Component):
         fusion = fusion or partial(rrf, constant=60, weights=None)
         self.complete(fusion=fusion)
         self._retrievers, self._fusion, self._depth = dict(retrievers), fusion, depth
-        nothing = Run([], [], np.empty((0, depth), np.int32), np.empty((0, depth), np.float32))
-        fusion([nothing] * len(retrievers))  # settings that cannot be are refused before hours are spent
+        empty_run = Run([], [], np.empty((0, depth), np.int32), np.empty((0, depth), np.float32))
+        fusion([empty_run] * len(retrievers))  # refuses invalid settings now, before hours of indexing
         self._warned = False
 
     @property
     def is_precomputed(self) -> bool:
-        """Whether a part's rankings were made elsewhere, at a cost that nobody knows here."""
+        """True if any retriever's rankings were made elsewhere, so that their cost is unknown."""
         return any(map(is_precomputed, self._retrievers.values()))
 
     def index(self, corpus: Corpus) -> None:
-        """Index with every part."""
+        """Index the corpus with every retriever."""
         self._doc_ids = corpus.ids
         for name, retriever in self._retrievers.items():
             with component(name):
                 retriever.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The k best of the fused rankings; they hold no more than depth documents of each part."""
-        if k > self._depth + 1 and not self._warned:  # one more is searched where a query's own document is dropped
+        """Return the k best of the fused rankings, which hold at most `depth` documents of each retriever."""
+        if k > self._depth + 1 and not self._warned:  # k + 1 where the query's own document is dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
         runs, doc_ids = [], self._doc_ids
         for name, retriever in self._retrievers.items():
             with component(name):
-                runs.append(within(retriever.search(queries, depth), queries.ids, doc_ids))
+                runs.append(to_corpus(retriever.search(queries, depth), queries.ids, doc_ids))
         with stage("fuse"):
             return self._fusion(runs).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The fused scores [queries, candidates] of the documents `docs`, which each part ranks; -inf for none (-1)."""
+        """Return the fused scores of `docs` [queries, candidates], which each retriever ranks; -inf for -1."""
         runs = []
         for name, retriever in self._retrievers.items():
             with component(name):
-                runs.append(scored(retriever, queries, self._doc_ids, docs))
+                runs.append(score_candidates(retriever, queries, self._doc_ids, docs))
         with stage("fuse"):
-            return aligned(self._fusion(runs), docs)
+            return align_scores(self._fusion(runs), docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Each part's rank and score of the document, and what the fusion makes of it."""
+        """Explain each document by its rank and score in each retriever, and its fused score."""
         runs = {name: retriever.search(query, self._depth) for name, retriever in self._retrievers.items()}
-        whole = self._fusion(list(runs.values()))
+        fused = self._fusion(list(runs.values()))
         without = {
-            name: self._fusion([_emptied(run) if own == name else run for own, run in runs.items()]) for name in runs
+            name: self._fusion([_without_hits(run) if part == name else run for part, run in runs.items()])
+            for name in runs
         }
-        inner = explained(self._retrievers, query, docs)
-        found = []
-        for place, doc in enumerate(docs):
-            total = standing(whole, doc)[1]
-            shares = _shares(total or 0.0, {name: standing(run, doc)[1] for name, run in without.items()})
-            rows: list[tuple[Cell, ...]] = [(name, *standing(run, doc), shares[name]) for name, run in runs.items()]
-            said = (
+        inner = explain_parts(self._retrievers, query, docs)
+        explanations = []
+        for index, doc in enumerate(docs):
+            total = rank_and_score(fused, doc)[1]
+            shares = _shares(total or 0.0, {name: rank_and_score(run, doc)[1] for name, run in without.items()})
+            rows: list[tuple[Value, ...]] = [
+                (name, *rank_and_score(run, doc), shares[name]) for name, run in runs.items()
+            ]
+            summary = (
                 f"no part has it among its {self._depth} best"
                 if total is None
-                else f"fused score {total:.4f}; a part adds what the score is without it less"
+                else f"fused score {total:.4f}; a part adds the score less the score without it"
             )
             columns = ("part", "rank there", "score there", "adds")
-            found.append(Explanation(said, columns, rows, {name: own[place] for name, own in inner.items()}))
-        return found
+            parts = {name: explanations_of_part[index] for name, explanations_of_part in inner.items()}
+            explanations.append(Explanation(summary, columns, rows, parts))
+        return explanations
 
     def nbytes(self) -> int:
-        """Bytes of all parts together."""
+        """Return the bytes of all retrievers together."""
         return sum(retriever.nbytes() for retriever in self._retrievers.values())
 
 
-def _emptied(run: Run) -> Run:
+def _without_hits(run: Run) -> Run:
     return Run(run.query_ids, run.doc_ids, np.full_like(run.docs, -1), run.scores)
 
 
 def _shares(total: float, without: Mapping[str, float | None]) -> dict[str, float]:
-    """What each part adds: the total less the score without it; a part that alone has the document adds the rest."""
-    found = {name: total - score for name, score in without.items() if score is not None}
-    return {name: found.get(name, total - sum(found.values())) for name in without}
+    """Return each part's share: the total less the score without it; the rest for the only part with the document."""
+    shares = {name: total - score for name, score in without.items() if score is not None}
+    return {name: shares.get(name, total - sum(shares.values())) for name in without}
 
 
 def rrf(runs: Sequence[Run], constant: float = 60, weights: Sequence[float] | None = None) -> Run:
-    """Reciprocal rank fusion (Cormack et al., SIGIR 2009): the sum of weight / (constant + rank), rank from 1.
+    """Fuse runs by reciprocal rank fusion (Cormack et al., SIGIR 2009): the sum of weight / (constant + rank).
 
-    The runs must be over the same queries and documents, in the same order; `weights`, one a run, are 1 where None.
+    Args:
+        runs: Runs over the same queries and documents, in the same order.
+        constant: Added to each rank, which counts from 1; at least 0.
+        weights: One for each run; None for 1.
+
+    Raises:
+        ConfigError: The constant is negative, or the weights do not fit the runs.
     """
     if constant < 0:
-        raise ConfigError(f"retriever.fusion.constant={constant} is below 0; 60 is usual")
+        raise ConfigError(f"retriever.fusion.constant={constant} must be at least 0; the usual value is 60")
     factors = [1.0] * len(runs) if weights is None else _weights(weights, len(runs))
     return _summed(
         runs,
@@ -134,13 +144,19 @@ def rrf(runs: Sequence[Run], constant: float = 60, weights: Sequence[float] | No
 
 
 def convex(runs: Sequence[Run], normalize: str = "min_max", weights: Sequence[float] | None = None) -> Run:
-    """The weighted mean of normalised scores (Bruch et al., TOIS 2023); weights are scaled to sum to 1.
+    """Fuse runs by the weighted mean of normalised scores (Bruch et al., TOIS 2023).
 
-    Each query's list is normalised for itself; a document that a list does not hold counts as that list's floor:
-    min_max    (s - min) / (max - min); floor 0; a list of equal scores is all 1
-    z_score    (s - mean) / deviation; floor the lowest of the list; equal scores are all 0
-    dbsf       (s - (mean - 3 deviations)) / 6 deviations, held to 0..1 (distribution-based fusion, Mazzeschi);
-               floor 0; equal scores are all 0.5
+    Scores are normalised for each query and run. A document that a run lacks has the run's floor as its score.
+
+    Args:
+        runs: Runs over the same queries and documents, in the same order.
+        normalize: ``min_max``: (s - min) / (max - min), floor 0, equal scores become 1. ``z_score``: (s - mean) /
+            deviation, floor the lowest score, equal scores become 0. ``dbsf`` (distribution-based score fusion,
+            Mazzeschi): (s - (mean - 3 deviations)) / 6 deviations, clipped to 0..1, floor 0, equal scores become 0.5.
+        weights: One for each run, scaled to sum to 1; None for equal weights.
+
+    Raises:
+        ConfigError: The normalisation is unknown, or the weights do not fit the runs.
     """
     if normalize not in _NORMALIZE:
         raise ConfigError(f"retriever.fusion.normalize={normalize!r}; choices: {', '.join(_NORMALIZE)}")
@@ -155,12 +171,12 @@ def convex(runs: Sequence[Run], normalize: str = "min_max", weights: Sequence[fl
 
 
 def _weights(weights: Sequence[float], n: int) -> list[float]:
-    said = f"retriever.fusion.weights={list(weights)}"
+    setting = f"retriever.fusion.weights={list(weights)}"
     if len(weights) != n:
-        raise ConfigError(f"{said} are {len(weights)} numbers for {n} retrievers; give one each, in their order")
-    numbers = all(isinstance(weight, int | float) and np.isfinite(weight) and weight >= 0 for weight in weights)
-    if not numbers or not sum(weights):
-        raise ConfigError(f"{said} must be numbers of 0 or more, and not all 0")
+        raise ConfigError(f"{setting} has {len(weights)} numbers for {n} retrievers; give one for each, in their order")
+    valid = all(isinstance(weight, int | float) and np.isfinite(weight) and weight >= 0 for weight in weights)
+    if not valid or not sum(weights):
+        raise ConfigError(f"{setting} must be numbers of 0 or more, and not all 0")
     return [float(weight) for weight in weights]
 
 
@@ -169,17 +185,17 @@ Normalized = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def _moments(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Scores with 0 in empty places, the filled places, and each query's mean and deviation [queries, 1]."""
+    """Return the scores, 0 without a hit, the mask of hits, and each query's mean and deviation [queries, 1]."""
     hit = run.docs >= 0
     scores = np.where(hit, run.scores, 0.0).astype(np.float64)
     n = np.maximum(hit.sum(axis=1, keepdims=True), 1)
     mean = scores.sum(axis=1, keepdims=True) / n
     spread = np.sqrt((np.where(hit, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
-    return scores, hit, mean, np.where(_constant(run), 0.0, spread)
+    return scores, hit, mean, np.where(_is_constant(run), 0.0, spread)
 
 
-def _constant(run: Run) -> NDArray[np.bool_]:
-    """Whether a query's scores are all equal [queries, 1]."""
+def _is_constant(run: Run) -> NDArray[np.bool_]:
+    """Return a mask [queries, 1] of the queries whose scores are all equal."""
     hit = run.docs >= 0
     highest = np.where(hit, run.scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
     lowest = np.where(hit, run.scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
@@ -191,7 +207,7 @@ def _min_max(run: Run) -> Normalized:
     low = np.where(hit, scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     high = np.where(hit, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
     with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.where(_constant(run), 1.0, (scores - low) / (high - low))
+        values = np.where(_is_constant(run), 1.0, (scores - low) / (high - low))
     return values, np.zeros((len(run), 1))
 
 
@@ -214,7 +230,7 @@ _NORMALIZE: dict[str, Callable[[Run], Normalized]] = {"min_max": _min_max, "z_sc
 def _summed(
     runs: Sequence[Run], shares: Sequence[NDArray[np.float64]], floor: NDArray[np.float64] | float = 0.0
 ) -> Run:
-    """The run of every document's floor and shares together."""
+    """Return the run of each document's sum of shares, plus the query's floor."""
     docs, scores = np.concatenate([run.docs for run in runs], axis=1), np.concatenate(shares, axis=1)
     order = np.argsort(docs, axis=1, kind="stable")
     docs, scores = np.take_along_axis(docs, order, axis=1), np.take_along_axis(scores, order, axis=1)

@@ -1,4 +1,4 @@
-"""Models of sentence-transformers that are in memory, as retrievers; the models stay as and where they are."""
+"""Retrievers over loaded sentence-transformers models; the models and their devices are not changed."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from harness.text.tokenizer import Tokenizer
 from harness.types import Retriever
 
 
-def retriever(model: Any) -> Retriever:
+def wrap_model(model: Any) -> Retriever:
     """Return a retriever over a model of sentence-transformers.
 
     A SentenceTransformer becomes `Dense`, a SparseEncoder `Splade`, a MultiVectorEncoder `ColBERT`, and a CrossEncoder
     `Rerank` over the best 100 documents of BM25. Embeddings are not cached: the model may be trained on.
 
     Raises:
-        ConfigError: The model is of another kind.
+        ConfigError: The model is of another class.
     """
     import sentence_transformers
 
@@ -45,11 +45,11 @@ def retriever(model: Any) -> Retriever:
         dense = DenseEncoder(IN_MEMORY, cache=False)
         dense.wrap(model)
         return Dense(dense)
-    kinds = "SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder"
-    raise ConfigError(f"{type(model).__name__} is no {kinds}")
+    classes = "SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder"
+    raise ConfigError(f"{type(model).__name__} is not supported; choices: {classes}")
 
 
-def name(model: Any) -> str:
-    """Return the name that a model was loaded under, without its folders, or its class's."""
+def model_name(model: Any) -> str:
+    """Return the last part of the name that a model was loaded from, or its class's name."""
     config = getattr(getattr(model[0], "model", None), "config", None)
     return Path(getattr(config, "_name_or_path", "")).name or type(model).__name__

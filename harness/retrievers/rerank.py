@@ -1,4 +1,4 @@
-"""Reranking: a first stage finds candidates, a scorer scores each of them directly and orders them anew."""
+"""Reranking: a first stage retrieves candidates, and a scorer scores and reorders them."""
 
 import logging
 from typing import Protocol
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from harness.encoders.cross import CrossEncoder
 from harness.errors import ConfigError
 from harness.instrument import component, describe
-from harness.retrievers.explained import explained, standing
-from harness.retrievers.scored import within
+from harness.retrievers.explained import explain_parts, rank_and_score
+from harness.retrievers.scored import to_corpus
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Explanation, Queries, Retriever, Run, StringColumn
 from harness.types.protocols import Component, is_precomputed
@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 class Scorer(Protocol):
-    """What can score given documents; some retrievers, such as ColBERT, can do that too."""
+    """Protocol for scorers of given documents; retrievers such as ColBERT are scorers too."""
 
     def index(self, corpus: Corpus) -> None:
-        """Make ready to score documents of the corpus."""
+        """Prepare to score documents of the corpus."""
         ...
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Scores [queries, candidates] of the documents `docs` [queries, candidates]; -inf where there is none (-1)."""
+        """Return the scores of `docs` [queries, candidates]; -inf where `docs` is -1."""
         ...
 
     def nbytes(self) -> int:
-        """Bytes that it holds to score."""
+        """Return the bytes that scoring needs in memory."""
         ...
 
 
 class CrossEncoderScorer(Component):
-    """A cross-encoder over the documents' texts."""
+    """A scorer that applies a cross-encoder to the documents' texts."""
 
     _texts = SetByIndex[StringColumn]()
 
@@ -43,21 +43,27 @@ class CrossEncoderScorer(Component):
         self._encoder = encoder
 
     def index(self, corpus: Corpus) -> None:
-        """Keep the texts; nothing is encoded before a query is there."""
+        """Load the model and keep the texts; pairs are encoded when a query arrives."""
         self._encoder.load()
         self._texts = corpus.texts
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The model's score of each query with each of its candidates."""
+        """Return the model's score of each query and candidate [queries, candidates]."""
         return self._encoder.score(queries.texts, self._texts, docs)
 
     def nbytes(self) -> int:
-        """Bytes of the texts."""
+        """Return the bytes of the texts."""
         return int(self._texts.arrow.nbytes)
 
 
 class Rerank(Component):
-    """The first stage's `depth` best, in the scorer's order; nothing beyond them is returned."""
+    """A reranking retriever: the first stage's best documents, in the scorer's order.
+
+    Args:
+        first_stage: Retrieves the candidates.
+        scorer: Scores them; a text names a cross-encoder model.
+        depth: Candidates of each query; no other documents are returned.
+    """
 
     _doc_ids = SetByIndex[StringColumn]()
 
@@ -72,11 +78,11 @@ class Rerank(Component):
 
     @property
     def is_precomputed(self) -> bool:
-        """Whether the first stage's rankings were made elsewhere, at a cost that nobody knows here."""
+        """True if the first stage's rankings were made elsewhere, so that their cost is unknown."""
         return is_precomputed(self._first_stage)
 
     def index(self, corpus: Corpus) -> None:
-        """Index with the first stage, and make the scorer ready."""
+        """Index the corpus with the first stage and the scorer."""
         self._doc_ids = corpus.ids
         with component("first_stage"):
             self._first_stage.index(corpus)
@@ -84,45 +90,42 @@ class Rerank(Component):
             self._scorer.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """The k best of the first stage's candidates by the scorer."""
-        if k > self._depth + 1 and not self._warned:  # one more is searched where a query's own document is dropped
+        """Return the k best of the first stage's candidates by the scorer."""
+        if k > self._depth + 1 and not self._warned:  # k + 1 where the query's own document is dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth, doc_ids = k if k == self._depth + 1 else self._depth, self._doc_ids
         with component("first_stage"):
-            found = within(self._first_stage.search(queries, depth), queries.ids, doc_ids)
+            candidates = to_corpus(self._first_stage.search(queries, depth), queries.ids, doc_ids)
         with component("scorer"):
-            scores = self._scorer.score(queries, found.docs)
+            scores = self._scorer.score(queries, candidates.docs)
         describe("depth", self._depth)
-        docs = np.where(np.isneginf(scores), -1, found.docs)
-        return Run(queries.ids, found.doc_ids, docs, scores).top(k)
+        docs = np.where(np.isneginf(scores), -1, candidates.docs)
+        return Run(queries.ids, candidates.doc_ids, docs, scores).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The scorer's scores of the documents `docs`, whatever the first stage thinks of them."""
+        """Return the scorer's scores of `docs` [queries, candidates]; the first stage takes no part."""
         with component("scorer"):
             return self._scorer.score(queries, docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Rank and score in the first stage, and after the scorer."""
+        """Explain each document by its rank and score in the first stage and after the scorer."""
         before = self._first_stage.search(query, self._depth)
         after = self.search(query, self._depth)
-        inner = explained({"first_stage": self._first_stage, "scorer": self._scorer}, query, docs)
-        found = []
-        for place, doc in enumerate(docs):
-            ranks = [standing(run, doc) for run in (before, after)]
-            said = (
+        inner = explain_parts({"first_stage": self._first_stage, "scorer": self._scorer}, query, docs)
+        explanations = []
+        for index, doc in enumerate(docs):
+            ranks = [rank_and_score(run, doc) for run in (before, after)]
+            summary = (
                 f"from rank {ranks[0][0]} to rank {ranks[1][0]}"
                 if ranks[0][0]
                 else f"not among the first stage's {self._depth} best, so it is not scored"
             )
             rows = [(name, *rank) for name, rank in zip(("first stage", "scorer"), ranks, strict=True)]
-            found.append(
-                Explanation(
-                    said, ("stage", "rank", "score"), list(rows), {name: own[place] for name, own in inner.items()}
-                )
-            )
-        return found
+            parts = {name: explanations_of_part[index] for name, explanations_of_part in inner.items()}
+            explanations.append(Explanation(summary, ("stage", "rank", "score"), list(rows), parts))
+        return explanations
 
     def nbytes(self) -> int:
-        """Bytes of both stages."""
+        """Return the bytes of both stages."""
         return self._first_stage.nbytes() + self._scorer.nbytes()

@@ -1,7 +1,7 @@
-"""A run that another system made, as a retriever: `retriever=run_file retriever.path=x.trec.gz`.
+"""A run of another system as a retriever: `retriever=run_file retriever.path=x.trec.gz`.
 
-Rankings of Lucene, of a vendor or of an older system are scored, compared and tested like any other. What they cost is
-not known here, so they have no throughput.
+Rankings of Lucene, of a vendor or of an older system are scored, compared and tested like any other. Their cost is
+unknown, so they have no throughput.
 """
 
 import logging
@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError, RunError
-from harness.retrievers.scored import aligned
+from harness.retrievers.scored import align_scores
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Run, StringColumn, trec
 from harness.types.protocols import Component
@@ -24,29 +24,29 @@ log = logging.getLogger(__name__)
 class FixedRun(Component):
     """A retriever whose rankings are those of a run.
 
-    Documents that the corpus does not have keep their ranks, as in trec_eval; they are numbered behind the corpus's.
+    Documents that the corpus does not have keep their ranks, as in trec_eval; their indices follow the corpus's.
 
     Args:
         run: Rankings of the dataset's queries.
     """
 
     is_precomputed = True
-    """Its rankings were made elsewhere: seconds that are spent here are not their cost."""
+    """The rankings were made elsewhere: time spent here is not their cost."""
 
     _run = SetByIndex[Run]()
 
     def __init__(self, run: Run) -> None:
-        self._given = run
+        self._source_run = run
         self._name = "the run"
 
     def _read(self) -> Run:
-        return self._given
+        return self._source_run
 
     def index(self, corpus: Corpus) -> None:
         """Match the run's documents with the corpus.
 
         Raises:
-            DataError: A line of the file is no line of a run.
+            DataError: A line of the file is not a line of a TREC run.
             RunError: None of the documents is in the corpus.
         """
         run = self._read()
@@ -56,7 +56,7 @@ class FixedRun(Component):
         if len(ids) and len(unknown) == len(ids):
             raise RunError(
                 f"{self._name}: none of its {len(ids):,} documents is in the corpus (such as {unknown[0].as_py()!r}; "
-                f"the corpus has {corpus.ids[0]!r}): it is a run on another dataset"
+                f"the corpus has {corpus.ids[0]!r}): the run is for another dataset"
             )
         if len(unknown):
             log.warning(
@@ -69,29 +69,29 @@ class FixedRun(Component):
         self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the run's k best of each query; none for a query that it does not have."""
+        """Return the run's k best of each query; no hits for a query that the run lacks."""
         run = self._run
         rows = self._rows(run, queries)
         docs = np.where(rows[:, None] >= 0, run.docs[rows], -1)
         return Run(queries.ids, run.doc_ids, docs, run.scores[rows]).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the run's scores [queries, candidates] of the documents ``docs``; -inf for those it does not rank."""
-        return aligned(self.search(queries, self._run.depth), docs)
+        """Return the run's scores of ``docs`` [queries, candidates]; -inf for documents that the run lacks."""
+        return align_scores(self.search(queries, self._run.depth), docs)
 
     def nbytes(self) -> int:
         """Return the bytes of the run in memory."""
         return int(self._run.docs.nbytes + self._run.scores.nbytes)
 
     def _rows(self, run: Run, queries: Queries) -> NDArray[np.intp]:
-        """Return the run's row of each query, -1 where it has none. Raises `RunError` where it has none at all."""
-        places = {query: row for row, query in enumerate(run.query_ids)}
-        rows = np.array([places.get(query, -1) for query in queries.ids], np.intp)
+        """Return the run's row of each query, -1 for a query that it lacks. Raises `RunError` if it lacks all."""
+        row_of_query = {query: row for row, query in enumerate(run.query_ids)}
+        rows = np.array([row_of_query.get(query, -1) for query in queries.ids], np.intp)
         if len(rows) and (rows < 0).all():
             first = run.query_ids[0] if len(run) else None
             raise RunError(
-                f"{self._name}: it has none of the queries (it has {first!r}, the dataset {queries.ids[0]!r}): it is a "
-                "run on another dataset or split"
+                f"{self._name}: it has none of the queries (it has {first!r}, the dataset {queries.ids[0]!r}): the run "
+                "is for another dataset or split"
             )
         if missing := int((rows < 0).sum()):
             log.warning("%s: %d of %d queries are not in it; they score 0", self._name, missing, len(rows))
@@ -102,14 +102,14 @@ class RunFile(FixedRun):
     """The rankings of a TREC run file; scores give the order, as trec_eval reads it.
 
     Args:
-        path: The file, plain or gzipped.
+        path: The file, optionally gzipped.
         name: Name of the system, shown in place of the path.
     """
 
     def __init__(self, path: str, name: str | None = None) -> None:
-        self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves a user whom nobody knows
+        self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves ~name of an unknown user as it is
         if not self._path.is_file():
-            raise ConfigError(f"no file {path!r}; name a TREC run: retriever.path=FILE")
+            raise ConfigError(f"no file {path!r}; give a TREC run: retriever.path=FILE")
         super().__init__(Run([], [], np.empty((0, 0), np.int32), np.empty((0, 0), np.float32)))
         self._name = str(self._path)
 

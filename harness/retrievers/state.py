@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class SetByIndex(Generic[T]):
-    """An attribute that `index` assigns, and that raises `RunError` where it is read before.
+    """An attribute that `index` assigns; reading it earlier raises `RunError`.
 
-    Declared in the class, `_doc_ids = SetByIndex[StringColumn]()`. The value that is assigned lies in the instance and
-    hides the descriptor, so that reading it costs no more than any attribute.
+    It is declared in the class: `_doc_ids = SetByIndex[StringColumn]()`. The assigned value is stored in the instance
+    and hides the descriptor, so that reading it costs no more than any other attribute.
     """
 
     def __get__(self, retriever: Any, owner: type | None = None) -> T:

@@ -1,4 +1,4 @@
-"""Approximate dense search with faiss: a graph (HNSW) or inverted lists (IVF) over float32 vectors."""
+"""Approximate dense search with faiss: HNSW or IVF over float32 vectors."""
 
 import math
 from typing import Any
@@ -8,33 +8,42 @@ import torch
 from numpy.typing import NDArray
 
 from harness.errors import ConfigError
-from harness.search.topk import Hits, no_hits
+from harness.search.topk import Hits, empty_hits
 from harness.types.protocols import Component
 
 
 class Faiss(Component):
-    """`kind` hnsw: `links` a node, `ef_construction` and `ef_search` nodes looked at; ivf: `lists`, `probes` of them.
+    """An approximate index of faiss; needs the extra ``faiss``. Parameters are named as in faiss.
 
-    `lists` null is four times the root of the number of documents. Needs the extra `faiss`.
+    Args:
+        kind: ``hnsw`` or ``ivf``.
+        M: Neighbours of each node of the HNSW graph.
+        ef_construction: Candidates examined for each node while the graph is built.
+        ef_search: Candidates examined for each query; at least k are.
+        nlist: Inverted lists; None for 4 times the square root of the number of documents.
+        nprobe: Inverted lists searched for each query.
+
+    Raises:
+        ConfigError: An argument is not one of its choices, or below 1.
     """
 
     def __init__(
         self,
         kind: str = "hnsw",
-        links: int = 32,
+        M: int = 32,  # noqa: N803  # faiss's name
         ef_construction: int = 200,
         ef_search: int = 128,
-        lists: int | None = None,
-        probes: int = 64,
+        nlist: int | None = None,
+        nprobe: int = 64,
     ) -> None:
         if kind not in ("hnsw", "ivf"):
             raise ConfigError(f"index.kind={kind!r}; choices: hnsw, ivf")
-        numbers = {"links": links, "ef_construction": ef_construction, "ef_search": ef_search, "probes": probes}
-        for name, value in {**numbers, "lists": 1 if lists is None else lists}.items():
+        numbers = {"M": M, "ef_construction": ef_construction, "ef_search": ef_search, "nprobe": nprobe}
+        for name, value in {**numbers, "nlist": 1 if nlist is None else nlist}.items():
             if value < 1:
                 raise ConfigError(f"index.{name}={value} must be at least 1")
-        self._kind, self._links, self._lists, self._probes = kind, links, lists, probes
-        self._efforts = ef_construction, ef_search
+        self._kind, self._m, self._nlist, self._nprobe = kind, M, nlist, nprobe
+        self._ef_construction, self._ef_search = ef_construction, ef_search
         self._index: Any = None
 
     def build(self, vectors: torch.Tensor) -> None:
@@ -44,14 +53,14 @@ class Faiss(Component):
         rows = np.ascontiguousarray(vectors.cpu().numpy())
         self._n, dimensions = rows.shape
         if self._kind == "hnsw":
-            self._index = faiss.IndexHNSWFlat(dimensions, self._links, faiss.METRIC_INNER_PRODUCT)
-            self._index.hnsw.efConstruction, self._index.hnsw.efSearch = self._efforts
+            self._index = faiss.IndexHNSWFlat(dimensions, self._m, faiss.METRIC_INNER_PRODUCT)
+            self._index.hnsw.efConstruction, self._index.hnsw.efSearch = self._ef_construction, self._ef_search
         else:
-            lists = max(1, min(self._n, self._lists or round(4 * math.sqrt(self._n))))
+            nlist = max(1, min(self._n, self._nlist or round(4 * math.sqrt(self._n))))
             quantiser = faiss.IndexFlatIP(dimensions)
-            self._index = faiss.IndexIVFFlat(quantiser, dimensions, lists, faiss.METRIC_INNER_PRODUCT)
-            self._index.nprobe = min(self._probes, lists)
-            self._index.cp.min_points_per_centroid = 1  # few documents are no warning
+            self._index = faiss.IndexIVFFlat(quantiser, dimensions, nlist, faiss.METRIC_INNER_PRODUCT)
+            self._index.nprobe = min(self._nprobe, nlist)
+            self._index.cp.min_points_per_centroid = 1  # no warning about few documents
             if self._n:
                 self._index.train(rows)
         self._vectors_nbytes = rows.nbytes
@@ -59,25 +68,28 @@ class Faiss(Component):
             self._index.add(rows)
 
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """About the k documents of highest inner product, and those products; the order of ties is put right later."""
+        """Return approximately the k documents [queries, k] of highest inner product, and the products.
+
+        Equal scores are put in order later, by `Run`.
+        """
         if k < 1 or not len(queries) or not self._n:
-            return no_hits(len(queries), k)
+            return empty_hits(len(queries), k)
         faiss = _faiss()
         faiss.omp_set_num_threads(threads)
         if self._kind == "hnsw":
-            self._index.hnsw.efSearch = max(self._efforts[1], k)
+            self._index.hnsw.efSearch = max(self._ef_search, k)
         scores, docs = self._index.search(np.ascontiguousarray(queries.cpu().numpy()), k)
         return docs.astype(np.int32), np.where(docs >= 0, scores, -np.inf).astype(np.float32)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the vectors, and of the graph's links or the lists' numbers and centroids."""
+        """Bytes of the vectors and of the graph, or of the inverted lists and their centroids."""
         if self._kind == "hnsw":
             graph = self._index.hnsw
-            links = 4 * (graph.neighbors.size() + graph.levels.size()) + 8 * graph.offsets.size()
+            structure = 4 * (graph.neighbors.size() + graph.levels.size()) + 8 * graph.offsets.size()
         else:
-            links = 8 * self._n + 4 * self._index.nlist * self._index.d
-        return self._vectors_nbytes + int(links)
+            structure = 8 * self._n + 4 * self._index.nlist * self._index.d
+        return self._vectors_nbytes + int(structure)
 
 
 def _faiss() -> Any:

@@ -1,7 +1,7 @@
-"""Dense vectors in one byte or one bit a dimension: less memory, an approximate search, and rescoring of its best.
+"""Quantised dense vectors, of one byte or one bit per dimension: less memory, approximate search, and rescoring.
 
-int8    v / scale rounded, the scale by dimension so that the corpus' greatest is 127; the query stays float32
-binary  the signs; candidates by the number of equal signs, which are then rescored with finer codes
+int8    v / scale, rounded; each dimension's scale maps the corpus's largest magnitude to 127; queries stay float32
+binary  signs; candidates of least Hamming distance are rescored with int8 or float32 vectors
 """
 
 import numpy as np
@@ -11,14 +11,24 @@ from numpy.typing import NDArray
 
 from harness.errors import ConfigError
 from harness.search import dense
-from harness.search.topk import Hits, best_first, in_blocks, key_of, no_hits, no_keys, offer, score_of, scores_of
+from harness.search.topk import (
+    Hits,
+    empty_hits,
+    empty_keys,
+    pack_key,
+    push,
+    run_in_blocks,
+    sort_best_first,
+    unpack_score,
+    unpack_scores,
+)
 from harness.types.protocols import Component
 
 _RESCORE = ("int8", "float32")
 
 
 class Int8(Component):
-    """A quarter of the memory. Held and searched on the CPU."""
+    """An int8 index: a quarter of float32's memory, searched on the CPU."""
 
     def build(self, vectors: torch.Tensor) -> None:
         """Quantise vectors [documents, dimensions]."""
@@ -29,23 +39,28 @@ class Int8(Component):
             self._codes[start : start + (1 << 16)] = (vectors[start : start + (1 << 16)] / self._scale).round_()
 
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """The k documents of highest inner product with the quantised vectors, and those products."""
+        """Return the k documents [queries, k] of highest inner product with the quantised vectors, and the products."""
         return dense.search(self._codes, queries.cpu() * self._scale, k, ranks, threads)
 
     def score(self, queries: torch.Tensor, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Inner products [queries, candidates] with the quantised vectors of the documents `docs`."""
+        """Return inner products with the quantised vectors of candidates `docs` [queries, candidates]."""
         return dense.score(self._codes, queries.cpu() * self._scale, docs)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held to be searched."""
+        """Bytes of the codes and scales."""
         return self._codes.nbytes + self._scale.nbytes
 
 
 class Binary(Component):
-    """A bit a dimension; k x `oversample` candidates are rescored with int8 or float32 vectors, or not at all (null).
+    """A binary index, rescored; with int8 rescoring it takes 1/32 + 1/4 of float32's memory.
 
-    The finer vectors are held too and count: 1/32 + 1/4 of float32 with int8.
+    Args:
+        rescore: Vectors that rescore the candidates, ``int8`` or ``float32``; None for no rescoring.
+        oversample: Candidates that are rescored, as a multiple of k.
+
+    Raises:
+        ConfigError: An argument is not one of its choices, or below 1.
     """
 
     def __init__(self, rescore: str | None = "int8", oversample: int = 4) -> None:
@@ -54,62 +69,64 @@ class Binary(Component):
         if oversample < 1:
             raise ConfigError(f"index.oversample={oversample} must be at least 1")
         self._rescore, self._oversample = rescore, oversample
-        self._fine: Int8 | None = None
+        self._int8: Int8 | None = None
         self._float: torch.Tensor | None = None
 
     def build(self, vectors: torch.Tensor) -> None:
-        """Take the signs of vectors [documents, dimensions], and keep what rescoring needs."""
-        self._bits, self._dimensions = _packed(vectors), vectors.shape[1]
+        """Index the signs of vectors [documents, dimensions], and the vectors that rescore."""
+        self._bits, self._dimensions = _pack_signs(vectors), vectors.shape[1]
         if self._rescore == "int8":
-            self._fine = Int8()
-            self._fine.build(vectors)
+            self._int8 = Int8()
+            self._int8.build(vectors)
         elif self._rescore == "float32":
             self._float = vectors.cpu()
 
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """The k best by the rescored inner product; without rescoring, by that of the signs (-1, 1)."""
-        rescored = self._fine is not None or self._float is not None
+        """Return the k documents of highest rescored inner product; without rescoring, of highest product of signs."""
+        rescored = self._int8 is not None or self._float is not None
         docs, scores = self._nearest(queries, k * self._oversample if rescored else k, ranks, threads)
-        if self._fine is not None:
-            scores = self._fine.score(queries, docs)
+        if self._int8 is not None:
+            scores = self._int8.score(queries, docs)
         elif self._float is not None:
             scores = dense.score(self._float, queries.cpu(), docs)
-        return _kept(docs, scores, k, ranks)
+        return _best(docs, scores, k, ranks)
 
     def _nearest(self, queries: torch.Tensor, n: int, ranks: NDArray[np.int32], threads: int) -> Hits:
         n = min(n, len(self._bits))
         if n < 1 or not len(queries):
-            return no_hits(len(queries), n)
-        keys, docs = no_keys(len(queries), n)
-        asked = _packed(queries)
-        in_blocks(
-            lambda a, b: _hamming(self._bits, asked, self._dimensions, ranks, keys, docs, a, b), len(asked), threads
-        )
-        return docs, scores_of(keys)
+            return empty_hits(len(queries), n)
+        keys, docs = empty_keys(len(queries), n)
+        query_bits = _pack_signs(queries)
+
+        def work(start: int, stop: int) -> None:
+            _hamming(self._bits, query_bits, self._dimensions, ranks, keys, docs, start, stop)
+
+        run_in_blocks(work, len(query_bits), threads)
+        return docs, unpack_scores(keys)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the bits and of the vectors that rescore."""
-        finer = self._fine.nbytes if self._fine else self._float.nbytes if self._float is not None else 0
-        return self._bits.nbytes + finer
+        """Bytes of the signs and of the vectors that rescore."""
+        rescoring = self._int8.nbytes if self._int8 else self._float.nbytes if self._float is not None else 0
+        return self._bits.nbytes + rescoring
 
 
-def _kept(docs: NDArray[np.int32], scores: NDArray[np.float32], k: int, ranks: NDArray[np.int32]) -> Hits:
-    """The k best of candidates in the canonical order; -1 and -inf are empty places."""
-    place = np.where(docs >= 0, ranks[docs], np.iinfo(np.int32).max)
-    order = np.lexsort((place, -scores), axis=1)[:, :k]
+def _best(docs: NDArray[np.int32], scores: NDArray[np.float32], k: int, ranks: NDArray[np.int32]) -> Hits:
+    """Return the k best of each row's candidates in the canonical order; -1 and -inf where there is none."""
+    tie_order = np.where(docs >= 0, ranks[docs], np.iinfo(np.int32).max)
+    order = np.lexsort((tie_order, -scores), axis=1)[:, :k]
     return np.take_along_axis(docs, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def _packed(vectors: torch.Tensor) -> NDArray[np.uint64]:
-    """Signs [rows, dimensions / 64 rounded up], 64 in a word."""
+def _pack_signs(vectors: torch.Tensor) -> NDArray[np.uint64]:
+    """Return the signs as bits, shape [rows, ceil(dimensions / 64)]."""
     signs = np.packbits((vectors > 0).cpu().numpy(), axis=1)
     return np.pad(signs, ((0, 0), (0, -signs.shape[1] % 8))).view(np.uint64)
 
 
 @njit(nogil=True, cache=True)
-def _ones(word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """How many bits of a 64-bit word are set."""
+def _popcount(word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Return the number of set bits of a 64-bit word."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -120,14 +137,14 @@ def _ones(word):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 def _hamming(bits, queries, dimensions, ranks, keys, docs, first, last):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     k = keys.shape[1]
     for row in range(first, last):
-        size, least = 0, np.float32(-np.inf)
+        size, threshold = 0, np.float32(-np.inf)
         for doc in range(len(bits)):
-            apart = np.uint64(0)
+            distance = np.uint64(0)
             for word in range(bits.shape[1]):
-                apart += _ones(bits[doc, word] ^ queries[row, word])
-            score = np.float32(dimensions - 2 * np.int64(apart))
-            if score >= least:
-                size = offer(keys[row], docs[row], size, key_of(score, ranks[doc]), doc)
+                distance += _popcount(bits[doc, word] ^ queries[row, word])
+            score = np.float32(dimensions - 2 * np.int64(distance))
+            if score >= threshold:
+                size = push(keys[row], docs[row], size, pack_key(score, ranks[doc]), doc)
                 if size == k:
-                    least = score_of(keys[row, 0])
-        best_first(keys[row], docs[row], size)
+                    threshold = unpack_score(keys[row, 0])
+        sort_best_first(keys[row], docs[row], size)

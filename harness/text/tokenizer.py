@@ -1,4 +1,4 @@
-"""Text to word counts: lower case, a word pattern, stop words, a Snowball stemmer."""
+"""Tokenizer: lower case, a word pattern, stop words, and a Snowball stemmer; texts to term counts."""
 
 import re
 from collections import Counter, deque
@@ -17,7 +17,7 @@ from stop_words import AVAILABLE_LANGUAGES, LANGUAGE_MAPPING, get_stop_words
 from harness.environment import threads
 from harness.errors import ConfigError
 from harness.instrument import count
-from harness.search.postings import Sparse
+from harness.search.postings import SparseRows
 from harness.types import StringColumn
 from harness.types.protocols import Component
 
@@ -27,21 +27,26 @@ ENGLISH = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
     "this to was will with"
 )
-"""Stop words, a blank between each two."""
+"""Stop words, separated by spaces."""
 _BLOCK = 16384
-_LEAST = 1024  # texts of a block where there are several threads
-# Few plain ASCII texts are split by Python, which finds the same there in patterns of such parts: the other engine
-# compiles its pattern at each call, which takes longer than a query's search.
+_MIN_BLOCK = 1024  # texts of a block when there are several threads
+# Few ASCII texts are split by Python's re, which gives the same words for patterns of these simple parts: polars
+# compiles the pattern in each call, which takes longer than the search of a query.
 _FEW = 16
 _SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|\((?!\?)|[\w)+*?])+")
 
 
 class Tokenizer(Component):
-    """Splits texts into terms and numbers them.
+    """A tokenizer that splits texts into terms and assigns an integer to each.
 
-    `pattern` is matched against the lower-cased text (Rust regex syntax: Unicode, no look-around). `language` names the
-    stemmer and the stop words; `stemmer` and `stop_words` set one of them apart: a name, None for none, or for stop
-    words also a list. English has Lucene's 33 stop words. They are dropped before stemming.
+    Args:
+        language: Language of the stemmer and the stop words; English has Lucene's 33 stop words.
+        pattern: Matches words of the lower-cased text (Rust regex syntax: Unicode, no look-around).
+        stemmer: A Snowball stemmer; None for none, `language` for the language's.
+        stop_words: A language's name or a list; None for none. They are dropped before stemming.
+
+    Raises:
+        ConfigError: The pattern is invalid, or there is no such stemmer or list of stop words.
     """
 
     def __init__(
@@ -53,31 +58,31 @@ class Tokenizer(Component):
     ) -> None:
         self._pattern = _checked_pattern(pattern)
         plain = re.compile(pattern) if _SIMPLE.fullmatch(pattern) else None
-        self._plain = plain if plain and not plain.match("") else None  # of empty words the engines find different ones
+        self._plain = plain if plain and not plain.match("") else None  # the engines differ in empty matches
         self._stemmer_name = language if stemmer == "language" else stemmer
         self._stemmer = _stemmer(self._stemmer_name)
         self._stop_words = _stop_words(language if stop_words == "language" else stop_words)
         self._terms: dict[str, int] = {}
-        self._numbers: dict[str, int] = {}  # word of the fitted texts -> term, -1 for a stop word
+        self._term_of_word: dict[str, int] = {}  # words of the fitted texts; -1 for a stop word
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_stemmer"}  # it is sent by its name
+        return {key: value for key, value in vars(self).items() if key != "_stemmer"}  # it is restored by its name
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "_stemmer": _stemmer(state["_stemmer_name"])}
 
     @property
     def vocabulary(self) -> list[str]:
-        """Terms by number."""
+        """The terms, in the order of their integers."""
         return list(self._terms)
 
-    def fit(self, texts: StringColumn) -> Sparse:
-        """Count the terms of every text and forget what was learned before; weights are counts."""
-        self._terms, self._numbers = {}, {}
+    def fit(self, texts: StringColumn) -> SparseRows:
+        """Learn a new vocabulary from the texts, and return the term counts of each."""
+        self._terms, self._term_of_word = {}, {}
         return self._count(texts, learn=True)
 
-    def transform(self, texts: StringColumn) -> Sparse:
-        """Count the terms that `fit` has seen."""
+    def transform(self, texts: StringColumn) -> SparseRows:
+        """Return the counts of known terms in each text."""
         if len(texts) <= _FEW and self._plain:
             few: list[str] = texts.arrow.to_pylist()
             if all(map(str.isascii, few)):
@@ -85,81 +90,83 @@ class Tokenizer(Component):
         return self._count(texts, learn=False)
 
     def split(self, texts: StringColumn) -> list[list[str]]:
-        """The terms of each text in order, for engines that count themselves. Learns new terms."""
+        """Return the terms of each text in order, for engines that count themselves; new terms are learned."""
         vocabulary: list[str] = []
         split = []
-        for lengths, numbers in self._numbered(texts, learn=True):
+        for lengths, terms in self._terms_of_words(texts, learn=True):
             vocabulary += self.vocabulary[len(vocabulary) :]
-            for own in np.split(numbers, np.cumsum(lengths)[:-1]):
-                split.append([vocabulary[number] for number in own.tolist() if number >= 0])
+            for text_terms in np.split(terms, np.cumsum(lengths)[:-1]):
+                split.append([vocabulary[term] for term in text_terms.tolist() if term >= 0])
         return split
 
-    def _count_few(self, texts: list[str], pattern: re.Pattern[str]) -> Sparse:
+    def _count_few(self, texts: list[str], pattern: re.Pattern[str]) -> SparseRows:
         starts, terms, weights = [0], [], []
         for text in texts:
-            numbers = self._numbers_of([found[0] for found in pattern.finditer(text.lower())], learn=False)
-            counts = sorted(Counter(number for number in numbers if number >= 0).items())
+            all_terms = self._lookup([match[0] for match in pattern.finditer(text.lower())], learn=False)
+            counts = sorted(Counter(term for term in all_terms if term >= 0).items())
             terms += [term for term, _ in counts]
-            weights += [times for _, times in counts]
+            weights += [tf for _, tf in counts]
             starts.append(len(terms))
         count("tokens", sum(weights))
         count("texts", len(texts))
-        return Sparse(np.array(starts, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
+        return SparseRows(np.array(starts, np.int64), np.array(terms, np.int32), np.array(weights, np.float32))
 
-    def _count(self, texts: StringColumn, learn: bool) -> Sparse:
+    def _count(self, texts: StringColumn, learn: bool) -> SparseRows:
         per_row, terms, weights = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
-        for lengths, numbers in self._numbered(texts, learn):
+        for lengths, term_of_word in self._terms_of_words(texts, learn):
             rows = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-            known = numbers >= 0
-            pairs, counts = np.unique((rows[known] << 32) | numbers[known], return_counts=True)
+            known = term_of_word >= 0
+            pairs, counts = np.unique((rows[known] << 32) | term_of_word[known], return_counts=True)
             per_row.append(np.bincount(pairs >> 32, minlength=len(lengths)))
             terms.append((pairs & 0xFFFFFFFF).astype(np.int32))
             weights.append(counts.astype(np.float32))
             count("tokens", int(known.sum()))
         count("texts", len(texts))
-        return Sparse(np.cumsum(np.concatenate(per_row)), np.concatenate(terms), np.concatenate(weights))
+        return SparseRows(np.cumsum(np.concatenate(per_row)), np.concatenate(terms), np.concatenate(weights))
 
-    def _numbered(self, texts: StringColumn, learn: bool) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """For each block of texts: how many words each has, and the term number of each word (-1: dropped)."""
+    def _terms_of_words(
+        self, texts: StringColumn, learn: bool
+    ) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield, for each block of texts, the number of words of each, and the term of each word (-1: dropped)."""
         for lengths, encoded in self._split(texts):
-            found = encoded.dictionary.to_pylist()
-            numbers = np.array(self._numbers_of(found, learn), np.int64)
+            words = encoded.dictionary.to_pylist()
+            terms = np.array(self._lookup(words, learn), np.int64)
             indices = encoded.indices.to_numpy(zero_copy_only=False)
-            yield lengths, numbers[indices] if len(found) else indices.astype(np.int64)
+            yield lengths, terms[indices] if len(words) else indices.astype(np.int64)
 
     def _split(self, texts: StringColumn) -> Iterator[tuple[NDArray[np.int64], pa.DictionaryArray]]:
-        """`_words` of block after block, which other threads make while those before them are numbered."""
+        """Yield `_words` of each block, which other threads prepare in advance."""
         n = threads()
-        size = _BLOCK if n == 1 else min(max(_LEAST, len(texts) // (2 * n)), _BLOCK)
+        size = _BLOCK if n == 1 else min(max(_MIN_BLOCK, len(texts) // (2 * n)), _BLOCK)
         blocks = (texts.arrow.slice(start, size) for start in range(0, len(texts), size))
         if n == 1 or len(texts) <= size:
             yield from map(self._words, blocks)
             return
         with ThreadPoolExecutor(n, thread_name_prefix="words") as pool:
-            ahead = deque(pool.submit(self._words, block) for block in islice(blocks, n + 1))
-            while ahead:
-                yield ahead.popleft().result()
-                ahead.extend(pool.submit(self._words, block) for block in islice(blocks, 1))
+            pending = deque(pool.submit(self._words, block) for block in islice(blocks, n + 1))
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(self._words, block) for block in islice(blocks, 1))
 
     def _words(self, texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.DictionaryArray]:
-        """How many words each text has, and all words one after another."""
+        """Return the number of words of each text, and all words in order."""
         block = pl.Series("text", texts, dtype=pl.String).to_frame()
         words = block.select(pl.col("text").str.to_lowercase().str.extract_all(self._pattern)).to_series().to_arrow()
         lengths = words.value_lengths().to_numpy().astype(np.int64)
         return lengths, words.flatten().cast(pa.large_string()).dictionary_encode()
 
-    def _numbers_of(self, words: list[str], learn: bool) -> list[int]:
-        """Term number of each word, -1 for a stop word and for a term that is not to be learned."""
-        new = [word for word in words if word not in self._numbers]
-        kept = [word for word in new if word not in self._stop_words]
-        stems = self._stemmer.stemWords(kept) if self._stemmer else kept
+    def _lookup(self, words: list[str], learn: bool) -> list[int]:
+        """Return the term of each word, -1 for a stop word and, unless `learn`, for an unknown term."""
+        new = [word for word in words if word not in self._term_of_word]
+        content = [word for word in new if word not in self._stop_words]
+        stems = self._stemmer.stemWords(content) if self._stemmer else content
         if learn:
-            self._numbers.update(dict.fromkeys(new, -1))
+            self._term_of_word.update(dict.fromkeys(new, -1))
             terms = [self._terms.setdefault(stem, len(self._terms)) for stem in stems]
-            self._numbers.update(zip(kept, terms, strict=True))
-            return [self._numbers[word] for word in words]
-        other = {word: self._terms.get(stem, -1) for word, stem in zip(kept, stems, strict=True)}
-        return [self._numbers.get(word, other.get(word, -1)) for word in words]
+            self._term_of_word.update(zip(content, terms, strict=True))
+            return [self._term_of_word[word] for word in words]
+        new_terms = {word: self._terms.get(stem, -1) for word, stem in zip(content, stems, strict=True)}
+        return [self._term_of_word.get(word, new_terms.get(word, -1)) for word in words]
 
 
 def _checked_pattern(pattern: str) -> str:
@@ -167,7 +174,7 @@ def _checked_pattern(pattern: str) -> str:
         pl.Series([""]).str.extract_all(pattern)
     except pl.exceptions.ComputeError as error:
         raise ConfigError(
-            f"tokenizer.pattern={pattern!r} is no regular expression: {str(error).partition(chr(10) * 2)[0]}"
+            f"tokenizer.pattern={pattern!r} is not a regular expression: {str(error).partition(chr(10) * 2)[0]}"
         ) from None
     return pattern
 
@@ -183,16 +190,16 @@ def _stemmer(name: str | None) -> "Stemmer.Stemmer | None":
         ) from None
 
 
-def _stop_words(chosen: str | Sequence[str] | None) -> frozenset[str]:
-    if chosen is None:
+def _stop_words(setting: str | Sequence[str] | None) -> frozenset[str]:
+    if setting is None:
         return frozenset()
-    if chosen == "english":
+    if setting == "english":
         return frozenset(ENGLISH.split())
-    if not isinstance(chosen, str):
-        return frozenset(word.lower() for word in chosen)
-    if chosen not in AVAILABLE_LANGUAGES and chosen not in LANGUAGE_MAPPING:
+    if not isinstance(setting, str):
+        return frozenset(word.lower() for word in setting)
+    if setting not in AVAILABLE_LANGUAGES and setting not in LANGUAGE_MAPPING:
         raise ConfigError(
-            f"no stop words for {chosen!r}; choices: {', '.join(sorted(AVAILABLE_LANGUAGES))}, a list of words, "
+            f"no stop words for {setting!r}; choices: {', '.join(sorted(AVAILABLE_LANGUAGES))}, a list of words, "
             "or null for none"
         )
-    return frozenset(get_stop_words(chosen))
+    return frozenset(get_stop_words(setting))

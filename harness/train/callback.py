@@ -61,7 +61,7 @@ class EvaluationCallback(TrainerCallback):
         training = model.training
         model.eval()
         try:
-            retriever = in_memory.retriever(model)
+            retriever = in_memory.wrap_model(model)
             measured = measure(retriever, self._dataset, k=self._k, metrics=[self._metric], plan=None)
         finally:
             model.train(training)

@@ -1,4 +1,4 @@
-"""What Corpus, Queries, Run and Qrels are made of: IndexedMapping, StringColumn, and columns of pandas DataFrames."""
+"""Building blocks of Corpus, Queries, Run and Qrels: IndexedMapping, StringColumn, columns of pandas DataFrames."""
 
 from abc import abstractmethod
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
@@ -168,8 +168,8 @@ class StringColumn(Sequence[str]):
 
     def positions(self, values: "Iterable[str] | StringColumn") -> NDArray[np.int32]:
         """Return the position of each of n values in this column, shape [n]; -1 for a value that is not in it."""
-        found = pc.index_in(StringColumn(values).arrow, value_set=self.arrow.combine_chunks())
-        return np.array(found.fill_null(-1).to_numpy(), np.int32)
+        positions = pc.index_in(StringColumn(values).arrow, value_set=self.arrow.combine_chunks())
+        return np.array(positions.fill_null(-1).to_numpy(), np.int32)
 
     def take(self, indices: NDArray[np.integer]) -> list[str]:
         """Return the strings at `indices` [n], as a list of n. Raises `IndexError` for an index that is out of range.

@@ -1,4 +1,4 @@
-"""What an evaluation's passes took: counters, phases and the timing that tables show."""
+"""Costs of an evaluation: counters, phases and the timing that tables show."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +43,7 @@ class Counters(SparseModel):
     truncated: int | None = None
     """Texts that were longer than the encoder reads."""
     padding: int | None = None
-    """Tokens that a model computed which only filled rows up."""
+    """Padding tokens."""
     terms: int | None = None
     """Non-zero entries of sparse embeddings."""
     vectors: int | None = None
@@ -91,7 +91,7 @@ class Phase(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def padding_share(self) -> float | None:
-        """Share of the tokens that a model computed which only filled rows up; None where no encoder counts them."""
+        """Share of padding among the tokens that a model computed; None where no encoder counts it."""
         encoders = [counters for counters in self.counters.values() if counters.padding is not None]
         padding = sum(counters.padding or 0 for counters in encoders)
         tokens = padding + sum(counters.tokens or 0 for counters in encoders)

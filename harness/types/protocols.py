@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from harness.types.run import Run
 from harness.types.texts import Corpus, Queries
 
-Cell = str | int | float | None
+Value = str | int | float | None
+"""A value in a table of an explanation."""
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -27,7 +28,7 @@ class Explanation:
 
     summary: str
     columns: tuple[str, ...] = ()
-    rows: list[tuple[Cell, ...]] = field(default_factory=list)
+    rows: list[tuple[Value, ...]] = field(default_factory=list)
     parts: dict[str, "Explanation"] = field(default_factory=dict)
 
 
@@ -113,7 +114,7 @@ class TaskPrompted(Protocol):
 class MergeableStatistics(Protocol):
     """Statistics of one shard that add up to those of the corpus."""
 
-    def merged(self, others: "list[Self]") -> Self:
+    def merged(self, following: "list[Self]") -> Self:
         """Return the statistics of this shard and of those that follow it."""
         ...
 
@@ -210,13 +211,13 @@ def arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> di
 @cache
 def _required(cls: type) -> bool:
     """Return whether the constructor has a parameter without a default."""
-    return any(one.default is one.empty for one in (parameters(cls) or {}).values())
+    return any(parameter.default is parameter.empty for parameter in (parameters(cls) or {}).values())
 
 
 @cache
 def _defaults(cls: type) -> dict[str, Any]:
     known = parameters(cls) or {}
-    return {name: one.default for name, one in known.items() if one.default is not one.empty}
+    return {name: each.default for name, each in known.items() if each.default is not each.empty}
 
 
 def float_parameters(function: Any) -> set[str]:

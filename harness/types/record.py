@@ -52,7 +52,7 @@ class RetrieverInfo(BaseModel):
 
 
 class DatasetMetadata(SparseModel):
-    """What a dataset's source says of it. Other keys that a source gives are kept as they are."""
+    """Metadata from a dataset's source. Other keys of the source are kept as they are."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, Any] = Field(init=False)
@@ -105,7 +105,7 @@ class DatasetInfo(BaseModel):
         return _labelled(self.name, shown)
 
 
-class Weights(FrozenModel):
+class EncoderWeights(FrozenModel):
     """Weights of an encoder."""
 
     model: str
@@ -117,9 +117,9 @@ class Weights(FrozenModel):
 
 
 class EncoderInfo(SparseModel):
-    """How one encoder of the retriever was run; None where a field does not apply to its kind."""
+    """Settings of one encoder of the retriever; None where a field does not apply to its kind."""
 
-    weights: Weights | None = None
+    weights: EncoderWeights | None = None
     task: str | None = None
     """The mteb task whose prompts an mteb model used."""
     device: str | None = None

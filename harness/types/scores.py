@@ -17,7 +17,7 @@ class PerQuery:
 
 
 class PublishedFigures(BaseModel):
-    """What a model was published to score on one collection."""
+    """Published scores of a model on one dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -25,7 +25,7 @@ from harness.environment import cores
 from harness.instrument import recording
 from harness.retrievers.bm25 import BM25
 from harness.retrievers.dense import Dense
-from harness.search.topk import in_blocks
+from harness.search.topk import run_in_blocks
 from harness.text.tokenizer import Tokenizer
 from harness.types import Corpus, Queries
 
@@ -81,7 +81,7 @@ def copy_bytes_per_s(n: int) -> float:
     def part(start: int, stop: int) -> None:
         target[start:stop] = source[start:stop]
 
-    return best_rate(lambda: in_blocks(part, len(source), cores()), 2 * source.nbytes)
+    return best_rate(lambda: run_in_blocks(part, len(source), cores()), 2 * source.nbytes)
 
 
 def gemm_flops(n: int) -> float:

@@ -7,7 +7,7 @@ import torch
 from harness.environment import cores
 from harness.search import maxsim
 from harness.search.centroids import Centroids
-from harness.search.maxsim import Tokens
+from harness.search.maxsim import TokenEmbeddings
 from harness.search.topk import recall
 
 K = 100
@@ -19,7 +19,7 @@ def drawn(n, lowest, highest, seed):
     lengths = np.random.default_rng(seed).integers(lowest, highest + 1, n)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     generator = torch.Generator().manual_seed(seed)
-    return Tokens(
+    return TokenEmbeddings(
         starts, torch.nn.functional.normalize(torch.randn((int(starts[-1]), DIMENSIONS), generator=generator))
     )
 
@@ -34,7 +34,7 @@ def said(documents, queries):
 
 
 def rows(tokens):
-    return [tokens.of(row) for row in range(len(tokens))]
+    return [tokens.vectors_of(row) for row in range(len(tokens))]
 
 
 @pytest.mark.benchmark(group="MaxSim")

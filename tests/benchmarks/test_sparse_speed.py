@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.environment import cores
-from harness.search.postings import Postings, Sparse
+from harness.search.postings import Postings, SparseRows
 
 K = 100
 TERMS = 30_522
@@ -16,7 +16,7 @@ def drawn(n, nnz, seed):
     rng = np.random.default_rng(seed)
     rows = [np.unique((TERMS * rng.random(nnz) ** 3).astype(np.int32)) for _ in range(n)]
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return Sparse(starts, np.concatenate(rows), rng.uniform(0.01, 3, starts[-1]).astype(np.float32))
+    return SparseRows(starts, np.concatenate(rows), rng.uniform(0.01, 3, starts[-1]).astype(np.float32))
 
 
 def made(measuring):
@@ -59,7 +59,7 @@ def test_splade_search_against_the_librarys_similarity_that_mteb_takes(versus, m
     from sentence_transformers.util import dot_score
 
     documents, queries, ranks = made(measuring)
-    documents = Sparse(*_first(documents, len(documents) // 10))
+    documents = SparseRows(*_first(documents, len(documents) // 10))
     postings, ranks = Postings(documents, TERMS), ranks[: len(documents)]
     held, asked = _coo(documents), _coo(queries)
 

@@ -78,10 +78,10 @@ def prepare_batches(
         block = list(texts[start : start + _BLOCK])
         features = None if min_tokens else _tokenize_block(block, tokenize)
         if features is None:
-            made = _tokenize_by_batch(block, tokenize, count, budget, limit, min_tokens)
+            prepared = _tokenize_by_batch(block, tokenize, count, budget, limit, min_tokens)
         else:
-            made = _slice_batches(features, block, count, budget, limit)
-        for batch in made:
+            prepared = _slice_batches(features, block, count, budget, limit)
+        for batch in prepared:
             yield replace(batch, rows=batch.rows + start)
 
 

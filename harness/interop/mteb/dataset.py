@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.datasets.folder import read as read_layout
-from harness.datasets.texts import gathered
+from harness.datasets.texts import from_stream
 from harness.environment import cache_dir
 from harness.errors import ConfigError, DataError
 from harness.instrument import stage
@@ -183,8 +183,8 @@ def _convert(task: Any, place: TaskSplit, data: Mapping[str, Any], folder: Path 
     dataset = Dataset(
         _name(task, place),
         place.split,
-        gathered(Corpus, ((key(doc), text) for doc, text in texts.documents(data["corpus"]))),
-        gathered(Queries, ((key(query), text) for query, text in texts.queries(data["queries"]))),
+        from_stream(Corpus, ((key(doc), text) for doc, text in texts.documents(data["corpus"]))),
+        from_stream(Queries, ((key(query), text) for query, text in texts.queries(data["queries"]))),
         Qrels(grades),
         bool(task.ignore_identical_ids),
     ).validated(f"mteb's {place}")

@@ -58,16 +58,16 @@ def task(name: str) -> Any:
     """Return a task that ranks texts. Raises `ConfigError` for one that is unknown or of another type."""
     try:
         with quiet():
-            found = library().get_task(name)
+            selected = library().get_task(name)
     except KeyError:
         hint = did_you_mean(name, [known.metadata.name for known in tasks()])
         raise ConfigError(f"mteb has no task {name!r}{hint}; see: harness list datasets --mteb") from None
-    if not ranks_texts(found):
+    if not ranks_texts(selected):
         raise ConfigError(
-            f"mteb's {name} is of type {found.metadata.type} over {', '.join(found.metadata.modalities)}; this harness "
-            f"measures {', '.join(TYPES)} over text: harness list datasets --mteb"
+            f"mteb's {name} is of type {selected.metadata.type} over {', '.join(selected.metadata.modalities)}; this "
+            f"harness measures {', '.join(TYPES)} over text: harness list datasets --mteb"
         )
-    return found
+    return selected
 
 
 def ranks_texts(task: Any) -> bool:
@@ -94,26 +94,26 @@ def select(
         raise ConfigError(f"dataset.task={name!r}: give NAME, or NAME:SUBSET:SPLIT and no dataset.subset or .split")
     if rest:
         subset, split = [*rest, None][:2]
-    found = task(task_name)
-    if found.is_aggregate:
-        parts = [part.metadata.name for part in found.tasks]
+    selected = task(task_name)
+    if selected.is_aggregate:
+        parts = [part.metadata.name for part in selected.tasks]
         raise ConfigError(
             f"mteb's {task_name} is the mean over {len(parts)} tasks; measure each: harness -m ... "
             f"dataset.task={','.join(parts)}"
         )
     if language is not None:
         try:
-            found.filter_languages([language])
+            selected.filter_languages([language])
         except ValueError:
-            choices = ", ".join(found.metadata.languages)
+            choices = ", ".join(selected.metadata.languages)
             raise ConfigError(f"dataset.language={language!r}: mteb's {task_name} has {choices}") from None
-    subset = _only(task_name, "subset", subset, found.hf_subsets)
-    if subset not in found.hf_subsets:
-        raise ConfigError(f"dataset.subset={subset!r}: mteb's {task_name} has {', '.join(found.hf_subsets)}")
-    split = _only(task_name, "split", split, found.eval_splits)
-    found.hf_subsets = [subset]
-    found.filter_eval_splits([split])
-    return found, TaskSplit(task_name, subset, split)
+    subset = _only(task_name, "subset", subset, selected.hf_subsets)
+    if subset not in selected.hf_subsets:
+        raise ConfigError(f"dataset.subset={subset!r}: mteb's {task_name} has {', '.join(selected.hf_subsets)}")
+    split = _only(task_name, "split", split, selected.eval_splits)
+    selected.hf_subsets = [subset]
+    selected.filter_eval_splits([split])
+    return selected, TaskSplit(task_name, subset, split)
 
 
 def splits(task: Any) -> list[TaskSplit]:
@@ -160,13 +160,13 @@ def benchmark(name: str) -> Any:
     """Return a benchmark with those of its tasks that rank texts. Raises `ConfigError` for one without any."""
     try:
         with quiet():
-            found = _ranking_part(library().get_benchmark(name))
+            ranking = _ranking_part(library().get_benchmark(name))
     except KeyError:
         hint = did_you_mean(name, [known.name for known in library().get_benchmarks()])
         raise ConfigError(f"mteb has no benchmark {name!r}{hint}; see: harness list benchmarks") from None
-    if not found.tasks:
+    if not ranking.tasks:
         raise ConfigError(f"no task of mteb's benchmark {name!r} ranks texts; see: harness list benchmarks")
-    return found
+    return ranking
 
 
 def benchmarks() -> list[Any]:
@@ -177,7 +177,7 @@ def benchmarks() -> list[Any]:
 
 def benchmark_splits(name: str) -> list[TaskSplit]:
     """Return each split of each task of a benchmark that ranks texts. Raises `ConfigError` for an unknown one."""
-    return [place for found in benchmark(name).tasks for place in splits(found)]
+    return [place for each in benchmark(name).tasks for place in splits(each)]
 
 
 def _ranking_part(benchmark: Any) -> Any:

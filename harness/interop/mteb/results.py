@@ -30,7 +30,7 @@ _KINDS = {"dense": "dense", "bm25": "sparse", "splade": "sparse", "colbert": "la
 
 
 @dataclass
-class Model:
+class ModelResults:
     """A retriever's results on mteb's tasks."""
 
     name: str
@@ -46,7 +46,7 @@ class Model:
 class Conversion:
     """Models, and the records that were left out with the reason."""
 
-    models: list[Model]
+    models: list[ModelResults]
     left_out: list[str]
 
 
@@ -62,7 +62,7 @@ class Aggregate:
 
 def from_records(records: Iterable[Record]) -> Conversion:
     """Return the newest good records of mteb's tasks, and of BEIR's datasets by the configs' names, by model."""
-    models: dict[tuple[str, str], Model] = {}
+    models: dict[tuple[str, str], ModelResults] = {}
     left_out: list[str] = []
     for record in sorted(records, key=lambda record: record.started):
         if record.status != "ok":
@@ -76,7 +76,7 @@ def from_records(records: Iterable[Record]) -> Conversion:
             left_out.append(f"{record.retriever.label} on {record.dataset.label}: {reason}")
             continue
         key = (f"harness/{names.slug(record.retriever.label)}", _revision(record))
-        by_split = models.setdefault(key, Model(*key, record)).records
+        by_split = models.setdefault(key, ModelResults(*key, record)).records
         if (older := by_split.get(place)) is not None:
             left_out.append(
                 f"{older.retriever.label} on {older.dataset.label}: {record.dataset.label} is newer, and the same task"
@@ -151,11 +151,11 @@ def _revision(record: Record) -> str:
 
     Settings that the config takes from the dataset, such as an instruction in a prompt, make no other model.
     """
-    own = record.retriever
-    held = {name: encoder.weights.identity for name, encoder in record.encoders.items() if encoder.weights}
-    differences = {key: value for key, value in own.differences.items() if key not in own.hidden}
-    config = {key: value for key, value in own.config.items() if key not in own.hidden}
-    content = json.dumps([own.name, differences, _without_dataset(config), held], sort_keys=True, default=str)
+    retriever = record.retriever
+    weights = {name: encoder.weights.identity for name, encoder in record.encoders.items() if encoder.weights}
+    differences = {key: value for key, value in retriever.differences.items() if key not in retriever.hidden}
+    config = {key: value for key, value in retriever.config.items() if key not in retriever.hidden}
+    content = json.dumps([retriever.name, differences, _without_dataset(config), weights], sort_keys=True, default=str)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 
@@ -229,7 +229,7 @@ def _dataset_revision(records: Sequence[Record]) -> str:
     return ",".join(dict.fromkeys(revisions))
 
 
-def write(models: Iterable[Model], target: Path, results: Path) -> list[Path]:
+def write(models: Iterable[ModelResults], target: Path, results: Path) -> list[Path]:
     """Write the models' results, descriptions and runs (as predictions), and return the paths.
 
     Args:
@@ -251,7 +251,7 @@ def write(models: Iterable[Model], target: Path, results: Path) -> list[Path]:
     return written
 
 
-def _model_meta(model: Model) -> Any:
+def _model_meta(model: ModelResults) -> Any:
     from mteb.models import ModelMeta
 
     record = model.record
@@ -270,7 +270,7 @@ def _model_meta(model: Model) -> Any:
         return ModelMeta.create_empty(overwrites=described)
 
 
-def _write_predictions(model: Model, folder: Path, results: Path) -> list[Path]:
+def _write_predictions(model: ModelResults, folder: Path, results: Path) -> list[Path]:
     """Write a file for each task whose runs are kept, with one task in memory at a time."""
     runs: dict[str, list[tuple[TaskSplit, Record]]] = {}
     for place, record in model.records.items():

@@ -17,9 +17,9 @@ from harness.instrument import describe_encoder, stage
 from harness.interop.mteb import registry
 from harness.interop.mteb.registry import library, quiet
 from harness.interop.mteb.texts import to_rows
-from harness.retrievers.scored import aligned
+from harness.retrievers.scored import align_scores
 from harness.retrievers.state import SetByIndex
-from harness.search.topk import Best
+from harness.search.topk import TopK
 from harness.types import Corpus, Queries, Run
 from harness.types.protocols import Component
 from harness.types.texts import Texts
@@ -166,9 +166,9 @@ class Retriever(Component):
                 return self._search(queries, k).top(k)
         embeddings = self._encode(queries, "query")
         with stage("search"):
-            best = Best(len(queries), k)
+            best = TopK(len(queries), k)
             for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):
-                best.offer(np.ascontiguousarray(similarities), first_query, first_doc, corpus.ranks, threads())
+                best.update(np.ascontiguousarray(similarities), first_query, first_doc, corpus.ranks, threads())
             docs, scores = best.hits()
             return Run(queries.ids, corpus.ids, docs, scores, corpus.ranks)
 
@@ -184,7 +184,7 @@ class Retriever(Component):
             with stage("score"):
                 if self._is_cross_encoder:
                     self._index(Corpus(corpus.ids.take(candidates), corpus.texts.take(candidates)))
-                return aligned(self._search(queries, docs.shape[1], ids), docs)
+                return align_scores(self._search(queries, docs.shape[1], ids), docs)
         embeddings = self._encode(queries, "query")
         with stage("score"):
             for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from harness.datasets.texts import gathered
+from harness.datasets.texts import from_stream
 from harness.evaluation import identity
 from harness.evaluation.values import label_of
 from harness.interop.mteb import names, texts
 from harness.interop.mteb.registry import library, quiet
-from harness.retrievers.scored import scored
+from harness.retrievers.scored import score_candidates
 from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Retriever, Run
 
@@ -42,7 +42,7 @@ class SearchModel:
 
     def index(self, corpus: Any, **_: Any) -> None:
         """Index mteb's corpus."""
-        self._corpus = gathered(Corpus, texts.documents(corpus))
+        self._corpus = from_stream(Corpus, texts.documents(corpus))
         with identity.in_use(self.retriever):
             self.retriever.index(self._corpus)
 
@@ -56,9 +56,9 @@ class SearchModel:
         Raises:
             RunError: A score is NaN or infinite, a document is ranked twice, or a candidate is not in the corpus.
         """
-        texts_by_id = gathered(Queries, texts.queries(queries))
+        texts_by_id = from_stream(Queries, texts.queries(queries))
         if top_ranked is None:
             return self.retriever.search(texts_by_id, top_k).to_dict()
         candidates = {query: dict.fromkeys(docs, 0.0) for query, docs in top_ranked.items()}
         docs = Run.from_hits(candidates, texts_by_id.ids, self._corpus).docs
-        return scored(self.retriever, texts_by_id, self._corpus.ids, docs).top(top_k).to_dict()
+        return score_candidates(self.retriever, texts_by_id, self._corpus.ids, docs).top(top_k).to_dict()
