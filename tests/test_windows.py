@@ -1,4 +1,4 @@
-"""What Windows lacks is not needed to import the package, to read records, to report and to gate."""
+"""Importing the package, reading records, reporting and gating need nothing that Windows lacks."""
 
 import os
 import shutil
