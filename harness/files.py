@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -121,8 +122,10 @@ def _idle_s(path: Path) -> float:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file's content, or a folder's entries, are on disk. Windows has no way to sync a folder."""
+    if sys.platform == "win32" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # Windows syncs writable files only
     try:
         os.fsync(handle)
     finally:

@@ -5,7 +5,6 @@ with recording() as recorder, stage("encode", total=len(texts)) as advance:
 recorder.phase()
 """
 
-import resource
 import sys
 import time
 from collections import defaultdict
@@ -16,6 +15,7 @@ from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import psutil
 
 from harness.types import Counters, Phase
 
@@ -223,6 +223,10 @@ def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> N
 
 def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in bytes."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # absent on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
 

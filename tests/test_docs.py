@@ -22,6 +22,7 @@ from harness.metrics import parse
 from harness.store import Store
 from harness.types import Corpus, Dataset, Qrels, Queries
 
+DOCS = README.parent / "docs"
 PUBLISHED = README.parent / "tests" / "test_published.py"
 TEXT = README.read_text(encoding="utf-8")
 MAKEFILE = (README.parent / "Makefile").read_text(encoding="utf-8")
@@ -62,10 +63,10 @@ def test_the_quickstarts_table_has_every_row_of_its_experiment():
     assert sorted(rows) == sorted(swept)
 
 
-def commands():
-    """Every harness command line of the README's shell blocks, continued lines joined, comments dropped."""
-    shell = "".join(re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)).replace("\\\n", " ")
-    lines = [line.split("  #")[0].strip() for line in shell.splitlines()]
+def commands(text):
+    """Return the harness command lines of a page's shell blocks, continued lines joined, comments and keys dropped."""
+    shell = "".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    lines = [re.sub(r"^[A-Z_]+=\S+ ", "", line.split("  #")[0].strip()) for line in shell.splitlines()]
     return [line for line in lines if line.startswith("harness ")]
 
 
@@ -77,8 +78,16 @@ EXPERIMENTS = {"quickstart": "quickstart", "mteb": "mteb", "finetuned": "finetun
 """Commands that are sweeps of an experiment."""
 
 
-@pytest.mark.parametrize("line", commands())
-def test_every_command_of_the_readme_composes(line):
+PAGES = {
+    path.relative_to(README.parent).as_posix(): path.read_text("utf-8")
+    for path in (README, *sorted(DOCS.rglob("*.md")))
+}
+COMMANDS = [pytest.param(line, id=f"{page}: {line}") for page, text in PAGES.items() for line in commands(text)]
+MTEB_GUIDE = PAGES["docs/guides/mteb-and-beir.md"]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_composes(line):
     if (given := shlex.split(line)[1:])[0] in READING:
         assert callable(read.parser().parse_args(given).command)
         return
@@ -113,9 +122,10 @@ def test_the_python_example_runs(monkeypatch, capsys):
     assert names["results"].labels == ["bm25", "bm25 [k1=0.9]"]
 
 
-def test_the_adapters_example_is_what_mteb_takes():
-    """The lines of the README as they stand, over a task that is made here."""
-    (code,) = re.findall(r"```python\n(import mteb\n.*?)\n```", TEXT, re.DOTALL)
+@pytest.mark.parametrize("text", [TEXT, MTEB_GUIDE], ids=["README", "guide"])
+def test_the_adapters_example_is_what_mteb_takes(text):
+    """The lines of the page as they stand, over a task that is made here."""
+    (code,) = re.findall(r"```python\n(import mteb\n.*?)\n```", text, re.DOTALL)
     *imports, line = code.splitlines()
     corpus, queries = Corpus(["d1", "d2"], ["a fox", "a dog"]), Queries(["q1"], ["fox"])
     task = task_of("SciFact", dataset=Dataset("made", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
@@ -125,10 +135,11 @@ def test_the_adapters_example_is_what_mteb_takes():
     assert eval(line, named | {"mteb": fake}).get_score() == 1.0
 
 
+@pytest.mark.parametrize("text", [TEXT, MTEB_GUIDE], ids=["README", "guide"])
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_beir_example_runs(data):
-    """The README's lines, over a folder of the test data; BEIR's loader leaves its qrels file open."""
-    (code,) = re.findall(r"```python\n(from beir\..*?)\n```", TEXT, re.DOTALL)
+def test_the_beir_example_runs(data, text):
+    """The page's lines, over a folder of the test data; BEIR's loader leaves its qrels file open."""
+    (code,) = re.findall(r"```python\n(from beir\..*?)\n```", text, re.DOTALL)
     names = {}
     exec(code.replace("data/cranfield", str(data / "cranfield")), names)
     assert names["ndcg"]["NDCG@10"] > 0.3
