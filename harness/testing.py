@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli import gate
 from harness.cli.chosen import BASELINE
-from harness.cli.remeasure import importable
+from harness.cli.remeasure import import_path
 from harness.gate.cells import Key, key_of
 from harness.gate.ci import text
 from harness.store import read_record
@@ -41,8 +41,8 @@ def assert_no_regression(
     def wanted(record: "Record") -> bool:
         return cells is None or key_of(record) in cells
 
-    rules = gate.policy_of(None if policy is None else Path(policy))
-    found = gate.decided(root, Path(baseline or root / BASELINE), rules, wanted, lenient)
+    rules = gate.load_policy(None if policy is None else Path(policy))
+    found = gate.decide(root, Path(baseline or root / BASELINE), rules, wanted, lenient)
     if found.exit_code:
         said = [text.sentence(found), *map(text.line, found.of("fail", "undecided", "warn"))]
         raise AssertionError("\n".join(said))
@@ -50,7 +50,7 @@ def assert_no_regression(
 
 def _measured(overrides: Sequence[str], root: Path) -> set[Key]:
     """The cells that the overrides name, measured in a process of its own, which imports what this one can."""
-    environment = {**os.environ, "PYTHONPATH": importable()}
+    environment = {**os.environ, "PYTHONPATH": import_path()}
     with tempfile.TemporaryDirectory() as sweep:
         ours = [f"results_dir={root}", f"hydra.sweep.dir={sweep}"]
         command = [sys.executable, "-P", "-m", "harness", "run", "-m", *overrides, *ours]

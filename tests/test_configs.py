@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from harness.cli import tuned
 from harness.cli.train import TrainConfig
-from harness.cli.validate import whole
+from harness.cli.validate import validate_all
 from harness.config import build
 from harness.config.conf import CONF, options_of
 from harness.errors import ConfigError
@@ -35,7 +35,7 @@ def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
 
 
 def test_validate_finds_every_config_good():
-    found = whole()
+    found = validate_all()
     assert [finding for finding in found if not finding["ok"]] == []
     assert len(found) == sum(len(options_of(group)) for group in ("retriever", "dataset", "experiment"))
 

@@ -16,7 +16,7 @@ from trainable import write_ciphered
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness import __main__
-from harness.cli.tuned import Place, configs
+from harness.cli.tuned import EncoderPlace, configs
 from harness.config import build
 from harness.datasets import folder
 from harness.metrics import parse, score
@@ -275,7 +275,7 @@ def test_what_else_lies_in_a_trainings_folder_stays_there(here, monkeypatch, cap
 
 def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
     config = build.composition(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
-    found = configs(config, Place(("scorer", "encoder"), {}, None), {}, Path("out"))
+    found = configs(config, EncoderPlace(("scorer", "encoder"), {}, None), {}, Path("out"))
     assert "sk-not-to-be-seen" not in "".join(found.values())
     assert "depth: ${k}" in found["base"]
 
