@@ -138,7 +138,7 @@ def test_a_synthesis_composes_with_every_generator_and_all_negatives(generator, 
 def test_a_training_composes_with_every_kind_of_negatives(negatives):
     config = build.composed(["dataset=nfcorpus", f"negatives={negatives}"], name="train")
     build.check_keys(config["negatives"], "negatives")
-    chosen = build.checked(TrainConfig, OmegaConf.create(config), "harness train")
+    chosen = build.validate_config(TrainConfig, OmegaConf.create(config), "harness train")
     assert chosen.training == TrainingPlan()
     assert chosen.loss == LossPlan()
     assert chosen.dev == DevPlan()

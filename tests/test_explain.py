@@ -136,7 +136,9 @@ def test_the_command_prints_the_sentence_and_as_json_the_same_numbers(made, monk
 
 def test_what_looks_like_markup_is_printed_as_it_is():
     why = Explanation("[red]said[/red]", ("term", "adds"), [("[bold]x", 1.0)])
-    answer = QueryExplanation("bm25", "d", "[b]query", 10, [ExplainedDocument("[i]d", "[u]text " * 99, None, None, why)])
+    answer = QueryExplanation(
+        "bm25", "d", "[b]query", 10, [ExplainedDocument("[i]d", "[u]text " * 99, None, None, why)]
+    )
     shown = writers.terminal(tables(answer))
     for text in ("[b]query", "[i]d: not among the first 10", "[u]text", "[red]said[/red]", "[bold]x"):
         assert text in shown

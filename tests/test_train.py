@@ -274,7 +274,7 @@ def test_what_else_lies_in_a_trainings_folder_stays_there(here, monkeypatch, cap
 
 
 def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
-    config = build.composition(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
+    config = build.compose_config(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
     found = configs(config, EncoderPlace(("scorer", "encoder"), {}, None), {}, Path("out"))
     assert "sk-not-to-be-seen" not in "".join(found.values())
     assert "depth: ${k}" in found["base"]

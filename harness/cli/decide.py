@@ -80,7 +80,7 @@ def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Recor
     path = Path(name)
     if path.suffix == ".json" and path.is_file():
         root = next((folder.parent for folder in path.resolve().parents if folder.name == "records"), store.root)
-        return [Store(root).anchored(read_record(path))]
+        return [Store(root).with_absolute_paths(read_record(path))]
     latest = [record for record in store.latest() if record.status == "ok"]
     chosen.check_names(options, latest)
     candidates = [record for record in latest if chosen.is_chosen(record, options)]
@@ -94,7 +94,7 @@ def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Recor
         raise ConfigError(
             f"{name!r} is not a retriever in {options.results}/, a record's file or a record's id; choices: {choices}"
         )
-    return [store.anchored(record) for record in records]
+    return [store.with_absolute_paths(record) for record in records]
 
 
 def _baseline_records(other: "Sequence[Record]", options: argparse.Namespace) -> "list[Record]":

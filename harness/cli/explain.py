@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config import build
-from harness.config.evaluation import checked_config
+from harness.config.evaluation import validate_evaluation_config
 from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.instrument import listening
@@ -53,7 +53,7 @@ def explain(words: Sequence[str], folders: Sequence[str] = ()) -> QueryExplanati
     if not options.get("query"):
         raise ConfigError('no query is given; add: query="some words" or query=ID')
     top = _number(options.get("top", "3"))
-    config = checked_config(build.composition(overrides, folders))
+    config = validate_evaluation_config(build.compose_config(overrides, folders))
     retriever: Retriever = build.construct(config.retriever, "retriever")
     if not isinstance(retriever, Explainer):
         raise ConfigError(

@@ -126,7 +126,7 @@ def _print_errors(job: Callable[[DictConfig], Any], config_name: str, codes: lis
 def _print_outer(error: Exception, arguments: Sequence[str], config_name: str) -> int:
     """Print an error that no job has printed; return its exit code."""
     if isinstance(error, HarnessError | _HYDRA_ERRORS):
-        _say_error(build.refused(error, arguments, config_name), config_name)
+        _say_error(build.explain_error(error, arguments, config_name), config_name)
         return USAGE if isinstance(error, _HYDRA_ERRORS) else exit_code(error)
     traceback.print_exc()  # an unexpected error, perhaps in a user's retriever
     return FAILED

@@ -44,11 +44,11 @@ def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: mteb has no such benchmark, or none of its tasks ranks texts.
     """
-    from harness.config.build import quoted
+    from harness.config.build import quote
     from harness.interop.mteb.registry import benchmark_splits  # imports mteb, which takes seconds
 
-    tasks = ",".join(quoted(str(split)) for split in benchmark_splits(benchmark))
-    words = ["experiment=mteb", *settings, f"dataset.benchmark={quoted(benchmark)}"]
+    tasks = ",".join(quote(str(split)) for split in benchmark_splits(benchmark))
+    words = ["experiment=mteb", *settings, f"dataset.benchmark={quote(benchmark)}"]
     names_tasks = any(word.startswith("dataset.task=") for word in settings)
     return words if names_tasks else [*words, f"dataset.task={tasks}"]
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from harness.cli.job import FAILED, USAGE, config_dir_options, config_folders, run_job
 from harness.config import build
-from harness.config.evaluation import Composition, EvaluationConfig, dataset_info, retriever_info, validated
+from harness.config.evaluation import Composition, EvaluationConfig, check_writable, dataset_info, retriever_info
 from harness.console import listener, say, show_tables
 from harness.environment import THREAD_VARIABLES
 from harness.errors import ConfigError, HarnessError
@@ -79,7 +79,7 @@ def job(config: DictConfig) -> float:
     """Evaluate what a config says, or reuse its record; return its first metric, for Hydra's optimising sweepers."""
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir) / str(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
-    checked = validated(config)
+    checked = check_writable(config)
     composition = composition_of(hydra, config)
     store = Store(checked.results_dir)
     arguments = _arguments(composition, hydra)
@@ -105,7 +105,7 @@ def composition_of(hydra: Any, config: DictConfig) -> Composition:
         if key in ("retriever", "dataset", "prompts") or "@retriever." in key
     }
     overrides = [override for override in hydra.overrides.task if not override.startswith("hydra.mode=")]
-    return Composition(config, build.public(config), options, overrides, config_folders(hydra))
+    return Composition(config, build.public_config(config), options, overrides, config_folders(hydra))
 
 
 def _arguments(composition: Composition, hydra: Any) -> list[str]:
@@ -122,7 +122,7 @@ def _evaluate(composition: Composition, config: EvaluationConfig, store: Store, 
         config.settings,
         store,
         config.resume,
-        command=shlex.join(["harness", *map(build.without_secret, arguments)]),
+        command=shlex.join(["harness", *map(build.mask_override, arguments)]),
         whole_process=ISOLATED in os.environ,
         notify=lambda line: say(f"{composition.title}: {line}"),
     )

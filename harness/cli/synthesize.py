@@ -13,7 +13,7 @@ import harness
 from harness import environment
 from harness.cli.job import config_dir_options, run_job
 from harness.config import build
-from harness.config.build import checked
+from harness.config.build import validate_config
 from harness.console import listener, say, show_tables
 from harness.datasets import texts
 from harness.errors import ConfigError
@@ -69,7 +69,7 @@ def job(config: DictConfig) -> None:
     """Make the triplets and print how many were kept and dropped."""
     run = HydraConfig.get()
     chosen = run.runtime.choices["generator"]
-    settings = checked(SynthesizeConfig, config, "harness synthesize")
+    settings = validate_config(SynthesizeConfig, config, "harness synthesize")
     if settings.output is not None:
         claim(settings.output)
     generator = build.construct(settings.generator, "generator")
@@ -82,12 +82,12 @@ def job(config: DictConfig) -> None:
         claim(output)
         say(f"{chosen} on {source.name}: {len(source.corpus):,} documents")
         generated, counts = synthesize(source, generator, round_trip, negatives, plan, output)
-    public = build.public(config)
+    public = build.public_config(config)
     manifest = {
         "harness": harness.__version__,
         "revision": environment.revision(),
         "command": shlex.join(
-            ["harness", "synthesize", *map(build.without_secret, [*config_dir_options(run), *run.overrides.task])]
+            ["harness", "synthesize", *map(build.mask_override, [*config_dir_options(run), *run.overrides.task])]
         ),
         "source": description,
         **counts,

@@ -23,7 +23,7 @@ from harness import environment
 from harness.cli.job import config_dir_options, run_job
 from harness.cli.tuned import configs, encoder_place
 from harness.config import build
-from harness.config.build import checked
+from harness.config.build import validate_config
 from harness.console import listener, say, show_tables
 from harness.errors import ConfigError
 from harness.files import exclusive
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
 def job(config: DictConfig) -> None:
     """Fine-tune the model, or show the manifest if this training is finished."""
     run = HydraConfig.get()
-    settings = checked(TrainConfig, config, "harness train")
+    settings = validate_config(TrainConfig, config, "harness train")
     trainers.check_packages()
     metric = parse(settings.dev.metric)
     place = encoder_place(settings.retriever)
@@ -112,8 +112,8 @@ def job(config: DictConfig) -> None:
         arguments = [*config_dir_options(run), *run.overrides.task]
         manifest = {
             "plan": plan,
-            "command": shlex.join(["harness", "train", *map(build.without_secret, arguments)]),
-            "config": build.public(config),
+            "command": shlex.join(["harness", "train", *map(build.mask_override, arguments)]),
+            "config": build.public_config(config),
             "base": {"model": place.encoder["model"], "source": base.source, "identity": base.identity},
             **_describe(data, fitted),
             "seconds": time.perf_counter() - started,

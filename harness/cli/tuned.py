@@ -1,4 +1,4 @@
-"""Configs of a fine-tuned model: locate the encoder in a retriever's config, and write configs that evaluate it."""
+"""Locate the encoder in a retriever's config, and write configs that evaluate a fine-tuned model."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -71,7 +71,7 @@ def configs(config: DictConfig, place: EncoderPlace, after: Mapping[str, Any], o
         after: Encoder settings that change with the training.
         output: The folder of the tuned model.
     """
-    base = build.masked(config.retriever)
+    base = build.mask_secrets(config.retriever)
     tuned = deepcopy(base)
     inner = tuned
     for key in place.keys:

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.config import build
 from harness.config.conf import options_of
-from harness.config.evaluation import checked_config
+from harness.config.evaluation import validate_evaluation_config
 from harness.errors import HarnessError
 from harness.types import Dataset
 
@@ -42,7 +42,7 @@ def validate_overrides(overrides: Sequence[str], folders: Sequence[str] = ()) ->
 
 
 def _settings(overrides: Sequence[str], folders: Sequence[str]) -> str:
-    config = checked_config(build.composition(overrides, folders))
+    config = validate_evaluation_config(build.compose_config(overrides, folders))
     return f"k={config.k}, {len(config.metrics)} metrics"
 
 
@@ -79,7 +79,7 @@ def _compose(overrides: Sequence[str]) -> str:
 
 
 def _load_dataset(overrides: Sequence[str], folders: Sequence[str]) -> str:
-    config = build.required(build.composed(overrides, folders)["dataset"], "dataset")
+    config = build.require_complete(build.composed(overrides, folders)["dataset"], "dataset")
     dataset: Dataset = build.construct(config, "dataset")
     return (
         f"{dataset.name}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries, "

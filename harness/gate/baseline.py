@@ -91,7 +91,7 @@ def read(root: Path) -> Baseline:
         _check(root, cell)
     store = Store(root)
     try:
-        records = [store.anchored(read_record(root / cell.files.record)) for cell in manifest.cells]
+        records = [store.with_absolute_paths(read_record(root / cell.files.record)) for cell in manifest.cells]
         return Baseline(records, store.scores(records))
     except StoreError as error:
         raise UndecidedError(_damaged(root, str(error))) from None
