@@ -14,7 +14,7 @@ import pytest
 from harness.config import build
 from harness.errors import ConfigError, DataError
 from harness.train import triplets
-from harness.train.negatives import Mined, Random, extended, filled
+from harness.train.negatives import Mined, Random, fill_with_random, pad_with_random
 from harness.train.triplets import Triplets
 from harness.types import Corpus, Queries, Retriever, Run
 
@@ -169,20 +169,20 @@ def test_random_negatives_are_all_others_in_the_end():
 
 def test_what_is_missing_is_filled_with_random_documents_as_far_as_there_are_any():
     for fill in (
-        extended([[5, 4], []], 3, CORPUS, [{0}, {1}], seed=0),
-        filled([[5, 4], []], 3, ASKED, CORPUS, [{0}, {1}], seed=0),
+        pad_with_random([[5, 4], []], 3, CORPUS, [{0}, {1}], seed=0),
+        fill_with_random([[5, 4], []], 3, ASKED, CORPUS, [{0}, {1}], seed=0),
     ):
         one, other = fill
         assert one[:2] == [5, 4]
         assert len(set(one)) == len(set(other)) == 3
         assert not set(one) & {0, 2}
         assert 1 not in other
-    one, other = extended([[5, 4], []], 7, CORPUS, [{0}, set(range(8))], seed=0)
+    one, other = pad_with_random([[5, 4], []], 7, CORPUS, [{0}, set(range(8))], seed=0)
     assert one[:2] == [5, 4]
     assert sorted(one) == [1, 3, 4, 5, 6, 7]
     assert other == []
     with pytest.raises(ConfigError) as error:
-        filled([[5, 4], []], 7, ASKED, CORPUS, [{0}, {1}], seed=0)
+        fill_with_random([[5, 4], []], 7, ASKED, CORPUS, [{0}, {1}], seed=0)
     assert str(error.value) == "negatives.n=7: of 8 documents only 6 can be negatives of 'x'; try: negatives.n=6"
 
 

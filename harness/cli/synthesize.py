@@ -19,7 +19,7 @@ from harness.datasets import texts
 from harness.errors import ConfigError
 from harness.instrument import listening, recording
 from harness.leaderboard.tables.training import triplets
-from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
+from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_path, save, synthesize
 from harness.types import Corpus, Dataset
 
 
@@ -98,7 +98,7 @@ def job(config: DictConfig) -> None:
     }
     save(output, generated, manifest)
     show_tables([triplets(manifest)])
-    print(f"{output}\n{manifest_of(output)}", flush=True)
+    print(f"{output}\n{manifest_path(output)}", flush=True)
 
 
 def _round_trip(config: RoundTripConfig) -> RoundTrip | None:

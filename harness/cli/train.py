@@ -70,7 +70,7 @@ class Data:
     """Training examples, the dev split that chooses checkpoints, and leaks of the test split into the examples."""
 
     examples: examples.Examples
-    dev: dev.Dev
+    dev: dev.DevSplit
     leaks: list[leaks.Leak]
 
 
@@ -91,23 +91,23 @@ def job(config: DictConfig) -> None:
     base = encoder.resolve_weights()
     family.check(settings.loss, base.path)
     first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
-    notify = say if fit.on_main() else _ignore
-    with listening(listener() if fit.on_main() else None), _lock(settings.output):
-        data, plan, finished = trainers.in_turn(settings.training, lambda: _prepare(settings, base.identity))
+    notify = say if fit.is_main_process() else _ignore
+    with listening(listener() if fit.is_main_process() else None), _lock(settings.output):
+        data, plan, finished = trainers.run_main_first(settings.training, lambda: _prepare(settings, base.identity))
         if finished:
             notify(f"{settings.output} is already trained; to train again, add resume=false")
-            if fit.on_main():
+            if fit.is_main_process():
                 _show(finished, settings.output)
             return
         device = trainers.device(settings.training)
-        notify(f"training on {device}: {len(data.examples.rows):,} rows of {data.examples.said}")
+        notify(f"training on {device}: {len(data.examples.rows):,} rows of {data.examples.source}")
         started, training, work = time.perf_counter(), settings.training, outcome.work_folder(settings.output)
         retriever = family.retriever(first_stage)
-        evaluator = dev.Evaluator(data.dev, retriever, encoder, metric, trainers.in_bfloat16(training))
+        evaluator = dev.Evaluator(data.dev, retriever, encoder, metric, trainers.uses_bfloat16(training))
         fitted = fit.fit(
             family, base.path, data.examples, evaluator, training, settings.loss, settings.seed, work, notify
         )
-        if not fit.on_main():
+        if not fit.is_main_process():
             return
         arguments = [*config_dir_options(run), *run.overrides.task]
         manifest = {
@@ -118,7 +118,9 @@ def job(config: DictConfig) -> None:
             **_describe(data, fitted),
             "seconds": time.perf_counter() - started,
         }
-        outcome.save(settings.output, fitted.model, manifest, configs(config, place, family.after, settings.output))
+        outcome.save(
+            settings.output, fitted.model, manifest, configs(config, place, family.config_changes, settings.output)
+        )
     _show(manifest, settings.output)
 
 
@@ -131,14 +133,18 @@ def _prepare(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any
 
 def _lock(output: Path) -> AbstractContextManager[None]:
     """Lock the output folder in the main process, so that only one training at a time uses it."""
-    return exclusive(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
+    return (
+        exclusive(output.with_name(f".{output.name}.lock"), f"training {output}")
+        if fit.is_main_process()
+        else nullcontext()
+    )
 
 
 def _claim(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
     """Return the manifest of this training if it is finished; the main process also claims the folder."""
-    if fit.on_main():
+    if fit.is_main_process():
         return outcome.claim(settings.output, plan, anew=not settings.resume)
-    return outcome.finished(settings.output, plan) if settings.resume else None
+    return outcome.load_finished(settings.output, plan) if settings.resume else None
 
 
 def _ignore(_: str) -> None:
@@ -148,19 +154,19 @@ def _ignore(_: str) -> None:
 def _data(settings: TrainConfig) -> Data:
     """Return the training data and the dev split. Raises `ConfigError` for missing or leaking data."""
     if settings.triplets is not None:
-        training_examples = examples.of_file(settings.triplets)
+        training_examples = examples.from_file(settings.triplets)
     elif settings.dataset is not None:
         negatives = build.construct(settings.negatives, "negatives")
         ranker = _positive_ranker(settings) if settings.positives == "nearest" else None
         labelled = _split(settings, settings.split)
-        training_examples = examples.of_dataset(
+        training_examples = examples.from_dataset(
             labelled, negatives, settings.positives_per_query, settings.seed, ranker
         )
     else:
         raise ConfigError("nothing to train on; give dataset=NAME with a training split, or triplets=FILE")
     found_leaks: list[leaks.Leak] = []
     if settings.dataset is not None and settings.leaks.split is not None:
-        training_examples, found_leaks = leaks.guarded(
+        training_examples, found_leaks = leaks.check_leaks(
             training_examples, _split(settings, settings.leaks.split), settings.leaks
         )
     elif settings.dataset is None:
@@ -175,11 +181,13 @@ def _data(settings: TrainConfig) -> Data:
             "another split, or dev.split=null to hold out training queries"
         )
     if dev_plan.split is None:
-        dev_split, training_examples = dev.held_out(
+        dev_split, training_examples = dev.hold_out(
             training_examples, dev_plan.queries, dev_plan.documents, settings.seed
         )
     else:
-        dev_split = dev.of_split(_split(settings, dev_plan.split), dev_plan.queries, dev_plan.documents, settings.seed)
+        dev_split = dev.from_split(
+            _split(settings, dev_plan.split), dev_plan.queries, dev_plan.documents, settings.seed
+        )
     return Data(training_examples, dev_split, found_leaks)
 
 
@@ -192,7 +200,7 @@ def _positive_ranker(settings: TrainConfig) -> Retriever:
     if place.first_stage is not None:
         first: Retriever = build.construct(place.first_stage, "retriever.first_stage")
         return first
-    dtype = "bfloat16" if trainers.in_bfloat16(training) else "float32"
+    dtype = "bfloat16" if trainers.uses_bfloat16(training) else "float32"
     encoder = build.construct({**place.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
     encoder.limit_length(training.max_length)
     return families.family_of(encoder).retriever(None)
@@ -218,11 +226,11 @@ def _plan(settings: TrainConfig, data: Data, base: str) -> str:
     return hashlib.blake2b(json.dumps(settings_json, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _describe(data: Data, fitted: fit.Fitted) -> dict[str, Any]:
+def _describe(data: Data, fitted: fit.FitResult) -> dict[str, Any]:
     """Return the manifest's entries on the data, the training and the machine."""
     return {
         "data": {
-            "source": data.examples.said,
+            "source": data.examples.source,
             "fingerprint": data.examples.fingerprint,
             "rows": len(data.examples.rows),
             "negatives": data.examples.rows.shape[1] - 2,
