@@ -27,7 +27,7 @@ BEIR = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new"), build._MOVED.items())
+@pytest.mark.parametrize(("old", "new"), build._MOVED_TARGETS.items())
 def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
     assert callable(get_object(new))
     with pytest.raises(ConfigError, match=f"_target_: {new}"):

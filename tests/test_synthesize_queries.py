@@ -46,7 +46,7 @@ def test_titles_of_a_source_without_them_are_an_error_that_names_another_generat
     with pytest.raises(ConfigError) as error:
         pseudo.Titles().generate(task(["a"]))
     assert str(error.value) == (
-        "mine has no titles apart from its texts; take sentences for queries: generator=sentences"
+        "mine has no separate titles; use sentences as queries: generator=sentences"
     )
 
 
@@ -81,7 +81,7 @@ def test_some_sentences_stay_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"words": [0, 4]}, "generator.words=[0, 4] must be two numbers, the least and the most; such as [5,40]"),
+        ({"words": [0, 4]}, "generator.words=[0, 4] must be two numbers, minimum and maximum, such as [5,40]"),
         ({"words": [1, 4], "keep": 1.5}, "generator.keep=1.5 must be a share from 0 to 1"),
     ],
 )
@@ -183,7 +183,7 @@ def test_a_journal_of_other_settings_is_refused_with_what_differs(tmp_path):
         journal.open_journal(path, {"model": "n", "prompt": "q" * 90}, resume=True),
     ):
         pass
-    said = f"{path} holds answers to other settings: model 'm', not 'n', prompt '{'p' * 39}... (92 characters), not "
+    said = f"{path} has answers to other settings: model 'm', not 'n', prompt '{'p' * 39}... (92 characters), not "
     assert str(error.value).startswith(said)
     with journal.open_journal(path, {"model": "n"}, resume=False) as second:
         assert second.answers == {}
@@ -200,6 +200,6 @@ def test_a_file_that_is_no_journal_is_named_and_left(content, line, tmp_path):
     with pytest.raises(StoreError) as error, journal.open_journal(path, SETTINGS, resume=True):
         pass
     assert str(error.value) == (
-        f"{path}:{line}: no line of a journal of answers; mend or remove the line, or write elsewhere: output=FILE"
+        f"{path}:{line}: not a line of a journal of answers; fix or remove the line, or write to another file: output=FILE"
     )
     assert path.read_text() == content

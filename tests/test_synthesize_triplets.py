@@ -54,7 +54,7 @@ def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, 
     path.write_text(json.dumps(row) + "\n")
     with caplog.at_level(logging.WARNING):
         assert triplets.read(path) == Triplets(["a"], ["p"], [["n", "n2", "n10"]])
-    assert caplog.messages == [f"{path}: not read: score; triplets have anchor, positive, negative_1, ..."]
+    assert caplog.messages == [f"{path}: ignored columns: score; triplets have anchor, positive, negative_1, ..."]
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, 
         ([{"anchor": "a"}], "1: no column 'positive' among 'anchor'; triplets have anchor, positive and, where"),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": None}],
-            "2: column 'positive' holds None, not a text; mend or remove the row",
+            "2: column 'positive' has None, which is not a string; fix or remove the row",
         ),
         (
             [{"anchor": "a", "positive": "p", "negative_1": "n"}, {"anchor": "b", "positive": "p"}],
-            "2: column 'negative_1' holds None, not a text",
+            "2: column 'negative_1' has None, which is not a string",
         ),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": "p", "negative_1": "n"}],
             "2: column 'negative_1' is not in the first row; give each row the same ones",
         ),
-        ([{"anchor": 3, "positive": "p"}], "1: column 'anchor' holds 3, not a text"),
+        ([{"anchor": 3, "positive": "p"}], "1: column 'anchor' has 3, which is not a string"),
     ],
 )
 def test_a_row_that_is_no_triplet_is_named(rows, said, tmp_path):
@@ -99,7 +99,7 @@ def test_a_row_of_a_parquet_file_is_named_too(tmp_path):
 def test_triplets_are_written_under_names_that_can_be_read(tmp_path):
     with pytest.raises(ConfigError) as error:
         triplets.write(Path("made/t.csv"), MADE)
-    assert str(error.value) == "output='made/t.csv': choices of its suffix: .parquet, .jsonl, .jsonl.gz"
+    assert str(error.value) == "output='made/t.csv' has an unknown suffix; choices: .parquet, .jsonl, .jsonl.gz"
 
 
 # ---- negatives

@@ -90,7 +90,7 @@ def encode(triplets: Triplets, path: Path) -> bytes:
 def check_suffix(path: Path) -> None:
     """Raise `ConfigError` for an unknown suffix."""
     if not path.name.endswith(SUFFIXES):
-        raise ConfigError(f"output={str(path)!r}has an unknown suffix; choices: {', '.join(SUFFIXES)}")
+        raise ConfigError(f"output={str(path)!r} has an unknown suffix; choices: {', '.join(SUFFIXES)}")
 
 
 def _columns(path: Path, number: int, row: Mapping[str, Any]) -> list[str]:
