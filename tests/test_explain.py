@@ -102,7 +102,7 @@ def test_every_retriever_of_the_configs_can_explain_itself(name):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["retriever=bm25"], 'no query is given; add: query='),
+        (["retriever=bm25"], "no query is given; add: query="),
         (["retriever=bm25", "query="], "no query is given"),
         (["retriever=bm25", "query=x", "top=0"], "top='0' must be a whole number of at least 1"),
         (["retriever=bm25", "query=x", "top=many"], "top='many' must be a whole number"),

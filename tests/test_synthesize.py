@@ -160,7 +160,10 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
             ["generator=sentences", "generator.keep=often"],
             "generator.keep='often' must be a number; see: harness synthesize ",
         ),
-        (["generator=sentences", "output=here.csv"], "output='here.csv' has an unknown suffix; choices: .parquet, .jsonl, "),
+        (
+            ["generator=sentences", "output=here.csv"],
+            "output='here.csv' has an unknown suffix; choices: .parquet, .jsonl, ",
+        ),
         (
             ["generator=sentences", "output=made/corpus.jsonl"],
             "made/corpus.jsonl exists and has no manifest, so it was not made here; write to another file: output=FILE",

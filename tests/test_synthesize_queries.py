@@ -45,9 +45,7 @@ def test_a_title_asks_for_the_text_below_it_however_often_it_stands_there():
 def test_titles_of_a_source_without_them_are_an_error_that_names_another_generator():
     with pytest.raises(ConfigError) as error:
         pseudo.Titles().generate(task(["a"]))
-    assert str(error.value) == (
-        "mine has no separate titles; use sentences as queries: generator=sentences"
-    )
+    assert str(error.value) == ("mine has no separate titles; use sentences as queries: generator=sentences")
 
 
 TEXT = (
@@ -200,6 +198,7 @@ def test_a_file_that_is_no_journal_is_named_and_left(content, line, tmp_path):
     with pytest.raises(StoreError) as error, journal.open_journal(path, SETTINGS, resume=True):
         pass
     assert str(error.value) == (
-        f"{path}:{line}: not a line of a journal of answers; fix or remove the line, or write to another file: output=FILE"
+        f"{path}:{line}: not a line of a journal of answers; fix or remove the line, or write to another file: "
+        "output=FILE"
     )
     assert path.read_text() == content

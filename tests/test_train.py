@@ -16,7 +16,7 @@ from trainable import write_ciphered
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness import __main__
-from harness.cli.tuned import EncoderPlace, configs
+from harness.cli.tuned import EncoderLocation, configs
 from harness.config import build
 from harness.datasets import folder
 from harness.metrics import parse, score
@@ -275,7 +275,7 @@ def test_what_else_lies_in_a_trainings_folder_stays_there(here, monkeypatch, cap
 
 def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
     config = build.compose_config(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
-    found = configs(config, EncoderPlace(("scorer", "encoder"), {}, None), {}, Path("out"))
+    found = configs(config, EncoderLocation(("scorer", "encoder"), {}, None), {}, Path("out"))
     assert "sk-not-to-be-seen" not in "".join(found.values())
     assert "depth: ${k}" in found["base"]
 
@@ -299,7 +299,10 @@ def test_rows_of_another_training_are_not_mixed_with_these(here, monkeypatch, ca
 
 
 WRONG = {
-    "unread": ([*TRAIN, "retriever=splade_tiny", "loss.matryoshka=[8]"], "SparseEncoder is trained without this setting"),
+    "unread": (
+        [*TRAIN, "retriever=splade_tiny", "loss.matryoshka=[8]"],
+        "SparseEncoder is trained without this setting",
+    ),
     "labels": (
         [*TRAIN, "retriever=rerank", "retriever.scorer.encoder.model=./labels", "positives=nearest"],
         "labels has a head of 3 labels",
@@ -322,7 +325,7 @@ WRONG = {
     "model": ([*TRAIN, "retriever.encoder.model=./nowhere"], "no folder './nowhere'"),
     "stdlib": (
         ["train", "dataset=stdlib"],
-        "has no split 'train' to train on; make triplets of it: harness synthesize",
+        "has no split 'train' to train on; make triplets from it: harness synthesize",
     ),
 }
 

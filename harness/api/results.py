@@ -63,7 +63,7 @@ class Results:
         self._runs, self._datasets, self._store = dict(runs or {}), dict(datasets or {}), store
 
     @classmethod
-    def of(
+    def from_evaluations(
         cls, evaluated: "Iterable[Evaluated]", *, datasets: Iterable[Dataset], store: Store | None, **settings: Any
     ) -> "Results":
         """Return the results of evaluations of this process."""

@@ -44,7 +44,7 @@ def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Retri
         ConfigError: A value is not a retriever, or two retrievers have the same name.
     """
     if isinstance(retrievers, Mapping) and not isinstance(retrievers, Run):
-        descriptions = [_named(describe(value), name) for name, value in retrievers.items()]
+        descriptions = [_with_name(describe(value), name) for name, value in retrievers.items()]
     else:
         is_sequence = isinstance(retrievers, Sequence) and not isinstance(retrievers, str | Run)
         values = list(retrievers) if is_sequence else [retrievers]
@@ -52,7 +52,7 @@ def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Retri
         if unknown := [key for key in names or {} if key not in {*keys, *keys.values()}]:
             raise ConfigError(f"names={{{unknown[0]!r}: ...}} is not a retriever; choices: {list(keys.values())}")
         descriptions = [
-            _named(describe(value), (names or {}).get(position, (names or {}).get(keys[position])))
+            _with_name(describe(value), (names or {}).get(position, (names or {}).get(keys[position])))
             for position, value in enumerate(values)
         ]
     if not descriptions:
@@ -116,7 +116,7 @@ def _differences(value: Any, prefix: str) -> list[tuple[str, Any]]:
     return changed
 
 
-def _named(described: RetrieverDescription, name: str | None) -> RetrieverDescription:
+def _with_name(described: RetrieverDescription, name: str | None) -> RetrieverDescription:
     info = described.info.model_copy(update={"row": name}) if described.info and name else described.info
     return replace(described, info=info, row=name)
 

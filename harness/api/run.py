@@ -244,7 +244,7 @@ def _results(plans: Sequence[_PlannedEvaluation], session: _Session, metric: str
         title = f"{plan.evaluation.retriever.label} on {plan.evaluation.dataset.name}"
         baseline = None if baseline in (plan.evaluation.retriever.label, plan.evaluation.retriever.name) else baseline
         warnings.warn(f"{title} failed: {type(plan.error).__name__}: {plan.error}", RuntimeWarning, stacklevel=3)
-    return Results.of(
+    return Results.from_evaluations(
         [plan.outcome for plan in finished if plan.outcome],
         datasets=[plan.dataset for plan in finished if plan.dataset is not None],
         store=session.store,

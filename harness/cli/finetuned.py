@@ -58,7 +58,7 @@ def _conf(folder: Path, settings: Sequence[str]) -> Path:
 
 def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
     """Raise `ConfigError` where the results have rows called base and tuned of another training."""
-    from harness.cli.tuned import encoder_place  # imports torch
+    from harness.cli.tuned import locate_encoder  # imports torch
 
     words = [word for word in settings if word.startswith("results_dir=")]
     results = Path(str(build.composed(["retriever=bm25", *words])["results_dir"])).expanduser()
@@ -66,7 +66,7 @@ def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
     for record in Store(results).records():
         if record.retriever.name != "tuned":
             continue
-        model = encoder_place(record.retriever.config).encoder["model"]
+        model = locate_encoder(record.retriever.config).encoder["model"]
         encoder = record.encoders.get("")
         recorded = encoder.weights.identity if encoder and encoder.weights else identity
         if model != str(folder.resolve()) or recorded != identity:

@@ -96,10 +96,10 @@ def decide(
     for _ in range(policy.remeasure):
         failed = {finding.command for finding in verdict.of("fail") if finding.check in VARYING}
         over = [record for pair in matches.pairs for record in pair.costs if record.command in failed]
-        more = [again for record in over if (again := remeasure.repeat(record)) is not None]
-        if not more:
+        repeated_records = [repeated for record in over if (repeated := remeasure.repeat(record)) is not None]
+        if not repeated_records:
             break
-        remeasured += more
+        remeasured += repeated_records
         verdict = gate(selected, matches, scores, policy, lenient, remeasured)
     return verdict
 
@@ -232,7 +232,7 @@ def _change_lines(changes: "Sequence[Change]") -> list[str]:
             lines.append(f"changed {figure} {change.before:.4f} -> {change.after:.4f} ({difference:+.4f})")
     for labels in dict.fromkeys((change.retriever, change.dataset) for change in changes if change.collection_changed):
         lines.append(f"changed {'/'.join(labels)}: the dataset has changed, its figures cannot be compared")
-    same = sum(change.before == change.after and not change.kept for change in changes)
-    kept = sum(change.kept for change in changes)
-    lines += [f"unchanged: {same} figure{'s' if same != 1 else ''}"] if same else []
-    return lines + ([f"not measured and kept: {kept} figure{'s' if kept != 1 else ''}"] if kept else [])
+    n_same = sum(change.before == change.after and not change.kept for change in changes)
+    n_kept = sum(change.kept for change in changes)
+    lines += [f"unchanged: {n_same} figure{'s' if n_same != 1 else ''}"] if n_same else []
+    return lines + ([f"not measured and kept: {n_kept} figure{'s' if n_kept != 1 else ''}"] if n_kept else [])

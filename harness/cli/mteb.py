@@ -23,8 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("benchmark", help="a name such as BEIR or 'MTEB(eng, v2)'; see: harness list benchmarks")
     parser.add_argument("settings", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="config overrides")
-    options, more = parser.parse_known_args(arguments)
-    settings = [*more, *options.settings]
+    options, leading_settings = parser.parse_known_args(arguments)
+    settings = [*leading_settings, *options.settings]
     try:
         words = sweep(options.benchmark, settings)
     except HarnessError as error:

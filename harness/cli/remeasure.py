@@ -51,10 +51,10 @@ def run(arguments: Sequence[str], folder: Path, python_path: str) -> "Record | N
     """
     from harness.store import Store
 
-    kept = [argument for argument in arguments if not argument.startswith(_OVERRIDDEN)]
+    settings = [argument for argument in arguments if not argument.startswith(_OVERRIDDEN)]
     with tempfile.TemporaryDirectory() as results:
         overrides = ["resume=false", "hydra.mode=RUN", f"results_dir={results}"]
-        command = [sys.executable, "-P", "-m", "harness", "run", *kept, *overrides]
+        command = [sys.executable, "-P", "-m", "harness", "run", *settings, *overrides]
         folders = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDER_VARIABLES if os.environ.get(name)}
         variables = {**os.environ, **folders, "PYTHONPATH": python_path}
         process = subprocess.run(command, cwd=folder, env=variables, stdout=2)

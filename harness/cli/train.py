@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import harness
 from harness import environment
 from harness.cli.job import config_dir_options, run_job
-from harness.cli.tuned import configs, encoder_place
+from harness.cli.tuned import configs, locate_encoder
 from harness.config import build
 from harness.config.build import validate_config
 from harness.console import listener, say, show_tables
@@ -85,12 +85,12 @@ def job(config: DictConfig) -> None:
     settings = validate_config(TrainConfig, config, "harness train")
     trainers.check_packages()
     metric = parse(settings.dev.metric)
-    place = encoder_place(settings.retriever)
-    encoder = build.construct({**place.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
+    located = locate_encoder(settings.retriever)
+    encoder = build.construct({**located.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
     family = families.family_of(encoder)
     base = encoder.resolve_weights()
     family.check(settings.loss, base.path)
-    first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
+    first_stage = build.construct(located.first_stage, "retriever.first_stage") if located.first_stage else None
     notify = say if fit.is_main_process() else _ignore
     with listening(listener() if fit.is_main_process() else None), _lock(settings.output):
         data, plan, finished = trainers.run_main_first(settings.training, lambda: _prepare(settings, base.identity))
@@ -114,12 +114,12 @@ def job(config: DictConfig) -> None:
             "plan": plan,
             "command": shlex.join(["harness", "train", *map(build.mask_override, arguments)]),
             "config": build.public_config(config),
-            "base": {"model": place.encoder["model"], "source": base.source, "identity": base.identity},
+            "base": {"model": located.encoder["model"], "source": base.source, "identity": base.identity},
             **_describe(data, fitted),
             "seconds": time.perf_counter() - started,
         }
         outcome.save(
-            settings.output, fitted.model, manifest, configs(config, place, family.config_changes, settings.output)
+            settings.output, fitted.model, manifest, configs(config, located, family.config_changes, settings.output)
         )
     _show(manifest, settings.output)
 
@@ -196,12 +196,12 @@ def _positive_ranker(settings: TrainConfig) -> Retriever:
 
     It is the model before training, configured as for the dev split; for a reranker, the first stage.
     """
-    place, training = encoder_place(settings.retriever), settings.training
-    if place.first_stage is not None:
-        first: Retriever = build.construct(place.first_stage, "retriever.first_stage")
+    located, training = locate_encoder(settings.retriever), settings.training
+    if located.first_stage is not None:
+        first: Retriever = build.construct(located.first_stage, "retriever.first_stage")
         return first
     dtype = "bfloat16" if trainers.uses_bfloat16(training) else "float32"
-    encoder = build.construct({**place.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
+    encoder = build.construct({**located.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
     encoder.limit_length(training.max_length)
     return families.family_of(encoder).retriever(None)
 

@@ -27,7 +27,7 @@ depth: ${{k}}
 
 
 @dataclass(frozen=True)
-class EncoderPlace:
+class EncoderLocation:
     """The encoder in a retriever's config: its keys, its config, and for a reranker the config of the first stage."""
 
     keys: tuple[str, ...]
@@ -35,7 +35,7 @@ class EncoderPlace:
     first_stage: Mapping[str, Any] | None
 
 
-def encoder_place(retriever: Mapping[str, Any]) -> EncoderPlace:
+def locate_encoder(retriever: Mapping[str, Any]) -> EncoderLocation:
     """Locate the encoder of a retriever. Raises `ConfigError` if the retriever has no model, or several."""
     encoders = list(_encoders(retriever, ()))
     if not encoders:
@@ -47,7 +47,7 @@ def encoder_place(retriever: Mapping[str, Any]) -> EncoderPlace:
         names = ", ".join(".".join(keys) for keys, _ in encoders)
         raise ConfigError(f"this retriever has several models ({names}); train them one at a time: retriever=minilm")
     keys, encoder = encoders[0]
-    return EncoderPlace(keys, encoder, retriever.get("first_stage"))
+    return EncoderLocation(keys, encoder, retriever.get("first_stage"))
 
 
 def _encoders(config: Any, keys: tuple[str, ...]) -> Any:
@@ -62,19 +62,19 @@ def _encoders(config: Any, keys: tuple[str, ...]) -> Any:
         yield from _encoders(inner, (*keys, str(key)))
 
 
-def configs(config: DictConfig, place: EncoderPlace, after: Mapping[str, Any], output: Path) -> dict[str, str]:
+def configs(config: DictConfig, located: EncoderLocation, after: Mapping[str, Any], output: Path) -> dict[str, str]:
     """Return the YAML of each of `NAMES`: the base model, the tuned model, and BM25 fused with each.
 
     Args:
         config: The config of the training command.
-        place: The encoder in its retriever.
+        located: The encoder in its retriever.
         after: Encoder settings that change with the training.
         output: The folder of the tuned model.
     """
     base = build.mask_secrets(config.retriever)
     tuned = deepcopy(base)
     inner = tuned
-    for key in place.keys:
+    for key in located.keys:
         inner = inner[key]
     inner.update({"model": str(output.resolve()), "package": None, **after})
     command = f"harness --config-dir={output}/conf retriever=tuned dataset=NAME"

@@ -167,10 +167,10 @@ def rankings(run: Run, dataset: Dataset) -> pa.Table:
 
 
 def _texts(dataset: Dataset, ids: list[str]) -> list[str]:
-    places = pc.index_in(pa.array(ids, pa.large_string()), value_set=dataset.queries.ids.arrow.combine_chunks())
-    rows = [place for place in places.to_pylist() if place is not None]
+    positions = pc.index_in(pa.array(ids, pa.large_string()), value_set=dataset.queries.ids.arrow.combine_chunks())
+    rows = [position for position in positions.to_pylist() if position is not None]
     texts = iter(dataset.queries.texts.take(np.array(rows, np.int64)))
-    return ["" if place is None else next(texts) for place in places.to_pylist()]
+    return ["" if position is None else next(texts) for position in positions.to_pylist()]
 
 
 def _words_of(dataset: Dataset, docs: list[str]) -> dict[str, set[str]]:
@@ -180,8 +180,8 @@ def _words_of(dataset: Dataset, docs: list[str]) -> dict[str, set[str]]:
 def _corpus_texts(dataset: Dataset, docs: list[str]) -> dict[str, str]:
     """Return the texts of those documents that are in the corpus."""
     corpus = dataset.corpus
-    places = pc.index_in(corpus.ids.arrow, value_set=pa.array(docs, pa.large_string()))
-    rows = np.flatnonzero(places.is_valid().to_numpy())
+    positions = pc.index_in(corpus.ids.arrow, value_set=pa.array(docs, pa.large_string()))
+    rows = np.flatnonzero(positions.is_valid().to_numpy())
     return dict(zip(corpus.ids.take(rows), corpus.texts.take(rows), strict=True))
 
 

@@ -153,13 +153,13 @@ def _invalid_line(path: Path, number: int) -> StoreError:
 
 
 def _refuse_other_settings(
-    path: Path, present: Mapping[str, Any], wanted: Mapping[str, Any], entries: Sequence[Entry]
+    path: Path, present: Mapping[str, Any], requested: Mapping[str, Any], entries: Sequence[Entry]
 ) -> None:
     """Raise `ConfigError` if a journal has paid answers to other settings."""
     if not any(entry.status == "answered" or entry.tokens_in for entry in entries):
         return
-    names = [name for name in sorted({*present, *wanted}) if present.get(name) != wanted.get(name)]
-    changes = ", ".join(f"{name} {_shorten(present.get(name))}, not {_shorten(wanted.get(name))}" for name in names)
+    names = [name for name in sorted({*present, *requested}) if present.get(name) != requested.get(name)]
+    changes = ", ".join(f"{name} {_shorten(present.get(name))}, not {_shorten(requested.get(name))}" for name in names)
     raise ConfigError(
         f"{path} has answers to other settings: {changes}; keep them and write to another file: output=FILE; or move "
         "them aside and pay for new ones: resume=false"

@@ -58,11 +58,11 @@ def check_leaks(examples: Examples, test: Dataset, plan: LeakPlan) -> tuple[Exam
             "training data. Splits of one corpus share documents, so positives are often allowed, queries hardly ever. "
             f"To leave out their rows: {allowed.replace('allow', 'drop')}; to train on them: {allowed}"
         )
-    kept = np.ones(len(examples.rows), bool)
+    is_kept = np.ones(len(examples.rows), bool)
     for leak in leaks:
         if choice[leak.kind] == "drop":
-            kept &= ~leak.rows
-    return replace(examples, rows=examples.rows[kept]), leaks
+            is_kept &= ~leak.rows
+    return replace(examples, rows=examples.rows[is_kept]), leaks
 
 
 def find_leaks(examples: Examples, test: Dataset) -> list[Leak]:

@@ -41,7 +41,7 @@ Choice = Literal["refuse", "drop", "allow"]
 
 
 class LeakPlan(_PlanModel):
-    """What to do with training rows that contain a text of the test split."""
+    """Handling of training rows that contain a text of the test split."""
 
     split: str | None = "test"
     """The test split; None: no check."""

@@ -39,7 +39,7 @@ def filter_questions(questions: list[Any], document: str, n: int) -> tuple[list[
     are consecutive in the document) and `unanswerable` (without an answer, with one that says so, or with one that
     shares no word but stop words with the document).
     """
-    kept, dropped = list[str](), Counter({"surplus": len(questions) - n} if len(questions) > n else {})
+    usable, dropped = list[str](), Counter({"surplus": len(questions) - n} if len(questions) > n else {})
     text = normalise(document)
     known = frozenset(text.split())
     for item in questions[:n]:
@@ -51,8 +51,8 @@ def filter_questions(questions: list[Any], document: str, n: int) -> tuple[list[
         elif not _is_answered(answer, text, known):
             dropped["unanswerable"] += 1
         else:
-            kept.append(question)
-    return kept, dropped
+            usable.append(question)
+    return usable, dropped
 
 
 def _text(item: Any, name: str) -> str:
