@@ -351,7 +351,7 @@ def test_a_record_that_cannot_be_read_is_named(place: Path, command: Command, ar
     path.write_text(content)
     said = command(*arguments)
     assert said.err.startswith(f"error: {path.relative_to(place)} is not a record of this version: ")
-    assert "move it away and give the command again" in said.err
+    assert "move it away and repeat the command" in said.err
     assert len(said.err.splitlines()) == 1
     assert (said.code, said.out) == (2, "")
 

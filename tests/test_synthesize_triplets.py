@@ -92,7 +92,7 @@ def test_a_row_that_is_no_triplet_is_named(rows, said, tmp_path):
 def test_a_row_of_a_parquet_file_is_named_too(tmp_path):
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"anchor": ["a", None], "positive": ["p", "q"]}), path)
-    with pytest.raises(DataError, match=r"mine\.parquet:2: column 'anchor' holds None"):
+    with pytest.raises(DataError, match=r"mine\.parquet:2: column 'anchor' has None"):
         triplets.read(path)
 
 
