@@ -1,7 +1,7 @@
-"""Names of the commands, known without loading any of them."""
+"""Names of the commands, so that listing them loads none of them."""
 
 JOBS = ("run", "quickstart", "mteb", "finetuned", "train", "synthesize")
-"""The commands that are Hydra jobs; settings without a command are `run`, nothing at all is `quickstart`."""
+"""Commands that are Hydra jobs. Settings without a command mean `run`; no arguments mean `quickstart`."""
 READS = (
     *("report", "compare", "recommend", "gate", "accept", "export", "import"),
     *("explain", "list", "cache", "validate", "env"),

@@ -1,4 +1,4 @@
-"""Results on stdout; messages and progress on stderr: bars on a terminal, otherwise a line for each longer step."""
+"""Print results on stdout, and messages and progress on stderr: bars on a terminal, otherwise a line per long step."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from harness.instrument import Advance
     from harness.leaderboard.table import Table
 
-_WORTH_A_LINE_S = 1.0
+_MIN_REPORTED_S = 1.0
 
 
 def say(line: str) -> None:
@@ -39,27 +39,27 @@ def show(text: str) -> None:
 
 
 def listener() -> "Bars | Lines":
-    """Bars where stderr is a terminal, lines elsewhere."""
+    """Return `Bars` if stderr is a terminal, else `Lines`."""
     return Bars() if sys.stderr.isatty() else Lines()
 
 
 class Lines:
-    """A line when a step has ended."""
+    """A progress listener that prints a line at the end of each long step."""
 
     def begin(self, name: str, total: int | None) -> "Advance":
-        """A step has begun."""
+        """Begin a step; return the function that advances it."""
         self._total = total
         return lambda _: None
 
     def end(self, name: str, wall_s: float) -> None:
-        """The step that began last has ended."""
-        if wall_s >= _WORTH_A_LINE_S:
+        """End the step that began last."""
+        if wall_s >= _MIN_REPORTED_S:
             items = f" {self._total:,}" if self._total else ""
             say(f"  {name}{items}: {wall_s:.1f} s")
 
 
 class Bars:
-    """A bar for each open step, gone when it has ended."""
+    """A progress listener that shows a bar for each step in progress."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -70,7 +70,7 @@ class Bars:
         self._open: list[Any] = []
 
     def begin(self, name: str, total: int | None) -> "Advance":
-        """A step has begun."""
+        """Begin a step; return the function that advances it."""
         if not self._open:
             self._progress.start()
         task = self._progress.add_task(name, total=total)
@@ -78,7 +78,7 @@ class Bars:
         return lambda n: self._progress.advance(task, n)
 
     def end(self, name: str, wall_s: float) -> None:
-        """The step that began last has ended."""
+        """End the step that began last."""
         self._progress.remove_task(self._open.pop())
         if not self._open:
             self._progress.stop()

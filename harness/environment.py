@@ -1,6 +1,6 @@
-"""What machine, what packages, what code revision: the manifest beside every figure, and its fingerprint.
+"""The manifest of machine, packages and code revision that is stored with every record, and its fingerprint.
 
-Nothing here may hold a secret: of the environment's variables only those in _VARIABLES are read.
+The manifest must not contain secrets: only the environment variables in _VARIABLES are read.
 """
 
 import hashlib
@@ -40,38 +40,38 @@ _PACKAGES = (
     "ir-datasets",
 )
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""What a launcher sets; a timing plan that says how many threads overrules it."""
+"""Variables set by launchers; a timing plan's number of threads takes precedence."""
 _VARIABLES = (*THREAD_VARIABLES, "CUDA_VISIBLE_DEVICES")
 _threads: int | None = None
 
 
 def cache_dir() -> Path:
-    """Where downloads and conversions are kept: $HARNESS_CACHE, else a folder of the user's cache."""
-    chosen = os.environ.get("HARNESS_CACHE")
+    """Return the folder of downloads and caches: $HARNESS_CACHE, or a folder in the user's cache."""
+    configured = os.environ.get("HARNESS_CACHE")
     base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(chosen or f"{base}/retrieval-harness").expanduser()
+    return Path(configured or f"{base}/retrieval-harness").expanduser()
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads() -> int:
-    """How many threads a search may use now."""
+    """Return the number of threads that a search may use now."""
     return _threads or cores()
 
 
 @contextmanager
 def limited_threads(n: int | None) -> Iterator[int]:
-    """Hold our pools, BLAS and torch to n threads (None: every core); yields the number."""
+    """Limit the harness, BLAS and torch to n threads (None: every core) during the block; yield the number."""
     global _threads
-    before, _threads = _threads, n
+    previous, _threads = _threads, n
     try:
         with threadpoolctl.threadpool_limits(n), _torch_threads(n):
             yield threads()
     finally:
-        _threads = before
+        _threads = previous
 
 
 @contextmanager
@@ -81,17 +81,17 @@ def _torch_threads(n: int | None) -> Iterator[None]:
         return
     import torch
 
-    before = torch.get_num_threads()
+    previous = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous)
 
 
 @cache
 def manifest() -> dict[str, Any]:
-    """Machine, packages and settings, as plain JSON values."""
+    """Return machine, packages and environment variables as JSON values."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
@@ -106,19 +106,20 @@ def manifest() -> dict[str, Any]:
 
 @cache
 def fingerprint(without: tuple[str, ...] = ()) -> str:
-    """Hash of the manifest, 16 hex digits: figures of one fingerprint may be compared.
+    """Return a hash of the manifest, 16 hex digits. Timings with the same fingerprint are comparable.
 
-    `without`: variables of this process that are not in the one that is asked about.
+    Args:
+        without: Environment variables to leave out, for a process that is started without them.
     """
-    whole = manifest()
-    variables = {name: value for name, value in whole["variables"].items() if name not in without}
-    said = json.dumps({**whole, "variables": variables}, sort_keys=True)
-    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+    full = manifest()
+    variables = {name: value for name, value in full["variables"].items() if name not in without}
+    text = json.dumps({**full, "variables": variables}, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @cache
 def revision() -> str | None:
-    """Git revision of this checkout of the harness, `+` behind it when files were changed; None when installed."""
+    """Return the git revision of this checkout, with `+` if files were changed; None for an installed package."""
     top = Path(harness.__file__).resolve().parent.parent
     if not (top / ".git").exists():
         return None
@@ -133,9 +134,9 @@ def revision() -> str | None:
 def code_hash(config: Mapping[str, Any] | None = None) -> str:
     """Return a hash of the harness's sources and of the user's code behind a retriever's config, 16 hex digits.
 
-    It is shown and compared as metadata; what is reused is decided by `harness.versions`.
+    It is metadata; reuse of results depends on `harness.versions` instead.
     """
-    digest = hashlib.blake2b(_own_sources(), digest_size=8)
+    digest = hashlib.blake2b(_harness_sources(), digest_size=8)
     if modules := user_modules(config):
         digest.update((user_code.code_hash(modules) or "").encode())
     return digest.hexdigest()
@@ -153,7 +154,7 @@ def user_modules(config: Any) -> set[str]:
 
 
 @cache
-def _own_sources() -> bytes:
+def _harness_sources() -> bytes:
     folder = Path(harness.__file__).resolve().parent
     digest = hashlib.blake2b()
     for path in sorted(folder.rglob("*.py")):
@@ -162,8 +163,8 @@ def _own_sources() -> bytes:
 
 
 def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    return process.stdout.strip()
 
 
 def _version(package: str) -> str | None:
@@ -183,7 +184,7 @@ def _cpu_name() -> str:
 
 
 def _gpu_names() -> list[str]:
-    """Names from NVIDIA's driver, without importing torch; a machine has the same with or without a model loaded."""
+    """Return GPU names from NVIDIA's driver, without importing torch, so that they never depend on loaded modules."""
     try:
         listing = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
     except (OSError, subprocess.SubprocessError):

@@ -1,15 +1,15 @@
-"""What can go wrong, as one tree. Every message names the value, the choices and the next command.
+"""The exceptions of the harness. Every message names the value, the choices and the next command.
 
 HarnessError
-├── ConfigError      a setting that cannot be: an unknown key, a metric nobody knows, a depth below a metric's cutoff
+├── ConfigError      an invalid setting: an unknown key or metric, a depth below a metric's cutoff
 │   └── TargetError  a class or function named in a config that cannot be imported or called
-├── DataError        a collection that cannot be used: names the file, the line and the fix
-├── DownloadError    a file that could not be fetched, or that is not the one that was promised
-├── WeightsError     model weights that cannot be had: names what was tried
-├── ApiError         a server of a model that refused, failed, or gave no answer that can be used
-├── RunError         a retriever's answer that no metric may score: NaN, infinite, a document twice
+├── DataError        an unusable dataset: names the file, the line and the fix
+├── DownloadError    a file that could not be downloaded, or that has another checksum than expected
+├── WeightsError     model weights that cannot be loaded: names the places that were tried
+├── ApiError         a model server that rejected a request, failed, or returned an unusable response
+├── RunError         a run that cannot be scored: NaN, infinite scores, duplicate documents
 ├── StoreError       a record on disk that cannot be read
-└── UndecidedError   nothing to decide from: no records, nothing in common, nothing within the limits (exit code 3)
+└── UndecidedError   not enough data to decide: no records, no common queries, none within the limits (exit code 3)
 """
 
 import difflib
@@ -17,14 +17,14 @@ from collections.abc import Sequence
 
 
 class HarnessError(Exception):
-    """Something a user can mend; shown as one message, without a traceback."""
+    """An error that a user can fix; shown as one message, without a traceback."""
 
     is_recorded: bool = False
-    """A record of a failed evaluation has been stored for it."""
+    """True if a record of the failed evaluation has been stored."""
 
 
 class ConfigError(HarnessError):
-    """A setting that cannot be."""
+    """An invalid setting."""
 
 
 class TargetError(ConfigError):
@@ -32,23 +32,23 @@ class TargetError(ConfigError):
 
 
 class DataError(HarnessError):
-    """A collection that cannot be used."""
+    """A dataset that cannot be used."""
 
 
 class DownloadError(HarnessError):
-    """A file that could not be fetched, or that is not the one that was promised."""
+    """A file that could not be downloaded, or that has another checksum than expected."""
 
 
 class WeightsError(HarnessError):
-    """Model weights that cannot be had."""
+    """Model weights that cannot be loaded."""
 
 
 class ApiError(HarnessError):
-    """A server of a model that refused, failed, or gave no answer that can be used."""
+    """A model server that rejected a request, failed, or returned an unusable response."""
 
 
 class RunError(HarnessError):
-    """A retriever's answer that no metric may score."""
+    """A run that cannot be scored."""
 
 
 class StoreError(HarnessError):
@@ -56,10 +56,12 @@ class StoreError(HarnessError):
 
 
 class UndecidedError(HarnessError):
-    """Nothing to decide from."""
+    """Not enough data to decide."""
 
 
 def did_you_mean(name: str, choices: Sequence[str]) -> str:
-    """Return "; did you mean 'NAME'?" for the choice that is most like a name, for a message; "" where none is."""
-    near = difflib.get_close_matches(name, choices, n=1) or [each for each in choices if each.lower() == name.lower()]
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """Return "; did you mean 'NAME'?" for the choice closest to a name, or "" without a close one."""
+    matches = difflib.get_close_matches(name, choices, n=1) or [
+        choice for choice in choices if choice.lower() == name.lower()
+    ]
+    return f"; did you mean {matches[0]!r}?" if matches else ""

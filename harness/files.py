@@ -23,7 +23,7 @@ _LEFTOVER_AGE_S = 86_400.0
 
 
 def inside(root: Path, path: str) -> Path:
-    """Return the path in a folder. Raises `StoreError` for one that leads out of it."""
+    """Return a path inside a folder. Raises `StoreError` for one that leads out of it."""
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise StoreError(f"{path!r} leads out of {root}/")
     return root / path
@@ -35,9 +35,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write several files atomically; they get their names in this order, once all are on disk.
+    """Write several files atomically; they are renamed in this order, once all are on disk.
 
-    Whoever finds the last file finds all of them. Raises `StoreError` naming a file that cannot be written.
+    If the last file exists, all of them do. Raises `StoreError` naming a file that cannot be written.
     """
     path = Path()
     try:
@@ -55,7 +55,7 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def publish(temporary: Path, path: Path) -> Path:
-    """Give a complete temporary file its name, in the same folder, once it is on disk. Raises `OSError`."""
+    """Sync a complete temporary file to disk and rename it within its folder. Raises `OSError`."""
     _sync(temporary)
     temporary.replace(path)
     _sync(path.parent)
@@ -64,7 +64,7 @@ def publish(temporary: Path, path: Path) -> Path:
 
 @contextmanager
 def temporary_file(folder: Path, pattern: str = TEMPORARIES) -> Iterator[Path]:
-    """Yield a path in a folder for a file to be filled and renamed; it is removed if it is still there afterwards.
+    """Yield a path in a folder for a file to be written and renamed; it is removed if it still exists afterwards.
 
     The first call for a folder in each process removes its `leftovers`.
     """
@@ -79,7 +79,7 @@ def temporary_file(folder: Path, pattern: str = TEMPORARIES) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Yield this folder, emptied, and remove it afterwards. To be used under `exclusive`."""
+    """Yield this folder, emptied, and remove it afterwards. Use it inside `exclusive`."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -89,21 +89,21 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path, pattern: str = TEMPORARIES) -> list[Path]:
-    """List the temporary files of killed processes: those to which nothing was written for a day."""
+    """List the temporary files of killed processes: those not modified for a day."""
     return [path for path in sorted(folder.glob(pattern)) if _idle_s(path) > _LEFTOVER_AGE_S]
 
 
 @contextmanager
-def exclusive(lock: Path, doing: str) -> Iterator[None]:
-    """Hold a lock file; warn after a second that another process is `doing` the same, and wait for it."""
+def exclusive(lock: Path, activity: str) -> Iterator[None]:
+    """Hold a lock file; if another process holds it, warn after a second, naming the activity, and wait."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     file_lock = FileLock(lock)
     try:
-        held = file_lock.acquire(timeout=1)
+        acquired = file_lock.acquire(timeout=1)
     except Timeout:
-        log.warning("waiting for another process that is %s", doing)
-        held = file_lock.acquire()
-    with held:
+        log.warning("waiting for another process that is %s", activity)
+        acquired = file_lock.acquire()
+    with acquired:
         yield
 
 
@@ -122,7 +122,7 @@ def _idle_s(path: Path) -> float:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on disk. Windows has no way to sync a folder."""
+    """Flush a file's content, or a folder's entries, to disk. Windows has no way to sync a folder."""
     if sys.platform == "win32" and path.is_dir():
         return
     handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)  # Windows syncs writable files only

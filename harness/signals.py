@@ -1,4 +1,4 @@
-"""Processes that end no later than the process that started them."""
+"""End a process when the process that started it ends."""
 
 import ctypes
 import os
@@ -6,14 +6,14 @@ import signal
 import sys
 
 STARTED_BY = "HARNESS_STARTED_BY"
-"""Set for a process that must not outlive the one with this number."""
+"""Environment variable with the id of the process that this process must not outlive."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def end_with(parent: int) -> None:
-    """On Linux: be killed when the thread of process `parent` that started this one ends, however it does."""
+    """On Linux, have the kernel kill this process when the thread of `parent` that started it ends."""
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before this was said
+    if os.getppid() != parent:  # the parent died before prctl was called
         os.kill(os.getpid(), signal.SIGKILL)

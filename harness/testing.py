@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli import gate
 from harness.cli.chosen import BASELINE
-from harness.cli.remeasure import importable
+from harness.cli.remeasure import import_path
 from harness.gate.cells import Key, key_of
 from harness.gate.ci import text
 from harness.store import read_record
@@ -49,8 +49,8 @@ def assert_no_regression(
     def is_gated(record: "Record") -> bool:
         return keys is None or key_of(record) in keys
 
-    rules = gate.policy_of(None if policy is None else Path(policy))
-    verdict = gate.decided(root, Path(baseline or root / BASELINE), rules, is_gated, lenient)
+    rules = gate.load_policy(None if policy is None else Path(policy))
+    verdict = gate.decide(root, Path(baseline or root / BASELINE), rules, is_gated, lenient)
     if verdict.exit_code:
         lines = map(text.line, verdict.with_status("fail", "undecided", "warn"))
         raise AssertionError("\n".join([text.summary(verdict), *lines]))
@@ -58,7 +58,7 @@ def assert_no_regression(
 
 def _measure(overrides: Sequence[str], root: Path) -> set[Key]:
     """Measure the evaluations of the overrides in a new process that can import the same modules."""
-    environment = {**os.environ, "PYTHONPATH": importable()}
+    environment = {**os.environ, "PYTHONPATH": import_path()}
     with tempfile.TemporaryDirectory() as sweep:
         folders = [f"results_dir={root}", f"hydra.sweep.dir={sweep}"]
         command = [sys.executable, "-P", "-m", "harness", "run", "-m", *overrides, *folders]

@@ -1,7 +1,7 @@
-"""The user's own code behind a retriever: every module that it brings in, hashed.
+"""Hash the user code of a retriever: its module and every user module that it imports.
 
-The standard library, installed packages and the harness are known by their versions; any other module may change under
-the same name, so its source counts.
+The standard library, installed packages and the harness are identified by their versions. Any other module may change
+under the same name, so its source is hashed.
 """
 
 import ast
@@ -25,10 +25,10 @@ _HARNESS = Path(harness.__file__).resolve().parent
 _IMPORTERS = {"import_module", "__import__"}
 
 
-def is_users(module: str) -> bool:
-    """Return whether a module is outside the standard library, site-packages and the harness.
+def is_user_module(module: str) -> bool:
+    """Return True for a module outside the standard library, site-packages and the harness.
 
-    That of a notebook or an interpreter, which has no file, is the user's too.
+    The module of a notebook or an interpreter, which has no file, is a user module too.
     """
     if module == "__main__" and not getattr(sys.modules.get(module), "__file__", None):
         return True
@@ -36,10 +36,10 @@ def is_users(module: str) -> bool:
 
 
 def code_hash(modules: Iterable[str]) -> str | None:
-    """Return a hash of the user's modules among these and of all that they import, 16 hex digits; None without any.
+    """Return a hash of the user modules among these and of all that they import, 16 hex digits; None without any.
 
-    Imports are followed through the source, those inside functions and `import_module("name")` included, and through
-    the objects that a loaded module holds. Of the installed packages that they import the versions count.
+    Imports are followed in the source, including those inside functions and `import_module("name")`, and through
+    the objects that a loaded module references. The versions of imported packages are part of the hash.
     """
     files, imports = _closure(modules)
     if not files:
@@ -52,13 +52,13 @@ def code_hash(modules: Iterable[str]) -> str | None:
 
 
 def used_names(code: CodeType) -> list[str]:
-    """Return the global names and attributes that a function uses, its inner functions included."""
+    """Return the global names and attributes that a function and its inner functions use."""
     inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return [*code.co_names, *(name for each in inner for name in used_names(each))]
+    return [*code.co_names, *(name for function_code in inner for name in used_names(function_code))]
 
 
 def byte_code(code: CodeType) -> str:
-    """Return a hash of what a function does, 16 hex digits: its instructions, constants and names."""
+    """Return a hash of a function's instructions, constants and names, 16 hex digits."""
     digest = hashlib.blake2b(code.co_code, digest_size=8)
     for const in code.co_consts:
         digest.update(_constant(const).encode())
@@ -73,12 +73,12 @@ def _constant(const: Any) -> str:
 
 
 def _closure(modules: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
-    """Return the files of the user's modules, by name, and the names of the other modules that they import."""
+    """Return the files of user modules, by name, and the names of the other modules that they import."""
     files: dict[str, Path] = {}
     imports: set[str] = set()
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
         if name in files or name in imports:
             continue
         path = _file(name)
@@ -86,16 +86,16 @@ def _closure(modules: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
             imports.add(name)
             continue
         files[name] = path
-        waiting += [*_parents(name), *_held(sys.modules.get(name))]
+        pending += [*_parents(name), *_referenced_modules(sys.modules.get(name))]
         if path.suffix == ".py":
-            waiting += _imported(path, name)
+            pending += _imported_names(path, name)
     return files, imports
 
 
 def _versions(modules: Iterable[str]) -> list[str]:
-    """Return NAME==VERSION of the installed packages, other than the harness, that some modules belong to."""
-    tops = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"harness"}
-    packages = {package for top in tops for package in _packages().get(top, ())}
+    """Return NAME==VERSION of the installed packages of these modules, except the harness."""
+    top_levels = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - {"harness"}
+    packages = {package for top_level in top_levels for package in _packages().get(top_level, ())}
     return sorted(f"{package}=={importlib.metadata.version(package)}" for package in packages)
 
 
@@ -105,13 +105,13 @@ def _packages() -> Mapping[str, list[str]]:
 
 
 def _parents(name: str) -> list[str]:
-    """Return the packages that a module lies in, whose ``__init__`` runs before it."""
+    """Return the parent packages of a module, whose ``__init__`` runs before it."""
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def _file(name: str) -> Path | None:
-    """Return the file of one of the user's modules; None for any other."""
+    """Return the file of a user module; None for any other module."""
     module = sys.modules.get(name)
     origin = getattr(module, "__file__", None) if module else _origin(name)
     if not origin:
@@ -123,7 +123,7 @@ def _file(name: str) -> Path | None:
 
 
 def _origin(name: str) -> str | None:
-    """Return the file that a module would be loaded from, without running a package around it."""
+    """Return the file that a module would be loaded from, without importing its parent packages."""
     search: Any = None
     spec: importlib.machinery.ModuleSpec | None = None
     for part in (*_parents(name), name):
@@ -137,19 +137,19 @@ def _origin(name: str) -> str | None:
     return spec.origin if spec and spec.has_location else None
 
 
-def _held(module: ModuleType | None) -> Iterator[str]:
-    """Yield the modules of the objects in a loaded module, which an import by a computed name may have brought in."""
+def _referenced_modules(module: ModuleType | None) -> Iterator[str]:
+    """Yield the modules of a loaded module's objects, to follow imports by computed names."""
     for value in list(vars(module).values()) if module else []:
         name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
         if isinstance(name, str):
             yield name
 
 
-def _imported(path: Path, name: str) -> Iterator[str]:
-    """Yield the names that a source file imports, each with the names that may be modules inside it."""
+def _imported_names(path: Path, name: str) -> Iterator[str]:
+    """Yield the names that a source file imports, including names that may be submodules."""
     try:
         tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):  # importing it fails, and says so
+    except (SyntaxError, ValueError):  # the import itself reports the error
         return
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -160,7 +160,7 @@ def _imported(path: Path, name: str) -> Iterator[str]:
             if base is not None:
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and _called(node.func) in _IMPORTERS and node.args:
+        elif isinstance(node, ast.Call) and _call_name(node.func) in _IMPORTERS and node.args:
             target = node.args[0]
             if isinstance(target, ast.Constant) and isinstance(target.value, str):
                 yield target.value if not target.value.startswith(".") else f"{package}{target.value}"
@@ -175,5 +175,5 @@ def _absolute(node: ast.ImportFrom, package: str) -> str | None:
         return None
 
 
-def _called(function: ast.expr) -> str:
+def _call_name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")

@@ -207,7 +207,9 @@ def kill_sweeps(nursery: Nursery, root: Path, model: Path, times: int) -> int:
         assert lost in (0, 1), "at most one shard is lost"
         nursery.done(folder, harness=sweep.arguments)
         assert numbers(folder) == sweep.numbers
-        assert (folder / "said").read_text().count("again with resume=false") == len(before), "none is measured again"
+        assert (folder / "said").read_text().count("to measure again, add resume=false") == len(before), (
+            "none is measured again"
+        )
         assert encoded(folder) == lost + len(sweep.shards), "no other shard is encoded again"
         assert_whole(folder / "cache", sweep.shards)
         assert not (found := stray(folder / "results")), found

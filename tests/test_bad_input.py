@@ -153,7 +153,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("encoder.dtype='int3'", "auto, float32, bfloat16, float16"),
     ),
-    "model null": ((*MINILM, "retriever.encoder.model=null"), 2, ("encoder.model=None", "must be a text")),
+    "model null": ((*MINILM, "retriever.encoder.model=null"), 2, ("encoder.model=None", "must be a string")),
     "fusion constant below zero": (
         (*FUSED, "retriever.fusion.constant=-1"),
         2,
@@ -350,8 +350,8 @@ def test_a_record_that_cannot_be_read_is_named(place: Path, command: Command, ar
     path.parent.mkdir(parents=True)
     path.write_text(content)
     said = command(*arguments)
-    assert said.err.startswith(f"error: {path.relative_to(place)} is no record of this version: ")
-    assert "move it away and give the command again" in said.err
+    assert said.err.startswith(f"error: {path.relative_to(place)} is not a record of this version: ")
+    assert "move it away and repeat the command" in said.err
     assert len(said.err.splitlines()) == 1
     assert (said.code, said.out) == (2, "")
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from harness.cli import tuned
 from harness.cli.train import TrainConfig
-from harness.cli.validate import whole
+from harness.cli.validate import validate_all
 from harness.config import build
 from harness.config.conf import CONF, options_of
 from harness.config.evaluation import checked_config
@@ -29,7 +29,7 @@ BEIR = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new"), build._MOVED.items())
+@pytest.mark.parametrize(("old", "new"), build._MOVED_TARGETS.items())
 def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
     assert callable(get_object(new))
     with pytest.raises(ConfigError, match=f"_target_: {new}"):
@@ -61,7 +61,7 @@ def test_a_renamed_timing_key_is_refused_with_its_new_name(old, new):
 
 
 def test_validate_finds_every_config_good():
-    found = whole()
+    found = validate_all()
     assert [finding for finding in found if not finding["ok"]] == []
     assert len(found) == sum(len(options_of(group)) for group in ("retriever", "dataset", "experiment"))
 
@@ -164,7 +164,7 @@ def test_a_synthesis_composes_with_every_generator_and_all_negatives(generator, 
 def test_a_training_composes_with_every_kind_of_negatives(negatives):
     config = build.composed(["dataset=nfcorpus", f"negatives={negatives}"], name="train")
     build.check_keys(config["negatives"], "negatives")
-    chosen = build.checked(TrainConfig, OmegaConf.create(config), "harness train")
+    chosen = build.validate_config(TrainConfig, OmegaConf.create(config), "harness train")
     assert chosen.training == TrainingPlan()
     assert chosen.loss == LossPlan()
     assert chosen.dev == DevPlan()

@@ -24,7 +24,7 @@ from hydra.errors import MissingConfigException
 from harness import instrument
 from harness.config import build
 from harness.config.conf import options_of
-from harness.config.wording import explained
+from harness.config.wording import explain
 from harness.distributed import Sharded
 from harness.distributed.shipping import pack, process_environment, shard_edges, unpack
 from harness.distributed.worker import WorkerResult
@@ -324,7 +324,7 @@ EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slur
 def test_a_preset_is_its_launcher_with_settings(name):
     if name == "ray_cluster" and find_spec("hydra_plugins.hydra_ray_launcher") is None:
         pytest.skip("hydra-ray-launcher holds cloudpickle below 3, so it is in no environment with joblib 1.6")
-    found = build.composition(["retriever=bm25", f"hydra/launcher={name}"], hydra_too=True).hydra.launcher
+    found = build.compose_config(["retriever=bm25", f"hydra/launcher={name}"], hydra_too=True).hydra.launcher
     assert found._target_.endswith(f".{PRESETS[name]}")
 
 
@@ -337,12 +337,12 @@ def test_every_preset_is_tested_and_has_a_name_of_its_own():
 @pytest.mark.parametrize("name", EXTRAS)
 def test_a_launcher_that_is_not_installed_is_named_with_its_extra(name):
     error = MissingConfigException("not found", f"hydra/launcher/{name}", ["basic"])
-    assert explained(error) == f"the launcher {name!r} needs a package: pip install 'retrieval-harness[{EXTRAS[name]}]'"
+    assert explain(error) == f"the launcher {name!r} needs a package: pip install 'retrieval-harness[{EXTRAS[name]}]'"
 
 
 def test_a_launcher_that_nobody_knows_is_refused_with_the_choices():
     with pytest.raises(ConfigError, match=r"no hydra/launcher 'core'; choices: .*cores.*; did you mean cores\?"):
-        build.composition(["retriever=bm25", "hydra/launcher=core"])
+        build.compose_config(["retriever=bm25", "hydra/launcher=core"])
 
 
 def test_cells_that_submitit_runs_end_in_one_table(tmp_path):

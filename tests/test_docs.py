@@ -116,7 +116,7 @@ def test_every_command_composes(line):
 def test_the_python_example_runs(monkeypatch, capsys):
     """The README's lines, with BM25 alone in place of a model."""
     (code,) = re.findall(r"```python\n(import harness\n.*?)\n```", TEXT, re.DOTALL)
-    monkeypatch.setattr("harness.api.run._plan", lambda timing: None)
+    monkeypatch.setattr("harness.api.run._timing_plan", lambda timing: None)
     names = {}
     exec(code.replace('"minilm"', '"bm25 k1=0.9"').replace('"scifact"', '"stdlib documents=60"'), names)
     assert names["results"].labels == ["bm25", "bm25 [k1=0.9]"]

@@ -7,7 +7,7 @@ import pytest
 from collections_made import write_beir
 
 from harness import __main__
-from harness.cli.explain import Answer, Explained, explain
+from harness.cli.explain import ExplainedDocument, QueryExplanation, explain
 from harness.config import build
 from harness.config.conf import options_of
 from harness.errors import ConfigError
@@ -102,7 +102,7 @@ def test_every_retriever_of_the_configs_can_explain_itself(name):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["retriever=bm25"], 'no query is given; add: query="some words", or a query\'s id'),
+        (["retriever=bm25"], "no query is given; add: query="),
         (["retriever=bm25", "query="], "no query is given"),
         (["retriever=bm25", "query=x", "top=0"], "top='0' must be a whole number of at least 1"),
         (["retriever=bm25", "query=x", "top=many"], "top='many' must be a whole number"),
@@ -136,7 +136,9 @@ def test_the_command_prints_the_sentence_and_as_json_the_same_numbers(made, monk
 
 def test_what_looks_like_markup_is_printed_as_it_is():
     why = Explanation("[red]said[/red]", ("term", "adds"), [("[bold]x", 1.0)])
-    answer = Answer("bm25", "d", "[b]query", 10, [Explained("[i]d", "[u]text " * 99, None, None, why)])
+    answer = QueryExplanation(
+        "bm25", "d", "[b]query", 10, [ExplainedDocument("[i]d", "[u]text " * 99, None, None, why)]
+    )
     shown = writers.terminal(tables(answer))
     for text in ("[b]query", "[i]d: not among the first 10", "[u]text", "[red]said[/red]", "[bold]x"):
         assert text in shown

@@ -490,7 +490,7 @@ def test_accept_writes_means_hashes_reason_and_scores_and_says_what_changes(meas
 
 def test_prune_forgets_what_was_not_measured(here, monkeypatch, capsys):
     assert harness(monkeypatch, "accept", "--reason", "b is gone", "--retriever", "a", "--prune") == 0
-    assert f"gone    b/x ndcg@10 {BASE.mean():.4f}" in capsys.readouterr().out
+    assert f"removed b/x ndcg@10 {BASE.mean():.4f}" in capsys.readouterr().out
     assert accepted.read(here / "baseline").names == ["a/x"]
 
 
@@ -667,7 +667,7 @@ def test_accept_writes_nothing_when_a_file_is_missing(measured, monkeypatch, cap
 def test_another_collection_under_the_same_name_is_said(here, monkeypatch, capsys):
     put(here, {("a", "x"): BASE}, 5, info={"fingerprint": "0" * 32})
     assert harness(monkeypatch, "accept", "--reason", "r", "--retriever", "a") == 0
-    assert "changed a/x: it is another collection, its figures do not compare" in capsys.readouterr().out
+    assert "changed a/x: the dataset has changed, its figures cannot be compared" in capsys.readouterr().out
 
 
 def test_what_is_too_slow_is_measured_again_only_where_it_was_measured(here, monkeypatch, capsys):
@@ -778,7 +778,7 @@ def test_errors_name_what_there_is(here, monkeypatch, capsys):
         assert "no record of dataset 'xx'; there are x; did you mean 'x'?" in capsys.readouterr().err
     put(here, {("c", "y"): BASE}, 5)
     assert harness(monkeypatch, "gate", "--retriever", "c") == 3
-    assert "nothing of the baseline is left; it has a/x, b/x" in capsys.readouterr().err
+    assert "the baseline has none of these evaluations; it has a/x, b/x" in capsys.readouterr().err
     assert harness(monkeypatch, "gate", "--summary", "results") == 2
     assert "results cannot be written: Is a directory" in capsys.readouterr().err
     with pytest.raises(UndecidedError, match="there is no baseline"):

@@ -305,8 +305,11 @@ def test_a_configs_name_stays_what_it_is_in_the_other_tree_and_a_path_does_not(t
             (tree / name).mkdir(parents=True)
     monkeypatch.chdir(top)
     for word in ("dataset=scifact", "retriever=bm25", "+retriever@retriever.retrievers.three=bm25", "timing.repeats=1"):
-        assert ab._word(word, top, other) == word
-    assert ab._word("retriever.encoder.model=models", top, other) == f"retriever.encoder.model={other / 'models'}"
+        assert ab._translate_argument(word, top, other) == word
+    assert (
+        ab._translate_argument("retriever.encoder.model=models", top, other)
+        == f"retriever.encoder.model={other / 'models'}"
+    )
 
 
 def test_two_revisions_are_timed_in_turn(project):

@@ -9,7 +9,7 @@ from harness.encoders.dense import DenseEncoder
 from harness.encoders.multi_vector import MultiVectorEncoder as MultiVector
 from harness.encoders.sparse import SparseEncoder as Sparse
 from harness.train.families import family_of
-from harness.train.losses import Known
+from harness.train.losses import KnownPositives
 from harness.train.plan import LossPlan
 
 ANCHORS = ["a b", "c d", "a b", "e f g"]
@@ -67,7 +67,7 @@ def same_gradients(one, other):
 
 
 def known(positives=POSITIVES):
-    return Known(positives, 7)
+    return KnownPositives(positives, 7)
 
 
 def dense_scores(model, cut=None):
@@ -91,7 +91,7 @@ def test_nothing_is_left_out_where_nothing_more_is_known(folder):
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     model = SentenceTransformer(str(folder), device="cpu").eval()
-    own = Known({0: {0: 1}, 1: {1: 1}, 3: {3: 1}}, 7)
+    own = KnownPositives({0: {0: 1}, 1: {1: 1}, 3: {3: 1}}, 7)
     loss = family_of(DenseEncoder(str(folder))).loss(model, own, LossPlan(scale=5))
     plain = MultipleNegativesRankingLoss(model, scale=5)(columns(model), None)
     mine = LABELS.clone()

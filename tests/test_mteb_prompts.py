@@ -127,7 +127,7 @@ def test_the_record_holds_the_prompts_and_the_label_names_their_source(tmp_path,
 def test_prompts_mteb_needs_a_dataset_that_is_a_task(tmp_path, capsys):
     overrides = ["retriever=bge_small", "prompts=mteb", "dataset=folder", f"dataset.path={tmp_path}"]
     assert run([*overrides, f"results_dir={tmp_path}"]) == 2
-    assert "prompts=mteb takes a task's prompts, and this dataset is no task" in capsys.readouterr().err
+    assert "prompts=mteb needs an mteb task, and this dataset is not one" in capsys.readouterr().err
 
 
 def test_a_config_can_name_the_tasks_instruction():

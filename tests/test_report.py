@@ -221,7 +221,7 @@ def test_options_that_exclude_each_other_are_refused(here, monkeypatch, capsys):
 def test_what_is_stale_is_named_with_the_command_that_writes_it(here, monkeypatch, capsys):
     chosen = ["--baseline", "bad", "--dataset", "x", "--published"]
     assert harness(monkeypatch, "report", *chosen) == 0
-    assert "only some of the records are on this board" in capsys.readouterr().err
+    assert "this leaderboard has only some of the records" in capsys.readouterr().err
     assert harness(monkeypatch, "report", *chosen, "--check") == 0
     Path("results/leaderboard.md").write_text("old")
     Path("results/pareto.svg").write_text("old")
@@ -300,7 +300,7 @@ def test_a_readme_without_a_block_is_refused(here, monkeypatch, capsys):
     Path("README.md").write_text("nothing\n", encoding="utf-8")
     assert harness(monkeypatch, "report", "--readme", "README.md") == 2
     assert (
-        "README.md has no block to fill; put these two lines in it, in this order: <!-- begin"
+        "README.md has no block to fill; add these two lines to it, in this order: <!-- begin"
         in capsys.readouterr().err
     )
 
@@ -389,7 +389,7 @@ def test_compare_takes_the_baseline_as_a_side(here, monkeypatch, capsys):
 def test_compare_refuses_what_has_nothing_in_common(here, monkeypatch, capsys):
     assert harness(monkeypatch, "compare", "good", "nobody") == 2
     assert (
-        "'nobody' is no retriever in results/, no record and no cell; choices: alike, bad, good"
+        "'nobody' is not a retriever in results/, a record's file or a record's id; choices: alike, bad, good"
         in capsys.readouterr().err
     )
     put(here, "other", "z", np.full(4, 0.5))
@@ -430,7 +430,7 @@ def test_recommend_takes_the_best_within_the_limits(here, monkeypatch, capsys):
     assert "the difference is not significant: " in out
     for wrong in ("nan", "-1"):
         assert harness(monkeypatch, "recommend", f"--max-latency-ms={wrong}") == 2
-        assert f"{wrong} is no amount; give a number of 0 or more" in capsys.readouterr().err
+        assert f"{wrong} must be a number of 0 or more" in capsys.readouterr().err
     assert harness(monkeypatch, "recommend", "--max-latency-ms", "0.00001") == 3
     assert "no retriever is within the limits (" in capsys.readouterr().err
 

@@ -498,11 +498,11 @@ def test_prune_removes_what_killed_processes_left_and_nothing_of_one_that_writes
 def test_prune_with_nothing_chosen_names_the_choices(kept, monkeypatch, capsys):
     assert harness(monkeypatch, "prune") == 2
     assert capsys.readouterr().err == (
-        "error: say which embeddings to remove: --older-than DAYS, --max-gb N, --model TEXT, --damaged, --elsewhere, "
-        "--all; see what there is: harness cache list\n"
+        "error: choose which embeddings to remove: --older-than DAYS, --max-gb N, --model TEXT, --damaged, "
+        "--elsewhere, --all; to list them: harness cache list\n"
     )
     assert harness(monkeypatch, "prune", "--older-than", "-1") == 2
-    assert "-1 is no amount; give a number of 0 or more" in capsys.readouterr().err
+    assert "-1 must be a number of 0 or more" in capsys.readouterr().err
     assert all(path.exists() for path in kept.values())
 
 

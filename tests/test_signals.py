@@ -68,7 +68,7 @@ def test_sigterm_is_a_ctrl_c_and_what_was_measured_is_kept(begun):
     until(lambda: Path("begun").stat().st_mtime_ns > kept.stat().st_mtime_ns)  # the second cell indexes
     process.terminate()
     said = process.communicate(timeout=20)[1]
-    assert said.endswith("interrupted; what was measured is kept, the same command goes on\n")
+    assert said.endswith("interrupted; what was measured is kept; repeat the command to continue\n")
     assert process.returncode == 143
     (record,) = Store(Path("results")).records()
     assert record.status == "ok"

@@ -126,10 +126,10 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
     path = tmp_path / "records" / "x.json"
     path.parent.mkdir()
     path.write_text("{}")
-    with pytest.raises(StoreError, match=r"x\.json is no record of this version: Field required; move it away"):
+    with pytest.raises(StoreError, match=r"x\.json is not a record of this version: Field required; move it away"):
         list(Store(tmp_path).records())
     path.write_text('{"version": 2}')
-    with pytest.raises(StoreError, match=r"no record of this version"):
+    with pytest.raises(StoreError, match=r"not a record of this version"):
         read_record(path)
 
 

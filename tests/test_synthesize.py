@@ -160,10 +160,13 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
             ["generator=sentences", "generator.keep=often"],
             "generator.keep='often' must be a number; see: harness synthesize ",
         ),
-        (["generator=sentences", "output=here.csv"], "output='here.csv': choices of its suffix: .parquet, .jsonl, "),
+        (
+            ["generator=sentences", "output=here.csv"],
+            "output='here.csv' has an unknown suffix; choices: .parquet, .jsonl, ",
+        ),
         (
             ["generator=sentences", "output=made/corpus.jsonl"],
-            "made/corpus.jsonl is there and has no manifest: it was made elsewhere; write to another: output=FILE",
+            "made/corpus.jsonl exists and has no manifest, so it was not made here; write to another file: output=FILE",
         ),
         (
             ["generator=sentences", "output=made/corpus.jsonl/t.jsonl"],
@@ -172,16 +175,16 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
         (["generator=sentences", "corpus=none.jsonl"], "none.jsonl: no such file"),
         (
             ["generator=sentences", "corpus=made/corpus.jsonl", "generator.words=[90,99]"],
-            "nothing is left of 4 documents of corpus: 4 no_sentence",
+            "no triplets are left from 4 documents of corpus: 4 no_sentence",
         ),
         (
             ["generator=titles", "corpus=made/corpus.jsonl", "negatives=random", "negatives.n=9"],
-            "nothing is left of 4 documents of corpus: 1 no_title, 3 no_negatives; what decides it: documents, "
+            "no triplets are left from 4 documents of corpus: 1 no_title, 3 no_negatives; change: documents, "
             "generator, round_trip.k, negatives.n",
         ),
         (
             ["generator.model=m", "generator.prompt=Write"],
-            "generator.prompt='Write' has no {document} in it, for the text",
+            "generator.prompt='Write' has no {document}; add it",
         ),
         (["generator.model=m", "generator.concurrency=0"], "generator.concurrency=0 must be at least 1"),
         (
@@ -194,7 +197,7 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
 def test_a_mistake_is_one_line_that_names_the_value_and_what_to_do(made_here, monkeypatch, capsys, arguments, said):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     before = Path("made/corpus.jsonl").read_bytes()
-    is_of_the_data = said.startswith(("none.jsonl", "nothing is left"))
+    is_of_the_data = said.startswith(("none.jsonl", "no triplets are left"))
     assert synthesize.main(arguments) == (1 if is_of_the_data else 2)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f"error: {said}")

@@ -238,7 +238,7 @@ def test_a_journal_of_other_settings_says_what_differs_and_is_never_written_over
     made(server)
     paid = JOURNAL.read_bytes()
     assert refused(server, capsys, "generator.temperature=0.1", "per_document=1", code=2) == (
-        f"error: {JOURNAL} holds answers to other settings: per_document 2, not 1, temperature 0.7, not 0.1; keep them "
+        f"error: {JOURNAL} has answers to other settings: per_document 2, not 1, temperature 0.7, not 0.1; keep them "
         "and write elsewhere: output=FILE; or set them aside and pay for new ones: resume=false"
     )
     assert JOURNAL.read_bytes() == paid
@@ -344,7 +344,7 @@ def test_after_sigterm_every_answer_that_the_server_gave_is_kept(server, model, 
     process.terminate()
     _, err = process.communicate(timeout=20)
     assert process.returncode == 143
-    assert err.endswith("interrupted; what was done is kept, the same command goes on\n")
+    assert err.endswith("interrupted; what was done is kept; repeat the command to continue\n")
     assert journaled() == model.answered
     assert len(model.answered) < len(ANIMALS)
 

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import ConfigError, StoreError
 from harness.train import journal, pseudo, questions
 from harness.train.candidates import Task
-from harness.train.synthesis import sampled
+from harness.train.synthesis import sample_documents
 from harness.train.words import words
 from harness.types import Corpus, StringColumn
 
@@ -18,11 +18,11 @@ from harness.types import Corpus, StringColumn
 
 def test_a_smaller_sample_is_a_part_of_a_larger_one():
     corpus = Corpus(map(str, range(100)), ["text"] * 100)
-    small, large = sampled(corpus, 10, 7), sampled(corpus, 40, 7)
+    small, large = sample_documents(corpus, 10, 7), sample_documents(corpus, 40, 7)
     assert len(small) == 10
     assert set(small) < set(large)
-    assert small == sorted(small) != sampled(corpus, 10, 8)
-    assert sampled(corpus, None, 7) == sampled(corpus, 100, 7) == list(range(100))
+    assert small == sorted(small) != sample_documents(corpus, 10, 8)
+    assert sample_documents(corpus, None, 7) == sample_documents(corpus, 100, 7) == list(range(100))
 
 
 def task(texts: list[str], titles: list[str] | None = None, per_document: int = 3) -> Task:
@@ -45,9 +45,7 @@ def test_a_title_asks_for_the_text_below_it_however_often_it_stands_there():
 def test_titles_of_a_source_without_them_are_an_error_that_names_another_generator():
     with pytest.raises(ConfigError) as error:
         pseudo.Titles().generate(task(["a"]))
-    assert str(error.value) == (
-        "mine has no titles apart from its texts; take sentences for queries: generator=sentences"
-    )
+    assert str(error.value) == ("mine has no separate titles; use sentences as queries: generator=sentences")
 
 
 TEXT = (
@@ -81,7 +79,7 @@ def test_some_sentences_stay_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"words": [0, 4]}, "generator.words=[0, 4] must be two numbers, the least and the most; such as [5,40]"),
+        ({"words": [0, 4]}, "generator.words=[0, 4] must be two numbers, minimum and maximum, such as [5,40]"),
         ({"words": [1, 4], "keep": 1.5}, "generator.keep=1.5 must be a share from 0 to 1"),
     ],
 )
@@ -113,7 +111,7 @@ DOCUMENT = "The wobbat, a nocturnal marsupial, was first described by J. Gould i
     ],
 )
 def test_an_answer_lists_questions_or_is_counted_under_a_reason(content, finish, found):
-    assert questions.listed(content, finish) == found
+    assert questions.parse_questions(content, finish) == found
 
 
 @pytest.mark.parametrize(
@@ -137,14 +135,14 @@ def test_an_answer_lists_questions_or_is_counted_under_a_reason(content, finish,
     ],
 )
 def test_a_question_is_kept_or_dropped_for_a_reason(question, answer, reason):
-    kept, dropped = questions.usable([{"question": question, "answer": answer}], DOCUMENT, 3)
+    kept, dropped = questions.filter_questions([{"question": question, "answer": answer}], DOCUMENT, 3)
     assert dropped == ({} if reason is None else {reason: 1})
     assert kept == ([" ".join(question.split())] if reason is None else [])
 
 
 def test_entries_that_are_no_questions_and_halves_of_characters_do_no_harm():
     listed = ["text", None, {"question": "Who \ud800 found it?", "answer": "Gould"}, {"question": "More?"}]
-    kept, dropped = questions.usable(listed, DOCUMENT, 3)
+    kept, dropped = questions.filter_questions(listed, DOCUMENT, 3)
     assert kept == ["Who ? found it?"]
     assert dropped == {"empty": 2, "surplus": 1}
 
@@ -160,32 +158,32 @@ def entry(key: str, **more: Any) -> journal.Entry:
 
 def test_a_journal_is_read_back_and_its_torn_end_is_cut(tmp_path):
     path = tmp_path / "new" / "j.jsonl"
-    with journal.opened(path, SETTINGS, resume=True) as first:
+    with journal.open_journal(path, SETTINGS, resume=True) as first:
         first.append(entry("a", tokens_out=2))
-        first.append(journal.Entry(id="b", text="t", status="failed", said="HTTP 500", tokens_in=1))
+        first.append(journal.Entry(id="b", text="t", status="failed", message="HTTP 500", tokens_in=1))
     whole = path.read_bytes()
     path.write_bytes(whole + whole.splitlines()[1][:-9])
-    with journal.opened(path, SETTINGS, resume=True) as second:
+    with journal.open_journal(path, SETTINGS, resume=True) as second:
         assert path.read_bytes() == whole
         assert second.answers == {("a", "t"): entry("a", tokens_out=2)}
         assert (second.tokens_in, second.tokens_out) == (6, 2)
         second.append(entry("b"))
-    with journal.opened(path, SETTINGS, resume=True) as third:
+    with journal.open_journal(path, SETTINGS, resume=True) as third:
         assert list(third.answers) == [("a", "t"), ("b", "t")]
 
 
 def test_a_journal_of_other_settings_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "j.jsonl"
-    with journal.opened(path, SETTINGS, resume=True) as first:
+    with journal.open_journal(path, SETTINGS, resume=True) as first:
         first.append(entry("a"))
     with (
         pytest.raises(ConfigError) as error,
-        journal.opened(path, {"model": "n", "prompt": "q" * 90}, resume=True),
+        journal.open_journal(path, {"model": "n", "prompt": "q" * 90}, resume=True),
     ):
         pass
-    said = f"{path} holds answers to other settings: model 'm', not 'n', prompt '{'p' * 39}... (92 characters), not "
+    said = f"{path} has answers to other settings: model 'm', not 'n', prompt '{'p' * 39}... (92 characters), not "
     assert str(error.value).startswith(said)
-    with journal.opened(path, {"model": "n"}, resume=False) as second:
+    with journal.open_journal(path, {"model": "n"}, resume=False) as second:
         assert second.answers == {}
     assert len(list(tmp_path.glob("j.2*.jsonl"))) == 1
 
@@ -197,9 +195,10 @@ def test_a_journal_of_other_settings_is_refused_with_what_differs(tmp_path):
 def test_a_file_that_is_no_journal_is_named_and_left(content, line, tmp_path):
     path = tmp_path / "j.jsonl"
     path.write_text(content)
-    with pytest.raises(StoreError) as error, journal.opened(path, SETTINGS, resume=True):
+    with pytest.raises(StoreError) as error, journal.open_journal(path, SETTINGS, resume=True):
         pass
     assert str(error.value) == (
-        f"{path}:{line}: no line of a journal of answers; mend or remove the line, or write elsewhere: output=FILE"
+        f"{path}:{line}: not a line of a journal of answers; fix or remove the line, or write to another file: "
+        "output=FILE"
     )
     assert path.read_text() == content

@@ -14,7 +14,7 @@ import pytest
 from harness.config import build
 from harness.errors import ConfigError, DataError
 from harness.train import triplets
-from harness.train.negatives import Mined, Random, extended, filled
+from harness.train.negatives import Mined, Random, fill_with_random, pad_with_random
 from harness.train.triplets import Triplets
 from harness.types import Corpus, Queries, Retriever, Run
 
@@ -54,7 +54,7 @@ def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, 
     path.write_text(json.dumps(row) + "\n")
     with caplog.at_level(logging.WARNING):
         assert triplets.read(path) == Triplets(["a"], ["p"], [["n", "n2", "n10"]])
-    assert caplog.messages == [f"{path}: not read: score; triplets have anchor, positive, negative_1, ..."]
+    assert caplog.messages == [f"{path}: ignored columns: score; triplets have anchor, positive, negative_1, ..."]
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,17 @@ def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, 
         ([{"anchor": "a"}], "1: no column 'positive' among 'anchor'; triplets have anchor, positive and, where"),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": None}],
-            "2: column 'positive' holds None, not a text; mend or remove the row",
+            "2: column 'positive' has None, which is not a string; fix or remove the row",
         ),
         (
             [{"anchor": "a", "positive": "p", "negative_1": "n"}, {"anchor": "b", "positive": "p"}],
-            "2: column 'negative_1' holds None, not a text",
+            "2: column 'negative_1' has None, which is not a string",
         ),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": "p", "negative_1": "n"}],
             "2: column 'negative_1' is not in the first row; give each row the same ones",
         ),
-        ([{"anchor": 3, "positive": "p"}], "1: column 'anchor' holds 3, not a text"),
+        ([{"anchor": 3, "positive": "p"}], "1: column 'anchor' has 3, which is not a string"),
     ],
 )
 def test_a_row_that_is_no_triplet_is_named(rows, said, tmp_path):
@@ -92,14 +92,14 @@ def test_a_row_that_is_no_triplet_is_named(rows, said, tmp_path):
 def test_a_row_of_a_parquet_file_is_named_too(tmp_path):
     path = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"anchor": ["a", None], "positive": ["p", "q"]}), path)
-    with pytest.raises(DataError, match=r"mine\.parquet:2: column 'anchor' holds None"):
+    with pytest.raises(DataError, match=r"mine\.parquet:2: column 'anchor' has None"):
         triplets.read(path)
 
 
 def test_triplets_are_written_under_names_that_can_be_read(tmp_path):
     with pytest.raises(ConfigError) as error:
         triplets.write(Path("made/t.csv"), MADE)
-    assert str(error.value) == "output='made/t.csv': choices of its suffix: .parquet, .jsonl, .jsonl.gz"
+    assert str(error.value) == "output='made/t.csv' has an unknown suffix; choices: .parquet, .jsonl, .jsonl.gz"
 
 
 # ---- negatives
@@ -169,20 +169,20 @@ def test_random_negatives_are_all_others_in_the_end():
 
 def test_what_is_missing_is_filled_with_random_documents_as_far_as_there_are_any():
     for fill in (
-        extended([[5, 4], []], 3, CORPUS, [{0}, {1}], seed=0),
-        filled([[5, 4], []], 3, ASKED, CORPUS, [{0}, {1}], seed=0),
+        pad_with_random([[5, 4], []], 3, CORPUS, [{0}, {1}], seed=0),
+        fill_with_random([[5, 4], []], 3, ASKED, CORPUS, [{0}, {1}], seed=0),
     ):
         one, other = fill
         assert one[:2] == [5, 4]
         assert len(set(one)) == len(set(other)) == 3
         assert not set(one) & {0, 2}
         assert 1 not in other
-    one, other = extended([[5, 4], []], 7, CORPUS, [{0}, set(range(8))], seed=0)
+    one, other = pad_with_random([[5, 4], []], 7, CORPUS, [{0}, set(range(8))], seed=0)
     assert one[:2] == [5, 4]
     assert sorted(one) == [1, 3, 4, 5, 6, 7]
     assert other == []
     with pytest.raises(ConfigError) as error:
-        filled([[5, 4], []], 7, ASKED, CORPUS, [{0}, {1}], seed=0)
+        fill_with_random([[5, 4], []], 7, ASKED, CORPUS, [{0}, {1}], seed=0)
     assert str(error.value) == "negatives.n=7: of 8 documents only 6 can be negatives of 'x'; try: negatives.n=6"
 
 

@@ -16,7 +16,7 @@ from trainable import write_ciphered
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness import __main__
-from harness.cli.tuned import Place, configs
+from harness.cli.tuned import EncoderLocation, configs
 from harness.config import build
 from harness.datasets import folder
 from harness.metrics import parse, score
@@ -152,11 +152,11 @@ def test_the_same_command_again_finds_it_trained_and_another_is_refused(here, mo
     assert harness(monkeypatch, *TRAIN, *here) == 0
     first = manifest()
     assert harness(monkeypatch, *TRAIN, *here) == 0
-    assert "models/tuned is trained; again with resume=false" in capsys.readouterr().err
+    assert "models/tuned is already trained; to train again, add resume=false" in capsys.readouterr().err
     assert manifest() == first
     assert harness(monkeypatch, *TRAIN, *here, "seed=1") == 2
     err = capsys.readouterr().err
-    assert "models/tuned holds a model of another training" in err
+    assert "models/tuned has the model of another training" in err
     assert "output=FOLDER" in err
     assert harness(monkeypatch, *TRAIN, *here, "seed=1", "resume=false") == 0
     assert manifest()["plan"] != first["plan"]
@@ -167,7 +167,7 @@ def test_a_folder_that_no_training_wrote_is_not_touched(here, monkeypatch, capsy
     Path("mine/thesis.txt").write_text("years of work")
     for again in ("resume=true", "resume=false"):
         assert harness(monkeypatch, *TRAIN, *here, "output=mine", again) == 2
-        assert "mine is not empty and no training wrote it" in capsys.readouterr().err
+        assert "mine is not empty and is not the output of a training" in capsys.readouterr().err
     assert Path("mine/thesis.txt").read_text() == "years of work"
 
 
@@ -241,7 +241,7 @@ def test_two_processes_of_torchrun_train_one_model(here, monkeypatch):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     failed = subprocess.run(leaking, capture_output=True, text=True, env=environment, timeout=600)  # none waits on
     assert failed.returncode != 0
-    assert failed.stderr.count("error: the training data hold 40 of 40 queries of made test") == 1
+    assert failed.stderr.count("error: the training data contain 40 of 40 queries of made test") == 1
     assert failed.stderr.count("Traceback") == 1, "torchrun's own"
 
 
@@ -274,8 +274,8 @@ def test_what_else_lies_in_a_trainings_folder_stays_there(here, monkeypatch, cap
 
 
 def test_no_secret_of_a_part_is_in_the_ready_configs(here, monkeypatch):
-    config = build.composition(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
-    found = configs(config, Place(("scorer", "encoder"), {}, None), {}, Path("out"))
+    config = build.compose_config(["retriever=rerank", "+retriever.first_stage.api_key=sk-not-to-be-seen"])
+    found = configs(config, EncoderLocation(("scorer", "encoder"), {}, None), {}, Path("out"))
     assert "sk-not-to-be-seen" not in "".join(found.values())
     assert "depth: ${k}" in found["base"]
 
@@ -299,20 +299,23 @@ def test_rows_of_another_training_are_not_mixed_with_these(here, monkeypatch, ca
 
 
 WRONG = {
-    "unread": ([*TRAIN, "retriever=splade_tiny", "loss.matryoshka=[8]"], "SparseEncoder is trained without it"),
+    "unread": (
+        [*TRAIN, "retriever=splade_tiny", "loss.matryoshka=[8]"],
+        "SparseEncoder is trained without this setting",
+    ),
     "labels": (
         [*TRAIN, "retriever=rerank", "retriever.scorer.encoder.model=./labels", "positives=nearest"],
         "labels has a head of 3 labels",
     ),
-    "dev": ([*TRAIN, "dev.split=test"], "dev.split='test' is tested on or trained on"),
+    "dev": ([*TRAIN, "dev.split=test"], "dev.split='test' is the training or test split"),
     "wide": ([*TRAIN, "loss.matryoshka=[17]"], "17 is more than the model's 16 dimensions"),
     "none": ([*TRAIN, "loss.matryoshka=[0]"], "loss.matryoshka.0=0: Input should be greater than or equal to 1"),
     "pairs": (
         [*TRAIN, "retriever=rerank", "negatives=none", "retriever@retriever.first_stage=bm25"],
-        "a cross-encoder learns nothing from positives alone; choose negatives=mined",
+        "a cross-encoder cannot be trained on positives alone; choose negatives=mined",
     ),
     "nothing": (["train"], "nothing to train on; give dataset=NAME with a training split, or triplets=FILE"),
-    "bm25": ([*TRAIN, "retriever=bm25"], "this retriever has no model of its own to train"),
+    "bm25": ([*TRAIN, "retriever=bm25"], "this retriever has no model to train"),
     "three": ([*TRAIN, "retriever=hybrid_three"], "this retriever has several models"),
     "key": ([*TRAIN, "training.epoch=3"], "did you mean training.epochs?"),
     "value": ([*TRAIN, "training.batch_size=0"], "training.batch_size=0: Input should be greater than or equal to 1"),
@@ -322,7 +325,7 @@ WRONG = {
     "model": ([*TRAIN, "retriever.encoder.model=./nowhere"], "no folder './nowhere'"),
     "stdlib": (
         ["train", "dataset=stdlib"],
-        "has no split 'train' to train on; make triplets of it: harness synthesize",
+        "has no split 'train' to train on; make triplets from it: harness synthesize",
     ),
 }
 

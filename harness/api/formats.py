@@ -1,4 +1,4 @@
-"""Results as text, files and a notebook's table."""
+"""Format results as text, files and notebook tables."""
 
 import shutil
 from os import PathLike
@@ -15,7 +15,7 @@ _FORMATS = {"csv": ".csv", "md": ".md", "latex": ".tex", "html": ".html"}
 
 
 def terminal(results: "Results") -> str:
-    """Return the leaderboard as the terminal shows it, without colours: a text may go anywhere."""
+    """Return the leaderboard as terminal text without colours."""
     from harness.leaderboard import writers
     from harness.leaderboard.tables.leaderboard import tables
 
@@ -28,14 +28,14 @@ def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:
     target = folder / f"leaderboard{_FORMATS[str(path)]}" if str(path) in _FORMATS else Path(path).expanduser()
     if target.suffix not in _FORMATS.values():
         raise ConfigError(
-            f"{str(path)!r} names no format; give a file that ends in {', '.join(_FORMATS.values())}, or one of "
+            f"{str(path)!r} is not a known format; give a file that ends in {', '.join(_FORMATS.values())}, or one of "
             f"{', '.join(_FORMATS)}"
         )
-    write_atomic(target, _rendered(results, target.suffix).encode())
+    write_atomic(target, _render(results, target.suffix).encode())
     return target
 
 
-def _rendered(results: "Results", suffix: str) -> str:
+def _render(results: "Results", suffix: str) -> str:
     from harness.leaderboard import frame, writers
     from harness.leaderboard.page import html as page
     from harness.leaderboard.tables.leaderboard import tables
@@ -43,9 +43,11 @@ def _rendered(results: "Results", suffix: str) -> str:
     if suffix in (".md", ".tex"):
         write = writers.markdown if suffix == ".md" else writers.latex
         return write(tables(results.leaderboard))
-    boards = results.leaderboards()
+    leaderboards = results.leaderboards()
     return (
-        frame.to_csv(frame.to_frame(boards)) if suffix == ".csv" else page.render(boards, results.scores, results.table)
+        frame.to_csv(frame.to_frame(leaderboards))
+        if suffix == ".csv"
+        else page.render(leaderboards, results.scores, results.table)
     )
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def columns(results: "Results", level: str) -> dict[str, list[Any]]:
-    """Return the columns of a level, which is evaluation, query or hit. Raises `ConfigError` for another."""
+    """Return the columns of a level: evaluation, query or hit. Raises `ConfigError` for any other level."""
     levels: dict[str, Callable[[Results], Iterator[dict[str, Any]]]]
     levels = {"evaluation": _evaluations, "query": _queries, "hit": _hits}
     if level not in levels:

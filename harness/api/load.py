@@ -1,4 +1,4 @@
-"""Datasets and retrievers by name, as the configs have them."""
+"""Load datasets and retrievers by the names of their configs."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ def load_dataset(name: str | PathLike[str], /, **settings: Any) -> Dataset:
     """Load a dataset.
 
     Args:
-        name: A config's name, with settings where there are any (``"scifact"``, ``"nfcorpus split=dev"``);
+        name: A config's name, optionally with settings (``"scifact"``, ``"nfcorpus split=dev"``);
             ``"mteb:SciFact"``, ``"irds:beir/scifact/test"``; or a folder (see `dataset=folder`).
         **settings: Keys of the dataset's config, such as ``split="dev"``.
 
@@ -39,46 +39,49 @@ def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", k: int = 
     """Construct a retriever from its config.
 
     Args:
-        name: A config's name, with settings where there are any (``"bm25"``, ``"bm25 k1=0.9"``).
-        dataset: Gives the prompts of retrievers that take them from the dataset.
+        name: A config's name, optionally with settings (``"bm25"``, ``"bm25 k1=0.9"``).
+        dataset: The dataset from which some retrievers take their prompts.
         k: Documents that will be retrieved for each query; the depth of hybrids and rerankers follows it.
         **settings: Keys of the retriever's config, such as ``k1=0.9``.
 
     Raises:
         ConfigError: There is no such retriever or setting.
     """
-    words = [*retriever_overrides(name), *(f"retriever.{key}={build.quoted(value)}" for key, value in settings.items())]
-    return construct_retriever(compose(*words, *dataset_words(dataset), f"k={k}"))
+    overrides = [
+        *retriever_overrides(name),
+        *(f"retriever.{key}={build.quote(value)}" for key, value in settings.items()),
+    ]
+    return construct_retriever(compose(*overrides, *overrides_of_dataset(dataset), f"k={k}"))
 
 
 def compose(*overrides: str) -> Composition:
     """Compose the config of one evaluation. Raises `ConfigError`."""
-    config, options = build.chosen(list(overrides))
-    return Composition(config, build.public(config), options, overrides, ())
+    config, options = build.compose_with_choices(list(overrides))
+    return Composition(config, build.public_config(config), options, overrides, ())
 
 
 def dataset_overrides(name: str | PathLike[str], /, **settings: Any) -> list[str]:
     """Return the overrides that choose a dataset by its name, path or scheme."""
     words = shlex.split(name) if isinstance(name, str) and not _is_folder(name) else [str(name)]
-    chosen = [f"dataset.{word}" for word in words[1:]]
-    chosen += [f"dataset.{key}={build.quoted(value)}" for key, value in settings.items()]
+    settings_overrides = [f"dataset.{word}" for word in words[1:]]
+    settings_overrides += [f"dataset.{key}={build.quote(value)}" for key, value in settings.items()]
     scheme, colon, rest = words[0].partition(":")
     if colon and scheme in _SCHEMES:
         option, key = _SCHEMES[scheme]
-        return [f"dataset={option}", f"dataset.{key}={build.quoted(rest)}", *chosen]
+        return [f"dataset={option}", f"dataset.{key}={build.quote(rest)}", *settings_overrides]
     if not isinstance(name, str) or _is_folder(words[0]):
-        return ["dataset=folder", f"dataset.path={build.quoted(words[0])}", *chosen]
-    return [f"dataset={words[0]}", *chosen]
+        return ["dataset=folder", f"dataset.path={build.quote(words[0])}", *settings_overrides]
+    return [f"dataset={words[0]}", *settings_overrides]
 
 
-def dataset_words(dataset: str | PathLike[str] | Dataset) -> list[str]:
+def overrides_of_dataset(dataset: str | PathLike[str] | Dataset) -> list[str]:
     """Return the overrides of a dataset; for one in memory, those that give retrievers its instruction and task."""
     if not isinstance(dataset, Dataset):
         return dataset_overrides(dataset)
     task = mteb_task(dataset.metadata.model_dump())
     keys = {**task, "instruction": dataset.instruction}
     option = "dataset=mteb" if task else "dataset=stdlib"
-    return [option, *(f"dataset.{key}={build.quoted(value)}" for key, value in keys.items())]
+    return [option, *(f"dataset.{key}={build.quote(value)}" for key, value in keys.items())]
 
 
 def mteb_task(description: Mapping[str, Any]) -> dict[str, str | None]:
@@ -89,19 +92,19 @@ def mteb_task(description: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def retriever_overrides(name: str) -> list[str]:
-    """Return the overrides of ``"bm25 k1=0.9"``. Words with a group or a dotted config key are taken as they stand."""
+    """Return the overrides of ``"bm25 k1=0.9"``. Words with a group or a dotted config key are kept unchanged."""
     words = shlex.split(name)
     if not words:
         raise ConfigError("a retriever's name is empty; see: harness list retrievers")
-    chosen = [
+    overrides = [
         word if re.match(r"\+*(retriever|fusion|prompts)[@.=]", word) else f"retriever.{word}" for word in words[1:]
     ]
-    return [f"retriever={words[0]}", *chosen]
+    return [f"retriever={words[0]}", *overrides]
 
 
 def construct_dataset(composition: Composition) -> Dataset:
-    """Construct a composition's dataset, which remembers how the config calls it."""
-    dataset = cast("Dataset", build.construct(build.plain(composition.config["dataset"], "dataset"), "dataset"))
+    """Construct a composition's dataset, and attach its description."""
+    dataset = cast("Dataset", build.construct(build.resolve(composition.config["dataset"], "dataset"), "dataset"))
     vars(dataset)[_INFO] = dataset_info(composition)
     return dataset
 
@@ -110,28 +113,28 @@ def describe_retriever(composition: Composition, row: str | None = None) -> Retr
     """Return the description of a composition's retriever, without constructing it.
 
     Raises:
-        ConfigError: A key or the type of a value cannot be. A class that cannot be imported is no error yet.
+        ConfigError: A key or the type of a value is invalid. A class that cannot be imported is not an error yet.
     """
     with suppress(TargetError, SystemExit):  # raised again when it is constructed
-        build.check_keys(build.plain(composition.config["retriever"], "retriever"), "retriever")
+        build.check_keys(build.resolve(composition.config["retriever"], "retriever"), "retriever")
     return retriever_info(composition, row)
 
 
 def construct_retriever(composition: Composition) -> Retriever:
-    """Construct a composition's retriever, which remembers how the config calls it."""
-    config = build.plain(composition.config["retriever"], "retriever")
+    """Construct a composition's retriever, and attach its description."""
+    config = build.resolve(composition.config["retriever"], "retriever")
     retriever = cast("Retriever", build.construct(config, "retriever"))
     values.infos.set(retriever, retriever_info(composition))
     return retriever
 
 
-def remembered_info(dataset: Dataset) -> DatasetInfo:
-    """Return how a dataset's config calls it, or its own name."""
+def info_of_dataset(dataset: Dataset) -> DatasetInfo:
+    """Return the description that a dataset's config gives, or one with its name only."""
     info: DatasetInfo | None = vars(dataset).get(_INFO)
     return info or DatasetInfo(name=dataset.name)
 
 
 def _is_folder(name: str) -> bool:
-    """Return whether a name is that of a folder, and not of a config, which wins over a folder of the same name."""
+    """Return True if a name is a folder. A config takes precedence over a folder of the same name."""
     is_config = not name.startswith((".", "/", "~")) and (CONF / "dataset" / f"{name}.yaml").is_file()
     return not is_config and Path(name).expanduser().is_dir()

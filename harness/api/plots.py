@@ -22,7 +22,7 @@ def pareto(results: "Results", x: str) -> "Figure":
     frame = results.to_pandas()
     numeric = [name for name in frame.select_dtypes("number") if name not in results.metrics]
     if x not in numeric:
-        raise ConfigError(f"x={x!r} is no numeric column; choices: {', '.join(numeric)}")
+        raise ConfigError(f"x={x!r} is not a numeric column; choices: {', '.join(numeric)}")
     common = results.leaderboard.common
     means = frame[frame["dataset"].isin(common)].groupby("retriever", sort=False)[[x, results.metric]].mean().dropna()
     if means.empty:
@@ -46,7 +46,7 @@ def pareto(results: "Results", x: str) -> "Figure":
 
 
 def differences(results: "Results", a: str, b: str, metric: str) -> "Figure":
-    """Plot the per-query differences b - a, sorted, with their mean. Raises `ConfigError` where no query is shared."""
+    """Plot the per-query differences b - a, sorted, with their mean. Raises `ConfigError` without shared queries."""
     values = results.paired(a, b, metric)["difference"].sort_values(ascending=False).to_numpy()
     if not len(values):
         raise ConfigError(f"{a!r} and {b!r} share no query with {metric}")
@@ -67,15 +67,15 @@ def _figure() -> "tuple[Figure, Any]":
     except ImportError:
         raise ConfigError("plots need matplotlib: pip install 'retrieval-harness[plot]'") from None
 
-    class Shown(Figure):
-        """A figure that a notebook shows without a set-up."""
+    class NotebookFigure(Figure):
+        """A figure that notebooks display without a matplotlib backend."""
 
         def _repr_png_(self) -> bytes:
             buffer = io.BytesIO()
             self.savefig(buffer, format="png", dpi=100)
             return buffer.getvalue()
 
-    figure = Shown(figsize=(7, 4.5), layout="constrained")
+    figure = NotebookFigure(figsize=(7, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.grid(True, alpha=0.25)

@@ -35,16 +35,16 @@ _LIMITS = {
 class Results:
     """Evaluations of retrievers on datasets.
 
-    Printing one shows the leaderboard; so does the last line of a notebook's cell.
+    Its text form and its notebook display are the leaderboard.
 
     Args:
         records: One record for each evaluation.
         scores: Per-query scores by the path that a record names in ``files.per_query``.
-        runs: Runs by record id; those of other records are read from the store.
-        datasets: Datasets in memory by fingerprint; they give `worst` its texts and the hits their grades.
-        store: The results folder that the records are from.
+        runs: Runs by record id; other runs are read from the store.
+        datasets: Datasets in memory by fingerprint; they provide the texts of `worst` and the grades of hits.
+        store: The results folder of the records.
         metric: The metric that orders the table.
-        baseline: The row that the others are compared to.
+        baseline: The row to compare the other rows with.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ class Results:
         self._runs, self._datasets, self._store = dict(runs or {}), dict(datasets or {}), store
 
     @classmethod
-    def of(
+    def from_evaluations(
         cls, evaluated: "Iterable[Evaluated]", *, datasets: Iterable[Dataset], store: Store | None, **settings: Any
     ) -> "Results":
-        """Return the results of evaluations that were just carried out."""
+        """Return the results of evaluations of this process."""
         records: list[Record] = []
         scores: dict[str, PerQuery] = {}
         runs: dict[str, Run] = {}
-        for each in evaluated:
-            record = each.record
-            if each.per_query is not None:
+        for evaluation in evaluated:
+            record = evaluation.record
+            if evaluation.per_query is not None:
                 if record.files.per_query is None:
                     path = f"memory/{record.id}-{len(records)}"
                     record = record.model_copy(update={"files": record.files.model_copy(update={"per_query": path})})
-                scores[record.files.per_query or ""] = each.per_query
-            if each.run is not None:
-                runs[record.id] = each.run
+                scores[record.files.per_query or ""] = evaluation.per_query
+            if evaluation.run is not None:
+                runs[record.id] = evaluation.run
             records.append(record)
         if store is not None:
             scores |= store.scores(record for record in records if record.files.per_query not in scores)
-        held = {dataset.fingerprint: dataset for dataset in datasets}
-        return cls(records, scores, runs=runs, datasets=held, store=store, **settings)
+        datasets_by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets}
+        return cls(records, scores, runs=runs, datasets=datasets_by_fingerprint, store=store, **settings)
 
     @property
     def labels(self) -> list[str]:
@@ -112,7 +112,7 @@ class Results:
         """Return a tidy DataFrame.
 
         Args:
-            level: ``"evaluation"``: a row for each retriever and dataset, with metrics and cost. ``"query"``: a row for
+            level: ``"evaluation"``: a row for each retriever and dataset. ``"query"``: a row for
                 each query and metric. ``"hit"``: a row for each ranked document.
         """
         import pandas as pd
@@ -120,37 +120,37 @@ class Results:
         return pd.DataFrame(frames.columns(self, level))
 
     def to_polars(self, level: Level = "evaluation") -> "pl.DataFrame":
-        """Return a tidy DataFrame as `to_pandas` does, of polars."""
+        """Return the DataFrame of `to_pandas` as a polars DataFrame."""
         import polars as pl
 
         return pl.DataFrame(frames.columns(self, level), strict=False)
 
     def run(self, retriever: str, dataset: str | None = None) -> Run:
-        """Return a retriever's run on a dataset, which may be left out where there is one.
+        """Return a retriever's run on a dataset, which may be omitted if there is only one.
 
         Raises:
-            ConfigError: There is no such evaluation, or it keeps no run.
+            ConfigError: There is no such evaluation, or its run is not stored.
         """
         return self.run_of(self._record(retriever, dataset))
 
     def run_of(self, record: Record) -> Run:
-        """Return the run of one record. Raises `ConfigError` where it is not kept."""
+        """Return the run of one record. Raises `ConfigError` if it is not stored."""
         if record.id in self._runs:
             return self._runs[record.id]
         if self._store is None or record.files.run is None:
             name, dataset = record.retriever.label, record.dataset.label
-            raise ConfigError(f"the run of {name!r} on {dataset!r} is not kept; evaluate it again")
+            raise ConfigError(f"the run of {name!r} on {dataset!r} is not stored; evaluate it again")
         return trec.read(self._store.root / record.files.run)
 
     def compare(self, a: str, b: str, metric: str | None = None) -> Comparison:
         """Compare two rows query by query; differences are b - a.
 
         Args:
-            a: The row that is compared to.
+            a: The row to compare with.
             b: The other row.
             metric: The metric; by default the table's.
         """
-        sides = [self._of(name) for name in (a, b)]
+        sides = [self._row_records(name) for name in (a, b)]
         return compare(sides[0], sides[1], metric or self.metric, self.scores, self.table)
 
     def recommend(self, **limits: float) -> Recommendation:
@@ -161,11 +161,11 @@ class Results:
                 ``min_queries_per_s``.
         """
         if unknown := [name for name in limits if name not in _LIMITS]:
-            raise self._unknown("limit", unknown[0], list(_LIMITS))
+            raise self._unknown_error("limit", unknown[0], list(_LIMITS))
         return recommend(self.leaderboard, {_LIMITS[name]: value for name, value in limits.items()}, self.scores)
 
     def plot_pareto(self, x: str = "queries_per_s") -> "Figure":
-        """Plot the metric's mean against a cost and return the matplotlib figure.
+        """Plot the metric's mean against a timing or size and return the matplotlib figure.
 
         Args:
             x: A numeric column of ``to_pandas()``, such as ``"latency_p95_ms"`` or ``"index_mb"``.
@@ -186,7 +186,7 @@ class Results:
 
         frame = self.to_pandas("query")
         frame = frame[frame["metric"] == (metric or self.metric)]
-        sides = [frame[frame["retriever"] == self._of(name)[0].retriever.label] for name in (a, b)]
+        sides = [frame[frame["retriever"] == self._row_records(name)[0].retriever.label] for name in (a, b)]
         both = pd.merge(*sides, on=["dataset", "query_id"], suffixes=("_a", "_b"))
         columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
         return columns.assign(difference=columns["b"] - columns["a"])
@@ -197,11 +197,11 @@ class Results:
         Args:
             retriever: The row.
             n: Number of queries.
-            dataset: The dataset, which may be left out where there is one.
+            dataset: The dataset; may be omitted if there is only one.
 
         Returns:
             Columns query_id, query (text), score, first (the text ranked first), and relevant: for each relevant
-            document its id, grade, rank (None below the run's depth) and, where the dataset is in memory, text.
+            document its id, grade, rank (None below the run's depth) and, if the dataset is in memory, text.
         """
         from harness.api import worst
 
@@ -211,7 +211,7 @@ class Results:
         """Write the leaderboard to a file; its suffix gives the format: .csv, .md, .tex or .html.
 
         A bare format name (``"csv"``, ``"md"``, ``"latex"``, ``"html"``) writes ``leaderboard.<suffix>`` into the
-        results folder, or the working directory where there is none.
+        results folder, or into the working directory without one.
         """
         from harness.api import formats
 
@@ -231,32 +231,32 @@ class Results:
         return len(self.records)
 
     def _record(self, retriever: str, dataset: str | None) -> Record:
-        own = self._of(retriever)
-        chosen = [record for record in own if dataset in (None, record.dataset.label, record.dataset.name)]
-        if not chosen:
-            raise self._unknown("dataset", str(dataset), [record.dataset.label for record in own])
-        if len(chosen) > 1:
-            names = ", ".join(record.dataset.label for record in chosen)
+        records = self._row_records(retriever)
+        matches = [record for record in records if dataset in (None, record.dataset.label, record.dataset.name)]
+        if not matches:
+            raise self._unknown_error("dataset", str(dataset), [record.dataset.label for record in records])
+        if len(matches) > 1:
+            names = ", ".join(record.dataset.label for record in matches)
             raise ConfigError(f"{retriever!r} was evaluated on several datasets; name one: dataset=... ({names})")
-        return chosen[0]
+        return matches[0]
 
-    def _of(self, retriever: str) -> list[Record]:
-        """Return a row's records, by its label or by the only config of that name. Raises `ConfigError`."""
-        own = [record for record in self.records if record.retriever.label == retriever]
-        own = own or [record for record in self.records if record.retriever.name == retriever]
-        if len({record.retriever.label for record in own}) != 1:
-            raise self._unknown("row" if not own else "single row", retriever, self.labels)
-        return own
+    def _row_records(self, retriever: str) -> list[Record]:
+        """Return a row's records, by its label or by its config's name. Raises `ConfigError`."""
+        records = [record for record in self.records if record.retriever.label == retriever]
+        records = records or [record for record in self.records if record.retriever.name == retriever]
+        if len({record.retriever.label for record in records}) != 1:
+            raise self._unknown_error("row" if not records else "single row", retriever, self.labels)
+        return records
 
-    def _unknown(self, kind: str, name: str, choices: Sequence[str]) -> ConfigError:
+    def _unknown_error(self, kind: str, name: str, choices: Sequence[str]) -> ConfigError:
         return ConfigError(f"no {kind} is called {name!r}; choices: {', '.join(map(repr, choices))}")
 
     def dataset_of(self, record: Record) -> Dataset | None:
-        """Return a record's dataset where it is in memory."""
+        """Return a record's dataset if it is in memory."""
         return self._datasets.get(record.dataset.fingerprint or "")
 
     def table(self, record: Record, kind: Excerpt) -> "pa.Table | None":
-        """Return a record's table of queries or of the first hits; None where it is not kept."""
+        """Return a record's table of queries or of the first hits; None if it is not stored."""
         data = self.dataset_of(record)
         if data is not None:
             return tables.queries(data) if kind == "queries" else tables.rankings(self.run_of(record), data)
@@ -266,12 +266,12 @@ class Results:
 def open_results(
     path: str | PathLike[str] = "results", metric: str = "ndcg@10", baseline: str | None = None
 ) -> Results:
-    """Open what was stored in a results folder, by the command line or by `evaluate`.
+    """Open a results folder written by the command line or by `evaluate`.
 
     Args:
         path: The results folder.
         metric: The metric that orders the table.
-        baseline: The row that the others are compared to.
+        baseline: The row to compare the other rows with.
 
     Raises:
         ConfigError: The folder does not exist or holds no record.

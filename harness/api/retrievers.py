@@ -1,4 +1,4 @@
-"""Everything that `evaluate` takes for a retriever, as retrievers with a description."""
+"""Convert everything that `evaluate` accepts as a retriever to retrievers with a description."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -21,48 +21,48 @@ _ACCEPTED = (
 
 
 @dataclass(frozen=True)
-class Described:
-    """A retriever with its description, or the name of the config that it is constructed from for each dataset."""
+class RetrieverDescription:
+    """A retriever's description and constructor, or the name of a config that is composed for each dataset."""
 
     name: str
     construct: Callable[[], Retriever] | None = None
-    """Gives the user's retriever, or a new one around the user's model, so that no index outlives its evaluation."""
+    """Returns the user's retriever, or a new one with the user's model, so that the index is freed afterwards."""
     info: RetrieverInfo | None = None
     """None for a config until it is composed for a dataset."""
     row: str | None = None
-    """The row's name where the user gave one."""
+    """The row's name if the user gave one."""
 
 
-def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[Described]:
-    """Return the retrievers of `evaluate`'s first argument, each under a name of its own.
+def describe_all(retrievers: Any, names: Mapping[Any, str] | None) -> list[RetrieverDescription]:
+    """Return descriptions of the retrievers in `evaluate`'s first argument, with distinct names.
 
     Args:
         retrievers: One retriever, a sequence of them, or ``{name: retriever}``.
         names: Row names by position in the sequence, or by the name of a config.
 
     Raises:
-        ConfigError: Something is no retriever, or two have the same name.
+        ConfigError: A value is not a retriever, or two retrievers have the same name.
     """
     if isinstance(retrievers, Mapping) and not isinstance(retrievers, Run):
-        described = [_named(describe(value), name) for name, value in retrievers.items()]
+        descriptions = [_with_name(describe(value), name) for name, value in retrievers.items()]
     else:
-        several = isinstance(retrievers, Sequence) and not isinstance(retrievers, str | Run)
-        listed = list(retrievers) if several else [retrievers]
-        keys = {position: value if isinstance(value, str) else position for position, value in enumerate(listed)}
+        is_sequence = isinstance(retrievers, Sequence) and not isinstance(retrievers, str | Run)
+        values = list(retrievers) if is_sequence else [retrievers]
+        keys = {position: value if isinstance(value, str) else position for position, value in enumerate(values)}
         if unknown := [key for key in names or {} if key not in {*keys, *keys.values()}]:
-            raise ConfigError(f"names={{{unknown[0]!r}: ...}} names no retriever; choices: {list(keys.values())}")
-        described = [
-            _named(describe(value), (names or {}).get(position, (names or {}).get(keys[position])))
-            for position, value in enumerate(listed)
+            raise ConfigError(f"names={{{unknown[0]!r}: ...}} is not a retriever; choices: {list(keys.values())}")
+        descriptions = [
+            _with_name(describe(value), (names or {}).get(position, (names or {}).get(keys[position])))
+            for position, value in enumerate(values)
         ]
-    if not described:
+    if not descriptions:
         raise ConfigError(f"no retriever is given; give {_ACCEPTED}")
-    refuse_duplicates([each.row or each.name for each in described])
-    return described
+    refuse_duplicates([description.row or description.name for description in descriptions])
+    return descriptions
 
 
 def refuse_duplicates(labels: Sequence[str]) -> None:
-    """Raise `ConfigError` where two retrievers would be one row."""
+    """Raise `ConfigError` if two retrievers have the same label."""
     for label in labels:
         if labels.count(label) > 1:
             raise ConfigError(
@@ -71,25 +71,25 @@ def refuse_duplicates(labels: Sequence[str]) -> None:
             )
 
 
-def describe(value: Any) -> Described:
-    """Return one retriever with its description. Raises `ConfigError` for what is none."""
+def describe(value: Any) -> RetrieverDescription:
+    """Return the description of one retriever. Raises `ConfigError` if the value is not a retriever."""
     if isinstance(value, str) and not _is_run_file(value):
-        return Described(value)
+        return RetrieverDescription(value)
     retriever, name = _retriever(value)
     info = values.infos.get(retriever) or info_of(retriever, name)
-    is_users = retriever is value
-    return Described(info.label, lambda: value if is_users else _retriever(value)[0], info)
+    is_retriever = retriever is value
+    return RetrieverDescription(info.label, lambda: value if is_retriever else _retriever(value)[0], info)
 
 
 def info_of(retriever: Any, name: str | None = None) -> RetrieverInfo:
-    """Return the description of a retriever object: its class, and the arguments that are not the defaults."""
+    """Return the description of a retriever object: its class, and the arguments that differ from the defaults."""
     config = config_of(retriever)
     differences = {} if name else dict(_differences(retriever, ""))
     return RetrieverInfo(name=name or type(retriever).__name__, differences=differences, config=config)
 
 
 def config_of(value: Any) -> Any:
-    """Return a component as the config that constructs it again, as far as its arguments can be written down."""
+    """Return a config that constructs a component again, as far as its arguments can be represented in YAML."""
     if isinstance(value, Component):
         target = f"{type(value).__module__}.{type(value).__qualname__}"
         return {"_target_": target, **{name: config_of(inner) for name, inner in value.arguments.items()}}
@@ -104,7 +104,7 @@ def config_of(value: Any) -> Any:
 
 
 def _differences(value: Any, prefix: str) -> list[tuple[str, Any]]:
-    """Return dotted argument names and values that differ from the constructor's defaults."""
+    """Return the arguments, by dotted name, that differ from the constructor's defaults."""
     changed: list[tuple[str, Any]] = []
     known = parameters(type(value)) or {} if isinstance(value, Component) else {}
     for name, argument in value.arguments.items() if isinstance(value, Component) else ():
@@ -116,7 +116,7 @@ def _differences(value: Any, prefix: str) -> list[tuple[str, Any]]:
     return changed
 
 
-def _named(described: Described, name: str | None) -> Described:
+def _with_name(described: RetrieverDescription, name: str | None) -> RetrieverDescription:
     info = described.info.model_copy(update={"row": name}) if described.info and name else described.info
     return replace(described, info=info, row=name)
 
@@ -126,7 +126,7 @@ def _is_run_file(text: str) -> bool:
 
 
 def _retriever(value: Any) -> tuple[Any, str | None]:
-    """Return the retriever that an object is or is turned into, and a name for it."""
+    """Return an object as a retriever, and a name for it."""
     if isinstance(value, str | PathLike):
         from harness.retrievers.run_file import RunFile
 
@@ -144,7 +144,7 @@ def _retriever(value: Any) -> tuple[Any, str | None]:
         from harness.retrievers.function import Function
 
         return Function(value), getattr(value, "__name__", type(value).__name__)
-    raise ConfigError(f"{value!r} is no retriever ({type(value).__name__}); give {_ACCEPTED}")
+    raise ConfigError(f"{value!r} is not a retriever ({type(value).__name__}); give {_ACCEPTED}")
 
 
 def _sentence_transformers(model: Any) -> tuple[Any, str] | None:

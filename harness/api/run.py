@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import load
 from harness.api.results import Results
-from harness.api.retrievers import Described, describe_all, refuse_duplicates
+from harness.api.retrievers import RetrieverDescription, describe_all, refuse_duplicates
 from harness.config import build
 from harness.config.evaluation import Composition, dataset_info
 from harness.console import listener
@@ -56,10 +56,10 @@ def evaluate(
         datasets: One dataset or a list: a `Dataset`, or a name as `load_dataset` takes it.
         metrics: Metric names; the first one orders the table.
         k: Documents retrieved for each query.
-        baseline: The row that the others are compared to.
+        baseline: The row to compare the other rows with.
         timing: A `TimingPlan`, the name of a config (``"default"``, ``"gpu"``), or None to score without timing.
-        seed: Draws the queries that are timed one by one.
-        results_dir: Where evaluations are stored and looked for; None writes nothing.
+        seed: Seed for drawing the queries whose latency is measured.
+        results_dir: Folder in which evaluations are stored and looked up; None writes nothing.
         resume: Reuse stored evaluations and cached embeddings.
         names: Row names by position in ``retrievers``, or by the name of a config.
         progress: Show progress on stderr.
@@ -68,29 +68,29 @@ def evaluate(
         The evaluations as `Results`: a table, a DataFrame, comparisons and plots.
 
     Raises:
-        ConfigError: A name, a key, the type of a value or a metric cannot be; nothing has been measured then.
-        HarnessError: Every evaluation failed. Where only some did, a warning says which, and the others are returned.
-            A retriever that is constructed from a config is constructed when its turn comes, and may fail then.
+        ConfigError: A name, a key, the type of a value or a metric is invalid; nothing has been measured yet.
+        HarnessError: Every evaluation failed. If only some failed, a warning names them, and the others are returned.
+            A retriever from a config is constructed just before its evaluation, and may fail then.
     """
-    plan = _plan(timing)
+    plan = _timing_plan(timing)
     settings = Settings(k=k, metrics=tuple([metrics] if isinstance(metrics, str) else metrics), timing=plan, seed=seed)
     settings = settings.checked()
-    described = describe_all(retrievers, names)
-    several = isinstance(datasets, Sequence) and not isinstance(datasets, str)
-    listed: list[AnyDataset] = list(datasets) if several else [datasets]  # type: ignore[list-item, arg-type]
-    if not listed:
+    descriptions = describe_all(retrievers, names)
+    is_sequence = isinstance(datasets, Sequence) and not isinstance(datasets, str)
+    dataset_list: list[AnyDataset] = list(datasets) if is_sequence else [datasets]  # type: ignore[list-item, arg-type]
+    if not dataset_list:
         raise ConfigError("no dataset is given; give a Dataset or a name such as 'scifact'; see: harness list datasets")
     store = None if results_dir is None else Store(Path(results_dir).expanduser())
     session = _Session(settings, timing, store, resume)
-    plans = [[_prepared(each, dataset, session) for each in described] for dataset in listed]
-    for of_dataset in plans:
-        _check_labels([plan.evaluation.retriever for plan in of_dataset], baseline)
-    session.frees = len(listed) * len(described) > 1
+    plans = [[_prepare(description, dataset, session) for description in descriptions] for dataset in dataset_list]
+    for dataset_plans in plans:
+        _check_labels([plan.evaluation.retriever for plan in dataset_plans], baseline)
+    session.frees_frames = len(dataset_list) * len(descriptions) > 1
     with ExitStack() as stack:
         if progress:
             stack.enter_context(listening(listener()))
-        done = [plan.run(session) for of_dataset in plans for plan in of_dataset]
-    return _results(done, session, settings.metrics[0], baseline)
+        finished = [plan.run(session) for dataset_plans in plans for plan in dataset_plans]
+    return _results(finished, session, settings.metrics[0], baseline)
 
 
 def compare(
@@ -99,22 +99,22 @@ def compare(
     """Evaluate two retrievers and compare them query by query.
 
     Args:
-        a: The one that is compared to.
-        b: The other; differences are b - a.
+        a: The retriever to compare with.
+        b: The other retriever; differences are b - a.
         datasets: As for `evaluate`.
-        metric: The metric that is compared.
+        metric: The metric to compare.
         **settings: Further arguments of `evaluate`.
     """
     results = evaluate([a, b], datasets, metrics=settings.pop("metrics", (metric,)), **settings)
     if len(results.labels) < 2:
-        raise HarnessError(f"one of the two failed: only {results.labels[0]!r} was evaluated")
+        raise HarnessError(f"one of the two retrievers failed: only {results.labels[0]!r} was evaluated")
     first, second = results.labels
     return results.compare(first, second, metric=metric)
 
 
 @dataclass
 class _Session:
-    """Settings and loaded datasets that the evaluations of one call share."""
+    """Settings and loaded datasets shared by the evaluations of one call."""
 
     settings: Settings
     timing: Timing
@@ -123,13 +123,13 @@ class _Session:
 
     def __post_init__(self) -> None:
         self.datasets: dict[str, Dataset] = {}
-        self.frees = False
-        """Free the frames of errors, which hold retrievers and their indexes; a debugger may want those of the one."""
+        self.frees_frames = False
+        """Free the frames of errors, which hold indexes; a debugger may need the frames of a single evaluation."""
 
 
 @dataclass
-class _Plan:
-    """One evaluation that can be carried out: everything in it was checked."""
+class _PlannedEvaluation:
+    """An evaluation whose config and settings are checked, and its outcome or error."""
 
     evaluation: Evaluation
     construct: Callable[[], Retriever]
@@ -138,17 +138,17 @@ class _Plan:
     outcome: Evaluated | None = None
     error: Exception | None = None
 
-    def run(self, session: _Session) -> "_Plan":
-        """Carry out the evaluation; an error is kept, so that the other evaluations are not lost."""
+    def run(self, session: _Session) -> "_PlannedEvaluation":
+        """Run the evaluation; keep an error, so that the other evaluations are not lost."""
         try:
-            self.outcome = self.evaluation.run(self.construct, lambda: self._loaded(session))
+            self.outcome = self.evaluation.run(self.construct, lambda: self._load(session))
         except Exception as error:
-            if session.frees:
+            if session.frees_frames:
                 traceback.clear_frames(error.__traceback__)
             self.error = error
         return self
 
-    def _loaded(self, session: _Session) -> Dataset:
+    def _load(self, session: _Session) -> Dataset:
         if self.dataset is None:
             assert self.composition is not None  # noqa: S101  # a dataset by name has one
             key = repr(self.composition.public["dataset"])
@@ -158,38 +158,38 @@ class _Plan:
         return self.dataset
 
 
-def _prepared(described: Described, dataset: AnyDataset, session: _Session) -> _Plan:
-    """Compose and check everything that one evaluation needs; construct and load nothing yet."""
+def _prepare(description: RetrieverDescription, dataset: AnyDataset, session: _Session) -> _PlannedEvaluation:
+    """Compose and check the config of one evaluation, without constructing or loading anything."""
     in_memory = dataset if isinstance(dataset, Dataset) else None
     composition, command = None, ""
-    if described.construct is None or in_memory is None:
-        words = ["retriever=bm25"] if described.construct else load.retriever_overrides(described.name)
-        words += load.dataset_words(dataset)
-        composition = load.compose(*words, f"k={session.settings.k}")  # a hybrid's and a reranker's depth follow it
-        if described.construct is None and in_memory is None:
-            command = shlex.join(["harness", *words, *_settings_words(session, described.row)])
-    construct, info = described.construct, described.info
+    if description.construct is None or in_memory is None:
+        overrides = ["retriever=bm25"] if description.construct else load.retriever_overrides(description.name)
+        overrides += load.overrides_of_dataset(dataset)
+        composition = load.compose(*overrides, f"k={session.settings.k}")  # a hybrid's and a reranker's depth follow it
+        if description.construct is None and in_memory is None:
+            command = shlex.join(["harness", *overrides, *_settings_overrides(session, description.row)])
+    construct, info = description.construct, description.info
     if construct is None or info is None:
         assert composition is not None  # noqa: S101  # a config was composed above
         construct, info = (
             partial(load.construct_retriever, composition),
-            load.describe_retriever(composition, described.row),
+            load.describe_retriever(composition, description.row),
         )
     elif task := _task(in_memory, composition):
-        construct = partial(_for_task, construct, task)
-    data_info = load.remembered_info(in_memory) if in_memory is not None else _info(composition)
+        construct = partial(_construct_for_task, construct, task)
+    data_info = load.info_of_dataset(in_memory) if in_memory is not None else _info(composition)
     evaluation = Evaluation(info, data_info, session.settings, session.store, session.resume, command)
-    return _Plan(evaluation, construct, in_memory, composition)
+    return _PlannedEvaluation(evaluation, construct, in_memory, composition)
 
 
 def _task(dataset: Dataset | None, composition: "Composition | None") -> dict[str, Any]:
-    """Return the arguments that name the mteb task of a dataset, in memory or by name; empty where it is of none."""
-    by_name = composition.public["dataset"] if composition else {}
-    return load.mteb_task(by_name if dataset is None else dataset.metadata.model_dump())
+    """Return the arguments that name the mteb task of a dataset; empty for other datasets."""
+    dataset_config = composition.public["dataset"] if composition else {}
+    return load.mteb_task(dataset_config if dataset is None else dataset.metadata.model_dump())
 
 
-def _for_task(construct: Callable[[], Retriever], task: Mapping[str, Any]) -> Retriever:
-    """Construct a retriever; one that reads its prompts from an mteb task gets the dataset's."""
+def _construct_for_task(construct: Callable[[], Retriever], task: Mapping[str, Any]) -> Retriever:
+    """Construct a retriever; set the mteb task of one that takes its prompts from a task."""
     retriever = construct()
     return retriever.for_task(**task) if isinstance(retriever, TaskPrompted) else retriever
 
@@ -200,51 +200,53 @@ def _info(composition: "Composition | None") -> DatasetInfo:
     return dataset_info(composition)
 
 
-def _settings_words(session: _Session, row: str | None) -> list[str]:
-    """Return the overrides of settings that are not the command line's defaults."""
-    usual, settings = Settings(), session.settings
-    words = [f"k={settings.k}"] if settings.k != usual.k else []
-    words += [f"metrics=[{','.join(settings.metrics)}]"] if settings.metrics != usual.metrics else []
-    words += _timing_words(session.timing)
-    words += [f"seed={settings.seed}"] if settings.seed else []
-    return [*words, *([f"name={build.quoted(row)}"] if row else [])]
+def _settings_overrides(session: _Session, row: str | None) -> list[str]:
+    """Return the overrides of settings that differ from the command line's defaults."""
+    defaults, settings = Settings(), session.settings
+    overrides = [f"k={settings.k}"] if settings.k != defaults.k else []
+    overrides += [f"metrics=[{','.join(settings.metrics)}]"] if settings.metrics != defaults.metrics else []
+    overrides += _timing_overrides(session.timing)
+    overrides += [f"seed={settings.seed}"] if settings.seed else []
+    return [*overrides, *([f"name={build.quote(row)}"] if row else [])]
 
 
-def _timing_words(timing: Timing) -> list[str]:
-    """Return the overrides of a timing plan; none for scores alone, which the command line always times too."""
+def _timing_overrides(timing: Timing) -> list[str]:
+    """Return the overrides of a timing plan; none without timing, because the command line always measures it."""
     if not isinstance(timing, TimingPlan):
         return [f"timing={timing}"] if timing not in (None, "default") else []
-    usual = TimingPlan().model_dump()
-    return [f"timing.{key}={build.quoted(value)}" for key, value in timing.model_dump().items() if value != usual[key]]
+    defaults = TimingPlan().model_dump()
+    return [
+        f"timing.{key}={build.quote(value)}" for key, value in timing.model_dump().items() if value != defaults[key]
+    ]
 
 
 def _check_labels(retrievers: Sequence[RetrieverInfo], baseline: str | None) -> None:
-    """Raise `ConfigError` for two rows of one name, and for a baseline that is no row."""
+    """Raise `ConfigError` for two rows with the same name, and for a baseline that is not a row."""
     labels = [retriever.label for retriever in retrievers]
     refuse_duplicates(labels)
     if baseline is not None and baseline not in {*labels, *(retriever.name for retriever in retrievers)}:
-        raise ConfigError(f"baseline={baseline!r} is none of the retrievers; choices: {', '.join(labels)}")
+        raise ConfigError(f"baseline={baseline!r} is not one of the retrievers; choices: {', '.join(labels)}")
 
 
-def _plan(timing: Timing) -> TimingPlan | None:
+def _timing_plan(timing: Timing) -> TimingPlan | None:
     if not isinstance(timing, str):
         return timing
     config = build.composed(["retriever=bm25", f"timing={timing}"])["timing"]
     return TimingPlan(**config)
 
 
-def _results(plans: Sequence[_Plan], session: _Session, metric: str, baseline: str | None) -> Results:
-    done = [plan for plan in plans if plan.outcome is not None]
+def _results(plans: Sequence[_PlannedEvaluation], session: _Session, metric: str, baseline: str | None) -> Results:
+    finished = [plan for plan in plans if plan.outcome is not None]
     failed = [plan for plan in plans if plan.error is not None]
-    if failed and not done:
+    if failed and not finished:
         raise failed[0].error or HarnessError("every evaluation failed")
     for plan in failed:
         title = f"{plan.evaluation.retriever.label} on {plan.evaluation.dataset.name}"
         baseline = None if baseline in (plan.evaluation.retriever.label, plan.evaluation.retriever.name) else baseline
         warnings.warn(f"{title} failed: {type(plan.error).__name__}: {plan.error}", RuntimeWarning, stacklevel=3)
-    return Results.of(
-        [plan.outcome for plan in done if plan.outcome],
-        datasets=[plan.dataset for plan in done if plan.dataset is not None],
+    return Results.from_evaluations(
+        [plan.outcome for plan in finished if plan.outcome],
+        datasets=[plan.dataset for plan in finished if plan.dataset is not None],
         store=session.store,
         metric=metric,
         baseline=baseline,

@@ -1,4 +1,4 @@
-"""Score a run that already exists."""
+"""Score an existing run."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -35,16 +35,16 @@ def score(
         DataError: A file cannot be read, or the run and the qrels have no query in common.
     """
     if isinstance(metrics, str):
-        raise ConfigError(f"metrics={metrics!r} is one text; give a list: metrics=[{metrics!r}]")
-    ranking, judged = _run(run), _qrels(qrels)
-    if not judged.queries_with_relevant():
+        raise ConfigError(f"metrics={metrics!r} is a string; give a list: metrics=[{metrics!r}]")
+    ranking, judgements_by_query = _run(run), _qrels(qrels)
+    if not judgements_by_query.queries_with_relevant():
         raise DataError("no query of the qrels has a relevant document (a grade above 0)")
-    if not {*ranking.query_ids} & {*judged}:
+    if not {*ranking.query_ids} & {*judgements_by_query}:
         raise DataError(
             f"the run and the qrels have no query in common: the run has {next(iter(ranking.query_ids), None)!r}, the "
-            f"qrels {next(iter(judged))!r}"
+            f"qrels {next(iter(judgements_by_query))!r}"
         )
-    query_ids, values = score_run(ranking, judged, [parse(name) for name in metrics])
+    query_ids, values = score_run(ranking, judgements_by_query, [parse(name) for name in metrics])
     if per_query:
         return {name: dict(zip(query_ids, column.tolist(), strict=True)) for name, column in values.items()}
     return {name: float(column.mean()) for name, column in values.items()}

@@ -1,4 +1,4 @@
-"""The queries that a retriever answers worst, with what it missed."""
+"""The queries with a retriever's lowest scores, and their relevant documents."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,11 +21,11 @@ def queries(results: "Results", record: Record, n: int) -> "pd.DataFrame":
     dataset, run = results.dataset_of(record), results.run_of(record)
     texts = column_by_query(results.table, record, "queries", "text")
     firsts = column_by_query(results.table, record, "rankings", "first")
-    places = {query: row for row, query in enumerate(run.query_ids)}
+    run_rows = {query: row for row, query in enumerate(run.query_ids)}
     rows = []
     for row in values.argsort(kind="stable")[:n].tolist():
         query = per_query.query_ids[row]
-        hits = run.hits(places[query])[0] if query in places else []
+        hits = run.hits(run_rows[query])[0] if query in run_rows else []
         relevant = _relevant(dataset, query, hits) if dataset else None
         rows.append((query, texts.get(query), float(values[row]), firsts.get(query), relevant))
     return pd.DataFrame(rows, columns=["query_id", "query", "score", "first", "relevant"])

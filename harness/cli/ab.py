@@ -1,6 +1,7 @@
-"""`harness gate --ab REV`: another revision and the working tree timed in turn, A B A B, in one job.
+"""`harness gate --ab REV`: time another revision and the working tree in turn, A B A B, in one job.
 
-For what CPU seconds cannot tell: GPUs, several processes. Wall seconds compare because both are measured here and now.
+This is for evaluations that CPU seconds do not describe: GPUs, several processes. Their wall seconds are comparable
+because both revisions are measured on this machine, in turn.
 """
 
 import argparse
@@ -28,117 +29,130 @@ if TYPE_CHECKING:
 _CHECKS = ("wall/query", "wall/document")
 
 
-def compared(revision: str, options: argparse.Namespace, rules: "Policy") -> "Verdict":
-    """A verdict over wall seconds per query and per document of every cell that was measured here."""
+def compare_revisions(revision: str, options: argparse.Namespace, policy: "Policy") -> "Verdict":
+    """Return the verdict over wall seconds per query and per document.
+
+    Args:
+        revision: The git revision to compare the working tree with.
+        options: The results folder and the evaluations in it to compare; only those measured here can be.
+        policy: The number of rounds and the tolerance.
+
+    Raises:
+        UndecidedError: Nothing was measured.
+        ConfigError: Git cannot check the revision out.
+    """
     from harness.gate import make_verdict
     from harness.gate.cells import group_by_evaluation
     from harness.store import Store
 
-    there = list(Store(options.results).records())
-    chosen.check_names(options, there)
-    newest = [records[0] for parts in group_by_evaluation(there).values() for records in parts.values()]
-    cells = [record for record in newest if chosen.is_chosen(record, options)]
-    cells = [record for record in cells if record.status == "ok"]
-    if not cells:
+    records = list(Store(options.results).records())
+    chosen.check_names(options, records)
+    newest = [same[0] for parts in group_by_evaluation(records).values() for same in parts.values()]
+    measured = [record for record in newest if chosen.is_chosen(record, options) and record.status == "ok"]
+    if not measured:
         raise UndecidedError(f"nothing was measured in {options.results}/; measure first: harness experiment=ci")
     findings: list[Finding] = []
-    same: list[str] = []
-    with _worktree(revision, top := _top()) as before:
-        for record in cells:
-            found, differ = _cell(record, top, before, rules)
-            findings += found
-            same += [] if differ else ["/".join(_place(record))]
-    note = f"{', '.join(same)}: both revisions ran the same code, so this tells the noise of the machine"
-    return make_verdict(findings, [note] if same else [], options.lenient)
+    unchanged: list[str] = []
+    with _worktree(revision, top := _repository_root()) as base:
+        for record in measured:
+            evaluation_findings, code_differs = _compare_evaluation(record, top, base, policy)
+            findings += evaluation_findings
+            unchanged += [] if code_differs else ["/".join(_labels(record))]
+    note = f"{', '.join(unchanged)}: both revisions ran the same code, so the difference is the machine's noise"
+    return make_verdict(findings, [note] if unchanged else [], options.lenient)
 
 
-def _place(record: "Record") -> tuple[str, str]:
-    """Retriever and dataset."""
+def _labels(record: "Record") -> tuple[str, str]:
+    """Return the labels of the retriever and the dataset."""
     return record.retriever.label, record.dataset.label
 
 
-def _cell(record: "Record", top: Path, before: Path, rules: "Policy") -> "tuple[list[Finding], bool]":
-    """The findings of one cell, and whether its code differs between the two."""
+def _compare_evaluation(record: "Record", top: Path, base: Path, policy: "Policy") -> "tuple[list[Finding], bool]":
+    """Return the findings of one evaluation, and whether its code differs between the two trees."""
     from harness.gate import Finding
 
-    found: dict[Path, list[Record]] = {before: [], top: []}
-    for number in range(rules.rounds):
-        for side, place in (("before", before), ("after", top)):
-            say(f"{side} {number + 1}/{rules.rounds}: {record.command}")
-            one = _measured(record, top, place)
-            if one is None or one.timing is None:
+    records: dict[Path, list[Record]] = {base: [], top: []}
+    for number in range(policy.rounds):
+        for side, tree in (("before", base), ("after", top)):
+            say(f"{side} {number + 1}/{policy.rounds}: {record.command}")
+            measured = _measure(record, top, tree)
+            if measured is None or measured.timing is None:
                 why = f"it could not be measured {side} the change"
-                return [Finding("undecided", *_place(record), "evaluation", message=why, command=record.command)], True
-            found[place].append(one)
-    differ = found[before][0].code != found[top][0].code
-    return [_finding(record, check, found[before], found[top], rules.ab) for check in _CHECKS], differ
+                return [Finding("undecided", *_labels(record), "evaluation", message=why, command=record.command)], True
+            records[tree].append(measured)
+    code_differs = records[base][0].code != records[top][0].code
+    return [_finding(record, check, records[base], records[top], policy.ab) for check in _CHECKS], code_differs
 
 
-def _finding(record: "Record", check: str, before: "list[Record]", after: "list[Record]", share: float) -> "Finding":
+def _finding(
+    record: "Record", check: str, before: "list[Record]", after: "list[Record]", tolerance: float
+) -> "Finding":
     from harness.gate import Finding
 
-    was, now = (median(_figure(own, check) for own in side) for side in (before, after))
-    worse = now > was * (1 + share)
-    where = _place(record)
-    return Finding("fail" if worse else "pass", *where, check, was, now, limit=1 + share, command=record.command)
+    was, now = (median(_seconds(measured, check) for measured in side) for side in (before, after))
+    worse = now > was * (1 + tolerance)
+    labels = _labels(record)
+    return Finding("fail" if worse else "pass", *labels, check, was, now, limit=1 + tolerance, command=record.command)
 
 
-def _figure(record: "Record", check: str) -> float:
-    assert record.timing is not None  # noqa: S101  (`_cell` has seen to it)
+def _seconds(record: "Record", check: str) -> float:
+    """Return wall seconds per document or per query."""
+    assert record.timing is not None  # noqa: S101  (`_compare_evaluation` checks it)
     if check == "wall/document":
         return record.timing.index.wall_s / record.timing.documents
     return 1 / record.timing.queries_per_s
 
 
-def _measured(record: "Record", top: Path, place: Path) -> "Record | None":
-    """The cell measured by the code in `place`: this working tree or the other one."""
-    words = [_word(word, top, place) for word in shlex.split(record.command)[1:]]
-    paths = [str(_moved(Path(path), top, place)) for path in sys.path if path]
-    inside = _moved(Path.cwd(), top, place)
-    return run(words, inside if inside.is_dir() else place, os.pathsep.join([str(place), *paths]))
+def _measure(record: "Record", top: Path, tree: Path) -> "Record | None":
+    """Repeat an evaluation with the code in `tree`: this working tree or the other revision's."""
+    arguments = [_translate_argument(argument, top, tree) for argument in shlex.split(record.command)[1:]]
+    paths = [str(_translate_path(Path(path), top, tree)) for path in sys.path if path]
+    folder = _translate_path(Path.cwd(), top, tree)
+    return run(arguments, folder if folder.is_dir() else tree, os.pathsep.join([str(tree), *paths]))
 
 
-def _word(word: str, top: Path, place: Path) -> str:
-    """An argument whose value is a path in the tree, as a path in the other one where that has it.
+def _translate_argument(argument: str, top: Path, tree: Path) -> str:
+    """Return an argument with its value, if that is a path in this tree, as the same path in the other tree.
 
-    A config's name stays what it is, whatever lies beside it under the same name.
+    The name of a config is kept, even where a file of the same name exists.
     """
-    key, equals, value = word.partition("=")
+    key, equals, value = argument.partition("=")
     names_config = (CONF / key.lstrip("+").partition("@")[0]).is_dir()
     path = Path.cwd() / value
-    return f"{key}={_moved(path, top, place)}" if equals and value and not names_config and path.exists() else word
+    is_path = equals and value and not names_config and path.exists()
+    return f"{key}={_translate_path(path, top, tree)}" if is_path else argument
 
 
-def _moved(path: Path, top: Path, place: Path) -> Path:
-    """The path in the other tree where it lies in this one and the other has it; the same path else."""
-    own = path.resolve()
-    if own.is_relative_to(top) and (other := place / own.relative_to(top)).exists():
-        return other
-    return own
+def _translate_path(path: Path, top: Path, tree: Path) -> Path:
+    """Return the same path in the other tree if it exists there, and the resolved path otherwise."""
+    resolved = path.resolve()
+    if resolved.is_relative_to(top) and (translated := tree / resolved.relative_to(top)).exists():
+        return translated
+    return resolved
 
 
 @contextmanager
 def _worktree(revision: str, top: Path) -> Iterator[Path]:
-    """The revision checked out in a folder of its own. Raises `ConfigError` when git cannot."""
+    """Check a revision out into a temporary folder. Raises `ConfigError` when git cannot."""
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch).resolve() / "base"
-        done = _git(top, "worktree", "add", "--detach", str(place), "--end-of-options", revision)
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["git failed"])[-1]
-            raise ConfigError(f"{revision!r} cannot be checked out: {said}; name a revision of this repository")
+        tree = Path(scratch).resolve() / "base"
+        result = _git(top, "worktree", "add", "--detach", str(tree), "--end-of-options", revision)
+        if result.returncode:
+            message = (result.stderr.strip().splitlines() or ["git failed"])[-1]
+            raise ConfigError(f"{revision!r} cannot be checked out: {message}; name a revision of this repository")
         try:
-            yield place
+            yield tree
         finally:
-            _git(top, "worktree", "remove", "--force", str(place))
+            _git(top, "worktree", "remove", "--force", str(tree))
 
 
-def _top() -> Path:
-    """The working tree that this folder belongs to. Raises `ConfigError` outside of one."""
-    done = _git(Path.cwd(), "rev-parse", "--show-toplevel")
-    if done.returncode:
-        raise ConfigError("--ab compares revisions of a git repository, and this folder is in none")
-    return Path(done.stdout.strip()).resolve()
+def _repository_root() -> Path:
+    """Return the root of the working tree of this folder. Raises `ConfigError` outside of one."""
+    result = _git(Path.cwd(), "rev-parse", "--show-toplevel")
+    if result.returncode:
+        raise ConfigError("--ab compares revisions of a git repository, and this folder is not in one")
+    return Path(result.stdout.strip()).resolve()
 
 
-def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""`harness cache`: what the embedding cache holds, and room made in it."""
+"""`harness cache`: list and prune the embedding cache."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import amount
+from harness.cli import non_negative_number
 from harness.console import say, show_tables
 from harness.errors import ConfigError
 
@@ -18,27 +18,32 @@ if TYPE_CHECKING:
 
 _CHOICES = "--older-than DAYS, --max-gb N, --model TEXT, --damaged, --elsewhere, --all"
 _HEADINGS = ["model", "encoder", "side", "dtype", "settings", "shards", "texts", "MB", "last used", "made"]
-_OWN_COLUMN = {"encoder", "class", "source", "code", "weights", "model", "dtype", "side"}
+_SHOWN_IN_COLUMNS = {"encoder", "class", "source", "code", "weights", "model", "dtype", "side"}
 
 
 def add(commands: Any) -> list[argparse.ArgumentParser]:
     """Add the parsers of `cache list` and `cache prune`."""
-    cache = commands.add_parser("cache", help="the embeddings that are kept: list them, prune them")
+    cache = commands.add_parser("cache", help="list or prune the cached embeddings")
     actions = cache.add_subparsers(metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what is kept, by model and settings")
+    listing = actions.add_parser("list", help="list cached embeddings by model and settings")
     listing.set_defaults(command=_list)
     prune = actions.add_parser(
-        "prune", help="remove embeddings", description="Removes the embeddings to which all that is given applies."
+        "prune", help="remove embeddings", description="Remove the embeddings that match every option given."
     )
-    prune.add_argument("--older-than", type=amount, metavar="DAYS", help="not used for so many days")
-    prune.add_argument("--model", metavar="TEXT", help="of models with this in their name or their weights' hash")
-    prune.add_argument("--elsewhere", action="store_true", help="made on another machine or with other packages")
-    prune.add_argument("--damaged", action="store_true", help="whose checksum is wrong; reads every file whole")
+    prune.add_argument("--older-than", type=non_negative_number, metavar="DAYS", help="not used for this many days")
+    prune.add_argument("--model", metavar="TEXT", help="whose model name or weights' hash contains this")
     prune.add_argument(
-        "--max-gb", type=amount, metavar="N", help="of those, the longest unused, until no more than N GB are kept"
+        "--elsewhere", action="store_true", help="made on another machine or with other package versions"
     )
-    prune.add_argument("--all", action="store_true", help="whatever they are")
-    prune.add_argument("--dry-run", action="store_true", help="say what would go, and keep it")
+    prune.add_argument("--damaged", action="store_true", help="whose checksum is wrong; reads every file completely")
+    prune.add_argument(
+        "--max-gb",
+        type=non_negative_number,
+        metavar="N",
+        help="the least recently used of those, until at most N GB are left",
+    )
+    prune.add_argument("--all", action="store_true", help="all of them")
+    prune.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
     prune.set_defaults(command=_prune)
     return [listing, prune]
 
@@ -46,13 +51,13 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 def _list(options: argparse.Namespace) -> int:
     from harness.embedding_cache import contents, shards
 
-    groups = [_group(folder, held) for folder, held in contents.list_shards().items()]
+    groups = [_group(folder, group_shards) for folder, group_shards in contents.list_shards().items()]
     groups.sort(key=lambda group: (group["model"], group["encoder"], group["folder"]))
     if options.json:
         print(json.dumps(groups, indent=2, sort_keys=True))
     elif groups:
         show_tables([_table(groups)])
-        print(f"\n{_counted(sum(group['shards'] for group in groups), _bytes(groups))} in {shards.folder()}")
+        print(f"\n{_format_size(sum(group['shards'] for group in groups), _total_bytes(groups))} in {shards.folder()}")
         if damaged := sum(group["unreadable"] for group in groups):
             print(f"{damaged} cannot be read: harness cache prune --damaged")
     else:
@@ -60,13 +65,13 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
-    """What is told of the shards of one identity."""
-    readable = [shard for shard in held if shard.metadata]
-    first = max(readable or held, key=lambda shard: shard.used)
-    places = {"elsewhere" if shard.foreign_machine else "here" for shard in readable}
+def _group(folder: Path, shards: Sequence["Shard"]) -> dict[str, Any]:
+    """Return the JSON row of the shards that share one identity."""
+    readable = [shard for shard in shards if shard.metadata]
+    first = max(readable or shards, key=lambda shard: shard.used)
+    environments = {"elsewhere" if shard.foreign_machine else "here" for shard in readable}
     counts = [shard.texts for shard in readable]
-    used = datetime.fromtimestamp(max(shard.used for shard in held), UTC)
+    used = datetime.fromtimestamp(max(shard.used for shard in shards), UTC)
     return {
         "folder": folder.name,
         "model": first.model,
@@ -76,12 +81,12 @@ def _group(folder: Path, held: Sequence["Shard"]) -> dict[str, Any]:
         "dtype": str(first.identity.get("dtype", "")).removeprefix("torch.") or None,
         "prompt": first.identity.get("prompt"),
         "identity": dict(first.identity),
-        "shards": len(held),
-        "unreadable": len(held) - len(readable),
+        "shards": len(shards),
+        "unreadable": len(shards) - len(readable),
         "texts": sum(count or 0 for count in counts) if None not in counts else None,
-        "bytes": sum(shard.nbytes for shard in held),
+        "bytes": sum(shard.nbytes for shard in shards),
         "last_used": used.isoformat(timespec="seconds"),
-        "environment": places.pop() if len(places) == 1 else ("both" if places else None),
+        "environment": environments.pop() if len(environments) == 1 else ("both" if environments else None),
     }
 
 
@@ -104,20 +109,22 @@ def _table(groups: Sequence[Mapping[str, Any]]) -> "Table":
 
 
 def _settings(identity: Mapping[str, Any]) -> str:
-    said = {key: value for key, value in identity.items() if key not in _OWN_COLUMN and value not in (None, "")}
-    return " ".join(f"{key}={_short(value)}" for key, value in said.items())
+    settings = {
+        key: value for key, value in identity.items() if key not in _SHOWN_IN_COLUMNS and value not in (None, "")
+    }
+    return " ".join(f"{key}={_shorten(value)}" for key, value in settings.items())
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, str) and (" " in value or not value) else str(value)
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _bytes(groups: Sequence[Mapping[str, Any]]) -> int:
+def _total_bytes(groups: Sequence[Mapping[str, Any]]) -> int:
     return sum(group["bytes"] for group in groups)
 
 
-def _counted(n: int, nbytes: int) -> str:
+def _format_size(n: int, nbytes: int) -> str:
     from harness.leaderboard.table import format_amount
 
     size = f"{format_amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{format_amount(nbytes / 1e6)} MB"
@@ -127,9 +134,9 @@ def _counted(n: int, nbytes: int) -> str:
 def _prune(options: argparse.Namespace) -> int:
     from harness.embedding_cache import contents, shards
 
-    narrowed = (options.older_than, options.max_gb, options.model)
-    if not (options.all or options.damaged or options.elsewhere or any(value is not None for value in narrowed)):
-        raise ConfigError(f"say which embeddings to remove: {_CHOICES}; see what there is: harness cache list")
+    filters = (options.older_than, options.max_gb, options.model)
+    if not (options.all or options.damaged or options.elsewhere or any(value is not None for value in filters)):
+        raise ConfigError(f"choose which embeddings to remove: {_CHOICES}; to list them: harness cache list")
     selection = contents.Selection(
         older_than_s=None if options.older_than is None else options.older_than * contents.DAY_S,
         model=options.model,
@@ -137,21 +144,22 @@ def _prune(options: argparse.Namespace) -> int:
         foreign_machine=options.elsewhere,
         max_bytes=None if options.max_gb is None else options.max_gb * 1e9,
     )
-    held = [shard for own in contents.list_shards().values() for shard in own]
-    chosen, stale = selection.select(held, time.time()), contents.leftovers()
+    cached = [shard for group in contents.list_shards().values() for shard in group]
+    selected, leftovers = selection.select(cached, time.time()), contents.leftovers()
     if not options.dry_run:
         try:
-            contents.remove([*(shard.path for shard in chosen), *stale])
+            contents.remove([*(shard.path for shard in selected), *leftovers])
         except OSError as error:
             raise ConfigError(f"{error.filename} cannot be removed: {error.strerror}") from None
-    freed, kept = sum(shard.nbytes for shard in chosen), sum(shard.nbytes for shard in held)
+    freed, total = sum(shard.nbytes for shard in selected), sum(shard.nbytes for shard in cached)
     if options.json:
-        told = {"removed": [str(shard.path) for shard in chosen], "bytes": freed, "kept_bytes": kept - freed}
-        print(json.dumps({**told, "stale": [str(path) for path in stale], "dry_run": options.dry_run}, indent=2))
+        removed = {"removed": [str(shard.path) for shard in selected], "bytes": freed, "kept_bytes": total - freed}
+        print(json.dumps({**removed, "stale": [str(path) for path in leftovers], "dry_run": options.dry_run}, indent=2))
         return 0
-    done = "would be removed" if options.dry_run else "removed"
-    print(f"{done}: {_counted(len(chosen), freed)}; kept: {_counted(len(held) - len(chosen), kept - freed)}")
-    if stale:
-        print(f"{done}: {len(stale)} unfinished files of processes that were killed")
+    action = "would be removed" if options.dry_run else "removed"
+    remaining = _format_size(len(cached) - len(selected), total - freed)
+    print(f"{action}: {_format_size(len(selected), freed)}; kept: {remaining}")
+    if leftovers:
+        print(f"{action}: {len(leftovers)} unfinished files of processes that were killed")
     say(f"in {shards.folder()}")
     return 0

@@ -1,11 +1,11 @@
-"""`harness compare` and `harness recommend`: answers from records."""
+"""`harness compare` and `harness recommend`."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import amount, chosen
+from harness.cli import chosen, non_negative_number
 from harness.cli.chosen import BASELINE
 from harness.console import show, show_tables
 from harness.errors import ConfigError, UndecidedError
@@ -15,24 +15,26 @@ if TYPE_CHECKING:
     from harness.types import Record
 
 _LIMITS = {
-    "max_latency_ms": "95th percentile of a query searched alone",
+    "max_latency_ms": "95th percentile of the latency of single queries",
     "max_index_mb": "the largest index among the datasets, 1 MB = 1,000,000 bytes",
     "min_docs_per_s": "documents indexed per second, encoding included",
-    "min_queries_per_s": "queries answered per second in one batch",
+    "min_queries_per_s": "queries searched per second in one batch",
 }
 
 
 def add(commands: Any) -> list[argparse.ArgumentParser]:
-    """Add both commands' parsers."""
-    compare = commands.add_parser("compare", help="two retrievers or records, query by query")
+    """Add the parsers of both commands."""
+    compare = commands.add_parser("compare", help="compare two retrievers or records query by query")
     for side in ("a", "b"):
-        compare.add_argument(side, help=f"a retriever on the board, a record's file, its cell's hash, or {BASELINE}")
+        compare.add_argument(side, help=f"a retriever on the leaderboard, a record's file or id, or {BASELINE}")
     compare.add_argument("--md", action="store_true", help="markdown on stdout")
     compare.set_defaults(command=_compare)
 
-    recommend = commands.add_parser("recommend", help="the best retriever within limits, and the runner-up")
+    recommend = commands.add_parser("recommend", help="show the best retriever within limits, and the runner-up")
     for name, meaning in _LIMITS.items():
-        recommend.add_argument(f"--{name.replace('_', '-')}", type=amount, metavar="N", dest=name, help=meaning)
+        recommend.add_argument(
+            f"--{name.replace('_', '-')}", type=non_negative_number, metavar="N", dest=name, help=meaning
+        )
     recommend.set_defaults(command=_recommend)
     chosen.add(compare, retrievers=False)
     chosen.add(recommend)
@@ -51,65 +53,67 @@ def _compare(options: argparse.Namespace) -> int:
     a, b = _sides(options, store)
     scores = store.scores([*a, *b], [options.metric])
     names = tuple(BASELINE if name == BASELINE else None for name in (options.a, options.b))
-    found = compare(a, b, options.metric, scores, store.table, names)
+    comparison = compare(a, b, options.metric, scores, store.table, names)
     if options.json:
-        show(frame.to_json(frame.comparison_data(found)))
+        show(frame.to_json(frame.comparison_data(comparison)))
     elif options.md:
-        show(writers.markdown(tables(found)))
+        show(writers.markdown(tables(comparison)))
     else:
-        show_tables(tables(found))
+        show_tables(tables(comparison))
     return 0
 
 
 def _sides(options: argparse.Namespace, store: "Store") -> "tuple[list[Record], list[Record]]":
-    """The records of both sides, their files as paths that need no folder."""
+    """Return the records of both sides, with absolute paths to their files."""
     if options.a == BASELINE and options.b == BASELINE:
         raise ConfigError("both sides are the baseline; name a retriever or a record: harness compare baseline NAME")
-    found = {name: _side(name, store, options) for name in (options.a, options.b) if name != BASELINE}
+    sides = {name: _side(name, store, options) for name in (options.a, options.b) if name != BASELINE}
     if BASELINE in (options.a, options.b):
-        found[BASELINE] = _accepted(next(iter(found.values())), options)
-    return found[options.a], found[options.b]
+        sides[BASELINE] = _baseline_records(next(iter(sides.values())), options)
+    return sides[options.a], sides[options.b]
 
 
 def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Record]":
-    """The records that a name stands for: a file, a cell's hash, a retriever's label or name."""
+    """Return the records that a name stands for: a file, an evaluation's id, a retriever's label or name."""
     from harness.store import Store, read_record
 
     path = Path(name)
     if path.suffix == ".json" and path.is_file():
         root = next((folder.parent for folder in path.resolve().parents if folder.name == "records"), store.root)
-        return [Store(root).anchored(read_record(path))]
+        return [Store(root).with_absolute_paths(read_record(path))]
     latest = [record for record in store.latest() if record.status == "ok"]
     chosen.check_names(options, latest)
-    good = [record for record in latest if chosen.is_chosen(record, options)]
-    found = (
-        [record for record in good if record.retriever.label == name]
-        or [record for record in good if len(name) >= 6 and record.id.startswith(name)]
-        or _by_name(name, good)
+    candidates = [record for record in latest if chosen.is_chosen(record, options)]
+    records = (
+        [record for record in candidates if record.retriever.label == name]
+        or [record for record in candidates if len(name) >= 6 and record.id.startswith(name)]
+        or _by_name(name, candidates)
     )
-    if not found:
-        choices = ", ".join(sorted({record.retriever.label for record in good})) or "nothing was measured"
-        raise ConfigError(f"{name!r} is no retriever in {options.results}/, no record and no cell; choices: {choices}")
-    return [store.anchored(record) for record in found]
+    if not records:
+        choices = ", ".join(sorted({record.retriever.label for record in candidates})) or "nothing was measured"
+        raise ConfigError(
+            f"{name!r} is not a retriever in {options.results}/, a record's file or a record's id; choices: {choices}"
+        )
+    return [store.with_absolute_paths(record) for record in records]
 
 
-def _accepted(other: "Sequence[Record]", options: argparse.Namespace) -> "list[Record]":
-    """The baseline's records of the retriever on the other side."""
+def _baseline_records(other: "Sequence[Record]", options: argparse.Namespace) -> "list[Record]":
+    """Return the baseline's records of the retriever on the other side."""
     from harness.gate import baseline
 
-    held = baseline.read(options.results / BASELINE)
-    found = [record for record in held.records if record.retriever.label == other[0].retriever.label]
-    found = [record for record in found if chosen.is_chosen(record, options)]
-    if not found:
-        raise UndecidedError(f"the baseline has no {other[0].retriever.label!r}; it has {', '.join(held.names)}")
-    return found
+    accepted = baseline.read(options.results / BASELINE)
+    records = [record for record in accepted.records if record.retriever.label == other[0].retriever.label]
+    records = [record for record in records if chosen.is_chosen(record, options)]
+    if not records:
+        raise UndecidedError(f"the baseline has no {other[0].retriever.label!r}; it has {', '.join(accepted.names)}")
+    return records
 
 
 def _by_name(name: str, records: "Sequence[Record]") -> "list[Record]":
-    found = [record for record in records if record.retriever.name == name]
-    if len(labels := sorted({record.retriever.label for record in found})) > 1:
+    matches = [record for record in records if record.retriever.name == name]
+    if len(labels := sorted({record.retriever.label for record in matches})) > 1:
         raise ConfigError(f"several retrievers are called {name!r}; choices: {', '.join(map(repr, labels))}")
-    return found
+    return matches
 
 
 def _recommend(options: argparse.Namespace) -> int:
@@ -121,11 +125,11 @@ def _recommend(options: argparse.Namespace) -> int:
     store = Store(options.results)
     records = chosen.latest(options, store)
     scores = store.scores(records, [options.metric])
-    board = build(records, options.metric, scores)
+    leaderboard = build(records, options.metric, scores)
     limits = {name.partition("_")[2]: value for name in _LIMITS if (value := getattr(options, name)) is not None}
-    found = recommend(board, limits, scores)
+    best = recommend(leaderboard, limits, scores)
     if options.json:
-        show(frame.to_json(frame.recommendation_data(board, found)))
+        show(frame.to_json(frame.recommendation_data(leaderboard, best)))
     else:
-        show_tables([recommendation(board, found)])
+        show_tables([recommendation(leaderboard, best)])
     return 0

@@ -1,4 +1,4 @@
-"""`harness explain`: a retriever indexes a collection, ranks one query, and says why documents stand where they do."""
+"""`harness explain`: index a dataset, rank one query, and explain the ranks of its documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.config import build
-from harness.config.evaluation import checked_config
+from harness.config.evaluation import validate_evaluation_config
 from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.instrument import listening
@@ -16,8 +16,8 @@ _KEYS = ("query", "doc", "top")
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One document: where it stands among how many, its text, and why."""
+class ExplainedDocument:
+    """A document, its rank and score (None if it is not among the hits) and the explanation of its score."""
 
     doc: str
     text: str
@@ -27,76 +27,89 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One query and the documents that were asked about."""
+class QueryExplanation:
+    """One query and the explained documents."""
 
     retriever: str
     dataset: str
     query: str
     looked_at: int
-    """Places of the ranking that were looked at for the documents' ranks."""
-    documents: list[Explained]
+    """Depth of the ranking in which the documents' ranks were looked up."""
+    documents: list[ExplainedDocument]
 
 
-def explain(words: Sequence[str], folders: Sequence[str] = ()) -> Answer:
-    """`query=TEXT_OR_ID`, `doc=ID` or `top=N` (3), and overrides of the config. Raises `ConfigError`.
+def explain(words: Sequence[str], folders: Sequence[str] = ()) -> QueryExplanation:
+    """Explain the ranks of one document, or of the first hits.
 
-    `folders` have configs of the user's own.
+    Args:
+        words: `query=TEXT_OR_ID`, `doc=ID` or `top=N` (default 3), and config overrides.
+        folders: Additional config folders.
+
+    Raises:
+        ConfigError: The query is missing, the document is unknown, or the retriever cannot explain.
     """
-    asked = {key: value for key, _, value in (word.partition("=") for word in words) if key in _KEYS}
+    options = {key: value for key, _, value in (word.partition("=") for word in words) if key in _KEYS}
     overrides = [word for word in words if word.partition("=")[0] not in _KEYS]
-    if not asked.get("query"):
-        raise ConfigError('no query is given; add: query="some words", or a query\'s id')
-    top = _number(asked.get("top", "3"))
-    config = checked_config(build.composition(overrides, folders))
+    if not options.get("query"):
+        raise ConfigError('no query is given; add: query="some words" or query=ID')
+    top = _number(options.get("top", "3"))
+    config = validate_evaluation_config(build.compose_config(overrides, folders))
     retriever: Retriever = build.construct(config.retriever, "retriever")
     if not isinstance(retriever, Explainer):
-        raise ConfigError(f"{type(retriever).__name__} cannot explain itself: it has no method explain(query, docs)")
+        raise ConfigError(
+            f"{type(retriever).__name__} cannot explain its ranking: it has no method explain(query, docs)"
+        )
     dataset: Dataset = build.construct(config.dataset, "dataset")
-    query = _query(dataset, asked["query"])
-    wanted = None if "doc" not in asked else _document(dataset, asked["doc"])
+    query = _query(dataset, options["query"])
+    doc = None if "doc" not in options else _document(dataset, options["doc"])
     with listening(listener()):
         say(f"indexing {len(dataset.corpus):,} documents of {dataset.name}")
         retriever.index(dataset.corpus)
-    return _answer(build.choices(overrides, folders), retriever, dataset, query, wanted, top, max(config.k, top))
+    return _explained(build.choices(overrides, folders), retriever, dataset, query, doc, top, max(config.k, top))
 
 
-def _answer(
-    chosen: dict[str, str], retriever: Explainer, dataset: Dataset, query: Queries, wanted: int | None, top: int, k: int
-) -> Answer:
+def _explained(
+    chosen: dict[str, str],
+    retriever: Explainer,
+    dataset: Dataset,
+    query: Queries,
+    requested: int | None,
+    top: int,
+    k: int,
+) -> QueryExplanation:
     depth = min(len(dataset.corpus), k)
     run = retriever.search(query, depth)  # type: ignore[attr-defined]  # it is a retriever too
-    docs = run.docs[0, :top][run.docs[0, :top] >= 0].tolist() if wanted is None else [wanted]
-    found = []
+    docs = run.docs[0, :top][run.docs[0, :top] >= 0].tolist() if requested is None else [requested]
+    documents = []
     for doc, why in zip(docs, retriever.explain(query, docs), strict=True):
-        places = np.flatnonzero(run.docs[0] == doc)
-        rank = int(places[0]) + 1 if len(places) else None
-        score = float(run.scores[0, places[0]]) if len(places) else None
-        found.append(Explained(dataset.corpus.ids[doc], dataset.corpus.texts[doc], rank, score, why))
-    return Answer(chosen["retriever"], dataset.name, query.texts[0], depth, found)
+        positions = np.flatnonzero(run.docs[0] == doc)
+        rank = int(positions[0]) + 1 if len(positions) else None
+        score = float(run.scores[0, positions[0]]) if len(positions) else None
+        documents.append(ExplainedDocument(dataset.corpus.ids[doc], dataset.corpus.texts[doc], rank, score, why))
+    return QueryExplanation(chosen["retriever"], dataset.name, query.texts[0], depth, documents)
 
 
-def _number(said: str) -> int:
-    if not said.isdecimal() or int(said) < 1:
-        raise ConfigError(f"top={said!r} must be a whole number of at least 1")
-    return int(said)
+def _number(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"top={text!r} must be a whole number of at least 1")
+    return int(text)
 
 
-def _query(dataset: Dataset, said: str) -> Queries:
-    """The dataset's query of that id, else the words themselves."""
+def _query(dataset: Dataset, text: str) -> Queries:
+    """Return the dataset's query of that id, or a query with the text itself."""
     ids = list(dataset.queries.ids)
-    if said in ids:
-        row = ids.index(said)
+    if text in ids:
+        row = ids.index(text)
         return dataset.queries[row : row + 1]
-    return Queries(["query"], [said])
+    return Queries(["query"], [text])
 
 
-def _document(dataset: Dataset, said: str) -> int:
+def _document(dataset: Dataset, doc_id: str) -> int:
     corpus: Corpus = dataset.corpus
     ids = list(corpus.ids)
-    if said not in ids:
+    if doc_id not in ids:
         raise ConfigError(
-            f"doc={said!r} is not among the {len(ids):,} documents of {dataset.name} (such as {ids[0]!r}); "
-            "to see what a query finds: top=10 in its place"
+            f"doc={doc_id!r} is not among the {len(ids):,} documents of {dataset.name} (such as {ids[0]!r}); "
+            "for the first hits of the query, give top=10 instead"
         )
-    return ids.index(said)
+    return ids.index(doc_id)

@@ -1,4 +1,4 @@
-"""`harness finetuned FOLDER`: what a training made beside what it started from, BM25 and hybrids."""
+"""`harness finetuned FOLDER`: evaluate a fine-tuned model beside its base model, BM25 and hybrids."""
 
 import re
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     if {"--help", "-h"} & {*arguments}:
         print(_HELP, end="")
         return 0
-    given = bool(arguments) and not _OVERRIDE.match(arguments[0])
-    folder, settings = (Path(arguments[0]), arguments[1:]) if given else (Path("models/tuned"), arguments)
+    has_folder = bool(arguments) and not _OVERRIDE.match(arguments[0])
+    folder, settings = (Path(arguments[0]), arguments[1:]) if has_folder else (Path("models/tuned"), arguments)
     try:
         conf = _conf(folder.expanduser(), settings)
     except HarnessError as error:
@@ -58,7 +58,7 @@ def _conf(folder: Path, settings: Sequence[str]) -> Path:
 
 def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
     """Raise `ConfigError` where the results have rows called base and tuned of another training."""
-    from harness.cli.tuned import place_of  # imports torch
+    from harness.cli.tuned import locate_encoder  # imports torch
 
     words = [word for word in settings if word.startswith("results_dir=")]
     results = Path(str(build.composed(["retriever=bm25", *words])["results_dir"])).expanduser()
@@ -66,7 +66,7 @@ def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
     for record in Store(results).records():
         if record.retriever.name != "tuned":
             continue
-        model = place_of(record.retriever.config).encoder["model"]
+        model = locate_encoder(record.retriever.config).encoder["model"]
         encoder = record.encoders.get("")
         recorded = encoder.weights.identity if encoder and encoder.weights else identity
         if model != str(folder.resolve()) or recorded != identity:

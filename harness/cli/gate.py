@@ -1,4 +1,4 @@
-"""`harness gate` and `harness accept`: what got worse than the baseline, and what the baseline is."""
+"""`harness gate` and `harness accept`: fail on regressions against the baseline, and update the baseline."""
 
 import argparse
 import json
@@ -23,84 +23,100 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> list[argparse.ArgumentParser]:
-    """Add both commands' parsers."""
-    gate = commands.add_parser("gate", help="exit code 1 when a retriever got worse than the baseline")
-    gate.add_argument("--policy", type=Path, metavar="F", help="rules; those it lacks are conf/gate.yaml's")
+    """Add the parsers of both commands."""
+    gate = commands.add_parser("gate", help="compare with the baseline; exit code 1 for a regression")
+    gate.add_argument(
+        "--policy", type=Path, metavar="F", help="policy file; missing rules are taken from conf/gate.yaml"
+    )
     gate.add_argument("--baseline", type=Path, metavar="DIR", help="default: results/baseline")
     gate.add_argument("--junit", type=Path, metavar="F", help="write JUnit XML")
     gate.add_argument("--summary", type=Path, metavar="F", help="append markdown; in Actions: $GITHUB_STEP_SUMMARY")
     gate.add_argument("--annotations", action="store_true", help="GitHub annotations on stdout, ten at most")
-    gate.add_argument("--lenient", action="store_true", help="what cannot be decided is a warning, not exit code 3")
+    gate.add_argument(
+        "--lenient", action="store_true", help="report undecided checks as warnings instead of exit code 3"
+    )
     gate.add_argument("--ab", metavar="REV", help="time this revision and the working tree in turn, for GPUs")
     gate.set_defaults(command=_gate)
 
-    accept = commands.add_parser("accept", help="make what was measured the baseline")
-    accept.add_argument("--reason", required=True, metavar="TEXT", help="why; it is kept in the baseline")
+    accept = commands.add_parser("accept", help="make the measured records the baseline")
+    accept.add_argument(
+        "--reason", required=True, metavar="TEXT", help="why the figures changed; stored in the baseline"
+    )
     accept.add_argument("--baseline", type=Path, metavar="DIR", help="default: results/baseline")
-    accept.add_argument("--prune", action="store_true", help="forget what was not measured")
+    accept.add_argument("--prune", action="store_true", help="remove evaluations that were not measured")
     accept.set_defaults(command=_accept)
     for command in (gate, accept):
-        chosen.add_cells(command)
+        chosen.add_filters(command)
     return [gate, accept]
 
 
-def policy_of(path: Path | None) -> "Policy":
-    """The rules of conf/gate.yaml with those of another file in their place."""
+def load_policy(path: Path | None) -> "Policy":
+    """Return the policy of conf/gate.yaml, overridden by that of another file."""
     from harness.gate import policy
 
     return policy.read([CONF / "gate.yaml", *([path] if path else [])])
 
 
-def decided(
-    root: Path, baseline: Path, rules: "Policy", wanted: "Callable[[Record], bool]", lenient: bool = False
+def decide(
+    root: Path, baseline: Path, policy: "Policy", is_selected: "Callable[[Record], bool]", lenient: bool = False
 ) -> "Verdict":
-    """The verdict over the newest of the wanted records in a results folder.
+    """Return the verdict over the newest of the selected records in a results folder.
 
-    Cells whose CPU seconds or memory are above the limit are measured again first, where this machine and code
-    measured them. Raises `UndecidedError` when there is nothing to decide from.
+    Evaluations whose CPU seconds or memory are above the limit are measured again first, if this machine and code
+    measured them.
+
+    Args:
+        root: The results folder.
+        baseline: The baseline's folder.
+        policy: Tolerances and limits.
+        is_selected: Selects records of the baseline and of the results.
+        lenient: Report undecided checks as warnings.
+
+    Raises:
+        UndecidedError: Nothing can be compared.
     """
     from harness.gate import baseline as accepted
     from harness.gate import gate, match_records
     from harness.gate.cost import VARYING
     from harness.store import Store
 
-    whole = accepted.read(baseline)
-    _check_rules(rules, whole)
-    held, store = whole.filter(wanted), Store(root)
-    if not held.records:
-        raise UndecidedError(f"nothing of the baseline is left; it has {', '.join(whole.names)}")
+    whole_baseline = accepted.read(baseline)
+    _check_policy(policy, whole_baseline)
+    selected, store = whole_baseline.filter(is_selected), Store(root)
+    if not selected.records:
+        raise UndecidedError(f"the baseline has none of these evaluations; it has {', '.join(whole_baseline.names)}")
     try:
-        cells = match_records(held.records, [record for record in store.records() if wanted(record)])
-        scores = store.scores(cells.candidates)
+        matches = match_records(selected.records, [record for record in store.records() if is_selected(record)])
+        scores = store.scores(matches.candidates)
     except StoreError as error:
         raise UndecidedError(str(error)) from None
-    _say_stale(cells.candidates)
-    again: list[Record] = []
-    found = gate(held, cells, scores, rules, lenient)
-    for _ in range(rules.remeasure):
-        dear = {own.command for own in found.with_status("fail") if own.check in VARYING}
-        over = [record for pair in cells.pairs for record in pair.cost_records if record.command in dear]
-        more = [one for record in over if (one := remeasure.measured(record)) is not None]
-        if not more:
+    _warn_if_stale(matches.candidates)
+    remeasured: list[Record] = []
+    verdict = gate(selected, matches, scores, policy, lenient)
+    for _ in range(policy.remeasure):
+        failed = {finding.command for finding in verdict.with_status("fail") if finding.check in VARYING}
+        over = [record for pair in matches.pairs for record in pair.cost_records if record.command in failed]
+        repeated_records = [repeated for record in over if (repeated := remeasure.repeat(record)) is not None]
+        if not repeated_records:
             break
-        again += more
-        found = gate(held, cells, scores, rules, lenient, again)
-    return found
+        remeasured += repeated_records
+        verdict = gate(selected, matches, scores, policy, lenient, remeasured)
+    return verdict
 
 
-def _say_stale(candidates: "Sequence[Record]") -> None:
-    """Records of other code than this checkout's; of a retriever of the user's own that cannot be told from here."""
+def _warn_if_stale(candidates: "Sequence[Record]") -> None:
+    """Warn of records that other code measured. Retrievers in user code are skipped: their code is not known here."""
     from harness.environment import code_hash, user_modules
 
-    ours = [record for record in candidates if not user_modules(record.retriever.config)]
-    if stale := sum(record.code != code_hash() for record in ours):
-        say(f"{stale} of {len(candidates)} records were measured by other code than is here now; measure again first")
+    known = [record for record in candidates if not user_modules(record.retriever.config)]
+    if stale := sum(record.code != code_hash() for record in known):
+        say(f"{stale} of {len(candidates)} records were measured by other code than the present; measure again first")
 
 
-def _check_rules(rules: "Policy", baseline: "Baseline") -> None:
+def _check_policy(policy: "Policy", baseline: "Baseline") -> None:
     names = {name for record in baseline.records for name in (record.dataset.name, record.dataset.label)}
     names |= {record.dataset.group for record in baseline.records if record.dataset.group}
-    if unknown := rules.unknown_datasets(names):
+    if unknown := policy.unknown_datasets(names):
         raise ConfigError(
             f"the policy has rules for {', '.join(map(repr, unknown))}, which the baseline lacks; it has "
             f"{', '.join(sorted(names))}"
@@ -111,62 +127,62 @@ def _gate(options: argparse.Namespace) -> int:
     from harness.gate import Finding, make_verdict
     from harness.gate.ci import text
 
-    rules = policy_of(options.policy)
+    policy = load_policy(options.policy)
     baseline = options.baseline or options.results / BASELINE
     try:
         if options.ab is not None:
-            from harness.cli.ab import compared
+            from harness.cli.ab import compare_revisions
 
-            found = compared(options.ab, options, rules)
+            decision = compare_revisions(options.ab, options, policy)
         else:
             _check_names(options, baseline)
-            found = decided(
-                options.results, baseline, rules, lambda record: chosen.is_chosen(record, options), options.lenient
+            decision = decide(
+                options.results, baseline, policy, lambda record: chosen.is_chosen(record, options), options.lenient
             )
     except UndecidedError as error:
         say(f"error: {error}")
         finding = Finding("undecided", "baseline", "all", "evaluation", message=str(error))
-        found = make_verdict([finding], lenient=options.lenient)
+        decision = make_verdict([finding], lenient=options.lenient)
     if options.json:
-        print(json.dumps(text.to_dict(found), indent=2, sort_keys=True, allow_nan=False))
+        print(json.dumps(text.to_dict(decision), indent=2, sort_keys=True, allow_nan=False))
     else:
-        print("\n".join(text.lines(found)))
-    _write(found, options)
-    return found.exit_code
+        print("\n".join(text.lines(decision)))
+    _write(decision, options)
+    return decision.exit_code
 
 
 def _check_names(options: argparse.Namespace, baseline: Path) -> None:
-    """Names must be of the baseline's cells or of records that are there."""
+    """Raise `ConfigError` for a name that neither the baseline nor any record has."""
     from harness.gate import baseline as accepted
     from harness.store import Store
 
     if options.retriever or options.dataset:
-        with suppress(StoreError):  # said where it is read for its cells
+        with suppress(StoreError):  # reported where the baseline is read for the verdict
             chosen.check_names(options, [*accepted.read(baseline).records, *Store(options.results).records()])
 
 
-def _write(found: "Verdict", options: argparse.Namespace) -> None:
+def _write(verdict: "Verdict", options: argparse.Namespace) -> None:
     from harness.gate.ci import github, junit
     from harness.store import write_atomic
 
     if options.junit is not None:
-        write_atomic(options.junit, junit.render(found).encode())
+        write_atomic(options.junit, junit.render(verdict).encode())
     if (summary := options.summary or _step_summary()) is not None:
         try:
             summary.parent.mkdir(parents=True, exist_ok=True)
-            room = github.SUMMARY_BYTES - (summary.stat().st_size if summary.exists() else 0)
+            free_bytes = github.SUMMARY_BYTES - (summary.stat().st_size if summary.exists() else 0)
             with summary.open("a", encoding="utf-8") as file:
-                file.write(github.summary(found, room))
+                file.write(github.summary(verdict, free_bytes))
         except OSError as error:
             raise StoreError(f"{summary} cannot be written: {error.strerror}") from None
-    if options.annotations and (said := github.annotations(found)):
-        # Actions reads both streams; JSON has stdout for itself
-        print("\n".join(said), file=sys.stderr if options.json else sys.stdout)
+    if options.annotations and (lines := github.annotations(verdict)):
+        # Actions reads both streams; with --json nothing else may be on stdout
+        print("\n".join(lines), file=sys.stderr if options.json else sys.stdout)
 
 
 def _step_summary() -> Path | None:
-    named = os.environ.get("GITHUB_STEP_SUMMARY")
-    return Path(named) if named else None
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    return Path(path) if path else None
 
 
 def _accept(options: argparse.Namespace) -> int:
@@ -178,43 +194,44 @@ def _accept(options: argparse.Namespace) -> int:
     if not options.reason.strip():
         raise ConfigError('the reason is empty; say why the figures changed: harness accept --reason "..."')
     store = Store(options.results)
-    there = list(store.records())
-    if not there:
+    available = list(store.records())
+    if not available:
         raise UndecidedError(f"nothing to accept in {options.results}/; measure first: harness experiment=ci")
-    chosen.check_names(options, there)
-    records = [record for record in there if chosen.is_chosen(record, options)]
+    chosen.check_names(options, available)
+    records = [record for record in available if chosen.is_chosen(record, options)]
     if not records:
         raise UndecidedError("no record of these retrievers on these datasets; see: harness list records")
-    about = {
+    metadata = {
         "accepted": datetime.now(UTC),
         "reason": options.reason.strip(),
         "harness": harness.__version__,
         "revision": revision(),
     }
     root = options.baseline or options.results / BASELINE
-    changes = baseline.accept(root, store, records, about, options.prune)
+    changes = baseline.accept(root, store, records, metadata, options.prune)
     if options.json:
         print(json.dumps([change.to_dict() for change in changes], indent=2, sort_keys=True))
     else:
-        print("\n".join(_said(changes)))
+        print("\n".join(_change_lines(changes)))
     say(f"wrote {root}/; commit it")
     return 0
 
 
-def _said(changes: "Sequence[Change]") -> list[str]:
-    """One line for each figure that changes; those that do not are counted."""
+def _change_lines(changes: "Sequence[Change]") -> list[str]:
+    """Return a line for each figure that changes, and the counts of those that do not."""
     lines = []
-    for one in changes:
-        where = f"{one.retriever}/{one.dataset} {one.metric}"
-        if one.after is None:
-            lines.append(f"gone    {where} {one.before:.4f}")
-        elif one.before is None:
-            lines.append(f"new     {where} {one.after:.4f}")
-        elif one.before != one.after:
-            lines.append(f"changed {where} {one.before:.4f} -> {one.after:.4f} ({one.after - one.before:+.4f})")
-    for place in dict.fromkeys((one.retriever, one.dataset) for one in changes if one.dataset_changed):
-        lines.append(f"changed {'/'.join(place)}: it is another collection, its figures do not compare")
-    same = sum(one.before == one.after and not one.carried_over for one in changes)
-    kept = sum(one.carried_over for one in changes)
-    lines += [f"as it was: {same} figure{'s' if same != 1 else ''}"] if same else []
-    return lines + ([f"not measured and kept: {kept} figure{'s' if kept != 1 else ''}"] if kept else [])
+    for change in changes:
+        figure = f"{change.retriever}/{change.dataset} {change.metric}"
+        if change.after is None:
+            lines.append(f"removed {figure} {change.before:.4f}")
+        elif change.before is None:
+            lines.append(f"new     {figure} {change.after:.4f}")
+        elif change.before != change.after:
+            difference = change.after - change.before
+            lines.append(f"changed {figure} {change.before:.4f} -> {change.after:.4f} ({difference:+.4f})")
+    for labels in dict.fromkeys((change.retriever, change.dataset) for change in changes if change.dataset_changed):
+        lines.append(f"changed {'/'.join(labels)}: the dataset has changed, its figures cannot be compared")
+    n_same = sum(change.before == change.after and not change.carried_over for change in changes)
+    n_kept = sum(change.carried_over for change in changes)
+    lines += [f"unchanged: {n_same} figure{'s' if n_same != 1 else ''}"] if n_same else []
+    return lines + ([f"not measured and kept: {n_kept} figure{'s' if n_kept != 1 else ''}"] if n_kept else [])

@@ -1,4 +1,4 @@
-"""A command that is a Hydra job: its errors are printed in one place, its end is an exit code, SIGTERM is a Ctrl-C."""
+"""Run a command as a Hydra job: print its errors once, return an exit code, and treat SIGTERM like Ctrl-C."""
 
 import contextlib
 import functools
@@ -22,85 +22,90 @@ from harness.console import say
 from harness.errors import ConfigError, HarnessError, TargetError
 
 FAILED, USAGE = 1, 2
-"""Exit codes of a job that failed, and of words that were refused before anything was done."""
-_OF_HYDRA = HydraException | OmegaConfBaseException | ValueError
+"""Exit codes of a job that failed, and of arguments that were rejected before anything was done."""
+_HYDRA_ERRORS = HydraException | OmegaConfBaseException | ValueError
 
 
 def exit_code(error: BaseException) -> int:
-    """Return 2 for a setting that was refused, and 1 for any other error, such as one that left a failed record."""
+    """Return 2 for a rejected setting, and 1 for any other error, such as one that left a failed record."""
     is_usage = isinstance(error, ConfigError) and not isinstance(error, TargetError) and not error.is_recorded
     return USAGE if is_usage else FAILED
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a Ctrl-C: what was measured is kept, and what was begun is left."""
+    """SIGTERM, handled like Ctrl-C: results so far are kept and the job in progress is abandoned."""
 
 
 def run_job(config_name: str, job: Callable[[DictConfig], Any], arguments: Sequence[str]) -> int:
     """Run Hydra over the arguments and return the exit code.
 
-    A `HarnessError` is printed as one message and anything else with its traceback, at once and once.
+    A `HarnessError` is printed immediately as one message, and any other exception with its traceback.
+
+    Args:
+        config_name: The config in conf/, without its suffix.
+        job: The function that Hydra calls with each composed config.
+        arguments: The command line after the command.
 
     Returns:
-        0 where every job ends well, 1 where one failed, 2 where words or settings were refused and nothing else failed,
-        130 and 143 where it was interrupted.
+        0 if every job succeeds, 1 if one failed, 2 if arguments or settings were rejected and nothing else failed,
+        130 after Ctrl-C and 143 after SIGTERM.
     """
     codes: list[int] = []
     sys.argv = ["harness", *arguments]
-    before = os.environ.get("HYDRA_FULL_ERROR")
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on; what the user sees is written below
+    previous = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises its errors, and they are printed below
     try:
-        with terminable(), contextlib.redirect_stderr(_WithoutHydrasLine(sys.stderr)):
+        with terminable(), contextlib.redirect_stderr(_HideHydraErrorLine(sys.stderr)):
             hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(
-                _printing(job, config_name, codes)
+                _print_errors(job, config_name, codes)
             )()
     except KeyboardInterrupt as error:
-        done = "measured" if config_name == "run" else "done"
-        say(f"interrupted; what was {done} is kept, the same command goes on")
+        verb = "measured" if config_name == "run" else "done"
+        say(f"interrupted; what was {verb} is kept; repeat the command to continue")
         return 143 if isinstance(error, Terminated) else 130
     except Exception as error:
-        is_printed = getattr(error, "said", False)  # by a job, of a launcher's process perhaps
+        is_printed = getattr(error, "is_printed", False)  # by a job, perhaps in a launcher's process
         codes.append(exit_code(error) if is_printed else _print_outer(error, arguments, config_name))
     else:
         return 0
     finally:
         os.environ.pop("HYDRA_FULL_ERROR")
-        if before is not None:
-            os.environ["HYDRA_FULL_ERROR"] = before
+        if previous is not None:
+            os.environ["HYDRA_FULL_ERROR"] = previous
     return min(codes, default=FAILED)
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Raise `Terminated` for a SIGTERM during the block. In a thread that is not the main one nothing changes."""
+    """Raise `Terminated` on SIGTERM during the block; do nothing outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _terminated)
+    previous = signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
-def _terminated(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what cleans up is not interrupted
+def _raise_terminated(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second SIGTERM must not interrupt the clean-up
     raise Terminated
 
 
-def folders(run: Any) -> list[str]:
-    """The folders of configs beside our own that a job's HydraConfig was composed from."""
+def config_folders(run: Any) -> list[str]:
+    """Return the additional config folders of a job, from its HydraConfig."""
     sources = [source.path for source in run.runtime.config_sources if source.schema == "file"]
     return [path for path in sources if path and Path(path) != CONF]
 
 
-def folder_options(run: Any) -> list[str]:
-    """Those folders as they are given on the command line."""
-    return [f"--config-dir={folder}" for folder in folders(run)]
+def config_dir_options(run: Any) -> list[str]:
+    """Return the additional config folders as command-line options."""
+    return [f"--config-dir={folder}" for folder in config_folders(run)]
 
 
-def _printing(job: Callable[[DictConfig], Any], config_name: str, codes: list[int]) -> Callable[[DictConfig], Any]:
-    """Wrap a job so that its error is printed immediately instead of at the end of the sweep, and its code noted."""
+def _print_errors(job: Callable[[DictConfig], Any], config_name: str, codes: list[int]) -> Callable[[DictConfig], Any]:
+    """Wrap a job so that its error is printed immediately instead of at the end of the sweep."""
 
     @functools.wraps(job)
     def wrapped(config: DictConfig) -> Any:
@@ -112,18 +117,18 @@ def _printing(job: Callable[[DictConfig], Any], config_name: str, codes: list[in
                 _say_error(str(error), config_name)
             else:
                 traceback.print_exc()
-            error.said = True  # type: ignore[attr-defined]
+            error.is_printed = True  # type: ignore[attr-defined]
             raise
 
     return wrapped
 
 
 def _print_outer(error: Exception, arguments: Sequence[str], config_name: str) -> int:
-    """Print an error that no job of this process has printed; return its exit code."""
-    if isinstance(error, HarnessError | _OF_HYDRA):
-        _say_error(build.refused(error, arguments, config_name), config_name)
-        return USAGE if isinstance(error, _OF_HYDRA) else exit_code(error)
-    traceback.print_exc()  # a retriever's failure: it helps who writes the retriever
+    """Print an error that no job has printed; return its exit code."""
+    if isinstance(error, HarnessError | _HYDRA_ERRORS):
+        _say_error(build.explain_error(error, arguments, config_name), config_name)
+        return USAGE if isinstance(error, _HYDRA_ERRORS) else exit_code(error)
+    traceback.print_exc()  # an unexpected error, perhaps in a user's retriever
     return FAILED
 
 
@@ -132,8 +137,8 @@ def _say_error(message: str, config_name: str) -> None:
     say(f"error: {message.replace('harness --cfg job', f'{command} --cfg job')}")
 
 
-class _WithoutHydrasLine:
-    """Standard error without the line that Hydra adds to a job's error, which has been said by then."""
+class _HideHydraErrorLine:
+    """A wrapper of standard error that drops the line that Hydra adds to a job's error."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""`harness mteb NAME`: a benchmark of mteb as a sweep over its tasks, and its aggregates."""
+"""`harness mteb NAME`: sweep over the tasks of an mteb benchmark and print its aggregates."""
 
 import argparse
 from collections.abc import Iterable, Sequence
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("benchmark", help="a name such as BEIR or 'MTEB(eng, v2)'; see: harness list benchmarks")
     parser.add_argument("settings", nargs=argparse.REMAINDER, metavar="KEY=VALUE", help="config overrides")
-    options, more = parser.parse_known_args(arguments)
-    settings = [*more, *options.settings]
+    options, leading_settings = parser.parse_known_args(arguments)
+    settings = [*leading_settings, *options.settings]
     try:
         words = sweep(options.benchmark, settings)
     except HarnessError as error:
@@ -44,13 +44,13 @@ def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: mteb has no such benchmark, or none of its tasks ranks texts.
     """
-    from harness.config.build import quoted
+    from harness.config.build import quote
     from harness.interop.mteb.registry import benchmark_splits  # imports mteb, which takes seconds
 
-    tasks = ",".join(quoted(str(place)) for place in benchmark_splits(benchmark))
-    words = ["experiment=mteb", *settings, f"dataset.benchmark={quoted(benchmark)}"]
-    chosen = any(word.startswith("dataset.task=") for word in settings)
-    return words if chosen else [*words, f"dataset.task={tasks}"]
+    tasks = ",".join(quote(str(split)) for split in benchmark_splits(benchmark))
+    words = ["experiment=mteb", *settings, f"dataset.benchmark={quote(benchmark)}"]
+    names_tasks = any(word.startswith("dataset.task=") for word in settings)
+    return words if names_tasks else [*words, f"dataset.task={tasks}"]
 
 
 def table(name: str, records: "Iterable[Record]") -> "Table":
@@ -58,18 +58,18 @@ def table(name: str, records: "Iterable[Record]") -> "Table":
     from harness.interop.mteb.results import aggregates
     from harness.leaderboard.table import Table
 
-    found = aggregates(name, records)
-    columns = list(dict.fromkeys(key for aggregate in found for key in aggregate.scores))
-    rows = [[aggregate.label, *(_figure(aggregate.scores.get(key)) for key in columns)] for aggregate in found]
+    summaries = aggregates(name, records)
+    columns = list(dict.fromkeys(key for summary in summaries for key in summary.scores))
+    rows = [[summary.label, *(_figure(summary.scores.get(key)) for key in columns)] for summary in summaries]
     notes = [
-        f"{aggregate.label}: no mean, {len(aggregate.missing)} tasks are not measured: "
-        + ", ".join([*aggregate.missing[:5], *(["..."] if len(aggregate.missing) > 5 else [])])
-        for aggregate in found
-        if aggregate.missing
+        f"{summary.label}: no mean, {len(summary.missing)} tasks are not measured: "
+        + ", ".join([*summary.missing[:5], *(["..."] if len(summary.missing) > 5 else [])])
+        for summary in summaries
+        if summary.missing
     ]
     title = f"{name} as mteb aggregates it, over its tasks that rank texts"
-    headings = ["retriever", *columns] if found else []
-    return Table(title, headings, rows, notes if found else ["None of its tasks is measured."])
+    headings = ["retriever", *columns] if summaries else []
+    return Table(title, headings, rows, notes if summaries else ["None of its tasks is measured."])
 
 
 def _figure(value: float | None) -> str:

@@ -1,8 +1,8 @@
-"""The commands that read: report, compare, recommend, gate, accept, export, import, explain, list, cache, ...
+"""The commands that read records: report, compare, recommend, gate, accept, export, import, explain, list, cache, ...
 
-Only those that build retrievers import torch.
+Only commands that build retrievers import torch.
 
-Exit codes: 0 fine, 1 a check failed, 2 usage, 3 nothing to decide from.
+Exit codes: 0 success, 1 a check failed, 2 usage error, 3 not enough data to decide.
 """
 
 import argparse
@@ -20,26 +20,26 @@ from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\
 measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
-  harness quickstart                               five families on the embedded dataset; so does harness alone
-  harness retriever=bm25 dataset=scifact           one cell (`harness run ...` is the same)
+  harness quickstart                               five retriever families on the embedded dataset; the default
+  harness retriever=bm25 dataset=scifact           one evaluation (`harness run ...` is the same)
   harness -m retriever=bm25,minilm dataset=scifact,nfcorpus
-  harness experiment=beir                          a sweep kept in a file
-  harness retriever=bm25 dataset=folder dataset.path=FOLDER      your own collection
+  harness experiment=beir                          a sweep defined in a file
+  harness retriever=bm25 dataset=folder dataset.path=FOLDER      your own dataset
   harness retriever=bm25 dataset=mteb dataset.task=SciFact       any retrieval or reranking task of mteb
-  harness mteb BEIR                                a benchmark of mteb, aggregated as mteb does
+  harness mteb BEIR                                a benchmark of mteb, aggregated as in mteb
   harness run --help                               groups, options and the whole config
 
 train (Hydra too: --help after the command shows its config):
   harness synthesize generator=titles dataset=scifact            training triplets from a corpus
   harness train dataset=nfcorpus leaks.queries=drop leaks.positives=allow      fine-tune the model of a retriever
-  harness finetuned models/tuned                   base, tuned, BM25 and hybrids, on the target and on others
+  harness finetuned models/tuned                   base, tuned, BM25 and hybrids, on several datasets
 
 completion: eval "$(harness -sc install=bash)"
 """
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse and obey; the result is the exit code."""
+    """Run the command that the arguments name and return its exit code."""
     options = parser().parse_args(arguments)
     try:
         return int(options.command(options))
@@ -52,19 +52,19 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every reading command and its options."""
+    """Return the parser of all commands that read records."""
     parser = argparse.ArgumentParser(
         prog="harness",
-        description="Measures how well and how fast text retrievers work on test collections.",
+        description="Measure how well and how fast text retrievers work on test collections.",
         epilog=_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"harness {harness.__version__}")
     commands = parser.add_subparsers(title="read", metavar="COMMAND", required=True)
 
-    deciding = [report.add(commands), *decide.add(commands), *gate.add(commands), *interop.add(commands)]
+    reporting = [report.add(commands), *decide.add(commands), *gate.add(commands), *interop.add(commands)]
 
-    explain = commands.add_parser("explain", help="why a document ranks where it does for a query")
+    explain = commands.add_parser("explain", help="explain the rank of a document for a query")
     explain.add_argument(
         "words",
         nargs="+",
@@ -73,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     )
     explain.set_defaults(command=_explain)
 
-    listing = commands.add_parser("list", help="what can be measured, what was measured")
+    listing = commands.add_parser("list", help="list retrievers, datasets, experiments, benchmarks or records")
     listing.add_argument("what", choices=["retrievers", "datasets", "experiments", "benchmarks", "records"])
     interop.add_listing(listing)
     listing.set_defaults(command=_list)
@@ -81,30 +81,34 @@ def parser() -> argparse.ArgumentParser:
     caching = cache.add(commands)
 
     validate = commands.add_parser(
-        "validate", help="build every config without loading weights, or check one choice with its collection"
+        "validate", help="build every config without loading weights, or check one config with its dataset"
     )
-    validate.add_argument("overrides", nargs="*", help="such as retriever=bm25 dataset=folder dataset.path=FOLDER")
+    validate.add_argument(
+        "overrides", nargs="*", help="config overrides, such as retriever=bm25 dataset=folder dataset.path=FOLDER"
+    )
     validate.set_defaults(command=_validate)
 
-    env = commands.add_parser("env", help="the machine, packages and folders that a record would name")
+    env = commands.add_parser("env", help="show the machine, packages and folders that a record would name")
     env.set_defaults(command=_env)
 
     for command in (explain, validate):
         command.add_argument(
-            "--config-dir", action="append", default=[], metavar="DIR", help="a folder with configs of your own"
+            "--config-dir", action="append", default=[], metavar="DIR", help="an additional config folder"
         )
-    for command in (*deciding, listing):
+    for command in (*reporting, listing):
         command.add_argument("--results", type=Path, default=Path("results"), help="results folder; default: results")
-    for command in (*deciding, explain, listing, *caching, validate, env):
+    for command in (*reporting, explain, listing, *caching, validate, env):
         command.add_argument("--json", action="store_true", help="JSON on stdout")
     return parser
 
 
 def _folders(options: argparse.Namespace) -> list[str]:
-    """The folders of --config-dir, whole. Raises `ConfigError` for one that is not there."""
+    """Return the absolute folders of --config-dir. Raises `ConfigError` for one that does not exist."""
     folders = [Path(name) for name in options.config_dir]
-    if lacking := [folder for folder in folders if not folder.is_dir()]:
-        raise ConfigError(f"--config-dir={str(lacking[0])!r} is no folder; name the one that has your retriever/")
+    if missing := [folder for folder in folders if not folder.is_dir()]:
+        raise ConfigError(
+            f"--config-dir={str(missing[0])!r} is not a folder; name the folder that contains your retriever/"
+        )
     return [str(folder.resolve()) for folder in folders]
 
 
@@ -114,16 +118,16 @@ def _explain(options: argparse.Namespace) -> int:
     from harness.cli.explain import explain
     from harness.leaderboard.tables.explanation import tables
 
-    found = explain(options.words, _folders(options))
+    explanation = explain(options.words, _folders(options))
     if options.json:
-        show_json(asdict(found))
+        show_json(asdict(explanation))
     else:
-        show_tables(tables(found))
+        show_tables(tables(explanation))
     return 0
 
 
-def _cell(record: Any) -> dict[str, Any]:
-    cost = (
+def _record_summary(record: Any) -> dict[str, Any]:
+    timing = (
         record.timing.model_dump(include={"queries_per_s", "docs_per_s", "latency_ms", "index_bytes"})
         if record.timing
         else {}
@@ -138,52 +142,54 @@ def _cell(record: Any) -> dict[str, Any]:
         "metrics": record.metrics,
         "record": record.files.record,
         "command": record.command,
-        **cost,
+        **timing,
     }
 
 
 def _list(options: argparse.Namespace) -> int:
     if (options.language or options.type) and not (options.mteb and options.what == "datasets"):
-        raise ConfigError("--language and --type choose among mteb's tasks: harness list datasets --mteb")
+        raise ConfigError("--language and --type filter mteb's tasks; type: harness list datasets --mteb")
     if options.mteb and options.what not in ("datasets", "benchmarks"):
-        raise ConfigError("--mteb lists datasets: harness list datasets --mteb")
+        raise ConfigError("--mteb lists datasets or benchmarks; type: harness list datasets --mteb")
     if options.what == "records":
         return _list_records(options)
     if options.what == "benchmarks" or options.mteb:
-        return _list_of_mteb(options)
+        return _list_mteb(options)
     names = options_of(options.what.removesuffix("s"))
     if options.json:
         show_json([name for name, _ in names])
         return 0
     width = max(len(name) for name, _ in names)
-    for name, said in names:
-        print(f"{name:<{width}}  {said}")
+    for name, description in names:
+        print(f"{name:<{width}}  {description}")
     return 0
 
 
-def _list_of_mteb(options: argparse.Namespace) -> int:
+def _list_mteb(options: argparse.Namespace) -> int:
     if options.what == "benchmarks":
         rows = interop.benchmarks()
-        told = [
-            (one["benchmark"], f"{len(one['tasks'])} task{'s' if len(one['tasks']) > 1 else ''}", one["description"])
-            for one in rows
+        lines = [
+            (row["benchmark"], f"{len(row['tasks'])} task{'s' if len(row['tasks']) > 1 else ''}", row["description"])
+            for row in rows
         ]
     else:
         rows = interop.tasks(options)
-        told = [(one["task"], f"{one['type']}, {_few(one['languages'])}", one["description"]) for one in rows]
+        lines = [
+            (row["task"], f"{row['type']}, {_format_languages(row['languages'])}", row["description"]) for row in rows
+        ]
     if options.json:
         show_json(rows)
         return 0
-    widths = [max((len(row[column]) for row in told), default=0) for column in (0, 1)]
-    columns = shutil.get_terminal_size((120, 24)).columns
-    for name, kind, said in told:
-        print(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {said}"[: columns if sys.stdout.isatty() else None].rstrip())
-    if not told:
-        say("no task is of all of these")
+    widths = [max((len(line[column]) for line in lines), default=0) for column in (0, 1)]
+    limit = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else None
+    for name, kind, description in lines:
+        print(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {description}"[:limit].rstrip())
+    if not lines:
+        say("no task matches all of these options")
     return 0
 
 
-def _few(languages: Sequence[str]) -> str:
+def _format_languages(languages: Sequence[str]) -> str:
     return " ".join(languages) if len(languages) <= 3 else f"{len(languages)} languages"
 
 
@@ -192,7 +198,7 @@ def _list_records(options: argparse.Namespace) -> int:
 
     records = list(Store(options.results).records())
     if options.json:
-        show_json([_cell(record) for record in records])
+        show_json([_record_summary(record) for record in records])
         return 0
     for record in records:
         value = next((f"{name} {mean:.4f}" for name, mean in record.metrics.items()), record.error or "")
@@ -206,9 +212,9 @@ def _list_records(options: argparse.Namespace) -> int:
 
 
 def _validate(options: argparse.Namespace) -> int:
-    from harness.cli.validate import one, whole
+    from harness.cli.validate import validate_all, validate_overrides
 
-    findings = one(options.overrides, _folders(options)) if options.overrides else whole()
+    findings = validate_overrides(options.overrides, _folders(options)) if options.overrides else validate_all()
     if options.json:
         show_json(findings)
     else:
@@ -220,7 +226,7 @@ def _validate(options: argparse.Namespace) -> int:
 def _env(options: argparse.Namespace) -> int:
     from harness import environment
 
-    told = {
+    description = {
         "fingerprint": environment.fingerprint(),
         "revision": environment.revision(),
         "cache": str(environment.cache_dir()),
@@ -228,9 +234,9 @@ def _env(options: argparse.Namespace) -> int:
         **environment.manifest(),
     }
     if options.json:
-        show_json(told)
+        show_json(description)
         return 0
-    for key, value in told.items():
-        said = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"{key:<12} {', '.join(said) if isinstance(said, list) else said}")
+    for key, value in description.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        print(f"{key:<12} {', '.join(text) if isinstance(text, list) else text}")
     return 0

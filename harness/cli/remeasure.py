@@ -1,4 +1,4 @@
-"""A record's cell measured again in a process of its own, into a folder that is thrown away."""
+"""Repeat a record's evaluation in a separate process, with a temporary results folder."""
 
 import os
 import shlex
@@ -14,43 +14,49 @@ from harness.console import say
 if TYPE_CHECKING:
     from harness.types import Record
 
-_FOLDERS = ("HARNESS_DATA", "HARNESS_CACHE")
-_OURS = ("resume=", "results_dir=", "hydra.mode=")
+_FOLDER_VARIABLES = ("HARNESS_DATA", "HARNESS_CACHE")
+_OVERRIDDEN = ("resume=", "results_dir=", "hydra.mode=")
 
 
-def measured(record: "Record") -> "Record | None":
-    """The cell once more, to be sure of its cost; None, which is said, where that cannot be told from here."""
+def repeat(record: "Record") -> "Record | None":
+    """Repeat an evaluation to confirm its cost; return None, with a message, if it cannot be compared from here."""
     from harness import environment
 
-    # a process of its own may have been without this one's variables
-    here = {environment.fingerprint(without) for without in ((), environment.THREAD_VARIABLES)}
-    if record.environment not in here:
+    # an isolated process may have been started without this one's thread variables
+    environments = {environment.fingerprint(without) for without in ((), environment.THREAD_VARIABLES)}
+    if record.environment not in environments:
         say(f"above its limit, and not measured again: that was another machine or other packages: {record.command}")
         return None
     say(f"above its limit, measured again to be sure: {record.command}")
-    found = run(shlex.split(record.command)[1:], Path.cwd(), importable())
-    if found is None or found.code != record.code:
-        why = "it could not be measured again" if found is None else "the code is another by now"
+    repeated = run(shlex.split(record.command)[1:], Path.cwd(), import_path())
+    if repeated is None or repeated.code != record.code:
+        why = "it could not be measured again" if repeated is None else "the code has changed since"
         say(f"{why}: {record.command}")
         return None
-    return found
+    return repeated
 
 
-def importable() -> str:
-    """PYTHONPATH of a process that is to import what this one can."""
+def import_path() -> str:
+    """Return the PYTHONPATH with which a process can import the same modules as this one."""
     return os.pathsep.join(path for path in sys.path if path)
 
 
-def run(words: Sequence[str], folder: Path, python_path: str) -> "Record | None":
-    """The record of one cell measured anew from a folder; None where that fails."""
+def run(arguments: Sequence[str], folder: Path, python_path: str) -> "Record | None":
+    """Measure one evaluation anew and return its record, or None if it fails.
+
+    Args:
+        arguments: The arguments of its command, without `harness`.
+        folder: The working folder.
+        python_path: PYTHONPATH of the process.
+    """
     from harness.store import Store
 
-    kept = [word for word in words if not word.startswith(_OURS)]
+    settings = [argument for argument in arguments if not argument.startswith(_OVERRIDDEN)]
     with tempfile.TemporaryDirectory() as results:
-        ours = ["resume=false", "hydra.mode=RUN", f"results_dir={results}"]
-        command = [sys.executable, "-P", "-m", "harness", "run", *kept, *ours]
-        whole = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDERS if os.environ.get(name)}
-        surroundings = {**os.environ, **whole, "PYTHONPATH": python_path}
-        done = subprocess.run(command, cwd=folder, env=surroundings, stdout=2)
-        found = [own for own in Store(Path(results)).records() if own.status == "ok"]
-        return found[0] if done.returncode == 0 and found else None
+        overrides = ["resume=false", "hydra.mode=RUN", f"results_dir={results}"]
+        command = [sys.executable, "-P", "-m", "harness", "run", *settings, *overrides]
+        folders = {name: str(Path(os.environ[name]).absolute()) for name in _FOLDER_VARIABLES if os.environ.get(name)}
+        variables = {**os.environ, **folders, "PYTHONPATH": python_path}
+        process = subprocess.run(command, cwd=folder, env=variables, stdout=2)
+        records = [record for record in Store(Path(results)).records() if record.status == "ok"]
+        return records[0] if process.returncode == 0 and records else None

@@ -1,4 +1,4 @@
-"""`harness report`: the board of what was measured, in every form."""
+"""`harness report`: the leaderboard, printed and written in every format."""
 
 import argparse
 import shlex
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from harness.types import Record
 
 _FILES = ("md", "csv", "tex", "html")
-_FORMS = (*_FILES, "json", "svg", "png")
-_MANY = 50
-"""Above so many rows the page has the means of further metrics, and no tests."""
+_FORMATS = (*_FILES, "json", "svg", "png")
+_MAX_TESTED_ROWS = 50
+"""With more rows than this, the page shows only the means of other metrics, without significance tests."""
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
-    """Add the command's parser."""
+    """Add the parser of `harness report`."""
     report: argparse.ArgumentParser = commands.add_parser(
-        "report", help="print the board of what was measured, and write it to results/"
+        "report", help="print the leaderboard and write it to results/"
     )
-    report.add_argument("--only", choices=_FORMS, help="this form alone; text goes to stdout, pictures to results/")
-    report.add_argument("--baseline", metavar="NAME", help="compare every row with this one")
-    report.add_argument("--published", action="store_true", help="set published figures beside ours")
-    report.add_argument("--benchmark", metavar="NAME", help="below the board: what mteb's benchmark makes of it")
-    report.add_argument("--readme", type=Path, metavar="FILE", help="also fill the block `board` of this file")
+    report.add_argument("--only", choices=_FORMATS, help="this format only; text goes to stdout, pictures to results/")
+    report.add_argument("--baseline", metavar="NAME", help="compare every row with this retriever")
+    report.add_argument("--published", action="store_true", help="show published figures published_rows ours")
+    report.add_argument("--benchmark", metavar="NAME", help="add mteb's aggregates of this benchmark")
+    report.add_argument("--readme", type=Path, metavar="FILE", help="also update the block `board` of this file")
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is stale")
     report.set_defaults(command=_report)
     chosen.add(report)
@@ -48,20 +48,20 @@ def _report(options: argparse.Namespace) -> int:
     store = Store(options.results)
     records = chosen.latest(options, store)
     scores = store.scores(records, [options.metric])
-    board = replace(build(records, options.metric, scores, options.baseline), machines=store.machines(records))
-    forms = _Forms(options, store, records, board, scores)
+    leaderboard = replace(build(records, options.metric, scores, options.baseline), machines=store.machines(records))
+    report = _Report(options, store, records, leaderboard, scores)
     if options.json:
-        print(forms.text("json"), end="")
+        print(report.text("json"), end="")
     elif options.check:
-        return forms.check()
+        return report.check()
     elif options.only in ("svg", "png"):
-        forms.write({options.results / f"pareto.{options.only}": forms.picture(options.only)})
+        report.write({options.results / f"pareto.{options.only}": report.picture(options.only)})
     elif options.only is not None:
-        print(forms.text(options.only), end="")
+        print(report.text(options.only), end="")
     else:
         name = options.benchmark
-        show_tables([*forms.tables, *([mteb.table(name, records)] if name else [])])
-        forms.write(forms.files())
+        show_tables([*report.tables, *([mteb.table(name, records)] if name else [])])
+        report.write(report.files())
     return 0
 
 
@@ -80,8 +80,8 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
 
 
 @dataclass
-class _Forms:
-    """A leaderboard in every form that the report's options ask for."""
+class _Report:
+    """A leaderboard in the formats that the options request."""
 
     options: argparse.Namespace
     store: "Store"
@@ -91,74 +91,79 @@ class _Forms:
 
     @property
     def tables(self) -> "list[Table]":
-        """The tables of the leaderboard."""
+        """Tables of the leaderboard."""
         from harness.leaderboard.tables.leaderboard import tables
 
         return tables(self.leaderboard, self._published)
 
-    def text(self, form: str) -> str:
-        """Return one of the forms that are text."""
+    def text(self, format_name: str) -> str:
+        """Return the leaderboard in one of the text formats."""
         from harness.leaderboard import frame, writers
         from harness.leaderboard.page import html
 
-        if form in ("md", "tex"):
-            return (writers.markdown if form == "md" else writers.latex)(self.tables)
-        boards, scores = self._boards
-        if form == "csv":
-            return frame.to_csv(frame.to_frame(boards, self._published or ()))
-        if form == "json":
-            return frame.to_json(frame.leaderboards_data(boards, self._published))
-        return html.render(boards, scores, self.store.table, self._published)
+        if format_name in ("md", "tex"):
+            return (writers.markdown if format_name == "md" else writers.latex)(self.tables)
+        leaderboards, scores = self._leaderboards
+        if format_name == "csv":
+            return frame.to_csv(frame.to_frame(leaderboards, self._published or ()))
+        if format_name == "json":
+            return frame.to_json(frame.leaderboards_data(leaderboards, self._published))
+        return html.render(leaderboards, scores, self.store.table, self._published)
 
     @cached_property
     def _published(self) -> "list[PublishedRow] | None":
-        """Published figures where they are asked for, and those that were imported in any case."""
+        """Published figures if they are requested, and imported ones in any case."""
         from harness.leaderboard.published import published_rows
 
-        imported, asked = self.store.published(), self.options.published
-        found = published_rows(self.leaderboard, imported, table=asked) if asked or imported else None
-        return found if found or asked else None
+        imported, requested = self.store.published(), self.options.published
+        figures = published_rows(self.leaderboard, imported, table=requested) if requested or imported else None
+        return figures if figures or requested else None
 
-    def picture(self, form: str) -> bytes:
-        """The Pareto front as SVG or PNG. Raises `ConfigError` without matplotlib."""
+    def picture(self, format_name: str) -> bytes:
+        """Return the Pareto front as SVG or PNG. Raises `ConfigError` without matplotlib."""
         from harness.leaderboard import pareto
 
-        return pareto.render(self.leaderboard, form)
+        return pareto.render(self.leaderboard, format_name)
 
     def files(self) -> dict[Path, bytes]:
-        """What a report writes: the board's files and the README's block."""
-        found = {self.options.results / f"leaderboard.{form}": self.text(form).encode() for form in _FILES}
+        """Return the content of every file that a report writes, the README included."""
+        files = {
+            self.options.results / f"leaderboard.{format_name}": self.text(format_name).encode()
+            for format_name in _FILES
+        }
         if (readme := self.options.readme) is not None:
-            found[readme] = self._with_block(readme).encode()
-        return found
+            files[readme] = self._with_block(readme).encode()
+        return files
 
     def write(self, files: dict[Path, bytes]) -> None:
-        """Write files, each whole or not at all."""
+        """Write files, each atomically."""
         from harness.store import write_atomic
 
         if self.options.dataset or self.options.retriever:
-            say("only some of the records are on this board")
+            say("this leaderboard has only some of the records")
         for path, content in files.items():
             write_atomic(path, content)
         say(f"wrote {', '.join(map(str, files))}")
 
     def check(self) -> int:
-        """1 when a file is not what the records give; a picture that is there must show this board."""
+        """Return 1 if a file differs from what the records give; an existing picture must show this leaderboard."""
         from harness.leaderboard.pareto import digest
 
-        stale = [str(path) for path, content in self.files().items() if not _is(path, content)]
-        pictures = [self.options.results / f"pareto.{form}" for form in ("svg", "png")]
-        told = digest(self.leaderboard).encode()
-        stale += [str(path) for path in pictures if path.is_file() and told not in path.read_bytes()]
+        stale = [str(path) for path, content in self.files().items() if not _has_content(path, content)]
+        pictures = [self.options.results / f"pareto.{format_name}" for format_name in ("svg", "png")]
+        expected = digest(self.leaderboard).encode()
+        stale += [str(path) for path in pictures if path.is_file() and expected not in path.read_bytes()]
         if stale:
-            again = [f"harness report{self._words()}"]
-            drawn = [path for path in stale if Path(path).suffix in (".svg", ".png")]
-            again += [f"harness report{self._words()} --only {Path(path).suffix[1:]}" for path in drawn]
-            say(f"stale: {', '.join(stale)}; write again: {' && '.join(again[len(stale) == len(drawn) :])}")
+            commands = [f"harness report{self._option_text()}"]
+            stale_pictures = [path for path in stale if Path(path).suffix in (".svg", ".png")]
+            commands += [
+                f"harness report{self._option_text()} --only {Path(path).suffix[1:]}" for path in stale_pictures
+            ]
+            say(f"stale: {', '.join(stale)}; write again: {' && '.join(commands[len(stale) == len(stale_pictures) :])}")
         return 1 if stale else 0
 
-    def _words(self) -> str:
-        """The options that choose what is written, as they are typed."""
+    def _option_text(self) -> str:
+        """Return the options that affect the files, as typed on the command line."""
         words: list[str] = []
         for name in ("results", "baseline", "metric", "dataset", "retriever", "readme"):
             value = getattr(self.options, name)
@@ -175,26 +180,29 @@ class _Forms:
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         if end not in text.partition(begin)[2]:
             raise ConfigError(
-                f"{readme} has no block to fill; put these two lines in it, in this order: {begin.strip()} {end}"
+                f"{readme} has no block to fill; add these two lines to it, in this order: {begin.strip()} {end}"
             )
         before, _, rest = text.partition(begin)
         return f"{before}{begin}{writers.markdown([main_table(self.leaderboard)])}{end}{rest.partition(end)[2]}"
 
     @cached_property
-    def _boards(self) -> "tuple[dict[str, Leaderboard], Scores]":
-        """The board of every metric that was measured, the asked one first."""
+    def _leaderboards(self) -> "tuple[dict[str, Leaderboard], Scores]":
+        """The leaderboard of every measured metric, the requested one first, and the scores of their tests."""
         from harness.leaderboard import build
 
-        own = self.leaderboard.metric
-        others = sorted({name for record in self.records for name in record.metrics} - {own})
-        few = len(self.leaderboard.rows) <= _MANY
-        scores = self.store.scores(self.records) if few else self.scores
-        boards = {
-            name: build(self.records, name, scores if few else None, self.leaderboard.baseline) for name in others
+        metric = self.leaderboard.metric
+        other_metrics = sorted({name for record in self.records for name in record.metrics} - {metric})
+        is_tested = len(self.leaderboard.rows) <= _MAX_TESTED_ROWS
+        scores = self.store.scores(self.records) if is_tested else self.scores
+        leaderboards = {
+            name: build(self.records, name, scores if is_tested else None, self.leaderboard.baseline)
+            for name in other_metrics
         }
-        boards = {name: replace(board, machines=self.leaderboard.machines) for name, board in boards.items()}
-        return {own: self.leaderboard, **boards}, scores
+        leaderboards = {
+            name: replace(leaderboard, machines=self.leaderboard.machines) for name, leaderboard in leaderboards.items()
+        }
+        return {metric: self.leaderboard, **leaderboards}, scores
 
 
-def _is(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content

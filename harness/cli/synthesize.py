@@ -11,38 +11,38 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli.job import folder_options, run_job
+from harness.cli.job import config_dir_options, run_job
 from harness.config import build
-from harness.config.build import checked
+from harness.config.build import validate_config
 from harness.console import listener, say, show_tables
 from harness.datasets import texts
 from harness.errors import ConfigError
 from harness.instrument import listening, recording
 from harness.leaderboard.tables.training import triplets
-from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_of, save, synthesize
+from harness.train.synthesis import Plan, RoundTrip, Source, claim, manifest_path, save, synthesize
 from harness.types import Corpus, Dataset
 
 
-class _Strict(BaseModel):
+class _StrictConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Columns(_Strict):
-    """Of a file of documents."""
+class Columns(_StrictConfig):
+    """Columns of a file of documents."""
 
     id: str
     title: str | None
     text: str
 
 
-class RoundTripConfig(_Strict):
-    """Which queries are kept; all where `k` is None."""
+class RoundTripConfig(_StrictConfig):
+    """The round-trip filter of queries; disabled if `k` is None."""
 
     k: int | None = Field(ge=1)
     retriever: dict[str, Any]
 
 
-class SynthesizeConfig(_Strict):
+class SynthesizeConfig(_StrictConfig):
     """The resolved config of a synthesis; a key that is not here is an error."""
 
     dataset: dict[str, Any]
@@ -61,44 +61,44 @@ class SynthesizeConfig(_Strict):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make triplets as the arguments say; return the exit code of `run_job`."""
+    """Make triplets from the arguments; return the exit code of `run_job`."""
     return run_job("synthesize", job, arguments)
 
 
 def job(config: DictConfig) -> None:
-    """Make the triplets, and say what was dropped."""
+    """Make the triplets and print how many were kept and dropped."""
     run = HydraConfig.get()
     chosen = run.runtime.choices["generator"]
-    settings = checked(SynthesizeConfig, config, "harness synthesize")
+    settings = validate_config(SynthesizeConfig, config, "harness synthesize")
     if settings.output is not None:
         claim(settings.output)
     generator = build.construct(settings.generator, "generator")
     negatives = build.construct(settings.negatives, "negatives")
     round_trip = _round_trip(settings.round_trip)
     plan = Plan(settings.documents, settings.per_document, settings.seed, settings.resume)
-    with listening(listener()), recording() as seen:
-        source, about = _source(settings)
+    with listening(listener()), recording() as recorded:
+        source, description = _source(settings)
         output = settings.output or Path("triplets") / f"{source.name}-{chosen}.parquet"
         claim(output)
         say(f"{chosen} on {source.name}: {len(source.corpus):,} documents")
-        made, counts = synthesize(source, generator, round_trip, negatives, plan, output)
-    public = build.public(config)
+        generated, counts = synthesize(source, generator, round_trip, negatives, plan, output)
+    public = build.public_config(config)
     manifest = {
         "harness": harness.__version__,
         "revision": environment.revision(),
         "command": shlex.join(
-            ["harness", "synthesize", *map(build.without_secret, [*folder_options(run), *run.overrides.task])]
+            ["harness", "synthesize", *map(build.mask_override, [*config_dir_options(run), *run.overrides.task])]
         ),
-        "source": about,
+        "source": description,
         **counts,
         "config": {key: value for key, value in public.items() if key not in ("dataset", "corpus", "columns")},
-        "seconds": {"whole": seen.wall_s, **seen.stages},
-        "requests": {name: seen.counters[""].get(name, 0) for name in ("requests", "retries")},
+        "seconds": {"whole": recorded.wall_s, **recorded.stages},
+        "requests": {name: recorded.counters[""].get(name, 0) for name in ("requests", "retries")},
         "environment": environment.manifest(),
     }
-    save(output, made, manifest)
+    save(output, generated, manifest)
     show_tables([triplets(manifest)])
-    print(f"{output}\n{manifest_of(output)}", flush=True)
+    print(f"{output}\n{manifest_path(output)}", flush=True)
 
 
 def _round_trip(config: RoundTripConfig) -> RoundTrip | None:
@@ -108,16 +108,16 @@ def _round_trip(config: RoundTripConfig) -> RoundTrip | None:
 
 
 def _source(settings: SynthesizeConfig) -> tuple[Source, dict[str, Any]]:
-    """The documents, and what the manifest says of them."""
+    """Return the documents and their description for the manifest."""
     if settings.corpus is not None:
         columns, path = settings.columns.model_dump(), settings.corpus.expanduser()
         corpus = texts.read(Corpus, path, columns)
         source = Source(path.name.partition(".")[0], corpus, texts.title_loader(path, columns))
-        about: dict[str, Any] = {"file": str(path), "columns": columns}
+        description: dict[str, Any] = {"file": str(path), "columns": columns}
     else:
         dataset: Dataset = build.construct(settings.dataset, "dataset")
         source = Source(dataset.name, dataset.corpus, dataset.load_titles)
-        about = {"dataset": dataset.name, "split": dataset.split}
+        description = {"dataset": dataset.name, "split": dataset.split}
     if not len(source.corpus):
         raise ConfigError(f"{source.name} has no documents; name a file that has: corpus=FILE")
-    return source, {**about, "documents": len(source.corpus), "fingerprint": source.corpus.fingerprint}
+    return source, {**description, "documents": len(source.corpus), "fingerprint": source.corpus.fingerprint}

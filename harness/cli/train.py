@@ -1,6 +1,6 @@
 """`harness train`: one Hydra job fine-tunes the model of one retriever.
 
-Several processes that torchrun started do the same, each on its device; the first one speaks and writes.
+Under torchrun several processes train together, each on its device; only the main process prints and writes.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import harness
 from harness import environment
-from harness.cli.job import folder_options, run_job
-from harness.cli.tuned import configs, place_of
+from harness.cli.job import config_dir_options, run_job
+from harness.cli.tuned import configs, locate_encoder
 from harness.config import build
-from harness.config.build import checked
+from harness.config.build import validate_config
 from harness.console import listener, say, show_tables
 from harness.errors import ConfigError
 from harness.files import exclusive
@@ -34,12 +34,12 @@ from harness.train import dev, examples, families, fit, leaks, outcome, trainers
 from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Dataset, Retriever
 
-_NOT_THE_MODEL = {"output", "resume", "data_dir", "k"}
-"""Settings on which the model does not depend."""
+_IGNORED_SETTINGS = {"output", "resume", "data_dir", "k"}
+"""Settings that do not change the model."""
 
 
-_OF_A_DATASET = {"split", "positives", "positives_per_query", "negatives"}
-"""Settings that a file of triplets leaves unread."""
+_DATASET_SETTINGS = {"split", "positives", "positives_per_query", "negatives"}
+"""Settings that are ignored when training on a file of triplets."""
 
 
 class TrainConfig(BaseModel):
@@ -67,153 +67,170 @@ class TrainConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on, what checkpoints are chosen by, and what of the test split was found in it."""
+    """Training examples, the dev split that chooses checkpoints, and leaks of the test split into the examples."""
 
     examples: examples.Examples
-    dev: dev.Dev
+    dev: dev.DevSplit
     leaks: list[leaks.Leak]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train as the arguments say; the exit code of `run_job`."""
+    """Fine-tune a model; return the exit code of `run_job`."""
     return run_job("train", job, arguments)
 
 
 def job(config: DictConfig) -> None:
-    """Train, or find that it is trained."""
+    """Fine-tune the model, or show the manifest if this training is finished."""
     run = HydraConfig.get()
-    settings = checked(TrainConfig, config, "harness train")
+    settings = validate_config(TrainConfig, config, "harness train")
     trainers.check_packages()
     metric = parse(settings.dev.metric)
-    place = place_of(settings.retriever)
-    encoder = build.construct({**place.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
+    located = locate_encoder(settings.retriever)
+    encoder = build.construct({**located.encoder, "dtype": "float32", "backend": "torch"}, "retriever.encoder")
     family = families.family_of(encoder)
     base = encoder.resolve_weights()
     family.check(settings.loss, base.path)
-    first_stage = build.construct(place.first_stage, "retriever.first_stage") if place.first_stage else None
-    tell = say if fit.on_main() else _silent
-    with listening(listener() if fit.on_main() else None), _alone(settings.output):
-        data, plan, found = trainers.in_turn(settings.training, lambda: _begun(settings, base.identity))
-        if found:
-            tell(f"{settings.output} is trained; again with resume=false")
-            if fit.on_main():
-                _show(found, settings.output)
+    first_stage = build.construct(located.first_stage, "retriever.first_stage") if located.first_stage else None
+    notify = say if fit.is_main_process() else _ignore
+    with listening(listener() if fit.is_main_process() else None), _lock(settings.output):
+        data, plan, finished = trainers.run_main_first(settings.training, lambda: _prepare(settings, base.identity))
+        if finished:
+            notify(f"{settings.output} is already trained; to train again, add resume=false")
+            if fit.is_main_process():
+                _show(finished, settings.output)
             return
-        where = trainers.device(settings.training)
-        tell(f"training on {where}: {len(data.examples.rows):,} rows of {data.examples.said}")
+        device = trainers.device(settings.training)
+        notify(f"training on {device}: {len(data.examples.rows):,} rows of {data.examples.source}")
         started, training, work = time.perf_counter(), settings.training, outcome.work_folder(settings.output)
         retriever = family.retriever(first_stage)
-        evaluator = dev.Evaluator(data.dev, retriever, encoder, metric, trainers.in_bfloat16(training))
+        evaluator = dev.Evaluator(data.dev, retriever, encoder, metric, trainers.uses_bfloat16(training))
         fitted = fit.fit(
-            family, base.path, data.examples, evaluator, training, settings.loss, settings.seed, work, tell
+            family, base.path, data.examples, evaluator, training, settings.loss, settings.seed, work, notify
         )
-        if not fit.on_main():
+        if not fit.is_main_process():
             return
-        words = [*folder_options(run), *run.overrides.task]
+        arguments = [*config_dir_options(run), *run.overrides.task]
         manifest = {
             "plan": plan,
-            "command": shlex.join(["harness", "train", *map(build.without_secret, words)]),
-            "config": build.public(config),
-            "base": {"model": place.encoder["model"], "source": base.source, "identity": base.identity},
-            **_told(data, fitted),
+            "command": shlex.join(["harness", "train", *map(build.mask_override, arguments)]),
+            "config": build.public_config(config),
+            "base": {"model": located.encoder["model"], "source": base.source, "identity": base.identity},
+            **_describe(data, fitted),
             "seconds": time.perf_counter() - started,
         }
-        outcome.save(settings.output, fitted.model, manifest, configs(config, place, family.after, settings.output))
+        outcome.save(
+            settings.output, fitted.model, manifest, configs(config, located, family.config_changes, settings.output)
+        )
     _show(manifest, settings.output)
 
 
-def _begun(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] | None]:
-    """The data, the hash of the whole plan, and the manifest where it was carried out."""
+def _prepare(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] | None]:
+    """Return the data, the hash of the plan, and the manifest if the plan has been carried out."""
     data = _data(settings)
     plan = _plan(settings, data, base)
-    return data, plan, _claimed(settings, plan)
+    return data, plan, _claim(settings, plan)
 
 
-def _alone(output: Path) -> AbstractContextManager[None]:
-    """One training at a time in a folder, the processes of one aside."""
-    return exclusive(output.with_name(f".{output.name}.lock"), f"training {output}") if fit.on_main() else nullcontext()
+def _lock(output: Path) -> AbstractContextManager[None]:
+    """Lock the output folder in the main process, so that only one training at a time uses it."""
+    return (
+        exclusive(output.with_name(f".{output.name}.lock"), f"training {output}")
+        if fit.is_main_process()
+        else nullcontext()
+    )
 
 
-def _claimed(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
-    """The manifest of this very training where it is finished; of several processes only the first one writes."""
-    if fit.on_main():
+def _claim(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
+    """Return the manifest of this training if it is finished; the main process also claims the folder."""
+    if fit.is_main_process():
         return outcome.claim(settings.output, plan, anew=not settings.resume)
-    return outcome.finished(settings.output, plan) if settings.resume else None
+    return outcome.load_finished(settings.output, plan) if settings.resume else None
 
 
-def _silent(_: str) -> None:
-    """What another process says."""
+def _ignore(_: str) -> None:
+    """Discard the messages of a process that is not the main one."""
 
 
 def _data(settings: TrainConfig) -> Data:
-    """Raises `ConfigError` for data that are not there or that leak."""
+    """Return the training data and the dev split. Raises `ConfigError` for missing or leaking data."""
     if settings.triplets is not None:
-        whole = examples.of_file(settings.triplets)
+        training_examples = examples.from_file(settings.triplets)
     elif settings.dataset is not None:
         negatives = build.construct(settings.negatives, "negatives")
-        nearest = _nearest(settings) if settings.positives == "nearest" else None
-        judged = _split(settings, settings.split)
-        whole = examples.of_dataset(judged, negatives, settings.positives_per_query, settings.seed, nearest)
+        ranker = _positive_ranker(settings) if settings.positives == "nearest" else None
+        labelled = _split(settings, settings.split)
+        training_examples = examples.from_dataset(
+            labelled, negatives, settings.positives_per_query, settings.seed, ranker
+        )
     else:
         raise ConfigError("nothing to train on; give dataset=NAME with a training split, or triplets=FILE")
-    found: list[leaks.Leak] = []
+    found_leaks: list[leaks.Leak] = []
     if settings.dataset is not None and settings.leaks.split is not None:
-        whole, found = leaks.guarded(whole, _split(settings, settings.leaks.split), settings.leaks)
-    elif settings.dataset is None:
-        say("no dataset is given, so no test split is guarded against leaks; add: dataset=NAME")
-    plan = settings.dev
-    if plan.split is not None and plan.split in (settings.leaks.split, None if settings.triplets else settings.split):
-        raise ConfigError(
-            f"dev.split={plan.split!r} is tested on or trained on, and may not choose the checkpoint; choose another "
-            "split, or dev.split=null to hold training queries out"
+        training_examples, found_leaks = leaks.check_leaks(
+            training_examples, _split(settings, settings.leaks.split), settings.leaks
         )
-    if plan.split is None:
-        chosen_by, whole = dev.held_out(whole, plan.queries, plan.documents, settings.seed)
+    elif settings.dataset is None:
+        say("no dataset is given, so no test split is checked for leaks; add: dataset=NAME")
+    dev_plan = settings.dev
+    if dev_plan.split is not None and dev_plan.split in (
+        settings.leaks.split,
+        None if settings.triplets else settings.split,
+    ):
+        raise ConfigError(
+            f"dev.split={dev_plan.split!r} is the training or test split, and cannot choose the checkpoint; choose "
+            "another split, or dev.split=null to hold out training queries"
+        )
+    if dev_plan.split is None:
+        dev_split, training_examples = dev.hold_out(
+            training_examples, dev_plan.queries, dev_plan.documents, settings.seed
+        )
     else:
-        chosen_by = dev.of_split(_split(settings, plan.split), plan.queries, plan.documents, settings.seed)
-    return Data(whole, chosen_by, found)
+        dev_split = dev.from_split(
+            _split(settings, dev_plan.split), dev_plan.queries, dev_plan.documents, settings.seed
+        )
+    return Data(training_examples, dev_split, found_leaks)
 
 
-def _nearest(settings: TrainConfig) -> Retriever:
-    """What ranks a query's relevant documents: the model before it is trained, as dev asks it; of a reranker the first
-    stage.
+def _positive_ranker(settings: TrainConfig) -> Retriever:
+    """Return the retriever that ranks a query's relevant documents.
+
+    It is the model before training, configured as for the dev split; for a reranker, the first stage.
     """
-    place, training = place_of(settings.retriever), settings.training
-    if place.first_stage is not None:
-        first: Retriever = build.construct(place.first_stage, "retriever.first_stage")
+    located, training = locate_encoder(settings.retriever), settings.training
+    if located.first_stage is not None:
+        first: Retriever = build.construct(located.first_stage, "retriever.first_stage")
         return first
-    dtype = "bfloat16" if trainers.in_bfloat16(training) else "float32"
-    encoder = build.construct({**place.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
+    dtype = "bfloat16" if trainers.uses_bfloat16(training) else "float32"
+    encoder = build.construct({**located.encoder, "dtype": dtype, "backend": "torch"}, "retriever.encoder")
     encoder.limit_length(training.max_length)
     return families.family_of(encoder).retriever(None)
 
 
 def _split(settings: TrainConfig, split: str) -> Dataset:
-    """A split of the dataset; one that knows no splits is all test."""
+    """Load a split of the dataset. A dataset without splits has the test split only."""
     config = settings.dataset
     if config is None:
-        raise ConfigError(f"no dataset is given to take the split {split!r} from; add: dataset=NAME")
+        raise ConfigError(f"no dataset is given for the split {split!r}; add: dataset=NAME")
     if "split" not in config and split != "test":
-        raise ConfigError(f"this dataset has no split {split!r} to train on; make triplets of it: harness synthesize")
-    own = {**config, "split": split} if "split" in config else config
-    dataset: Dataset = build.construct(own, "dataset")
+        raise ConfigError(f"this dataset has no split {split!r} to train on; make triplets from it: harness synthesize")
+    dataset: Dataset = build.construct({**config, "split": split} if "split" in config else config, "dataset")
     return dataset
 
 
 def _plan(settings: TrainConfig, data: Data, base: str) -> str:
-    """Hash of all that the model depends on."""
-    unread = _NOT_THE_MODEL | (set() if settings.triplets is None else _OF_A_DATASET)
-    said = settings.model_dump(mode="json", exclude=unread)
-    said["data"], said["base"] = data.examples.fingerprint, base
-    said["processes"] = os.environ.get("WORLD_SIZE", "1")
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=8).hexdigest()
+    """Return a hash of everything that the trained model depends on."""
+    ignored = _IGNORED_SETTINGS | (set() if settings.triplets is None else _DATASET_SETTINGS)
+    settings_json = settings.model_dump(mode="json", exclude=ignored)
+    settings_json["data"], settings_json["base"] = data.examples.fingerprint, base
+    settings_json["processes"] = os.environ.get("WORLD_SIZE", "1")
+    return hashlib.blake2b(json.dumps(settings_json, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def _told(data: Data, fitted: fit.Fitted) -> dict[str, Any]:
-    """What the manifest says of the data, the training and the machine."""
+def _describe(data: Data, fitted: fit.FitResult) -> dict[str, Any]:
+    """Return the manifest's entries on the data, the training and the machine."""
     return {
         "data": {
-            "source": data.examples.said,
+            "source": data.examples.source,
             "fingerprint": data.examples.fingerprint,
             "rows": len(data.examples.rows),
             "negatives": data.examples.rows.shape[1] - 2,
@@ -233,5 +250,5 @@ def _told(data: Data, fitted: fit.Fitted) -> dict[str, Any]:
 
 def _show(manifest: Mapping[str, Any], output: Path) -> None:
     show_tables([training(manifest, output)])
-    print(f"harness finetuned {output}      # with BM25 and hybrids, on several collections")
+    print(f"harness finetuned {output}      # with BM25 and hybrids, on several datasets")
     print(f"harness --config-dir={output}/conf retriever=tuned dataset=NAME", flush=True)

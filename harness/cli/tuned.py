@@ -1,4 +1,4 @@
-"""The configs around a trained model: where in a retriever's config its encoder is, and those that measure it."""
+"""Locate the encoder in a retriever's config, and write configs that evaluate a fine-tuned model."""
 
 from collections.abc import Mapping
 from copy import deepcopy
@@ -14,7 +14,7 @@ from harness.encoders.model import Model
 from harness.errors import ConfigError
 
 NAMES = ("base", "tuned", "hybrid_base", "hybrid_tuned")
-"""The retrievers that a training leaves configs of."""
+"""Retrievers whose configs a training writes."""
 _HYBRID = """\
 # BM25 and the {which} model, fused.
 defaults:
@@ -27,27 +27,27 @@ depth: ${{k}}
 
 
 @dataclass(frozen=True)
-class Place:
-    """The encoder in a retriever's config: its keys, its own config, and that of the first stage before a reranker."""
+class EncoderLocation:
+    """The encoder in a retriever's config: its keys, its config, and for a reranker the config of the first stage."""
 
     keys: tuple[str, ...]
     encoder: Mapping[str, Any]
     first_stage: Mapping[str, Any] | None
 
 
-def place_of(retriever: Mapping[str, Any]) -> Place:
-    """Raises `ConfigError` for a retriever that has no model, or several."""
-    found = list(_encoders(retriever, ()))
-    if not found:
+def locate_encoder(retriever: Mapping[str, Any]) -> EncoderLocation:
+    """Locate the encoder of a retriever. Raises `ConfigError` if the retriever has no model, or several."""
+    encoders = list(_encoders(retriever, ()))
+    if not encoders:
         raise ConfigError(
-            "this retriever has no model of its own to train; choose one that has, such as retriever=minilm, "
-            "splade_tiny, colbert_minilm or rerank"
+            "this retriever has no model to train; choose one that has, such as retriever=minilm, splade_tiny, "
+            "colbert_minilm or rerank"
         )
-    if len(found) > 1:
-        named = ", ".join(".".join(keys) for keys, _ in found)
-        raise ConfigError(f"this retriever has several models ({named}); train them one at a time: retriever=minilm")
-    keys, encoder = found[0]
-    return Place(keys, encoder, retriever.get("first_stage"))
+    if len(encoders) > 1:
+        names = ", ".join(".".join(keys) for keys, _ in encoders)
+        raise ConfigError(f"this retriever has several models ({names}); train them one at a time: retriever=minilm")
+    keys, encoder = encoders[0]
+    return EncoderLocation(keys, encoder, retriever.get("first_stage"))
 
 
 def _encoders(config: Any, keys: tuple[str, ...]) -> Any:
@@ -57,22 +57,29 @@ def _encoders(config: Any, keys: tuple[str, ...]) -> Any:
         yield keys, config
         return
     for key, inner in config.items():
-        if key == "first_stage":  # of a reranker, whose scorer is trained
+        if key == "first_stage":  # a reranker's scorer is trained, not its first stage
             continue
         yield from _encoders(inner, (*keys, str(key)))
 
 
-def configs(config: DictConfig, place: Place, after: Mapping[str, Any], output: Path) -> dict[str, str]:
-    """Yaml by name: `base` and `tuned`, as the command's config has the retriever, and BM25 fused with each."""
-    base = build.masked(config.retriever)
+def configs(config: DictConfig, located: EncoderLocation, after: Mapping[str, Any], output: Path) -> dict[str, str]:
+    """Return the YAML of each of `NAMES`: the base model, the tuned model, and BM25 fused with each.
+
+    Args:
+        config: The config of the training command.
+        located: The encoder in its retriever.
+        after: Encoder settings that change with the training.
+        output: The folder of the tuned model.
+    """
+    base = build.mask_secrets(config.retriever)
     tuned = deepcopy(base)
     inner = tuned
-    for key in place.keys:
+    for key in located.keys:
         inner = inner[key]
     inner.update({"model": str(output.resolve()), "package": None, **after})
     command = f"harness --config-dir={output}/conf retriever=tuned dataset=NAME"
     return {
-        "base": f"# What was trained.\n{OmegaConf.to_yaml(base)}",
-        "tuned": f"# What the training made.   {command}\n{OmegaConf.to_yaml(tuned)}",
+        "base": f"# The model before training.\n{OmegaConf.to_yaml(base)}",
+        "tuned": f"# The fine-tuned model.   {command}\n{OmegaConf.to_yaml(tuned)}",
         **{f"hybrid_{which}": _HYBRID.format(which=which) for which in ("base", "tuned")},
     }

@@ -1,81 +1,85 @@
-"""`harness validate`: configs composed and built, without loading weights; and one choice with its collection."""
+"""`harness validate`: compose and build configs without loading weights, or check one config with its dataset."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from harness.config import build
 from harness.config.conf import options_of
-from harness.config.evaluation import checked_config
+from harness.config.evaluation import validate_evaluation_config
 from harness.errors import HarnessError
 from harness.types import Dataset
 
 Finding = dict[str, Any]
 
 
-def whole() -> list[Finding]:
-    """Every retriever built, every dataset and experiment composed."""
-    found = [_tried(f"retriever={name}", _complete) for name, _ in options_of("retriever")]
-    found += [_tried(f"dataset={name}", _dataset) for name, _ in options_of("dataset")]
-    return found + [_tried(f"experiment={name}", _experiment) for name, _ in options_of("experiment")]
+def validate_all() -> list[Finding]:
+    """Build every retriever and compose every dataset and experiment."""
+    findings = [_check(f"retriever={name}", _build_complete) for name, _ in options_of("retriever")]
+    findings += [_check(f"dataset={name}", _check_dataset) for name, _ in options_of("dataset")]
+    return findings + [_check(f"experiment={name}", _compose) for name, _ in options_of("experiment")]
 
 
-def one(overrides: Sequence[str], folders: Sequence[str] = ()) -> list[Finding]:
-    """The settings, and the retriever and the dataset that some overrides choose; the dataset is read whole.
+def validate_overrides(overrides: Sequence[str], folders: Sequence[str] = ()) -> list[Finding]:
+    """Check the settings, the retriever and the dataset that overrides choose; the dataset is loaded.
 
-    `folders` have configs of the user's own.
+    Args:
+        overrides: Config overrides.
+        folders: Additional config folders.
     """
-    said = " ".join(overrides)
-    chosen = {override.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for override in overrides}
-    named = list(overrides) if chosen & {"retriever", "experiment"} else ["retriever=bm25", *overrides]
-    settings = _tried(said, lambda _: _settings(named, folders))
+    text = " ".join(overrides)
+    groups = {override.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for override in overrides}
+    completed = list(overrides) if groups & {"retriever", "experiment"} else ["retriever=bm25", *overrides]
+    settings = _check(text, lambda _: _settings(completed, folders))
     if not settings["ok"]:
         return [settings]
-    checks = {"retriever": _retriever, "dataset": _read}
-    found = [
-        _tried(said, lambda _, check=check: check(named, folders)) for group, check in checks.items() if group in chosen
+    checks = {"retriever": _build_retriever, "dataset": _load_dataset}
+    findings = [
+        _check(text, lambda _, check=check: check(completed, folders))
+        for group, check in checks.items()
+        if group in groups
     ]
-    return found or [settings]
+    return findings or [settings]
 
 
 def _settings(overrides: Sequence[str], folders: Sequence[str]) -> str:
-    checked = checked_config(build.composition(overrides, folders))
-    return f"k={checked.k}, {len(checked.metrics)} metrics"
+    config = validate_evaluation_config(build.compose_config(overrides, folders))
+    return f"k={config.k}, {len(config.metrics)} metrics"
 
 
-def _tried(said: str, check: Any) -> Finding:
+def _check(override: str, check: Any) -> Finding:
     try:
-        return {"config": said, "ok": True, "message": check([said])}
+        return {"config": override, "ok": True, "message": check([override])}
     except HarnessError as error:
-        return {"config": said, "ok": False, "message": str(error)}
+        return {"config": override, "ok": False, "message": str(error)}
 
 
-def _complete(overrides: Sequence[str]) -> str:
-    """A retriever built; of one that lacks what only the user can name, its keys."""
+def _build_complete(overrides: Sequence[str]) -> str:
+    """Build a retriever, or check only its keys if a required value is missing."""
     config = build.composed(overrides)["retriever"]
     if "???" not in config.values():
-        return _retriever(overrides)
+        return _build_retriever(overrides)
     build.check_keys({key: value for key, value in config.items() if value != "???"}, "retriever")
     return str(config["_target_"])
 
 
-def _retriever(overrides: Sequence[str], folders: Sequence[str] = ()) -> str:
+def _build_retriever(overrides: Sequence[str], folders: Sequence[str] = ()) -> str:
     config = build.composed(overrides, folders)["retriever"]
     return type(build.construct(config, "retriever")).__name__
 
 
-def _dataset(overrides: Sequence[str]) -> str:
+def _check_dataset(overrides: Sequence[str]) -> str:
     config = build.composed(["retriever=bm25", *overrides])["dataset"]
     build.check_keys(config, "dataset")
     return str(config["_target_"])
 
 
-def _experiment(overrides: Sequence[str]) -> str:
+def _compose(overrides: Sequence[str]) -> str:
     build.composed(overrides)
     return ""
 
 
-def _read(overrides: Sequence[str], folders: Sequence[str]) -> str:
-    config = build.required(build.composed(overrides, folders)["dataset"], "dataset")
+def _load_dataset(overrides: Sequence[str], folders: Sequence[str]) -> str:
+    config = build.require_complete(build.composed(overrides, folders)["dataset"], "dataset")
     dataset: Dataset = build.construct(config, "dataset")
     return (
         f"{dataset.name}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries, "

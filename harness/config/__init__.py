@@ -1,1 +1,1 @@
-"""Configs composed by Hydra, checked, and turned into objects."""
+"""Compose configs with Hydra, check them, and construct objects from them."""

@@ -1,4 +1,4 @@
-"""Configs composed and turned into objects, with errors that a user can act on."""
+"""Compose configs and construct objects from them, with errors that a user can act on."""
 
 import contextlib
 import difflib
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from harness.commands import COMMANDS
 from harness.config.conf import CONF
 from harness.config.resolvers import RESOLVERS
-from harness.config.wording import RENAMED_KEYS, explained, unknown_key
+from harness.config.wording import RENAMED_KEYS, explain, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import values
 from harness.types.protocols import parameters
@@ -29,14 +29,14 @@ from harness.types.protocols import parameters
 for _name, _resolve in RESOLVERS.items():
     OmegaConf.register_new_resolver(_name, _resolve, replace=True)
 Config = TypeVar("Config", bound=BaseModel)
-_NONE = "You must specify 'retriever'"  # as Hydra says it
-_NAMES = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
-_SECRET = re.compile(rf"(?:^|[._-]){_NAMES}$", re.IGNORECASE)
-_SECRET_INSIDE = re.compile(rf"(?:^|[\W_]){_NAMES}['\"]?\s*:", re.IGNORECASE)
+_NO_RETRIEVER = "You must specify 'retriever'"  # Hydra's message
+_SENSITIVE_KEYS = r"(?:api[_-]?key|key|token|secret|password|authorization|credentials?)"
+_SECRET = re.compile(rf"(?:^|[._-]){_SENSITIVE_KEYS}$", re.IGNORECASE)
+_SECRET_INSIDE = re.compile(rf"(?:^|[\W_]){_SENSITIVE_KEYS}['\"]?\s*:", re.IGNORECASE)
 
 
-def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
-    """The config, when nothing in it is left to be set. Raises `ConfigError`."""
+def require_complete(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
+    """Return the config, whose key is `where`. Raises `ConfigError` if a value in it is missing."""
     for key, value in _leaves(config, where):
         if value == "???":
             raise ConfigError(f"{key} is not set; add: {key}=VALUE")
@@ -44,127 +44,152 @@ def required(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
 
 
 def composed(overrides: Sequence[str], folders: Sequence[str] = (), name: str = "run") -> dict[str, Any]:
-    """The resolved config for some overrides, apart from any Hydra job that is running; a missing value is ???."""
-    return _by_name(OmegaConf.to_container(composition(overrides, folders, name=name), resolve=True))
+    """Return the resolved config for overrides, independent of any running Hydra job; a missing value is ???.
+
+    Args:
+        overrides: Hydra overrides.
+        folders: Additional config folders.
+        name: The config in conf/, without its suffix.
+    """
+    return _string_keys(OmegaConf.to_container(compose_config(overrides, folders, name=name), resolve=True))
 
 
 def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
-    """The option chosen in each group, those inside a retriever included, for some overrides."""
-    return chosen(overrides, folders)[1]
+    """Return the option chosen in each group, including groups inside a retriever, for overrides."""
+    return compose_with_choices(overrides, folders)[1]
 
 
-def chosen(overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
-    """`composition` and `choices` at once."""
-    whole = composition(overrides, folders, hydra_too=True)
-    own = OmegaConf.masked_copy(whole, [str(key) for key in whole if key != "hydra"])
-    return own, dict(whole.hydra.runtime.choices)
+def compose_with_choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
+    """Return `compose_config` and `choices` from a single composition."""
+    full = compose_config(overrides, folders, hydra_too=True)
+    config = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
+    return config, dict(full.hydra.runtime.choices)
 
 
-def composition(
+def compose_config(
     overrides: Sequence[str], folders: Sequence[str] = (), hydra_too: bool = False, name: str = "run"
 ) -> DictConfig:
-    """conf/<name>.yaml for some overrides, not resolved, apart from any Hydra job that is running."""
+    """Compose conf/<name>.yaml, without resolving it, independent of any running Hydra job.
+
+    Args:
+        overrides: Hydra overrides.
+        folders: Additional config folders.
+        hydra_too: Keep Hydra's own config under the key `hydra`.
+        name: The config in conf/, without its suffix.
+
+    Raises:
+        ConfigError: Hydra rejects the overrides.
+    """
     state = Singleton.get_state()
     try:
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            quoted = ",".join(f"'file://{folder}'".replace("\\", "\\\\") for folder in folders)
-            search = [f"hydra.searchpath=[{quoted}]"] if folders else []
+            paths = ",".join(f"'file://{folder}'".replace("\\", "\\\\") for folder in folders)
+            search = [f"hydra.searchpath=[{paths}]"] if folders else []
             return compose(name, [*overrides, *search], return_hydra_config=hydra_too)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(refused(error, overrides, name)) from None
+        raise ConfigError(explain_error(error, overrides, name)) from None
     finally:
         Singleton.set_state(state)
 
 
-def plain(config: Any, where: str = "") -> dict[str, Any]:
-    """Return a config as resolved dicts and lists; `where` is its key, for messages.
+def resolve(config: Any, where: str = "") -> dict[str, Any]:
+    """Return a config as resolved dicts and lists. Raises `ConfigError` for a missing or unresolvable value.
 
-    Raises `ConfigError` for a value that is missing or cannot be resolved.
+    Args:
+        config: The config.
+        where: Its key, for messages.
     """
     try:
-        resolved = _by_name(OmegaConf.to_container(config, resolve=True))
+        resolved = _string_keys(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
-        raise ConfigError(explained(error)) from None
-    required(resolved, where)
+        raise ConfigError(explain(error)) from None
+    require_complete(resolved, where)
     return resolved
 
 
-def checked(kind: type[Config], config: Any, command: str) -> Config:
-    """Return the config of a command as `kind`. Raises `ConfigError` naming key, value and choices."""
-    resolved = {key: value for key, value in plain(config).items() if key != "experiment"}
+def validate_config(kind: type[Config], config: Any, command: str) -> Config:
+    """Return a command's config as `kind`. Raises `ConfigError` naming key, value and choices.
+
+    Args:
+        kind: The pydantic model of the command's config.
+        config: The composed config.
+        command: The command, for messages.
+    """
+    resolved = {key: value for key, value in resolve(config).items() if key != "experiment"}
     try:
         return kind.model_validate(resolved)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        said = first["msg"]
+        message = first["msg"]
         if first["type"] == "extra_forbidden":
             siblings = _sibling_keys(kind, first["loc"])
             new = RENAMED_KEYS.get(str(first["loc"][-1]))
-            said = f"no such key; choices: {', '.join(siblings)}"
+            message = f"no such key; choices: {', '.join(siblings)}"
             if new in siblings:
-                said = f"the key has another name now, write: {new}"
-        raise ConfigError(f"{key}={first['input']!r}: {said}; see the whole config: {command} --cfg job") from None
+                message = f"the key has another name now, write: {new}"
+        raise ConfigError(f"{key}={first['input']!r}: {message}; see the whole config: {command} --cfg job") from None
 
 
-def _sibling_keys(kind: type[BaseModel], place: Sequence[str | int]) -> list[str]:
-    """Return the keys that there are beside one that is none."""
-    for name in place[:-1]:
+def _sibling_keys(kind: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Return the valid keys on the level of an unknown one."""
+    for name in location[:-1]:
         kind = cast("type[BaseModel]", kind.model_fields[str(name)].annotation)
     return list(kind.model_fields)
 
 
-def public(config: DictConfig) -> dict[str, Any]:
-    """A config as it may be kept: resolved, but for values from environment variables, and without secrets."""
-    return dict(_public(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)))
+def public_config(config: DictConfig) -> dict[str, Any]:
+    """Return a config that may be stored: resolved except for environment variables, and without secrets."""
+    return dict(_without_secrets(OmegaConf.to_container(config), OmegaConf.to_container(config, resolve=True)))
 
 
-def masked(config: DictConfig) -> dict[str, Any]:
-    """A config as it is written, interpolations and all, but without secrets."""
+def mask_secrets(config: DictConfig) -> dict[str, Any]:
+    """Return an unresolved config without secrets."""
     raw = OmegaConf.to_container(config)
-    return dict(_public(raw, raw))
+    return dict(_without_secrets(raw, raw))
 
 
-def _public(raw: Any, resolved: Any, key: str = "") -> Any:
+def _without_secrets(raw: Any, resolved: Any, key: str = "") -> Any:
     if isinstance(resolved, Mapping):
-        parts = raw if isinstance(raw, Mapping) else resolved
-        return {str(name): _public(parts.get(name), inner, str(name)) for name, inner in resolved.items()}
+        raw_values = raw if isinstance(raw, Mapping) else resolved
+        return {str(name): _without_secrets(raw_values.get(name), inner, str(name)) for name, inner in resolved.items()}
     if isinstance(resolved, list):
         return [
-            _public(one, inner) for one, inner in zip(raw if isinstance(raw, list) else resolved, resolved, strict=True)
+            _without_secrets(raw_item, inner)
+            for raw_item, inner in zip(raw if isinstance(raw, list) else resolved, resolved, strict=True)
         ]
     if isinstance(raw, str) and "${oc.env:" in raw:
         return raw
     return "***" if resolved and _SECRET.search(key) else resolved
 
 
-def quoted(value: Any) -> str:
-    """Return a value as an override of the command line writes it."""
+def quote(value: Any) -> str:
+    """Return a value in the syntax of a command-line override."""
     if isinstance(value, str):
         escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), value)
         return f"'{escaped}'"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
-        return f"[{','.join(map(quoted, value))}]"
+        return f"[{','.join(map(quote, value))}]"
     return str(value)
 
 
-def without_secret(override: str) -> str:
-    """An override as it may be kept."""
+def mask_override(override: str) -> str:
+    """Return an override with any secret value masked."""
     key, equals, value = override.partition("=")
     return f"{key}=***" if equals and (_SECRET.search(key) or _SECRET_INSIDE.search(value)) else override
 
 
-def _by_name(config: Any) -> dict[str, Any]:
+def _string_keys(config: Any) -> dict[str, Any]:
     return {str(key): value for key, value in config.items()}
 
 
-def differences(mine: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys of `mine` whose values differ from the default's, and those that only one of them has."""
-    own, other = dict(_leaves(mine)), dict(_leaves(default))
-    return {key: own.get(key) for key in sorted({*own, *other}) if own.get(key) != other.get(key)}
+def config_differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `config`, by dotted key, that differ from the default's or that only one of them has."""
+    values, defaults = dict(_leaves(config)), dict(_leaves(default))
+    return {key: values.get(key) for key in sorted({*values, *defaults}) if values.get(key) != defaults.get(key)}
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -176,24 +201,29 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def construct(config: Mapping[str, Any], where: str) -> Any:
-    """The object that a config describes. `where` is its key, for messages. Raises `ConfigError`."""
+    """Construct the object that a config describes. Raises `ConfigError`.
+
+    Args:
+        config: The config, with the class or function under `_target_`.
+        where: Its key, for messages.
+    """
     check_keys(config, where)
     try:
-        return _built(config)
+        return _construct(config)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, HarnessError):
             raise cause from None
-        raise TargetError(f"{where}: {explained(error)}") from error
+        raise TargetError(f"{where}: {explain(error)}") from error
 
 
-def _built(config: Any) -> Any:
-    """Construct the targets in a config, inner ones first, and remember what each was constructed with."""
+def _construct(config: Any) -> Any:
+    """Construct the targets in a config, inner ones first, and remember the arguments of each."""
     if isinstance(config, list):
-        return [_built(inner) for inner in config]
+        return [_construct(inner) for inner in config]
     if not isinstance(config, Mapping):
         return config
-    arguments = {key: _built(value) for key, value in config.items() if not str(key).startswith("_")}
+    arguments = {key: _construct(value) for key, value in config.items() if not str(key).startswith("_")}
     if "_target_" not in config:
         return arguments
     settings = {key: value for key, value in config.items() if str(key).startswith("_")}
@@ -203,7 +233,7 @@ def _built(config: Any) -> Any:
 
 
 def check_keys(config: Any, where: str) -> None:
-    """Refuse a target that is not there, and a key or a kind of value that its constructor does not take."""
+    """Raise `ConfigError` for a target that does not exist, and for a key or a value that its constructor rejects."""
     if isinstance(config, Mapping):
         if "_target_" in config:
             _check_target(config, where)
@@ -211,22 +241,22 @@ def check_keys(config: Any, where: str) -> None:
             check_keys(inner, f"{where}.{key}")
 
 
-_MOVED = {
+_MOVED_TARGETS = {
     "harness.encoders.words.Words": "harness.text.tokenizer.Tokenizer",
     "harness.retrievers.rerank.Cross": "harness.retrievers.rerank.CrossEncoderScorer",
     "harness.encoders.api.OpenAIEncoder": "harness.providers.api.OpenAIEncoder",
     "harness.encoders.api.CohereEncoder": "harness.providers.api.CohereEncoder",
 }
-"""Targets of older configs and the names that they have now."""
+"""Targets in older configs, and their present names."""
 
 
 def _check_target(config: Mapping[str, Any], where: str) -> None:
-    if (new := _MOVED.get(config["_target_"])) is not None:
-        raise ConfigError(f"{where}._target_={config['_target_']!r} has another name now; write: _target_: {new}")
+    if (new := _MOVED_TARGETS.get(config["_target_"])) is not None:
+        raise ConfigError(f"{where}._target_={config['_target_']!r} was renamed; write: _target_: {new}")
     try:
         target = get_object(config["_target_"])
     except Exception as error:
-        raise TargetError(f"{where}._target_={config['_target_']!r} cannot be imported: {explained(error)}") from None
+        raise TargetError(f"{where}._target_={config['_target_']!r} cannot be imported: {explain(error)}") from None
     known = parameters(target)
     if known is None:
         return
@@ -235,15 +265,15 @@ def _check_target(config: Mapping[str, Any], where: str) -> None:
             continue
         if key not in known:
             raise ConfigError(unknown_key(where, key, list(known)))
-        if wanted := _wanted(value, known[key].annotation):
-            raise ConfigError(f"{where}.{key}={value!r} must be {wanted}; see: harness --cfg job")
+        if expected := _expected_type(value, known[key].annotation):
+            raise ConfigError(f"{where}.{key}={value!r} must be {expected}; see: harness --cfg job")
 
 
-_KINDS = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", type(None): "null"}
+_TYPE_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false", type(None): "null"}
 
 
-def _wanted(value: Any, hint: Any) -> str | None:
-    """What a parameter of this type takes, in words, when the value is a plain one of another kind."""
+def _expected_type(value: Any, hint: Any) -> str | None:
+    """Return a description of the type that a parameter takes if the value is a scalar of another type, else None."""
     unknown = hint is inspect.Parameter.empty or isinstance(hint, str)
     if unknown or not isinstance(value, str | int | float | bool | None):
         return None
@@ -251,37 +281,43 @@ def _wanted(value: Any, hint: Any) -> str | None:
     if (
         Any in kinds
         or any(kind is Path or get_origin(kind) is Literal for kind in kinds)
-        or any(kind in _KINDS and _is(value, kind) for kind in kinds)
+        or any(kind in _TYPE_NAMES and _is_instance(value, kind) for kind in kinds)
     ):
         return None
-    return " or ".join(_KINDS.get(kind, "a group of keys with its own _target_ or a list") for kind in kinds)
+    return " or ".join(_TYPE_NAMES.get(kind, "a group of keys with its own _target_ or a list") for kind in kinds)
 
 
-def _is(value: Any, kind: type) -> bool:
+def _is_instance(value: Any, kind: type) -> bool:
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, int | float if kind is float else kind)
 
 
-def refused(error: BaseException, arguments: Sequence[str], name: str = "run") -> str:
-    """What to say of an error in the command line itself, which is one for conf/<name>.yaml."""
+def explain_error(error: BaseException, arguments: Sequence[str], name: str = "run") -> str:
+    """Return the message for an error in a command line.
+
+    Args:
+        error: The error that Hydra raised.
+        arguments: The command line.
+        name: The config in conf/ that it overrides, without its suffix.
+    """
     if isinstance(error, OverrideParseException):
         word = error.override
         key, _, value = word.partition("=")
         if value:
             return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
-        near = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
-        hint = f"did you mean the command {near[0]!r}?" if near else "write KEY=VALUE, such as retriever=bm25"
-        return f"{word!r} is neither a command nor a setting; {hint}; see: harness --help"
+        matches = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
+        hint = f"did you mean the command {matches[0]!r}?" if matches else "write KEY=VALUE, such as retriever=bm25"
+        return f"{word!r} is not a command or a setting; {hint}; see: harness --help"
     if "Config group override must be a string" in str(error):
-        return f"a group was set to null: {explained(ValueError(_NONE))}"
+        return f"a group was set to null: {explain(ValueError(_NO_RETRIEVER))}"
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         where, _, key = match[1].rpartition(".")
-        others = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
+        other_arguments = [argument for argument in arguments if not argument.startswith((f"{match[1]}=", "-"))]
         with contextlib.suppress(HarnessError, AttributeError, KeyError, TypeError):
-            config: Any = composed([argument for argument in others if "," not in argument], name=name)
+            config: Any = composed([argument for argument in other_arguments if "," not in argument], name=name)
             for part in where.split(".") if where else []:
                 config = config[part]
             return unknown_key(where, key, [name for name in config if not name.startswith("_")])
         return f"the config has no key {match[1]!r}; see: harness --cfg job"
-    return explained(error)
+    return explain(error)

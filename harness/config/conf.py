@@ -1,4 +1,4 @@
-"""Where the configs lie, and which there are."""
+"""The config folder, and the options in it."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ import harness
 
 _PACKAGE = Path(harness.__file__).resolve().parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""The folder of configs: inside an installed package, beside it in a checkout."""
+"""The config folder: inside an installed package, beside the package in a checkout."""
 
 
 def options_of(group: str) -> list[tuple[str, str]]:
-    """The names that `group=` takes, those in sub-folders with their path, each with its file's first comment."""
+    """Return the options of a group, those in sub-folders with their path, each with its file's first comment."""
     folder = CONF / group
     paths = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
     return [(name, _first_comment(path)) for name, path in sorted(paths.items())]

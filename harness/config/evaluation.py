@@ -1,6 +1,6 @@
-"""The config of one evaluation: every key and value checked, and the names of its retriever and its dataset.
+"""The config of one evaluation: validation, and the names of its retriever and dataset.
 
-A name is the option's, followed by what differs from the option's config.
+A name is the option's, followed by the values that differ from the option's config.
 """
 
 import re
@@ -20,8 +20,8 @@ from harness.evaluation.evaluate import Settings
 from harness.evaluation.timing import TimingPlan, parse_metrics
 from harness.types import DatasetInfo, RetrieverInfo
 
-_APART = {"dataset", "timing", "k", "metrics", "seed", "name", "resume", "results_dir", "data_dir", "hydra"}
-"""Keys and groups that leave a retriever as its option's config has it."""
+_IGNORED_GROUPS = {"dataset", "timing", "k", "metrics", "seed", "name", "resume", "results_dir", "data_dir", "hydra"}
+"""Keys and groups that do not change the retriever's config."""
 
 
 class EvaluationConfig(BaseModel):
@@ -36,7 +36,7 @@ class EvaluationConfig(BaseModel):
     metrics: list[str]
     seed: int = Field(ge=0)
     name: str | None
-    """Name of the row; None for that of the retriever's config and what differs from it."""
+    """Name of the row; None for the retriever's config and the values that differ from it."""
     resume: bool
     results_dir: Path
     data_dir: str | None
@@ -47,24 +47,24 @@ class EvaluationConfig(BaseModel):
         return Settings(k=self.k, metrics=tuple(self.metrics), timing=self.timing, seed=self.seed)
 
 
-def checked_config(config: DictConfig) -> EvaluationConfig:
-    """Return a config whose keys and values are checked. Raises `ConfigError`."""
-    checked = build.checked(EvaluationConfig, config, "harness")
-    parse_metrics(checked.metrics, checked.k)
-    return checked
+def validate_evaluation_config(config: DictConfig) -> EvaluationConfig:
+    """Return the config with keys and values checked. Raises `ConfigError`."""
+    validated = build.validate_config(EvaluationConfig, config, "harness")
+    parse_metrics(validated.metrics, validated.k)
+    return validated
 
 
-def validated(config: DictConfig) -> EvaluationConfig:
-    """Return a checked config whose results folder can be written to. Raises `ConfigError`."""
-    checked = checked_config(config)
+def check_writable(config: DictConfig) -> EvaluationConfig:
+    """Validate a config and check that its results folder can be written to. Raises `ConfigError`."""
+    validated = validate_evaluation_config(config)
     try:
-        checked.results_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=checked.results_dir):
+        validated.results_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=validated.results_dir):
             pass
     except OSError as error:
-        folder = str(checked.results_dir)
-        raise ConfigError(f"results_dir={folder!r}: {error.strerror}; name a folder to write to") from None
-    return checked
+        folder = str(validated.results_dir)
+        raise ConfigError(f"results_dir={folder!r}: {error.strerror}; name a folder that can be written to") from None
+    return validated
 
 
 @dataclass(frozen=True)
@@ -73,60 +73,65 @@ class Composition:
 
     config: DictConfig
     public: Mapping[str, Any]
-    """The config as it may be kept: resolved, without secrets."""
+    """The config that is stored: resolved, without secrets."""
     options: Mapping[str, str]
-    """The option chosen in each group, those inside the retriever included."""
+    """The option chosen in each group, including groups inside the retriever."""
     overrides: Sequence[str]
     folders: Sequence[str]
-    """Folders of configs beside the harness's own."""
+    """Additional config folders."""
 
     @property
     def title(self) -> str:
-        """For messages: `bm25 on scifact`, `bm25 on mteb SciFact`."""
+        """Title for messages: `bm25 on scifact`, `bm25 on mteb SciFact`."""
         dataset = self.public["dataset"]
-        named = [self.options["dataset"], *(str(dataset[key]) for key in ("task", "id") if dataset.get(key))]
-        return f"{self.options['retriever']} on {' '.join(named)}"
+        dataset_name = [self.options["dataset"], *(str(dataset[key]) for key in ("task", "id") if dataset.get(key))]
+        return f"{self.options['retriever']} on {' '.join(dataset_name)}"
 
 
 def retriever_info(composition: Composition, name: str | None = None) -> RetrieverInfo:
-    """Return the retriever's name and what differs from that config: parts swapped or added, values changed.
+    """Return the retriever's name and its differences to that config: options swapped or added, values changed.
 
     Args:
         composition: The evaluation's config.
-        name: The row's name where the user gave one; the differences are then not shown.
+        name: The row's name if the user gave one; the differences are then not shown.
     """
     option, config = composition.options["retriever"], composition.public["retriever"]
     prompts = {"prompts": chosen} if (chosen := composition.options.get("prompts")) else {}
     swapped: dict[str, str] = {}
     differences: dict[str, Any] = {}
-    if _changed(composition.overrides, f"retriever={option}"):
-        named = [f"retriever={option}", f"k={composition.public['k']}", *(f"prompts={p}" for p in prompts.values())]
-        default, usual = _composed(tuple(named), tuple(composition.folders))
+    if _may_differ(composition.overrides, f"retriever={option}"):
+        overrides = [f"retriever={option}", f"k={composition.public['k']}", *(f"prompts={p}" for p in prompts.values())]
+        default, default_options = _composed(tuple(overrides), tuple(composition.folders))
         swapped = {
-            place: part
-            for place, part in composition.options.items()
-            if "@retriever." in place and usual.get(place) != part
+            group: option_name
+            for group, option_name in composition.options.items()
+            if "@retriever." in group and default_options.get(group) != option_name
         }
         if swapped:
-            named += [f"{'' if place in usual else '+'}{place}={part}" for place, part in swapped.items()]
-            default, _ = _composed(tuple(named), tuple(composition.folders))
+            overrides += [
+                f"{'' if group in default_options else '+'}{group}={option_name}"
+                for group, option_name in swapped.items()
+            ]
+            default, _ = _composed(tuple(overrides), tuple(composition.folders))
         default = default.copy()
         default["dataset"] = composition.public["dataset"]  # an instruction in the prompt comes from the dataset
-        differences = build.differences(config, build.public(default)["retriever"])
-    parts = {place.partition("@retriever.")[2]: part for place, part in swapped.items()}
+        differences = build.config_differences(config, build.public_config(default)["retriever"])
+    parts = {group.partition("@retriever.")[2]: option_name for group, option_name in swapped.items()}
     return RetrieverInfo(name=option, differences={**parts, **prompts, **differences}, config=config, row=name)
 
 
 def dataset_info(composition: Composition) -> DatasetInfo:
-    """Return what is known of the dataset before it is loaded."""
+    """Return the description of a dataset that is not loaded yet."""
     option, config = composition.options["dataset"], composition.public["dataset"]
     differences: dict[str, Any] = {}
     overrides = composition.overrides
     if any(_key(override).startswith("dataset.") or _group(override) == "experiment" for override in overrides):
-        named = ["retriever=bm25", f"dataset={option}"]
-        named += [f"dataset.{key}='{config[key]}'" for key in ("task", "id") if config.get(key)]  # others follow these
-        default, _ = _composed(tuple(named), tuple(composition.folders))
-        differences = build.differences(config, build.public(default)["dataset"])
+        default_overrides = ["retriever=bm25", f"dataset={option}"]
+        default_overrides += [
+            f"dataset.{key}='{config[key]}'" for key in ("task", "id") if config.get(key)
+        ]  # other keys depend on these
+        default, _ = _composed(tuple(default_overrides), tuple(composition.folders))
+        differences = build.config_differences(config, build.public_config(default)["dataset"])
     name = config.get("name") or config.get("task") or config.get("id") or Path(config.get("path") or option).name
     return DatasetInfo(
         name=str(name),
@@ -138,9 +143,9 @@ def dataset_info(composition: Composition) -> DatasetInfo:
     )
 
 
-def _changed(overrides: Sequence[str], option: str) -> bool:
-    """Return whether an override may have made the retriever another than its option's config."""
-    return any(override != option and _group(override) not in _APART for override in overrides)
+def _may_differ(overrides: Sequence[str], option: str) -> bool:
+    """Return True if an override may change the retriever from its option's config."""
+    return any(override != option and _group(override) not in _IGNORED_GROUPS for override in overrides)
 
 
 def _group(override: str) -> str:
@@ -153,5 +158,5 @@ def _key(override: str) -> str:
 
 @cache
 def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
-    """Compose once for each option in a process; a sweep repeats them."""
-    return build.chosen(overrides, folders)
+    """Compose each set of overrides once per process; sweeps repeat them."""
+    return build.compose_with_choices(overrides, folders)

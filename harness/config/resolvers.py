@@ -1,4 +1,4 @@
-"""What a config may ask for by name: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`, `${said:TEXT}`."""
+"""OmegaConf resolvers: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`, `${said:TEXT}`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,11 +13,11 @@ def _prompt(model: str, task: str | None, side: str, *, _parent_: Any) -> str | 
 
     if task is None:
         raise ConfigError(
-            "prompts=mteb takes a task's prompts, and this dataset is no task: dataset=mteb dataset.task=NAME"
+            "prompts=mteb needs an mteb task, and this dataset is not one; choose one: dataset=mteb dataset.task=NAME"
         )
-    held = _parent_.get("package") if isinstance(_parent_, DictConfig) else None
-    told = {str(key): value for key, value in held.items() if key != "_target_"} if held else {}
-    return prompt(model, task, side, Package(**told) if told else None)
+    package = _parent_.get("package") if isinstance(_parent_, DictConfig) else None
+    arguments = {str(key): value for key, value in package.items() if key != "_target_"} if package else {}
+    return prompt(model, task, side, Package(**arguments) if arguments else None)
 
 
 def _instruction(task: str | None) -> str | None:
@@ -26,15 +26,19 @@ def _instruction(task: str | None) -> str | None:
     return None if task is None else instruction(task)
 
 
-def _said(instruction: str | None) -> str:
+def _required_instruction(instruction: str | None) -> str:
     if instruction is None:
         from harness.errors import ConfigError
 
         raise ConfigError(
-            "this model reads an instruction before each query, and dataset.instruction is null; say what is asked: "
+            "this model reads an instruction before each query, and dataset.instruction is null; set it, for example: "
             "dataset.instruction='Given a question, retrieve passages that answer it'"
         )
     return instruction
 
 
-RESOLVERS: Mapping[str, Callable[..., Any]] = {"mteb_prompt": _prompt, "mteb_instruction": _instruction, "said": _said}
+RESOLVERS: Mapping[str, Callable[..., Any]] = {
+    "mteb_prompt": _prompt,
+    "mteb_instruction": _instruction,
+    "said": _required_instruction,
+}

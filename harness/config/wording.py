@@ -1,4 +1,4 @@
-"""How Hydra's errors, and a key or an option that nobody knows, are put to the user."""
+"""Messages for Hydra's errors and for unknown keys and options."""
 
 import difflib
 import re
@@ -9,7 +9,7 @@ from hydra.errors import MissingConfigException
 from harness.config.conf import options_of
 
 _LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray-launcher"}
-"""Launchers that other packages bring, and the extras that install them."""
+"""Launchers in other packages, and the extras that install them."""
 RENAMED_KEYS = {
     "carries": "provides",
     "checked": "recall_sample",
@@ -27,13 +27,13 @@ def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
     """Return the message for a key that is not among the known ones."""
     if (new := RENAMED_KEYS.get(key)) in known:
         return f"{where or 'the config'} has no key {key!r}; it has another name now, write: {new}"
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean {f'{where}.' if where else ''}{near[0]}?" if near else ""
+    matches = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean {f'{where}.' if where else ''}{matches[0]}?" if matches else ""
     return f"{where or 'the config'} has no key {key!r}; choices: {', '.join(known)}{hint}; see: harness --cfg job"
 
 
-def explained(error: BaseException) -> str:
-    """An error's own words without the frames and file names around them."""
+def explain(error: BaseException) -> str:
+    """Return an error's message without frames, file names and OmegaConf's details."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.partition("/")
         if group == "hydra":  # its groups have two parts
@@ -44,24 +44,26 @@ def explained(error: BaseException) -> str:
         return _unknown_option(group, name, error.options or [])
     if match := re.search(r"You must specify '([^']+)'", str(error)):
         group = match[1].partition("@")[0]
-        return f"no {group!r} is chosen; add {match[1]}=NAME; {_choices(group)}"
+        return f"{group!r} is not set; add {match[1]}=NAME; {_choices(group)}"
     if match := re.search(r"Ambiguous value for argument '(([^=]+)=(.*))'", str(error)):
-        several, key, values = match.groups()
-        return f"{several!r} gives several values: one after another with harness -m, a list as {key}=[{values}]"
-    said = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error))
-    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
-    kept = [line for line in lines if not line.lstrip().startswith(("full_key:", "object_type=", "reference_type="))]
+        override, key, values = match.groups()
+        return f"{override!r} gives several values: one after another with harness -m, a list as {key}=[{values}]"
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error))
+    lines = [line.rstrip() for line in message.splitlines() if line.strip()]
+    message_lines = [
+        line for line in lines if not line.lstrip().startswith(("full_key:", "object_type=", "reference_type="))
+    ]
     cause = error.__cause__
-    said = "\n".join(kept) or type(error).__name__
-    return f"{said}\n{explained(cause)}" if cause is not None and str(cause) and str(cause) not in said else said
+    message = "\n".join(message_lines) or type(error).__name__
+    return f"{message}\n{explain(cause)}" if cause is not None and str(cause) and str(cause) not in message else message
 
 
-def _unknown_option(group: str, name: str, found: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, [*found, *(known for known, _ in options_of(group))], n=1)
-    return f"no {group} {name!r}; {_choices(group, found)}" + (f"; did you mean {near[0]}?" if near else "")
+def _unknown_option(group: str, name: str, options: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, [*options, *(known for known, _ in options_of(group))], n=1)
+    return f"no {group} {name!r}; {_choices(group, options)}" + (f"; did you mean {matches[0]}?" if matches else "")
 
 
-def _choices(group: str, found: Sequence[str] = ()) -> str:
-    names = sorted({*found, *(name for name, _ in options_of(group))})
-    see = f"; see: harness list {group}s" if group in ("retriever", "dataset", "experiment") else ""
-    return f"choices: {', '.join(names)}{see}"
+def _choices(group: str, options: Sequence[str] = ()) -> str:
+    names = sorted({*options, *(name for name, _ in options_of(group))})
+    command = f"; see: harness list {group}s" if group in ("retriever", "dataset", "experiment") else ""
+    return f"choices: {', '.join(names)}{command}"

@@ -276,7 +276,7 @@ def _with_floats(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_users(module: str) -> bool:
-    return not _is_known(module) and user_code.is_users(module)
+    return not _is_known(module) and user_code.is_user_module(module)
 
 
 def _is_known(module: str) -> bool:

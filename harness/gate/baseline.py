@@ -100,7 +100,10 @@ def read(root: Path) -> Baseline:
         _check_hashes(root, evaluation)
     store = Store(root)
     try:
-        records = [store.anchored(read_record(root / evaluation.files.record)) for evaluation in manifest.evaluations]
+        records = [
+            store.with_absolute_paths(read_record(root / evaluation.files.record))
+            for evaluation in manifest.evaluations
+        ]
         return Baseline(records, store.scores(records))
     except StoreError as error:
         raise UndecidedError(_damage_message(root, str(error))) from None

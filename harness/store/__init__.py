@@ -1,4 +1,4 @@
-"""Records on disk: a results folder that is only ever added to, and what is kept beside a record."""
+"""Records on disk: an append-only results folder, with the files that belong to each record."""
 
 from harness.files import inside, write_atomic
 from harness.store.folder import Store, read_record

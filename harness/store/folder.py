@@ -1,9 +1,9 @@
-"""Records on disk: appended and read; nothing is ever changed.
+"""An append-only results folder.
 
-results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last: an evaluation is complete when it is there
+results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last: an evaluation is complete if it exists
 results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
 results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
-results/published/<model>/<revision>.json    figures of others, which a later import of the same model replaces
+results/published/<model>/<revision>.json    published figures; a later import of the same model replaces them
 """
 
 import gc
@@ -25,9 +25,9 @@ from harness.store.tables import as_table, parquet, read_scores, read_table
 from harness.types import Excerpt, PerQuery, PublishedFigures, Record, RecordFiles, Run
 from harness.types.trec import dump
 
-_TOLD = ("torch", "sentence-transformers", "numba", "numpy")
-_TOGETHER = 1000
-"""Files read in one call."""
+_SHOWN_PACKAGES = ("torch", "sentence-transformers", "numba", "numpy")
+_FILES_PER_READ = 1000
+"""Number of files that one call reads."""
 
 
 class Store:
@@ -44,20 +44,20 @@ class Store:
         per_query: PerQuery | None = None,
         tables: Mapping[Excerpt, pa.Table] | None = None,
     ) -> Record:
-        """Write a record with its files, the record last; return it with their paths."""
-        place, tables = _place(record), tables or {}
-        queries = f"queries/{_safe(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
+        """Write a record and its files, the record last; return the record with their paths."""
+        stem, tables = _relative_path(record), tables or {}
+        queries = f"queries/{_safe_path(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
         files = RecordFiles(
-            record=f"records/{place}.json",
+            record=f"records/{stem}.json",
             environment=f"environments/{record.environment[:8]}.json",
-            run=None if run is None else f"runs/{place}.trec.gz",
-            per_query=None if per_query is None else f"per_query/{place}.parquet",
-            rankings=f"rankings/{place}.parquet" if "rankings" in tables else None,
+            run=None if run is None else f"runs/{stem}.trec.gz",
+            per_query=None if per_query is None else f"per_query/{stem}.parquet",
+            rankings=f"rankings/{stem}.parquet" if "rankings" in tables else None,
             queries=queries if "queries" in tables else None,
         )
         record = record.model_copy(update={"files": files})
         contents: dict[str | None, bytes] = {}
-        if not (self.root / str(files.environment)).exists():  # shared by records
+        if not (self.root / str(files.environment)).exists():  # records share it
             contents[files.environment] = json.dumps(manifest, indent=2, sort_keys=True).encode() + b"\n"
         if run is not None:
             contents[files.run] = gzip.compress(dump(run, record.retriever.label).encode(), mtime=0)
@@ -72,19 +72,19 @@ class Store:
         return record
 
     def pending(self, record: Record) -> AbstractContextManager[Pending]:
-        """Mark an evaluation as in progress; `record` is kept as its failure if the process dies in the block."""
-        return pending(self.root, record, _place(record))
+        """Mark an evaluation as in progress; `record` is stored as failed if the process dies in the block."""
+        return pending(self.root, record, _relative_path(record))
 
     def recover(self, error: str | None = None, process: int | None = None) -> list[Path]:
-        """Make records of the evaluations whose processes died, or of one process, with the `error` that is known."""
+        """Store failed records for the evaluations of dead processes; see `pending.recover`."""
         return recover(self.root, error, process)
 
     def discard(self, process: int) -> None:
-        """Forget what a process that was ended on purpose had in progress."""
+        """Discard the evaluations in progress of a process that was ended on purpose."""
         discard(self.root, process)
 
     def records(self) -> Iterator[Record]:
-        """Every record, oldest first. Raises `StoreError` naming a file that is no record."""
+        """Yield every record, oldest first. Raises `StoreError` naming a file that is not a record."""
         self.recover()
         folder = self.root / "records"
         for path in sorted(folder.rglob("*.json"), key=lambda path: path.name):
@@ -92,57 +92,65 @@ class Store:
                 yield read_record(path)
 
     def scores(self, records: Iterable[Record], metrics: Sequence[str] | None = None) -> dict[str, PerQuery]:
-        """Per-query scores by the path that a record names; a record whose file is not there has none."""
+        """Return per-query scores by the path in ``files.per_query``; records whose file is missing have none."""
         paths = [path for record in records if (path := record.files.per_query)]
-        there = [path for path in dict.fromkeys(paths) if (self.root / path).exists()]
-        found: dict[str, PerQuery] = {}
-        for begin in range(0, len(there), _TOGETHER):
-            found |= read_scores(self.root, there[begin : begin + _TOGETHER], metrics)
-        return found
+        existing = [path for path in dict.fromkeys(paths) if (self.root / path).exists()]
+        scores: dict[str, PerQuery] = {}
+        for begin in range(0, len(existing), _FILES_PER_READ):
+            scores |= read_scores(self.root, existing[begin : begin + _FILES_PER_READ], metrics)
+        return scores
 
     def table(self, record: Record, kind: Excerpt) -> pa.Table | None:
-        """Return one of the tables beside a record; None where it is not kept."""
+        """Return one of a record's tables; None if it is not stored."""
         name: str | None = getattr(record.files, kind)
         return read_table(self.root / name) if name and (self.root / name).exists() else None
 
     def machines(self, records: Iterable[Record]) -> dict[str, str]:
-        """The records' environments in a line each, by fingerprint, where their manifests are kept."""
+        """Return a one-line description of the records' environments, by fingerprint, if their manifests are stored."""
         paths = {record.environment: record.files.environment for record in records}
-        found = {}
+        descriptions = {}
         for name, path in sorted(paths.items()):
             with suppress(OSError, ValueError, KeyError, TypeError):
-                found[name] = _machine(json.loads((self.root / str(path)).read_bytes()))
-        return found
+                descriptions[name] = _machine(json.loads((self.root / str(path)).read_bytes()))
+        return descriptions
 
-    def anchored(self, record: Record) -> Record:
-        """The record with its files' whole paths, so that any store finds them."""
+    def with_absolute_paths(self, record: Record) -> Record:
+        """Return the record with absolute paths to its files, so that any store can read them."""
         files = {kind: str(self.root.resolve() / path) for kind, path in record.files.paths().items()}
         return record.model_copy(update={"files": record.files.model_copy(update=files)})
 
     def keep_published(self, figures: Iterable[PublishedFigures]) -> list[Path]:
-        """Keep figures of others, a file for each model; gives the files."""
+        """Store published figures in a file for each model; return the files."""
         by_model: dict[Path, list[PublishedFigures]] = {}
-        for one in figures:
-            path = self.root / "published" / _safe(one.model.replace("/", "__")) / f"{_safe(one.revision)}.json"
-            by_model.setdefault(path, []).append(one)
+        for figure in figures:
+            path = (
+                self.root
+                / "published"
+                / _safe_path(figure.model.replace("/", "__"))
+                / f"{_safe_path(figure.revision)}.json"
+            )
+            by_model.setdefault(path, []).append(figure)
         write_together(
             {
-                path: json.dumps([one.model_dump() for one in own], indent=2, allow_nan=False).encode() + b"\n"
-                for path, own in by_model.items()
+                path: json.dumps([figure.model_dump() for figure in model_figures], indent=2, allow_nan=False).encode()
+                + b"\n"
+                for path, model_figures in by_model.items()
             }
         )
         return list(by_model)
 
     def published(self) -> list[PublishedFigures]:
-        """The figures of others that were brought in. Raises `StoreError` naming a file that holds none."""
-        found: list[PublishedFigures] = []
+        """Return the imported published figures. Raises `StoreError` naming an invalid file."""
+        figures: list[PublishedFigures] = []
         for path in sorted((self.root / "published").rglob("*.json")):
             try:
-                found += [PublishedFigures.model_validate(one) for one in json.loads(path.read_bytes())]
+                figures += [PublishedFigures.model_validate(figure) for figure in json.loads(path.read_bytes())]
             except (OSError, ValueError, TypeError) as error:
-                said = str(error).splitlines()[0]
-                raise StoreError(f"{path} holds no published figures: {said}; move it away and import again") from None
-        return found
+                message = str(error).splitlines()[0]
+                raise StoreError(
+                    f"{path} is not a file of published figures: {message}; move it away and import again"
+                ) from None
+        return figures
 
     def latest(self) -> list[Record]:
         """Return the newest record of each evaluation under each name; a failure does not hide an older success."""
@@ -155,21 +163,21 @@ class Store:
         return list(newest.values())
 
     def find(self, like: Record) -> Record | None:
-        """The newest good record of the same evaluation under the same names in the same environment."""
+        """Return the newest successful record of the same evaluation, with the same names and environment."""
         paths = (self.root / "records").rglob(f"*-{like.id[:8]}.json")
-        good = [record for path in paths if (record := read_record(path)).id == like.id]
-        return _newest(good, like)
+        same_id = [record for path in paths if (record := read_record(path)).id == like.id]
+        return _newest(same_id, like)
 
     def find_scores(self, like: Record) -> Record | None:
-        """Return the newest good record of the same scores, whatever was timed, as for `find`."""
-        paths = (self.root / "records" / _safe(like.dataset.name)).rglob("*.json")
+        """Return the newest successful record with the same scores, with or without timing, as for `find`."""
+        paths = (self.root / "records" / _safe_path(like.dataset.name)).rglob("*.json")
         mark = f'"{like.scores_id}"'.encode()
         return _newest([read_record(path) for path in paths if mark in path.read_bytes()], like)
 
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Thousands of records are made that all stay; looking for cycles among them takes half of the time."""
+    """Disable the garbage collector, which takes half of the time when thousands of records are read."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -180,44 +188,44 @@ def _without_collector() -> Iterator[None]:
 
 
 def _machine(manifest: Mapping[str, Any]) -> str:
-    """`Intel Xeon, 2 cores, 24 GiB, Python 3.11.7, torch 2.13.0`."""
+    """Return a description such as `Intel Xeon, 2 cores, 24 GiB, Python 3.11.7, torch 2.13.0`."""
     gpus = [f"{manifest['gpus'].count(name)} x {name}" for name in dict.fromkeys(manifest["gpus"])]
-    packages = [f"{name} {manifest['packages'][name]}" for name in _TOLD if name in manifest["packages"]]
+    packages = [f"{name} {manifest['packages'][name]}" for name in _SHOWN_PACKAGES if name in manifest["packages"]]
     hardware = [manifest["cpu"], f"{manifest['cores']} cores", *gpus, f"{manifest['memory_gib']} GiB"]
     return ", ".join([*hardware, f"Python {manifest['python']}", *packages])
 
 
 def _newest(records: Iterable[Record], like: Record) -> Record | None:
-    """Return the newest good record under the same names in the same environment."""
-    good = [record for record in records if record.status == "ok" and _names(record) == _names(like)]
-    return max(good, key=lambda record: record.started, default=None)
+    """Return the newest successful record with the same names and environment."""
+    matches = [record for record in records if record.status == "ok" and _names(record) == _names(like)]
+    return max(matches, key=lambda record: record.started, default=None)
 
 
 def _names(record: Record) -> tuple[object, ...]:
-    own = record.dataset
+    dataset = record.dataset
     return (
         *(record.environment, record.retriever.label),
-        *(own.label, own.group, own.parts),  # the same task may be a part of one benchmark and not of another
+        *(dataset.label, dataset.group, dataset.parts),  # a task may be in a group in one benchmark and not in another
     )
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file. Raises `StoreError`."""
+    """Read a record from its file. Raises `StoreError`."""
     try:
         return Record.model_validate_json(path.read_bytes())
     except (ValidationError, OSError) as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        message = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise StoreError(
-            f"{path} is no record of this version: {said}; move it away and give the command again"
+            f"{path} is not a record of this version: {message}; move it away and repeat the command"
         ) from None
 
 
-def _place(record: Record) -> str:
-    """Return the path, without a suffix, that a record's files have in their folders."""
+def _relative_path(record: Record) -> str:
+    """Return the path of a record's files inside their folders, without a suffix."""
     stamp = record.started.strftime("%Y%m%dT%H%M%S.%fZ")
-    return f"{_safe(record.dataset.name)}/{_safe(record.retriever.name)}/{stamp}-{record.id[:8]}"
+    return f"{_safe_path(record.dataset.name)}/{_safe_path(record.retriever.name)}/{stamp}-{record.id[:8]}"
 
 
-def _safe(name: str) -> str:
-    """A name as a path inside the results folder."""
+def _safe_path(name: str) -> str:
+    """Return a name as a safe relative path."""
     return "/".join(re.sub(r"[^\w.@+=,-]", "_", part).strip(".")[:100] or "_" for part in name.split("/"))

@@ -1,7 +1,7 @@
-"""Evaluations in progress, so that the death of a process leaves a record of the failure.
+"""Evaluations in progress, so that a process that dies leaves a record of the failure.
 
-While an evaluation runs, the record of its failure lies beside the records in a hidden file, whose lock the process
-holds. Whoever reads the store later finds the file without a holder and gives it its name as a record.
+While an evaluation runs, a hidden file among the records contains the record of its failure, and the process holds a
+lock on it. The next reader of the store that can acquire the lock renames the file to a record.
 """
 
 import os
@@ -19,67 +19,67 @@ _ERROR = "ProcessDied: the process ended without a result: it was killed, ran ou
 
 
 class Pending:
-    """An evaluation in progress: the record that is left if the process dies now."""
+    """An evaluation in progress, with the record to store if the process dies."""
 
-    def __init__(self, root: Path, record: Record, place: str) -> None:
-        self._root, self._place = root, place
-        self.path = _hidden(root, place)
+    def __init__(self, root: Path, record: Record, stem: str) -> None:
+        self._root, self._stem = root, stem
+        self.path = _hidden(root, stem)
         self.update(record)
 
     def update(self, record: Record) -> None:
-        """Replace the record that is left if the process dies."""
-        files = RecordFiles(record=f"records/{self._place}.json")
-        left = record.model_copy(update={"status": "failed", "error": _ERROR, "files": files})
-        _replace(self.path, left)
+        """Replace the record to store if the process dies."""
+        files = RecordFiles(record=f"records/{self._stem}.json")
+        failed = record.model_copy(update={"status": "failed", "error": _ERROR, "files": files})
+        _replace(self.path, failed)
 
 
 @contextmanager
-def pending(root: Path, record: Record, place: str) -> Iterator[Pending]:
+def pending(root: Path, record: Record, stem: str) -> Iterator[Pending]:
     """Mark an evaluation as in progress during the block."""
-    path = _hidden(root, place)
+    path = _hidden(root, stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock(path))
     with lock:
         try:
-            yield Pending(root, record, place)
+            yield Pending(root, record, stem)
         finally:
             path.unlink(missing_ok=True)
             Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def recover(root: Path, error: str | None = None, process: int | None = None) -> list[Path]:
-    """Turn what dead processes left into records of their failure; return the records' paths.
+    """Store failed records for the evaluations of dead processes; return the records' paths.
 
     Args:
         root: The results folder.
-        error: What is known of the death, in place of a general sentence.
-        process: Only what this process left.
+        error: The cause, if known, instead of a general message.
+        process: Restrict the recovery to this process.
     """
     recovered: list[Path] = []
     for path in (root / "records").rglob(f".*{'' if process is None else f'.{process}'}{_SUFFIX}"):
         lock = FileLock(_lock(path))
         with suppress(Timeout, OSError), lock.acquire(blocking=False):
-            if path.exists() and (record := _named(path, error)) is not None:
+            if path.exists() and (record := _store_failed(path, error)) is not None:
                 recovered.append(record)
             Path(lock.lock_file).unlink(missing_ok=True)
     return recovered
 
 
 def discard(root: Path, process: int) -> None:
-    """Forget what a process that was ended on purpose had in progress."""
+    """Discard the evaluations in progress of a process that was ended on purpose."""
     for path in (root / "records").rglob(f".*.{process}{_SUFFIX}"):
-        for left in (path, _lock(path)):
-            left.unlink(missing_ok=True)
+        for file in (path, _lock(path)):
+            file.unlink(missing_ok=True)
 
 
-def _hidden(root: Path, place: str) -> Path:
-    """Return the path of an evaluation in progress in this process."""
-    path = root / "records" / place
+def _hidden(root: Path, stem: str) -> Path:
+    """Return the hidden file of an evaluation in progress in this process."""
+    path = root / "records" / stem
     return path.with_name(f".{path.name}.{os.getpid()}{_SUFFIX}")
 
 
-def _named(path: Path, error: str | None) -> Path | None:
-    """Give what a dead process left its name as a record; None, and nothing is left, where it cannot be read."""
+def _store_failed(path: Path, error: str | None) -> Path | None:
+    """Rename the file of a dead process to a record; remove it and return None if it cannot be read."""
     try:
         record = Record.model_validate_json(path.read_bytes())
     except ValidationError:
@@ -91,10 +91,10 @@ def _named(path: Path, error: str | None) -> Path | None:
 
 
 def _replace(path: Path, record: Record) -> None:
-    """Write a record in the place of what is there, in one step."""
-    beside = path.with_suffix(".writing")
-    beside.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    beside.replace(path)
+    """Write a record atomically, replacing the present one."""
+    temporary = path.with_suffix(".writing")
+    temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def _lock(path: Path) -> Path:

@@ -1,1 +1,1 @@
-"""Fine-tuning of retrievers, and training data made from a corpus."""
+"""Fine-tune retrievers, and synthesize training data from a corpus."""

@@ -17,16 +17,16 @@ from harness.types import Dataset
 
 
 class EvaluationCallback(TrainerCallback):
-    """A trainer callback that logs a retrieval metric, and how far it is from where the training began.
+    """A trainer callback that logs a retrieval metric and its change since the start of training.
 
     It logs ``eval_<dataset>_<metric>`` and, from the second evaluation on, ``..._change`` (mean of the per-query
     differences to the start) with ``..._change_low`` and ``..._change_high``, the ends of its 95 % bootstrap interval.
     `history` holds the same values by step.
 
     Args:
-        dataset: Corpus, queries and qrels; a sample of the corpus keeps an evaluation short.
-        every_n_steps: Optimizer steps between evaluations; one more is made before the first step and after the last.
-        metric: The metric.
+        dataset: Corpus, queries and qrels; use a sample of the corpus to keep evaluations short.
+        every_n_steps: Optimizer steps between evaluations; also before the first and after the last step.
+        metric: The metric to log.
         k: Documents retrieved for each query; by default the metric's cutoff.
     """
 
@@ -42,7 +42,7 @@ class EvaluationCallback(TrainerCallback):
         self.history: dict[int, dict[str, float]] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Evaluate the model that the training begins with."""
+        """Evaluate the model before training."""
         self._evaluate(state, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
@@ -51,29 +51,29 @@ class EvaluationCallback(TrainerCallback):
             self._evaluate(state, model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Evaluate the model that the training ends with, unless its last step was evaluated."""
+        """Evaluate the final model, unless its last step was evaluated already."""
         if state.global_step not in self.history:
             self._evaluate(state, model)
 
     def _evaluate(self, state: Any, model: Any) -> None:
         if not state.is_world_process_zero:
             return
-        training = model.training
+        was_training = model.training
         model.eval()
         try:
             retriever = in_memory.wrap_model(model)
-            measured = measure(retriever, self._dataset, k=self._k, metrics=[self._metric], plan=None)
+            evaluation = measure(retriever, self._dataset, k=self._k, metrics=[self._metric], plan=None)
         finally:
-            model.train(training)
-        values = measured.scores[self._metric]
+            model.train(was_training)
+        values = evaluation.scores[self._metric]
         name = f"eval_{self._dataset.name}_{self._metric}"
-        logged = {name: float(values.mean())}
+        logs = {name: float(values.mean())}
         if self._start is None:
             self._start = values
         else:
             difference = values - self._start
             low, high = stats.confidence_intervals([(1.0, difference[:, None])])
-            logged |= {f"{name}_change": float(difference.mean())}
-            logged |= {f"{name}_change_low": float(low[0]), f"{name}_change_high": float(high[0])}
-        self.history[state.global_step] = logged
-        state.log_history.append({**logged, "step": state.global_step, "epoch": state.epoch})
+            logs |= {f"{name}_change": float(difference.mean())}
+            logs |= {f"{name}_change_low": float(low[0]), f"{name}_change_high": float(high[0])}
+        self.history[state.global_step] = logs
+        state.log_history.append({**logs, "step": state.global_step, "epoch": state.epoch})

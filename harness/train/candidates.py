@@ -1,4 +1,4 @@
-"""What a generator is asked for, and what it gives: anchors, each with the document that answers it."""
+"""Input and output of query generators: documents, and queries with the document that answers each."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -11,22 +11,22 @@ from harness.types import Corpus, StringColumn
 
 @dataclass(frozen=True)
 class Task:
-    """Documents to write queries for: the numbers `sample` of a corpus, `per_document` queries each at most."""
+    """Documents to generate queries for: the indices `sample` of a corpus, at most `per_document` queries each."""
 
     name: str
     corpus: Corpus
     titles: Callable[[], StringColumn] | None
     sample: list[int]
     per_document: int
-    answers: Path
-    """The journal of a generator that pays for its answers."""
+    journal: Path
+    """Path of the journal in which an LLM generator keeps its paid answers."""
     resume: bool
-    """Go on with the journal that is there."""
+    """Reuse the answers in an existing journal."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A query and the text that answers it, which is document number `doc` or what was left of it."""
+    """A query (anchor) and the text that answers it (positive): the document with index `doc`, or a part of it."""
 
     doc: int
     anchor: str
@@ -35,26 +35,26 @@ class Candidate:
 
 @dataclass
 class Generated:
-    """Candidates by document, in the order of the sample, and the count of what was dropped."""
+    """Generated candidates, in the order of the sample, and the counts of dropped ones."""
 
     candidates: list[Candidate] = field(default_factory=list)
-    given: int = 0
-    """Queries that were generated, with those dropped."""
+    generated: int = 0
+    """Number of generated queries, including dropped ones."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Queries by reason."""
+    """Number of dropped queries by reason."""
     unusable: Counter[str] = field(default_factory=Counter)
-    """Documents that gave none, by reason."""
+    """Number of documents without queries, by reason."""
     texts_of: Callable[[], Iterable[str]] | None = None
-    """All documents as they stand among the positives; None: whole."""
+    """Returns the text of every document in the form of the positives; None if it is the full text."""
     documents: dict[str, Any] = field(default_factory=dict)
-    """More about the documents, for the manifest."""
+    """Further counts of documents, for the manifest."""
     cost: dict[str, Any] = field(default_factory=dict)
     """Tokens and USD, for the manifest."""
 
 
 class Generator(Protocol):
-    """Writes queries for documents: conf/generator/*.yaml."""
+    """Protocol for query generators; see conf/generator/*.yaml."""
 
     def generate(self, task: Task) -> Generated:
-        """Candidates for the documents of the task."""
+        """Generate candidates for the documents of the task."""
         ...

@@ -1,6 +1,6 @@
-"""What is trained on: rows of an anchor, a positive and negatives, as numbers into anchors and documents.
+"""Training examples: rows of an anchor, a positive and negatives, as indices into anchors and documents.
 
-They come from a dataset's judged training queries with negatives beside them, or from a file of triplets.
+They are made from a dataset's judged queries and chosen negatives, or read from a file of triplets.
 """
 
 import hashlib
@@ -16,28 +16,28 @@ from numpy.typing import NDArray
 from harness.errors import ConfigError
 from harness.instrument import stage
 from harness.train import triplets
-from harness.train.negatives import Negatives, filled
+from harness.train.negatives import Negatives, fill_with_random
 from harness.types import Corpus, Dataset, Queries, Retriever
 
-_RANKED = 1000
-"""Ranks among which the nearest relevant documents of a query are looked for."""
+_RANK_DEPTH = 1000
+"""Depth of the ranking that orders a query's relevant documents."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """`rows` [examples, 2 + n]: the numbers of an anchor, of its positive and of n negatives."""
+    """Training examples. `rows` has shape [examples, 2 + n]: indices of anchor, positive and n negatives."""
 
     anchors: list[str]
     documents: Corpus
     rows: NDArray[np.int64]
     known: Mapping[int, Mapping[int, int]]
-    """Of each anchor the known positives, also those in no row, with their grade."""
-    said: str
-    """Where they come from, for messages."""
+    """Grades of every anchor's known positives, by index, including positives without a row."""
+    source: str
+    """Name of the dataset or file, for messages."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of all texts and rows, 32 hex digits."""
+        """Hash of all texts, rows and known positives, 32 hex digits."""
         digest = hashlib.blake2b(self.documents.fingerprint.encode(), digest_size=16)
         for text in self.anchors:
             digest.update(f"{len(text)} {text}".encode())
@@ -46,66 +46,71 @@ class Examples:
         return digest.hexdigest()
 
     def without(self, anchors: Iterable[int]) -> "Examples":
-        """The rows of all other anchors."""
+        """Return the examples without the rows of these anchors."""
         return replace(self, rows=self.rows[~np.isin(self.rows[:, 0], np.fromiter(anchors, np.int64))])
 
 
-def of_dataset(
+def from_dataset(
     dataset: Dataset, negatives: Negatives, per_query: int, seed: int, nearest: Retriever | None = None
 ) -> Examples:
-    """Up to `per_query` relevant documents of each judged query, each with negatives.
+    """Make a row, with negatives, for up to `per_query` relevant documents of each judged query.
 
-    Drawn at random; or the first that `nearest` ranks, and random ones where it ranks too few: judgements made from
-    links or clicks call much relevant that a model cannot tell from the rest.
+    Args:
+        dataset: The training split.
+        negatives: Chooses the negatives.
+        per_query: Maximum number of positives of a query.
+        seed: Seed of the random choices.
+        nearest: A retriever whose first-ranked relevant documents are taken, followed by random ones; None takes
+            random ones only. Judgements from links or clicks include documents whose text shows no relevance.
     """
     corpus, queries = dataset.corpus, dataset.queries
-    place = {doc: number for number, doc in enumerate(corpus.ids)}
+    index_of = {doc: index for index, doc in enumerate(corpus.ids)}
     known = {
-        number: {place[doc]: grade for doc, grade in dataset.qrels[query].items() if grade > 0 and doc in place}
-        for number, query in enumerate(queries.ids)
+        index: {index_of[doc]: grade for doc, grade in dataset.qrels[query].items() if grade > 0 and doc in index_of}
+        for index, query in enumerate(queries.ids)
     }
     rng = np.random.default_rng(seed)
-    drawn = [rng.permutation(sorted(docs)).tolist() for docs in known.values()]
+    positives = [rng.permutation(sorted(docs)).tolist() for docs in known.values()]
     if nearest is not None:
-        drawn = _by_rank(drawn, nearest, dataset)
-    pairs = [(anchor, doc) for anchor, docs in zip(known, drawn, strict=True) for doc in docs[:per_query]]
-    asked = queries.texts.take(np.array([anchor for anchor, _ in pairs], np.int64))
-    repeated = Queries([str(number) for number in range(len(pairs))], asked)
-    answers = [set(known[anchor]) for anchor, _ in pairs]
-    chosen = negatives.choose(repeated, corpus, answers)
-    whole = filled(chosen, negatives.n, repeated, corpus, answers, seed)
-    rows = np.array([[*pair, *own] for pair, own in zip(pairs, whole, strict=True)], np.int64)
+        positives = _by_rank(positives, nearest, dataset)
+    pairs = [(anchor, doc) for anchor, docs in zip(known, positives, strict=True) for doc in docs[:per_query]]
+    texts = queries.texts.take(np.array([anchor for anchor, _ in pairs], np.int64))
+    repeated = Queries([str(index) for index in range(len(pairs))], texts)
+    known_positives = [set(known[anchor]) for anchor, _ in pairs]
+    chosen = negatives.choose(repeated, corpus, known_positives)
+    filled = fill_with_random(chosen, negatives.n, repeated, corpus, known_positives, seed)
+    rows = np.array([[*pair, *negative_row] for pair, negative_row in zip(pairs, filled, strict=True)], np.int64)
     return Examples(list(queries.texts), corpus, rows, known, f"{dataset.name} {dataset.split}")
 
 
-def _by_rank(drawn: list[list[int]], nearest: Retriever, dataset: Dataset) -> list[list[int]]:
-    """Each query's documents, those first that the retriever ranks first among all that answer some query."""
-    answering = np.unique(np.array([doc for docs in drawn for doc in docs], np.int64))
-    corpus = Corpus(dataset.corpus.ids.take(answering), dataset.corpus.texts.take(answering))
-    with stage("rank positives", total=len(drawn)) as step:
+def _by_rank(positives: list[list[int]], nearest: Retriever, dataset: Dataset) -> list[list[int]]:
+    """Order each query's relevant documents by the retriever's ranking of all relevant documents."""
+    all_relevant = np.unique(np.array([doc for docs in positives for doc in docs], np.int64))
+    corpus = Corpus(dataset.corpus.ids.take(all_relevant), dataset.corpus.texts.take(all_relevant))
+    with stage("rank positives", total=len(positives)) as step:
         nearest.index(corpus)
-        run = nearest.search(dataset.queries, min(_RANKED, len(corpus)))
-        step(len(drawn))
+        run = nearest.search(dataset.queries, min(_RANK_DEPTH, len(corpus)))
+        step(len(positives))
     ranked = []
-    for found, docs in zip(run.docs, drawn, strict=True):
-        own = set(docs)
-        first = [doc for doc in answering[found[found >= 0]].tolist() if doc in own]
+    for hits, docs in zip(run.docs, positives, strict=True):
+        relevant = set(docs)
+        first = [doc for doc in all_relevant[hits[hits >= 0]].tolist() if doc in relevant]
         ranked.append(list(dict.fromkeys([*first, *docs])))
     return ranked
 
 
-def of_file(path: Path) -> Examples:
-    """A file of triplets. Texts that are equal are one anchor or one document. Raises `DataError`."""
+def from_file(path: Path) -> Examples:
+    """Read a file of triplets. Equal texts become one anchor or one document. Raises `DataError`."""
     read = triplets.read(path)
     if not read.anchors:
-        raise ConfigError(f"{path} holds no triplets; make some: harness synthesize --help")
+        raise ConfigError(f"{path} has no triplets; make some: harness synthesize --help")
     anchors: dict[str, int] = {}
     documents: dict[str, int] = {}
     known: dict[int, dict[int, int]] = defaultdict(dict)
     rows = []
-    for asked, positive, negatives in zip(read.anchors, read.positives, read.negatives, strict=True):
-        anchor = anchors.setdefault(asked, len(anchors))
-        row = [documents.setdefault(text, len(documents)) for text in (positive, *negatives)]
+    for text, positive, negatives in zip(read.anchors, read.positives, read.negatives, strict=True):
+        anchor = anchors.setdefault(text, len(anchors))
+        row = [documents.setdefault(document, len(documents)) for document in (positive, *negatives)]
         known[anchor][row[0]] = 1
         rows.append([anchor, *row])
     corpus = Corpus([str(number) for number in range(len(documents))], documents)

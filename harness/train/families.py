@@ -1,9 +1,9 @@
-"""What is trained how: by the encoder that a retriever's config names, its model, loss and rows for the trainer.
+"""Training recipes by encoder type: model, loss with in-batch negatives, and columns for the trainer.
 
-dense           MultipleNegativesRankingLoss, cached and with MatryoshkaLoss where the plan says so
-SPLADE          SpladeLoss around it, with the FLOPS regulariser
+dense             MultipleNegativesRankingLoss, optionally cached (GradCache) and with MatryoshkaLoss
+SPLADE            SpladeLoss around it, with the FLOPS regulariser
 late interaction  the same softmax over MaxSim; a bare encoder gets a projection
-cross-encoders  binary cross-entropy of single pairs
+cross-encoders    binary cross-entropy of single pairs
 """
 
 import string
@@ -21,85 +21,85 @@ from harness.retrievers.dense import Dense
 from harness.retrievers.rerank import CrossEncoderScorer, Rerank
 from harness.retrievers.splade import Splade
 from harness.train.examples import Examples
-from harness.train.losses import Known, Masked, Score
+from harness.train.losses import KnownPositives, MaskedLoss, Score
 from harness.train.plan import LossPlan
 from harness.types import Retriever
 
-_PROJECTED = 128
-"""Dimensions of a new projection, ColBERT's (Khattab & Zaharia, 2020)."""
+_PROJECTION_DIMENSIONS = 128
+"""Dimensions of a new projection, as in ColBERT (Khattab & Zaharia, 2020)."""
 _QUERY_TOKENS = 32
 _DEV_DEPTH = 20
-"""Candidates that a cross-encoder scores for a dev query."""
+"""Number of candidates that a cross-encoder scores for a dev query."""
 
 
 class Family(ABC):
-    """One way to train the model of an `encoder`."""
+    """Base class of training recipes for an `encoder`."""
 
     trainer: ClassVar[str]
-    """The name of sentence-transformers' trainer."""
+    """Class name of the sentence-transformers trainer."""
     learning_rate: ClassVar[float] = 2e-5
-    reads: ClassVar[frozenset[str]]
-    """The settings of a LossPlan that it has."""
-    after: ClassVar[Mapping[str, Any]] = {}
-    """What the config of the encoder says once its model is trained."""
+    loss_settings: ClassVar[frozenset[str]]
+    """Names of the `LossPlan` settings that apply."""
+    config_changes: ClassVar[Mapping[str, Any]] = {}
+    """Settings that change in the encoder's config after training."""
 
     def __init__(self, encoder: Any) -> None:
         self.encoder = encoder
 
     def check(self, plan: LossPlan, base: Path) -> None:
-        """Raises `ConfigError` for a setting that this family has not, or weights that it cannot train."""
+        """Raise `ConfigError` for a setting that does not apply, or weights that cannot be trained."""
         for name, value in plan:
-            if name not in self.reads and value != LossPlan.model_fields[name].default:
+            if name not in self.loss_settings and value != LossPlan.model_fields[name].default:
                 raise ConfigError(
-                    f"loss.{name}={value}: {type(self.encoder).__name__} is trained without it; choices: "
-                    f"{', '.join(sorted(self.reads)) or 'none'}"
+                    f"loss.{name}={value}: {type(self.encoder).__name__} is trained without this setting; choices: "
+                    f"{', '.join(sorted(self.loss_settings)) or 'none'}"
                 )
 
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The model to train, from a folder of weights."""
+        """Load the model to train from a folder of weights."""
 
     @abstractmethod
-    def loss(self, model: Any, known: Known, plan: LossPlan) -> torch.nn.Module:
-        """What is minimised over a batch."""
+    def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
+        """Return the loss of a batch, with known positives masked from the in-batch negatives."""
 
     @abstractmethod
     def retriever(self, first_stage: Retriever | None) -> Retriever:
-        """What ranks with the encoder; a reranker takes its candidates from `first_stage`."""
+        """Return a retriever with the encoder; a reranker takes its candidates from `first_stage`."""
 
     def columns(self, examples: Examples) -> dict[str, list[Any]]:
-        """The trainer's columns by name, and the numbers of each row's texts as its label."""
+        """Return the trainer's columns by name, with the indices of each row's texts as its label."""
         texts, rows = examples.documents.texts, examples.rows
         names = ["positive", *(f"negative_{number}" for number in range(1, rows.shape[1] - 1))]
         columns: dict[str, list[Any]] = {"anchor": [examples.anchors[anchor] for anchor in rows[:, 0]]}
-        columns |= {name: texts.take(rows[:, place]) for place, name in enumerate(names, start=1)}
+        columns |= {name: texts.take(rows[:, column]) for column, name in enumerate(names, start=1)}
         return {**columns, "label": rows.tolist()}
 
     def prompts(self, model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
-        """What stands before the texts of each column."""
+        """Return the prompt of each column that has one."""
         sides = {name: self.encoder.prompt(model, "query" if name == "anchor" else "document") for name in columns}
         return {name: prompt for name, prompt in sides.items() if prompt and name != "label"}
 
 
 class DenseFamily(Family):
-    """One vector a text."""
+    """Bi-encoders with one embedding per text."""
 
     trainer = "SentenceTransformerTrainer"
-    reads = frozenset({"scale", "mini_batch", "matryoshka"})
+    loss_settings = frozenset({"scale", "mini_batch", "matryoshka"})
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The encoder's own model, with the pooling of its config."""
+        """Load the encoder's model, with the pooling of its config."""
         return self.encoder.open(folder, settings)
 
-    def loss(self, model: Any, known: Known, plan: LossPlan) -> torch.nn.Module:
-        """MultipleNegativesRankingLoss over the model's similarity."""
+    def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
+        """Return MultipleNegativesRankingLoss over the model's similarity."""
         from sentence_transformers.sentence_transformer import losses
         from sentence_transformers.util import cos_sim, dot_score
 
-        cosine, whole = model.similarity_fn_name == "cosine", model.get_embedding_dimension()
-        if wide := [width for width in plan.matryoshka or () if width > whole]:
+        cosine, dimensions = model.similarity_fn_name == "cosine", model.get_embedding_dimension()
+        if too_wide := [width for width in plan.matryoshka or () if width > dimensions]:
             raise ConfigError(
-                f"loss.matryoshka={plan.matryoshka}: {wide[0]} is more than the model's {whole} dimensions"
+                f"loss.matryoshka={plan.matryoshka}: {too_wide[0]} is more than the model's {dimensions} dimensions"
             )
 
         def make(score: Score) -> torch.nn.Module:
@@ -109,29 +109,29 @@ class DenseFamily(Family):
                 if plan.mini_batch is None
                 else losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=plan.mini_batch, **shared)
             )
-            return losses.MatryoshkaLoss(model, inner, [whole, *plan.matryoshka]) if plan.matryoshka else inner
+            return losses.MatryoshkaLoss(model, inner, [dimensions, *plan.matryoshka]) if plan.matryoshka else inner
 
-        return Masked(model, known, cos_sim if cosine else dot_score, make, by_row=False)
+        return MaskedLoss(model, known, cos_sim if cosine else dot_score, make, by_row=False)
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
-        """Exact search."""
+        """Return a dense retriever with exact search."""
         return Dense(self.encoder)
 
 
 class SpladeFamily(Family):
-    """Weighted terms of the vocabulary."""
+    """SPLADE encoders: sparse weights over the vocabulary."""
 
     trainer = "SparseEncoderTrainer"
-    reads = frozenset({"scale", "mini_batch", "query_flops", "document_flops"})
+    loss_settings = frozenset({"scale", "mini_batch", "query_flops", "document_flops"})
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The model with its head as it was saved; a bare masked language model is given SPLADE's pooling."""
+        """Load the saved model; a bare masked language model gets SPLADE's pooling."""
         from sentence_transformers import SparseEncoder
 
         return SparseEncoder(str(folder), **settings)
 
-    def loss(self, model: Any, known: Known, plan: LossPlan) -> torch.nn.Module:
-        """SpladeLoss over the dot product."""
+    def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
+        """Return SpladeLoss over the dot product."""
         from sentence_transformers.sparse_encoder import losses
         from sentence_transformers.util import dot_score
 
@@ -145,24 +145,24 @@ class SpladeFamily(Family):
                 return losses.SpladeLoss(model, inner, **weights)
             return losses.CachedSpladeLoss(model, inner, mini_batch_size=plan.mini_batch, **weights)
 
-        return Masked(model, known, dot_score, make, by_row=False)
+        return MaskedLoss(model, known, dot_score, make, by_row=False)
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
-        """Postings."""
+        """Return a SPLADE retriever."""
         return Splade(self.encoder)
 
 
 class ColBERTFamily(Family):
-    """A vector a token."""
+    """Late-interaction encoders: one embedding per token."""
 
     trainer = "MultiVectorEncoderTrainer"
-    reads = frozenset({"scale", "mini_batch"})
-    after: ClassVar[Mapping[str, Any]] = {"projection": "own"}
+    loss_settings = frozenset({"scale", "mini_batch"})
+    config_changes: ClassVar[Mapping[str, Any]] = {"projection": "own"}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The checkpoint as it is; a bare encoder with a new projection, query expansion and skipped punctuation.
+        """Load the checkpoint; a bare encoder gets a new projection, query expansion and a punctuation skip list.
 
-        The projection is orthogonal, so that it begins near the encoder's own similarities.
+        The new projection is orthogonal, so that initial similarities are close to the encoder's.
         """
         from sentence_transformers import MultiVectorEncoder
         from sentence_transformers.base.modules import Dense as Projection
@@ -177,10 +177,10 @@ class ColBERTFamily(Family):
             query_expansion={"strategy": "fixed", "attend": False, "length": _QUERY_TOKENS},
         )
         width = bare.get_embedding_dimension()
-        weight = torch.nn.init.orthogonal_(torch.empty(_PROJECTED, width))
+        weight = torch.nn.init.orthogonal_(torch.empty(_PROJECTION_DIMENSIONS, width))
         projection = Projection(
             width,
-            _PROJECTED,
+            _PROJECTION_DIMENSIONS,
             bias=False,
             activation_function=torch.nn.Identity(),
             init_weight=weight,
@@ -190,8 +190,8 @@ class ColBERTFamily(Family):
         modules = [bare, projection, mask, Normalize(module_input_name="token_embeddings")]
         return MultiVectorEncoder(modules=modules, device=settings["device"])
 
-    def loss(self, model: Any, known: Known, plan: LossPlan) -> torch.nn.Module:
-        """Softmax over MaxSim."""
+    def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
+        """Return MultiVectorMultipleNegativesRankingLoss over MaxSim."""
         from sentence_transformers.multi_vector_encoder import losses
         from sentence_transformers.multi_vector_encoder.scoring import colbert_scores
 
@@ -202,64 +202,64 @@ class ColBERTFamily(Family):
             kind = losses.CachedMultiVectorMultipleNegativesRankingLoss
             return kind(model, mini_batch_size=plan.mini_batch, **shared)
 
-        return Masked(model, known, colbert_scores, make, by_row=True)
+        return MaskedLoss(model, known, colbert_scores, make, by_row=True)
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
-        """Every document."""
+        """Return a ColBERT retriever that scores every document."""
         return ColBERT(self.encoder)
 
 
 class CrossFamily(Family):
-    """A pair read together."""
+    """Cross-encoders, which score a query and a document together."""
 
     trainer = "CrossEncoderTrainer"
-    reads: ClassVar[frozenset[str]] = frozenset()
+    loss_settings: ClassVar[frozenset[str]] = frozenset()
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """The model with its head of one label; a bare encoder is given a new one."""
+        """Load the model with a head of one label; a bare encoder gets a new one."""
         from sentence_transformers import CrossEncoder
 
         return CrossEncoder(str(folder), num_labels=1, **settings)
 
     def check(self, plan: LossPlan, base: Path) -> None:
-        """Of several labels there is no one score."""
+        """Raise `ConfigError` also for classification heads with more than one label."""
         from transformers import AutoConfig
 
         super().check(plan, base)
-        found = AutoConfig.from_pretrained(str(base), trust_remote_code=self.encoder.trusted)
-        heads = [name for name in found.architectures or () if name.endswith("ForSequenceClassification")]
-        if heads and found.num_labels != 1:
+        model_config = AutoConfig.from_pretrained(str(base), trust_remote_code=self.encoder.trusted)
+        heads = [name for name in model_config.architectures or () if name.endswith("ForSequenceClassification")]
+        if heads and model_config.num_labels != 1:
             raise ConfigError(
-                f"{base} has a head of {found.num_labels} labels; a reranker gives one score a pair: choose a model "
-                "whose head has one, or a model without a head, which is given a new one"
+                f"{base} has a head of {model_config.num_labels} labels, but a reranker needs one score for a pair; "
+                "choose a model whose head has one label, or a model without a head, which gets a new one"
             )
 
     def columns(self, examples: Examples) -> dict[str, list[Any]]:
-        """Pairs, 1 for a positive and 0 for a negative."""
+        """Return pairs with label 1 for a positive and 0 for a negative."""
         texts, rows = examples.documents.texts, examples.rows
         n = rows.shape[1] - 1
         if n < 2:
             raise ConfigError(
-                "a cross-encoder learns nothing from positives alone; choose negatives=mined or negatives=random, or a "
-                "file of triplets with negatives"
+                "a cross-encoder cannot be trained on positives alone; choose negatives=mined or negatives=random, or "
+                "a file of triplets with negatives"
             )
         anchors = [examples.anchors[anchor] for anchor in rows[:, 0] for _ in range(n)]
         documents = texts.take(rows[:, 1:].ravel())
         return {"anchor": anchors, "document": documents, "label": [1.0, *[0.0] * (n - 1)] * len(rows)}
 
     def prompts(self, model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
-        """None."""
+        """Return no prompts."""
         return {}
 
-    def loss(self, model: Any, known: Known, plan: LossPlan) -> torch.nn.Module:
-        """Binary cross-entropy of the logit."""
+    def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
+        """Return BinaryCrossEntropyLoss of the logit."""
         from sentence_transformers.cross_encoder import losses
 
         loss: torch.nn.Module = losses.BinaryCrossEntropyLoss(model)
         return loss
 
     def retriever(self, first_stage: Retriever | None) -> Retriever:
-        """The first stage's best, scored."""
+        """Return a reranker of the first stage's best candidates."""
         if first_stage is None:
             raise ConfigError("a cross-encoder scores another retriever's candidates; choose retriever=rerank")
         return Rerank(first_stage, CrossEncoderScorer(self.encoder), _DEV_DEPTH)
@@ -274,11 +274,11 @@ _FAMILIES: Mapping[type[model.Model], type[Family]] = {
 
 
 def family_of(encoder: Any) -> Family:
-    """How the model of an encoder is trained. Raises `ConfigError` for one that has none."""
+    """Return the training recipe of an encoder. Raises `ConfigError` for one without weights."""
     family = _FAMILIES.get(type(encoder))
     if family is None:
         raise ConfigError(
-            f"{type(encoder).__name__} has no weights to train; choose a retriever with a model of its own, such as "
+            f"{type(encoder).__name__} has no weights to train; choose a retriever with a trainable model, such as "
             "retriever=minilm, splade_tiny, colbert_minilm or rerank"
         )
     return family(encoder)

@@ -1,7 +1,7 @@
-"""The journal of what a model answered: a line for each document, on disk before anything else is done with it.
+"""The journal of an LLM's answers: a line for each document, synced to disk before the answer is used.
 
-Its first line says what was asked for. A killed process loses no answer that it has read: a line cut off in writing
-is taken away and that document is asked again. Answers are never deleted, only set aside.
+Its first line has the settings of the requests. A killed process loses no complete answer: a partial last line is
+removed and its document is requested again. Answers are never deleted, only moved aside.
 """
 
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from harness.errors import ConfigError, StoreError
 from harness.files import exclusive, write_atomic
@@ -22,11 +22,11 @@ from harness.files import exclusive, write_atomic
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
-_SHORT = 40
+_MAX_SHOWN_CHARS = 40
 
 
 class Entry(BaseModel):
-    """What asking for one document came to."""
+    """The answer for one document, or the failure of its request."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,36 +36,36 @@ class Entry(BaseModel):
     status: Literal["answered", "failed"]
     content: str = ""
     finish: str = ""
-    said: str = ""
-    """Of a failure."""
+    message: str = Field("", validation_alias=AliasChoices("message", "said"), serialization_alias="said")
+    """The error message of a failure; `said` in the file."""
     tokens_in: int = 0
     tokens_out: int = 0
 
 
 class Journal:
-    """`answers` by id and hash of the text, and what all lines cost. Lines may be added from several threads."""
+    """Answers by document id and hash of the text, and the tokens of all lines. Thread-safe."""
 
     def __init__(self, path: Path, handle: int, entries: list[Entry]) -> None:
         self._path, self._handle, self._lock = path, handle, Lock()
         self.answers: dict[tuple[str, str], Entry] = {}
         self.tokens_in = self.tokens_out = 0
         for entry in entries:
-            self._note(entry)
+            self._add(entry)
 
     def append(self, entry: Entry) -> None:
-        """Add a line, on disk when this ends. Raises `StoreError`."""
+        """Append a line and sync it to disk. Raises `StoreError`."""
         with self._lock:
             end = os.fstat(self._handle).st_size
             try:
-                _append(self._handle, _line(entry.model_dump(exclude_defaults=True)))
+                _append(self._handle, _line(entry.model_dump(exclude_defaults=True, by_alias=True)))
             except OSError as error:
-                os.ftruncate(self._handle, end)  # half a line would spoil the next one
+                os.ftruncate(self._handle, end)  # a partial line would corrupt the next one
                 raise StoreError(
-                    f"{self._path} cannot be written: {error.strerror}; make room and give the command again"
+                    f"{self._path} cannot be written: {error.strerror}; free some disk space and repeat the command"
                 ) from None
-            self._note(entry)
+            self._add(entry)
 
-    def _note(self, entry: Entry) -> None:
+    def _add(self, entry: Entry) -> None:
         if entry.status == "answered":
             self.answers[entry.id, entry.text] = entry
         self.tokens_in += entry.tokens_in
@@ -73,19 +73,28 @@ class Journal:
 
 
 @contextmanager
-def opened(path: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Journal]:
-    """The journal of answers to `settings`, for one process at a time; without `resume` a new one.
+def open_journal(path: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Journal]:
+    """Open the journal of answers to `settings`, locked against other processes.
 
-    Raises `ConfigError` for one of other settings, `StoreError` for a file that is none.
+    Args:
+        path: The journal's file.
+        settings: The settings that answers depend on.
+        resume: Continue an existing journal; False moves it aside and begins a new one.
+
+    Raises:
+        ConfigError: The journal has answers to other settings.
+        StoreError: The file is not a journal, or cannot be written.
     """
     with exclusive(path.with_name(f".{path.name}.lock"), f"adding to {path}"):
         if not resume and path.exists():
             _set_aside(path)
-        entries, end = _begun(path, {"journal": _FORMAT, **settings})
+        entries, end = _load_or_create(path, {"journal": _FORMAT, **settings})
         try:
             handle = os.open(path, os.O_WRONLY | os.O_APPEND)
         except OSError as error:
-            raise StoreError(f"{path} cannot be written: {error.strerror}; write elsewhere: output=FILE") from None
+            raise StoreError(
+                f"{path} cannot be written: {error.strerror}; write to another file: output=FILE"
+            ) from None
         try:
             os.ftruncate(handle, end)
             yield Journal(path, handle, entries)
@@ -93,13 +102,13 @@ def opened(path: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Jo
             os.close(handle)
 
 
-def _begun(path: Path, header: Mapping[str, Any]) -> tuple[list[Entry], int]:
-    """The entries of a journal with this first line, which is made where there is none, and where its lines end."""
+def _load_or_create(path: Path, header: Mapping[str, Any]) -> tuple[list[Entry], int]:
+    """Return a journal's entries and the end of its lines in bytes; create a missing journal with this header."""
     if path.exists():
-        there, entries, end = _read(path)
-        if there == header:
+        present, entries, end = _read(path)
+        if present == header:
             return entries, end
-        _check_unpaid(path, there, header, entries)
+        _refuse_other_settings(path, present, header, entries)
     write_atomic(path, _line(header))
     return [], len(_line(header))
 
@@ -116,7 +125,7 @@ def _line(content: Mapping[str, Any]) -> bytes:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[Entry], int]:
-    """The first line and the entries of a journal, and where its whole lines end."""
+    """Return the header and the entries of a journal, and the end of its complete lines in bytes."""
     header, entries, end = dict[str, Any](), list[Entry](), 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -129,38 +138,41 @@ def _read(path: Path) -> tuple[dict[str, Any], list[Entry], int]:
                 else:
                     entries.append(Entry.model_validate(json.loads(line)))
             except (ValueError, TypeError, KeyError):
-                raise _no_journal(path, number) from None
+                raise _invalid_line(path, number) from None
             end += len(line)
     if not header:
-        raise _no_journal(path, 1)
+        raise _invalid_line(path, 1)
     return header, entries, end
 
 
-def _no_journal(path: Path, number: int) -> StoreError:
+def _invalid_line(path: Path, number: int) -> StoreError:
     return StoreError(
-        f"{path}:{number}: no line of a journal of answers; mend or remove the line, or write elsewhere: output=FILE"
+        f"{path}:{number}: not a line of a journal of answers; fix or remove the line, or write to another file: "
+        "output=FILE"
     )
 
 
-def _check_unpaid(path: Path, there: Mapping[str, Any], asked: Mapping[str, Any], entries: Sequence[Entry]) -> None:
-    """Refuse to write over answers to other settings."""
+def _refuse_other_settings(
+    path: Path, present: Mapping[str, Any], requested: Mapping[str, Any], entries: Sequence[Entry]
+) -> None:
+    """Raise `ConfigError` if a journal has paid answers to other settings."""
     if not any(entry.status == "answered" or entry.tokens_in for entry in entries):
         return
-    differing = [name for name in sorted({*there, *asked}) if there.get(name) != asked.get(name)]
-    said = ", ".join(f"{name} {_said(there.get(name))}, not {_said(asked.get(name))}" for name in differing)
+    names = [name for name in sorted({*present, *requested}) if present.get(name) != requested.get(name)]
+    changes = ", ".join(f"{name} {_shorten(present.get(name))}, not {_shorten(requested.get(name))}" for name in names)
     raise ConfigError(
-        f"{path} holds answers to other settings: {said}; keep them and write elsewhere: output=FILE; or set them "
-        "aside and pay for new ones: resume=false"
+        f"{path} has answers to other settings: {changes}; keep them and write to another file: output=FILE; or move "
+        "them aside and pay for new ones: resume=false"
     )
 
 
-def _said(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= _SHORT else f"{text[:_SHORT]}... ({len(text)} characters)"
+    return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}... ({len(text)} characters)"
 
 
 def _set_aside(path: Path) -> None:
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    beside = path.with_name(f"{path.name.removesuffix('.jsonl')}.{moment}.jsonl")
-    path.rename(beside)
-    log.warning("the answers that were there are kept in %s", beside)
+    moved = path.with_name(f"{path.name.removesuffix('.jsonl')}.{moment}.jsonl")
+    path.rename(moved)
+    log.warning("the previous answers were moved to %s", moved)

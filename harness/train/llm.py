@@ -1,4 +1,4 @@
-"""Questions that a language model writes for documents: several requests at a time, every answer kept once it came.
+"""Generate questions for documents with a language model, with concurrent requests and a journal of all answers.
 
 OPENAI_API_KEY=... harness synthesize generator.model=gpt-4o-mini dataset=scifact
 """
@@ -22,7 +22,7 @@ from harness.providers.retries import Call, RequestError
 from harness.train import journal, questions
 from harness.train.candidates import Candidate, Generated, Task
 
-_MAX_CONSECUTIVE_FAILURES = 10  # so many documents that fail one after another: so will all that follow
+_MAX_CONSECUTIVE_FAILURES = 10  # after as many, all other requests are expected to fail
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class _Document:
 
 
 class LLM(OpenAIClient):
-    """A language model behind a server that speaks OpenAI's chat completions, used in JSON mode: Groq, vLLM, Ollama.
+    """A language model behind an OpenAI-compatible chat completions API in JSON mode: OpenAI, Groq, vLLM, Ollama.
 
     Args:
-        prompt: With {document} for the text and {n} for the number of questions.
-        temperature: None is the server's own; so it is for `max_tokens`.
-        characters: Characters of a document that are sent; None sends all.
-        input_price_per_million_tokens: USD, as the price of the output.
+        prompt: The prompt, with {document} for the text and {n} for the number of questions.
+        temperature: Sampling temperature; None for the server's default, as for `max_tokens`.
+        characters: Maximum number of characters of a document that are sent; None sends all.
+        input_price_per_million_tokens: In USD, like the price of the output.
     """
 
     config_key = "generator"
@@ -75,27 +75,27 @@ class LLM(OpenAIClient):
         self._require_at_least(1, characters=characters, max_tokens=max_tokens)
         self._require_at_least(0, temperature=temperature, **prices)
         if "{document}" not in prompt:
-            raise ConfigError(f"generator.prompt={prompt[:60]!r} has no {{document}} in it, for the text to stand")
+            raise ConfigError(f"generator.prompt={prompt[:60]!r} has no {{document}}; add it where the text belongs")
         self._prompt, self._characters, self._prices = prompt, characters, list(prices.values())
         self._sampling = without_none(temperature=temperature, max_tokens=max_tokens)
 
     def generate(self, task: Task) -> Generated:
-        """Return candidates, in as many requests as documents have no answer yet.
+        """Generate candidates, with a request for every document without an answer in the journal.
 
         Raises:
-            ApiError: The server refuses every request.
-            ConfigError: The journal is one of other settings.
+            ApiError: The server rejects every request.
+            ConfigError: The journal has answers to other settings.
         """
         numbers = np.array(task.sample, np.int64)
         rows = zip(task.sample, task.corpus.ids.take(numbers), task.corpus.texts.take(numbers), strict=True)
         documents = [_Document(*row) for row in rows]
-        with journal.opened(task.answers, self._settings(task.per_document), task.resume) as kept:
-            missing = [document for document in documents if document.key not in kept.answers]
-            before = kept.tokens_in, kept.tokens_out
-            failures = self._complete_all(missing, task.per_document, kept)
-            generated = _read(documents, kept.answers, task.per_document)
-            now = kept.tokens_in - before[0], kept.tokens_out - before[1]
-            generated.cost = {**self._cost(kept.tokens_in, kept.tokens_out), "now": self._cost(*now)}
+        with journal.open_journal(task.journal, self._settings(task.per_document), task.resume) as opened:
+            missing = [document for document in documents if document.key not in opened.answers]
+            before = opened.tokens_in, opened.tokens_out
+            failures = self._complete_all(missing, task.per_document, opened)
+            generated = _read(documents, opened.answers, task.per_document)
+            now = opened.tokens_in - before[0], opened.tokens_out - before[1]
+            generated.cost = {**self._cost(opened.tokens_in, opened.tokens_out), "now": self._cost(*now)}
         generated.documents = {
             "asked": len(missing),
             "from_journal": len(documents) - len(missing),
@@ -118,11 +118,11 @@ class LLM(OpenAIClient):
             "extra_body": self._extra_hash,
         }
 
-    def _complete_all(self, documents: Sequence[_Document], n: int, kept: journal.Journal) -> dict[str, Call]:
+    def _complete_all(self, documents: Sequence[_Document], n: int, opened: journal.Journal) -> dict[str, Call]:
         """Send a request for every document; return the failed calls by id.
 
         Raises:
-            RequestError: The requests of the other documents would fail, too.
+            RequestError: All other requests would fail too.
         """
         if not documents:
             return {}
@@ -130,7 +130,7 @@ class LLM(OpenAIClient):
         failures, consecutive = dict[str, Call](), 0
 
         def work(document: _Document, stop: Event) -> tuple[Call, RequestError | None]:
-            return self._complete(document, n, kept, stop)
+            return self._complete(document, n, opened, stop)
 
         results = run_concurrently(work, documents, self._concurrency, self.provider)
         with instrument.stage("generate", total=len(documents)) as advance, closing(results):
@@ -143,25 +143,27 @@ class LLM(OpenAIClient):
                     continue
                 failures[document.id] = call
                 consecutive += 1
-                # a rate limit that the SDK does not retry to the end: no money is left, or the wait is too long
+                # a rate limit that the SDK stops retrying: the quota is used up, or the wait is too long
                 gave_up = call.status == 429 and call.attempts <= self._retries
                 if gave_up or call.status in (401, 403, 404) or consecutive == _MAX_CONSECUTIVE_FAILURES:
                     raise error
         return failures
 
     def _complete(
-        self, document: _Document, n: int, kept: journal.Journal, stop: Event
+        self, document: _Document, n: int, opened: journal.Journal, stop: Event
     ) -> tuple[Call, RequestError | None]:
-        """Write the answer for a document, or its failure, into the journal."""
+        """Request the answer for a document and write it, or its failure, to the journal."""
         prompt = self._prompt.replace("{n}", str(n)).replace("{document}", document.text[: self._characters])
         key, text = document.key
         try:
             entry, call = self._request(partial(self._send, prompt), self._read, estimate_tokens(prompt), stop)
         except RequestError as error:
             call = error.call
-            kept.append(journal.Entry(id=key, text=text, status="failed", said=call.problem, tokens_in=call.tokens))
+            opened.append(
+                journal.Entry(id=key, text=text, status="failed", message=call.problem, tokens_in=call.tokens)
+            )
             return call, error
-        kept.append(journal.Entry(id=key, text=text, status="answered", tokens_in=call.tokens, **entry))
+        opened.append(journal.Entry(id=key, text=text, status="answered", tokens_in=call.tokens, **entry))
         return call, None
 
     def _send(self, prompt: str) -> Any:
@@ -177,7 +179,7 @@ class LLM(OpenAIClient):
         return getattr(getattr(answer, "usage", None), "prompt_tokens", None)
 
     def _read(self, answer: Any) -> dict[str, Any]:
-        """Return an answer's fields for the journal: without the key, should the server repeat it, and valid UTF-8."""
+        """Return an answer's fields for the journal, as valid UTF-8 and with any echo of the API key masked."""
         choice = answer.choices[0]
         refusal = getattr(choice.message, "refusal", None)
         content = (choice.message.content or refusal or "").encode("utf-8", "replace").decode()
@@ -198,14 +200,14 @@ def _read(documents: Sequence[_Document], answers: dict[tuple[str, str], journal
         entry = answers.get(document.key)
         if entry is None:
             continue
-        listed = questions.listed(entry.content, entry.finish)
-        if isinstance(listed, str):
-            generated.unusable[listed] += 1
+        parsed = questions.parse_questions(entry.content, entry.finish)
+        if isinstance(parsed, str):
+            generated.unusable[parsed] += 1
             continue
-        kept, dropped = questions.usable(listed, document.text, n)
-        generated.given += len(listed)
+        usable, dropped = questions.filter_questions(parsed, document.text, n)
+        generated.generated += len(parsed)
         generated.dropped += dropped
-        generated.candidates += [Candidate(document.number, question, document.text) for question in kept]
+        generated.candidates += [Candidate(document.number, question, document.text) for question in usable]
     return generated
 
 

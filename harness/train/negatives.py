@@ -1,4 +1,4 @@
-"""Negatives for training: documents that do not answer a query, mined from a retriever's run or drawn at random."""
+"""Negatives for training: hard negatives mined from a retriever's run, or random documents."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,41 +12,41 @@ from harness.types import Corpus, Queries, Retriever
 
 
 class Negatives(Protocol):
-    """Chooses `n` negatives for a query: conf/negatives/*.yaml."""
+    """Protocol for choosing `n` negatives of a query; see conf/negatives/*.yaml."""
 
     n: int
 
     def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Document numbers for each query, none of them among its known positives; fewer where fewer are left."""
+        """Return up to `n` document indices for each query, none of them among its known positives."""
         ...
 
 
 class Random:
-    """`n` documents for each query, any that are no known positive of it and do not have the text of one."""
+    """Random negatives: `n` documents for each query that are not known positives and do not have the text of one."""
 
     def __init__(self, n: int, seed: int = 0) -> None:
-        _check_amount(n)
+        _check_n(n)
         self.n, self._seed = n, seed
 
     def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Document numbers for each query, whose known positives are one set each; fewer where fewer are left."""
+        """Return up to `n` document indices for each query, given the sets of known positives."""
         rng = np.random.default_rng(self._seed)
-        return [_drawn(self.n, corpus, own, _texts(corpus, own), rng) for own in known]
+        return [_draw(self.n, corpus, positives, _texts(corpus, positives), rng) for positives in known]
 
 
 class Mined:
-    """`n` hard negatives for each query: documents that a retriever takes for answers and that are none.
+    """Hard negatives: `n` documents for each query that a retriever ranks high and that are not known positives.
 
-    Drawn from the ranks of `window` (first, last; from 1) of the retriever's run. `margin` keeps out what may answer
-    unnoticed: a document's score must be at most (1 - margin) of the score of the best known positive in these ranks,
-    a share of its size where that is negative (NV-Retriever, 2024: TopK-PercPos). No margin holds for None, and for a
-    query none of whose known positives is ranked.
+    They are drawn from the ranks of `window` (first and last, from 1) of the retriever's run. `margin` excludes likely
+    false negatives: a document's score must be at most (1 - margin) times the score of the best known positive in these
+    ranks, or that score minus margin times its absolute value if it is negative (TopK-PercPos, NV-Retriever, 2024).
+    No margin applies for None, and for a query without a ranked known positive.
     """
 
     def __init__(
         self, retriever: Retriever, n: int, window: list[int], margin: float | None = None, seed: int = 0
     ) -> None:
-        _check_amount(n)
+        _check_n(n)
         if len(window) != 2 or not 1 <= window[0] <= window[1]:
             raise ConfigError(f"negatives.window={window} must be two ranks, first and last, from 1; such as [2,100]")
         if margin is not None and not 0 <= margin < 1:
@@ -55,7 +55,7 @@ class Mined:
         self._retriever, self._first, self._last, self._margin = retriever, window[0], window[1], margin
 
     def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Document numbers for each query, best ranked first; fewer where fewer are left."""
+        """Return up to `n` document indices for each query, in rank order."""
         if not len(queries):
             return []
         row_of = {text: row for row, text in enumerate(dict.fromkeys(queries.texts))}
@@ -65,57 +65,69 @@ class Mined:
             step(len(row_of))
         rng = np.random.default_rng(self._seed)
         chosen = []
-        for text, own in zip(queries.texts, known, strict=True):
+        for text, positives in zip(queries.texts, known, strict=True):
             docs, scores = run.docs[row_of[text]], run.scores[row_of[text]]
-            left = _without_texts(self._eligible(docs, scores, own), corpus, _texts(corpus, own))
-            places = np.sort(rng.choice(len(left), min(self.n, len(left)), replace=False))
-            chosen.append([left[place] for place in places])
+            eligible = _without_texts(self._eligible(docs, scores, positives), corpus, _texts(corpus, positives))
+            drawn = np.sort(rng.choice(len(eligible), min(self.n, len(eligible)), replace=False))
+            chosen.append([eligible[position] for position in drawn])
         return chosen
 
     def _eligible(self, docs: NDArray[np.int32], scores: NDArray[np.float32], known: set[int]) -> list[int]:
-        """Document numbers of the window, best first, that are no known positive and keep the margin."""
-        positive = next((score for doc, score in zip(docs.tolist(), scores, strict=True) if doc in known), None)
+        """Return the documents of the window, best first, that are not known positives and satisfy the margin."""
+        best_positive = next((score for doc, score in zip(docs.tolist(), scores, strict=True) if doc in known), None)
         limit = np.inf
-        if self._margin is not None and positive is not None:
-            limit = positive - self._margin * abs(positive)
+        if self._margin is not None and best_positive is not None:
+            limit = best_positive - self._margin * abs(best_positive)
         window = slice(self._first - 1, self._last)
         ranked = zip(docs[window].tolist(), scores[window], strict=True)
         return [doc for doc, score in ranked if doc >= 0 and doc not in known and score <= limit]
 
 
-def extended(
+def pad_with_random(
     chosen: Sequence[list[int]], n: int, corpus: Corpus, known: Sequence[set[int]], seed: int
 ) -> list[list[int]]:
-    """Negatives with random ones after them where a query has fewer than `n`; fewer where fewer are left."""
+    """Add random negatives to queries with fewer than `n`, as far as the corpus has enough documents.
+
+    Args:
+        chosen: Document indices of each query's negatives.
+        n: The number of negatives to reach.
+        corpus: The documents.
+        known: Document indices of each query's known positives.
+        seed: Seed of the draw.
+    """
     rng = np.random.default_rng(seed)
-    rows = zip(chosen, known, strict=True)
-    return [[*own, *_drawn(n - len(own), corpus, docs | set(own), _texts(corpus, docs), rng)] for own, docs in rows]
+    padded = []
+    for negatives, positives in zip(chosen, known, strict=True):
+        excluded = positives | set(negatives)
+        added = _draw(n - len(negatives), corpus, excluded, _texts(corpus, positives), rng)
+        padded.append([*negatives, *added])
+    return padded
 
 
-def filled(
+def fill_with_random(
     chosen: Sequence[list[int]], n: int, queries: Queries, corpus: Corpus, known: Sequence[set[int]], seed: int
 ) -> list[list[int]]:
-    """As `extended`, `n` for every query. Raises `ConfigError` where the corpus has too few that are no positives."""
-    whole = extended(chosen, n, corpus, known, seed)
-    for row, own in enumerate(whole):
-        if len(own) < n:
+    """Add random negatives as `pad_with_random` does; raise `ConfigError` if a query still has fewer than `n`."""
+    padded = pad_with_random(chosen, n, corpus, known, seed)
+    for row, negatives in enumerate(padded):
+        if len(negatives) < n:
             raise ConfigError(
-                f"negatives.n={n}: of {len(corpus)} documents only {len(own)} can be negatives of "
-                f"{queries.texts[row][:60]!r}; try: negatives.n={len(own)}"
+                f"negatives.n={n}: of {len(corpus)} documents only {len(negatives)} can be negatives of "
+                f"{queries.texts[row][:60]!r}; try: negatives.n={len(negatives)}"
             )
-    return whole
+    return padded
 
 
-def _drawn(n: int, corpus: Corpus, barred: set[int], texts: set[str], rng: np.random.Generator) -> list[int]:
-    """`n` random documents, fewer where fewer are left, none that is barred or has a barred text."""
-    wanted, found = n + len(barred), list[int]()
-    while n > 0 and len(found) < n:
-        wanted = min(2 * wanted, len(corpus))
-        drawn = rng.choice(len(corpus), wanted, replace=False).tolist()
-        found = _without_texts([doc for doc in drawn if doc not in barred], corpus, texts)
-        if wanted == len(corpus):
+def _draw(n: int, corpus: Corpus, excluded: set[int], texts: set[str], rng: np.random.Generator) -> list[int]:
+    """Draw up to `n` random documents that are not excluded by index or by text."""
+    sample_size, eligible = n + len(excluded), list[int]()
+    while n > 0 and len(eligible) < n:
+        sample_size = min(2 * sample_size, len(corpus))
+        drawn = rng.choice(len(corpus), sample_size, replace=False).tolist()
+        eligible = _without_texts([doc for doc in drawn if doc not in excluded], corpus, texts)
+        if sample_size == len(corpus):
             break
-    return found[:n]
+    return eligible[:n]
 
 
 def _texts(corpus: Corpus, docs: set[int]) -> set[str]:
@@ -123,10 +135,10 @@ def _texts(corpus: Corpus, docs: set[int]) -> set[str]:
 
 
 def _without_texts(docs: list[int], corpus: Corpus, texts: set[str]) -> list[int]:
-    found = corpus.texts.take(np.array(docs, np.int64))
-    return [doc for doc, text in zip(docs, found, strict=True) if text not in texts]
+    doc_texts = corpus.texts.take(np.array(docs, np.int64))
+    return [doc for doc, text in zip(docs, doc_texts, strict=True) if text not in texts]
 
 
-def _check_amount(n: int) -> None:
+def _check_n(n: int) -> None:
     if n < 0:
         raise ConfigError(f"negatives.n={n} must be 0 or more")

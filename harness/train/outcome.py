@@ -1,9 +1,9 @@
-"""What a training leaves: a folder that loads like any model, configs to measure it, and its manifest, written last.
+"""The output folder of a training: the model, configs that evaluate it, and the manifest, which is written last.
 
 <output>/config.json model.safetensors ...   the best checkpoint
-<output>/conf/retriever/*.yaml               base and tuned, and BM25 with each
+<output>/conf/retriever/*.yaml               base and tuned, and hybrids of BM25 with each
 <output>/manifest.json                       data, base model, settings, machine, curve
-<output>/.training/                          checkpoints, while it is not finished
+<output>/.training/                          checkpoints of an unfinished training
 """
 
 import json
@@ -17,42 +17,50 @@ from harness.errors import ConfigError
 
 MANIFEST = "manifest.json"
 _WORK, _PLAN = ".training", "plan.json"
-_OTHERS = "other settings, data, base model or number of processes"
+_POSSIBLE_CHANGES = "other settings, data, base model or number of processes"
 
 
 def work_folder(output: Path) -> Path:
-    """Where the checkpoints of a training lie."""
+    """Return the folder of a training's checkpoints."""
     return output / _WORK
 
 
 def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
-    """The manifest of this very training where it is finished; None where it is to begin or to go on.
+    """Claim a folder for a training; return its manifest if it is finished, None if it has to begin or continue.
 
-    `plan` is the hash of all that it depends on. Raises `ConfigError` for a folder that holds something else.
+    Args:
+        output: The output folder.
+        plan: Hash of everything that the model depends on.
+        anew: Discard an earlier training in the folder.
+
+    Raises:
+        ConfigError: The folder has other content.
     """
-    choice = f"choose another folder: output=FOLDER; or train anew in its place: output={output} resume=false"
-    done, begun = output / MANIFEST, work_folder(output) / _PLAN
+    hint = f"choose another folder: output=FOLDER; or replace it by a new training: output={output} resume=false"
+    manifest_path, plan_path = output / MANIFEST, work_folder(output) / _PLAN
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    # the work folder alone: a training that was killed before its plan was written
-    if not _plan_of(done) and not _plan_of(begun) and names - {_WORK}:
-        raise ConfigError(f"{output} is not empty and no training wrote it; choose another folder: output=FOLDER")
+    # the work folder alone belongs to a training that was killed before it wrote its plan
+    if not _plan_of(manifest_path) and not _plan_of(plan_path) and names - {_WORK}:
+        raise ConfigError(
+            f"{output} is not empty and is not the output of a training; choose another folder: output=FOLDER"
+        )
     if anew:
         shutil.rmtree(work_folder(output), ignore_errors=True)
-        # first: the folder is a training's at every moment
-        files.write_atomic(begun, json.dumps({"plan": plan}).encode())
-        done.unlink(missing_ok=True)
-    if found := finished(output, plan):
-        return found
-    if _plan_of(done):
-        raise ConfigError(f"{output} holds a model of another training ({_OTHERS}); {choice}")
-    if _plan_of(begun) not in (None, plan) and any(work_folder(output).glob("checkpoint-*")):
-        raise ConfigError(f"in {output} another training was begun ({_OTHERS}); {choice}")
-    files.write_atomic(begun, json.dumps({"plan": plan}).encode())
+        # written first, so that the folder belongs to a training at every moment
+        files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
+        manifest_path.unlink(missing_ok=True)
+    if manifest := load_finished(output, plan):
+        return manifest
+    if _plan_of(manifest_path):
+        raise ConfigError(f"{output} has the model of another training ({_POSSIBLE_CHANGES}); {hint}")
+    if _plan_of(plan_path) not in (None, plan) and any(work_folder(output).glob("checkpoint-*")):
+        raise ConfigError(f"{output} has an unfinished training ({_POSSIBLE_CHANGES}); {hint}")
+    files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
     return None
 
 
-def finished(output: Path, plan: str) -> dict[str, Any] | None:
-    """The manifest in a folder, where it is that of the training with this plan."""
+def load_finished(output: Path, plan: str) -> dict[str, Any] | None:
+    """Return the manifest in a folder if it is of the training with this plan, else None."""
     path = output / MANIFEST
     return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan else None
 
@@ -65,14 +73,14 @@ def _plan_of(path: Path) -> str | None:
 
 
 def save(output: Path, model: Any, manifest: Mapping[str, Any], configs: Mapping[str, str]) -> None:
-    """Put the model and the configs into the folder, then the manifest; the checkpoints go."""
-    fresh = work_folder(output) / "model"
-    shutil.rmtree(fresh, ignore_errors=True)
-    model.save_pretrained(str(fresh), create_model_card=False)
-    for path in sorted(fresh.iterdir()):
-        if (place := output / path.name).is_dir():
-            shutil.rmtree(place)
-        path.replace(place)
+    """Write the model, the configs and then the manifest to the folder, and remove the checkpoints."""
+    model_folder = work_folder(output) / "model"
+    shutil.rmtree(model_folder, ignore_errors=True)
+    model.save_pretrained(str(model_folder), create_model_card=False)
+    for path in sorted(model_folder.iterdir()):
+        if (target := output / path.name).is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
     for name, text in configs.items():
         files.write_atomic(output / "conf" / "retriever" / f"{name}.yaml", text.encode())
     files.write_atomic(output / MANIFEST, json.dumps(manifest, indent=2, default=str).encode() + b"\n")

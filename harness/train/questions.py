@@ -1,4 +1,4 @@
-"""What a language model answered, read: which of its questions can be trained on, and why the others cannot."""
+"""Parse the answers of a language model and filter its questions."""
 
 import json
 import math
@@ -7,69 +7,70 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.text.tokenizer import ENGLISH
-from harness.train.words import normalised, words
+from harness.train.words import normalise, words
 
-_IN_A_ROW = 0.8
+_COPIED_SHARE = 0.8
 _STOP_WORDS = frozenset(ENGLISH.split())
 _NO_ANSWER = {"unknown", "unanswerable", "none", "null", "n a", "not stated", "not given", "not specified"}
 FINISHES = {"length": "too_long", "content_filter": "content_filter", "refusal": "refusal"}
-"""Why an answer ended before it was whole, and the reason that it is counted under."""
+"""Finish reasons of incomplete answers, and the reasons under which they are counted."""
 
 
-def listed(content: str, finish: str) -> list[Any] | str:
-    """The questions of an answer as they came, or why there are none.
+def parse_questions(content: str, finish: str) -> list[Any] | str:
+    """Return the unfiltered questions of an answer, or the reason why there are none.
 
-    `too_long` (cut off at max_tokens), `content_filter`, `refusal`; `not_json`; `no_questions`: no list of them in it.
+    Reasons are `too_long` (truncated at max_tokens), `content_filter`, `refusal`, `not_json` and `no_questions` (the
+    JSON has no list of questions).
     """
     if finish in FINISHES:
         return FINISHES[finish]
     try:
-        found = json.loads(content)
+        answer = json.loads(content)
     except (ValueError, RecursionError):
         return "not_json"
-    questions = found.get("questions") if isinstance(found, Mapping) else None
+    questions = answer.get("questions") if isinstance(answer, Mapping) else None
     return questions if isinstance(questions, list) and questions else "no_questions"
 
 
-def usable(listed: list[Any], document: str, n: int) -> tuple[list[str], Counter[str]]:
-    """The questions to keep, and the count of the others by reason.
+def filter_questions(questions: list[Any], document: str, n: int) -> tuple[list[str], Counter[str]]:
+    """Return the questions to keep, and the number of dropped ones by reason.
 
-    `surplus`: more than the `n` that were asked for. `empty`: no words. `copy`: its words stand in the document in a
-    row, all of them or four fifths. `unanswerable`: it comes without an answer, with one that says so, or with one of
-    whose words (stop words left out) the document has none.
+    Reasons are `surplus` (more than the requested `n`), `empty` (no words), `copy` (at least four fifths of its words
+    are consecutive in the document) and `unanswerable` (without an answer, with one that says so, or with one that
+    shares no word but stop words with the document).
     """
-    kept, dropped = list[str](), Counter({"surplus": len(listed) - n} if len(listed) > n else {})
-    text = normalised(document)
+    usable, dropped = list[str](), Counter({"surplus": len(questions) - n} if len(questions) > n else {})
+    text = normalise(document)
     known = frozenset(text.split())
-    for one in listed[:n]:
-        question, answer = (_text(one, name) for name in ("question", "answer"))
+    for item in questions[:n]:
+        question, answer = (_text(item, name) for name in ("question", "answer"))
         if not words(question):
             dropped["empty"] += 1
-        elif _copied(words(question), text):
+        elif _is_copied(words(question), text):
             dropped["copy"] += 1
-        elif not _answered(answer, text, known):
+        elif not _is_answered(answer, text, known):
             dropped["unanswerable"] += 1
         else:
-            kept.append(question)
-    return kept, dropped
+            usable.append(question)
+    return usable, dropped
 
 
-def _text(one: Any, name: str) -> str:
-    """A field as one line; numbers are answers too."""
-    value = one.get(name) if isinstance(one, Mapping) else None
+def _text(item: Any, name: str) -> str:
+    """Return a field as one line; numbers are valid answers."""
+    value = item.get(name) if isinstance(item, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return " ".join(str(value).encode("utf-8", "replace").decode().split())
 
 
-def _copied(question: list[str], text: str) -> bool:
-    run = math.ceil(_IN_A_ROW * len(question))
-    return any(" ".join(question[start : start + run]) in text for start in range(len(question) - run + 1))
+def _is_copied(question: list[str], text: str) -> bool:
+    length = math.ceil(_COPIED_SHARE * len(question))
+    return any(" ".join(question[start : start + length]) in text for start in range(len(question) - length + 1))
 
 
-def _answered(answer: str, text: str, known: frozenset[str]) -> bool:
-    if normalised(answer) in _NO_ANSWER:
+def _is_answered(answer: str, text: str, known: frozenset[str]) -> bool:
+    if normalise(answer) in _NO_ANSWER:
         return False
     content = [word for word in words(answer) if word not in _STOP_WORDS]
-    # scripts without blanks between words: any part of the text
+    # in scripts without spaces a word may be any part of the text
     return any(word in known or (not word.isascii() and word in text) for word in content)

@@ -1,4 +1,4 @@
-"""Triplets from a corpus: a sample of documents, queries for them, those kept that find their document, negatives."""
+"""Synthesize triplets from a corpus: sample documents, generate queries, filter them by round trip, add negatives."""
 
 import hashlib
 import heapq
@@ -18,17 +18,17 @@ from harness.files import write_together
 from harness.instrument import stage
 from harness.train import triplets
 from harness.train.candidates import Candidate, Generated, Generator, Task
-from harness.train.negatives import Negatives, extended
+from harness.train.negatives import Negatives, pad_with_random
 from harness.train.triplets import Triplets
-from harness.train.words import normalised
+from harness.train.words import normalise
 from harness.types import Corpus, Queries, Retriever, StringColumn
 
-Some = TypeVar("Some")
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How many documents are taken, None for all, and how many queries of each at most."""
+    """Number of sampled documents (None for all) and maximum number of queries for each."""
 
     documents: int | None
     per_document: int
@@ -38,42 +38,42 @@ class Plan:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """Keeps a query if its document is among the first `k` that the retriever finds for it."""
+    """A filter that keeps a query if the retriever ranks its document among the first `k`."""
 
     retriever: Retriever
     k: int
 
-    def keeps(self, corpus: Corpus, queries: Queries, docs: Sequence[int]) -> list[bool]:
-        """Whether each query finds its document, whose number is given."""
+    def finds_documents(self, corpus: Corpus, queries: Queries, docs: Sequence[int]) -> list[bool]:
+        """Return, for each query, whether the document with the given index is among the first `k` hits."""
         with stage("round trip", total=len(queries)) as step:
             self.retriever.index(corpus)
             run = self.retriever.search(queries, self.k)
             step(len(queries))
-        found: list[bool] = (run.docs == np.array(docs)[:, None]).any(axis=1).tolist()
-        return found
+        is_hit: list[bool] = (run.docs == np.array(docs)[:, None]).any(axis=1).tolist()
+        return is_hit
 
 
 @dataclass(frozen=True)
 class Source:
-    """The documents, and where they come from."""
+    """A corpus with its name and, if it has them, its titles."""
 
     name: str
     corpus: Corpus
     titles: Callable[[], StringColumn] | None = None
 
 
-def answers_of(output: Path) -> Path:
-    """Where the answers that were paid for are kept."""
+def journal_path(output: Path) -> Path:
+    """Return the path of the journal of paid answers."""
     return output.with_name(f"{output.name}.answers.jsonl")
 
 
-def manifest_of(output: Path) -> Path:
-    """Where it is said how an output was made."""
+def manifest_path(output: Path) -> Path:
+    """Return the path of an output's manifest."""
     return output.with_name(f"{output.name}.manifest.json")
 
 
 def claim(output: Path) -> None:
-    """Refuse what cannot be written, or was not made here, before anything is paid for. Raises `ConfigError`."""
+    """Raise `ConfigError` for an output that cannot be written, or that `synthesize` did not write."""
     triplets.check_suffix(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -81,9 +81,9 @@ def claim(output: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"output={str(output)!r}: {error.strerror}; name a file that can be written") from None
-    if output.exists() and not manifest_of(output).exists():
+    if output.exists() and not manifest_path(output).exists():
         raise ConfigError(
-            f"{output} is there and has no manifest: it was made elsewhere; write to another: output=FILE"
+            f"{output} exists and has no manifest, so it was not made here; write to another file: output=FILE"
         )
 
 
@@ -95,79 +95,105 @@ def synthesize(
     plan: Plan,
     output: Path,
 ) -> tuple[Triplets, dict[str, Any]]:
-    """The triplets, and the counts of what became of documents and queries. Raises `DataError` where none are left."""
-    sample = sampled(source.corpus, plan.documents, plan.seed)
-    task = Task(source.name, source.corpus, source.titles, sample, plan.per_document, answers_of(output), plan.resume)
-    made = generator.generate(task)
-    candidates, known = _unique(made)
-    queries = Queries([str(number) for number in range(len(candidates))], [one.anchor for one in candidates])
+    """Return triplets, and the counts of documents, queries and negatives for the manifest.
+
+    Args:
+        source: The documents.
+        generator: Generates queries.
+        round_trip: Filters queries; None keeps all.
+        negatives: Chooses negatives; random ones are added if there are too few.
+        plan: Sample sizes, seed, and reuse of the journal.
+        output: The file of triplets, beside which the journal is kept.
+
+    Raises:
+        DataError: No triplets are left.
+    """
+    sample = sample_documents(source.corpus, plan.documents, plan.seed)
+    task = Task(source.name, source.corpus, source.titles, sample, plan.per_document, journal_path(output), plan.resume)
+    generated = generator.generate(task)
+    candidates, known = _merge_duplicates(generated)
+    queries = Queries([str(row) for row in range(len(candidates))], [candidate.anchor for candidate in candidates])
     if round_trip is not None and candidates:
-        found = round_trip.keeps(source.corpus, queries, [one.doc for one in candidates])
-        made.dropped["round_trip"] = len(found) - sum(found)
-        candidates, known = _kept(candidates, found), _kept(known, found)
-        queries = Queries(_kept(queries.ids, found), _kept(queries.texts, found))
-    shown = source.corpus if made.texts_of is None else Corpus(source.corpus.ids, made.texts_of())
-    chosen = negatives.choose(queries, shown, known)
-    whole = extended(chosen, negatives.n, shown, known, plan.seed)
-    enough = [len(row) == negatives.n for row in whole]
-    made.dropped["no_negatives"] = len(enough) - sum(enough)
-    candidates, chosen, whole = _kept(candidates, enough), _kept(chosen, enough), _kept(whole, enough)
-    counts = _counts(made, len(sample), chosen, negatives.n)
+        passes = round_trip.finds_documents(source.corpus, queries, [candidate.doc for candidate in candidates])
+        generated.dropped["round_trip"] = len(passes) - sum(passes)
+        candidates, known = _select(candidates, passes), _select(known, passes)
+        queries = Queries(_select(queries.ids, passes), _select(queries.texts, passes))
+    corpus = source.corpus if generated.texts_of is None else Corpus(source.corpus.ids, generated.texts_of())
+    chosen = negatives.choose(queries, corpus, known)
+    padded = pad_with_random(chosen, negatives.n, corpus, known, plan.seed)
+    has_enough = [len(row) == negatives.n for row in padded]
+    generated.dropped["no_negatives"] = len(has_enough) - sum(has_enough)
+    candidates, chosen, padded = (
+        _select(candidates, has_enough),
+        _select(chosen, has_enough),
+        _select(padded, has_enough),
+    )
+    counts = _counts(generated, len(sample), chosen, negatives.n)
     if not candidates:
         raise DataError(
-            f"nothing is left of {len(sample):,} documents of {source.name}: {_said(counts)}; what decides it: "
+            f"no triplets are left from {len(sample):,} documents of {source.name}: {_describe(counts)}; change: "
             "documents, generator, round_trip.k, negatives.n"
         )
-    texts = [shown.texts.take(np.array(row, np.int64)) for row in whole]
-    return Triplets([one.anchor for one in candidates], [one.positive for one in candidates], texts), counts
+    texts = [corpus.texts.take(np.array(row, np.int64)) for row in padded]
+    anchors, positives = (
+        [candidate.anchor for candidate in candidates],
+        [candidate.positive for candidate in candidates],
+    )
+    return Triplets(anchors, positives, texts), counts
 
 
-def save(output: Path, made: Triplets, manifest: dict[str, Any]) -> None:
-    """The manifest, then the triplets, both complete before either has its name. Raises `StoreError`."""
-    whole = {**manifest, "triplets": {"rows": len(made), "fingerprint": made.fingerprint}}
-    said = json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n"
-    write_together({manifest_of(output): said, output: triplets.encoded(made, output)})
+def save(output: Path, content: Triplets, manifest: dict[str, Any]) -> None:
+    """Write the manifest and the triplets atomically. Raises `StoreError`.
+
+    Args:
+        output: The file of triplets.
+        content: The triplets.
+        manifest: The manifest, to which their number and fingerprint are added.
+    """
+    complete = {**manifest, "triplets": {"rows": len(content), "fingerprint": content.fingerprint}}
+    encoded_manifest = json.dumps(complete, indent=2, ensure_ascii=False).encode() + b"\n"
+    write_together({manifest_path(output): encoded_manifest, output: triplets.encode(content, output)})
 
 
-def sampled(corpus: Corpus, documents: int | None, seed: int) -> list[int]:
-    """Numbers of the documents of lowest seeded hash, in order: of a larger sample, a smaller one is a part."""
+def sample_documents(corpus: Corpus, documents: int | None, seed: int) -> list[int]:
+    """Return the sorted indices of the documents with the lowest seeded hashes, so that smaller samples are subsets."""
     if documents is None or documents >= len(corpus):
         return list(range(len(corpus)))
     hashes = (hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest() for key in corpus.ids)
-    return sorted(number for _, number in heapq.nsmallest(documents, zip(hashes, count(), strict=False)))
+    return sorted(index for _, index in heapq.nsmallest(documents, zip(hashes, count(), strict=False)))
 
 
-def _unique(made: Generated) -> tuple[list[Candidate], list[set[int]]]:
-    """Candidates whose words nobody before them had, each with all documents that it was generated for."""
+def _merge_duplicates(generated: Generated) -> tuple[list[Candidate], list[set[int]]]:
+    """Return candidates with distinct words, and for each the documents that it was generated for."""
     docs: dict[str, set[int]] = defaultdict(set)
     first: dict[str, Candidate] = {}
-    for candidate in made.candidates:
-        key = normalised(candidate.anchor)
+    for candidate in generated.candidates:
+        key = normalise(candidate.anchor)
         first.setdefault(key, candidate)
         docs[key].add(candidate.doc)
-    if repeated := len(made.candidates) - len(first):
-        made.dropped["duplicate"] = repeated
+    if n_duplicates := len(generated.candidates) - len(first):
+        generated.dropped["duplicate"] = n_duplicates
     return list(first.values()), [docs[key] for key in first]
 
 
-def _kept(rows: Sequence[Some], found: Sequence[bool]) -> list[Some]:
-    return [row for row, kept in zip(rows, found, strict=True) if kept]
+def _select(rows: Sequence[Item], mask: Sequence[bool]) -> list[Item]:
+    return [row for row, is_selected in zip(rows, mask, strict=True) if is_selected]
 
 
-def _counts(made: Generated, documents: int, chosen: Sequence[list[int]], n: int) -> dict[str, Any]:
-    found = sum(map(len, chosen))
+def _counts(generated: Generated, documents: int, chosen: Sequence[list[int]], n: int) -> dict[str, Any]:
+    n_chosen = sum(map(len, chosen))
     return {
-        "documents": {"sampled": documents, **made.documents, "unusable": _sorted(made.unusable)},
-        "queries": {"given": made.given, "kept": len(chosen), "dropped": _sorted(made.dropped)},
-        "negatives": {"chosen": found, "at_random": n * len(chosen) - found},
-        "cost": made.cost,
+        "documents": {"sampled": documents, **generated.documents, "unusable": _nonzero(generated.unusable)},
+        "queries": {"given": generated.generated, "kept": len(chosen), "dropped": _nonzero(generated.dropped)},
+        "negatives": {"chosen": n_chosen, "at_random": n * len(chosen) - n_chosen},
+        "cost": generated.cost,
     }
 
 
-def _sorted(counts: Counter[str]) -> dict[str, int]:
+def _nonzero(counts: Counter[str]) -> dict[str, int]:
     return {reason: n for reason, n in sorted(counts.items()) if n}
 
 
-def _said(counts: dict[str, Any]) -> str:
+def _describe(counts: dict[str, Any]) -> str:
     parts = {**counts["documents"].get("failed", {}), **counts["documents"]["unusable"], **counts["queries"]["dropped"]}
     return ", ".join(f"{n:,} {reason}" for reason, n in parts.items()) or "no queries were made"

@@ -1,4 +1,4 @@
-"""sentence-transformers' trainers as they are used here: their arguments, what is said meanwhile, what is saved."""
+"""Set up sentence-transformers' trainers: their arguments, progress messages and checkpoints."""
 
 import importlib
 import math
@@ -17,30 +17,30 @@ from harness.errors import ConfigError
 from harness.train.families import Family
 from harness.train.plan import TrainingPlan
 
-Some = TypeVar("Some")
+Result = TypeVar("Result")
 _LIBRARY = "sentence_transformers"
 
 
 def check_packages() -> None:
-    """Raises `ConfigError` where a package that trains is missing."""
+    """Raise `ConfigError` if a package for training is missing."""
     try:
         import accelerate  # noqa: F401
         import datasets  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"training takes more packages ({error}): pip install 'retrieval-harness[train]'") from None
+        raise ConfigError(f"training needs more packages ({error}):  pip install 'retrieval-harness[train]'") from None
 
 
 def device(plan: TrainingPlan) -> str:
-    """Where this process trains."""
+    """Return the device that this process trains on."""
     if plan.device == "auto" and torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return "mps" if plan.device == "auto" and torch.backends.mps.is_available() else "cpu"
 
 
-def in_turn(plan: TrainingPlan, work: Callable[[], Some]) -> Some:
-    """What `work` gives to this process: to the first that torchrun started, then to the others.
+def run_main_first(plan: TrainingPlan, work: Callable[[], Result]) -> Result:
+    """Run `work` in the main process and then in the others that torchrun started; return this process's result.
 
-    The first says what is wrong and leaves vectors in the cache; where it fails the others end without a word.
+    The main process prints errors and fills the embedding cache; if it fails, the others exit silently.
     """
     from accelerate import PartialState
 
@@ -50,39 +50,41 @@ def in_turn(plan: TrainingPlan, work: Callable[[], Some]) -> Some:
     group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
     failed = [True]
     try:
-        found = work() if state.is_main_process else None
+        result = work() if state.is_main_process else None
         failed = [False]
     finally:
         torch.distributed.broadcast_object_list(failed, 0, group)
     if failed[0]:
         raise SystemExit(1)
-    return work() if found is None else found
+    return work() if result is None else result
 
 
-def in_bfloat16(plan: TrainingPlan) -> bool:
-    """Whether products are made in bfloat16: as the plan says, else where the device is faster at it."""
-    where = device(plan)
+def uses_bfloat16(plan: TrainingPlan) -> bool:
+    """Return True if matrix products use bfloat16: by the plan, or on a device that is faster with it."""
+    device_name = device(plan)
     if plan.dtype != "auto":
         return plan.dtype == "bfloat16"
-    if where.startswith("cuda"):
+    if device_name.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return where == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+    return device_name == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def steps(rows: int, plan: TrainingPlan) -> int:
-    """How many steps a training takes, over all its processes. Raises `ConfigError` for fewer rows than a batch."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    together = plan.batch_size * world
-    epoch = math.ceil(rows / together) if world == 1 else rows // together  # several leave the last, smaller batch out
-    if not epoch:
+    """Return the number of training steps. Raises `ConfigError` if a process has less than one batch."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    rows_per_step = plan.batch_size * processes
+    steps_per_epoch = (
+        math.ceil(rows / rows_per_step) if processes == 1 else rows // rows_per_step
+    )  # several processes drop an incomplete batch
+    if not steps_per_epoch:
         raise ConfigError(
-            f"{rows} rows are fewer than {world} batches of training.batch_size={plan.batch_size}, one for each "
-            f"process; try training.batch_size={max(1, rows // world)}"
+            f"{rows} rows are fewer than {processes} batches of training.batch_size={plan.batch_size}, one for each "
+            f"process; try training.batch_size={max(1, rows // processes)}"
         )
-    return math.ceil(epoch * plan.epochs)
+    return math.ceil(steps_per_epoch * plan.epochs)
 
 
-def trainer(
+def make_trainer(
     family: Family,
     model: Any,
     columns: Mapping[str, Any],
@@ -92,7 +94,7 @@ def trainer(
     seed: int,
     work: Path,
 ) -> Any:
-    """The family's trainer, its checkpoints in the folder `work`."""
+    """Return the family's trainer, with checkpoints in the folder `work`."""
     from datasets import Dataset
 
     module = importlib.import_module(_LIBRARY)
@@ -104,8 +106,8 @@ def trainer(
         data_seed=seed,
         prompts=family.prompts(model, columns) or None,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)  # of several GPUs one process takes one; torchrun takes them all
-    made = _plain(getattr(module, family.trainer))(
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # a process uses one GPU; torchrun starts a process for each
+    instance = _without_extras(getattr(module, family.trainer))(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict(dict(columns)),
@@ -113,70 +115,70 @@ def trainer(
         evaluator=evaluator,
         callbacks=[EarlyStoppingCallback(plan.patience)] if plan.patience else [],
     )
-    made.remove_callback(PrinterCallback)
-    return made
+    instance.remove_callback(PrinterCallback)
+    return instance
 
 
 def _arguments(plan: TrainingPlan, total: int, metric: str) -> dict[str, Any]:
-    cpu, every = device(plan) == "cpu", math.ceil(total / plan.evaluations)
+    cpu, eval_steps = device(plan) == "cpu", math.ceil(total / plan.evaluations)
     return {
         "num_train_epochs": plan.epochs,
         "per_device_train_batch_size": plan.batch_size,
         "warmup_steps": plan.warmup,
         "weight_decay": plan.weight_decay,
-        "bf16": in_bfloat16(plan),
+        "bf16": uses_bfloat16(plan),
         "use_cpu": cpu,
         "dataloader_pin_memory": not cpu,
         "eval_strategy": "steps",
-        "eval_steps": every,
+        "eval_steps": eval_steps,
         "save_strategy": "steps",
-        "save_steps": every,
+        "save_steps": eval_steps,
         "save_total_limit": 2,
         "load_best_model_at_end": True,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": True,
         "restore_callback_states_from_checkpoint": plan.patience is not None,
-        "logging_steps": max(1, every // 5),
+        "logging_steps": max(1, eval_steps // 5),
         "disable_tqdm": True,
         "report_to": [],
     }
 
 
-def _plain(kind: Any) -> Any:
-    """The trainer, which writes no model card and, into a checkpoint, no pickled arguments, which nothing reads."""
+def _without_extras(kind: Any) -> Any:
+    """Return a subclass of a trainer that writes no model card and no pickled arguments."""
 
-    class Plain(kind):  # type: ignore[misc]
+    class PlainTrainer(kind):  # type: ignore[misc]
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
             pass
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
 
-    return Plain
+    return PlainTrainer
 
 
 class Progress(TrainerCallback):
-    """Counts the steps, says what dev gave, and has it measured after the last step too."""
+    """A callback that counts steps, prints the dev metric, and evaluates after the last step too."""
 
     def __init__(self, metric: str, say: Callable[[str], None], step: instrument.Advance) -> None:
         self._metric, self._say, self._step, self._done = metric, say, step, 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """A step more, or all those of the checkpoint at once."""
+        """Count a step, or all steps of a resumed checkpoint at once."""
         self._step(state.global_step - self._done)
         self._done = state.global_step
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """One line."""
-        value = more["metrics"][f"eval_{self._metric}"]
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Print the dev metric."""
+        value = kwargs["metrics"][f"eval_{self._metric}"]
         self._say(f"  step {state.global_step:,} of {state.max_steps:,}: dev {self._metric} {value:.4f}")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the bars of the libraries below, which know nothing of ours."""
+    """Disable the progress bars of the libraries during the block; they would interfere with ours."""
     import datasets
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging
@@ -186,7 +188,7 @@ def quiet() -> Iterator[None]:
     datasets.disable_progress_bars()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a new head is expected to be new
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its warning about a new head is expected
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""Training triplets in a file: an anchor, a text that answers it, texts that do not. As `datasets` loads them.
+"""Files of training triplets: an anchor, a positive and negatives in each row, loadable with `datasets`.
 
-Columns anchor, positive, negative_1 ... negative_n, one row after another, as parquet or jsonl (also .jsonl.gz).
+Columns are anchor, positive, negative_1 ... negative_n; formats are Parquet and JSON Lines (also .jsonl.gz).
 """
 
 import gzip
@@ -23,13 +23,13 @@ from harness.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
-WRITTEN = (".parquet", ".jsonl", ".jsonl.gz")
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz")
 _NEGATIVE = re.compile(r"negative(?:_[1-9]\d*)?")
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Row by row an anchor, its positive and its negatives, the same number n >= 0 in each row."""
+    """Anchors, positives and negatives by row; each row has the same number n >= 0 of negatives."""
 
     anchors: list[str]
     positives: list[str]
@@ -40,7 +40,7 @@ class Triplets:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the content, 32 hex digits; the order of the rows counts."""
+        """Hash of the rows in order, 32 hex digits."""
         digest = hashlib.blake2b(digest_size=16)
         for row in zip(self.anchors, self.positives, self.negatives, strict=True):
             digest.update(json.dumps(row).encode())
@@ -48,34 +48,36 @@ class Triplets:
 
 
 def read(path: Path) -> Triplets:
-    """A file of triplets; `negative` alone is a column too, and none is needed.
+    """Read a file of triplets; a single column `negative` is accepted, and negatives are optional.
 
     Raises `DataError` naming file, row and column.
     """
-    found = Triplets([], [], [])
+    content = Triplets([], [], [])
     columns: list[str] = []
     for number, row in rows(path):
         columns = columns or _columns(path, number, row)
         anchor, positive, *negatives = [_text(path, number, row, column) for column in columns]
-        if more := sorted(filter(_NEGATIVE.fullmatch, row.keys() - set(columns))):
-            raise DataError(f"{path}:{number}: column {more[0]!r} is not in the first row; give each row the same ones")
-        found.anchors.append(anchor)
-        found.positives.append(positive)
-        found.negatives.append(negatives)
-    return found
+        if extra := sorted(filter(_NEGATIVE.fullmatch, row.keys() - set(columns))):
+            raise DataError(
+                f"{path}:{number}: column {extra[0]!r} is not in the first row; give each row the same ones"
+            )
+        content.anchors.append(anchor)
+        content.positives.append(positive)
+        content.negatives.append(negatives)
+    return content
 
 
 def write(path: Path, triplets: Triplets) -> None:
-    """Write a file by its suffix, whole or not at all. Raises `ConfigError` for another suffix, `StoreError`."""
+    """Write a file atomically, in the format of its suffix. Raises `ConfigError` for an unknown suffix."""
     check_suffix(path)
-    files.write_atomic(path, encoded(triplets, path))
+    files.write_atomic(path, encode(triplets, path))
 
 
-def encoded(triplets: Triplets, path: Path) -> bytes:
-    """The content of a file of this name."""
+def encode(triplets: Triplets, path: Path) -> bytes:
+    """Return the content of a file, in the format of its suffix."""
     width = len(triplets.negatives[0]) if triplets.negatives else 0
     columns = {"anchor": triplets.anchors, "positive": triplets.positives}
-    columns |= {f"negative_{at + 1}": [row[at] for row in triplets.negatives] for at in range(width)}
+    columns |= {f"negative_{index + 1}": [row[index] for row in triplets.negatives] for index in range(width)}
     table = pa.table({name: pa.array(texts, pa.large_string()) for name, texts in columns.items()})
     if path.name.endswith(".parquet"):
         sink = pa.BufferOutputStream()
@@ -86,13 +88,13 @@ def encoded(triplets: Triplets, path: Path) -> bytes:
 
 
 def check_suffix(path: Path) -> None:
-    """Raises `ConfigError` for a name that no triplets are written under."""
-    if not path.name.endswith(WRITTEN):
-        raise ConfigError(f"output={str(path)!r}: choices of its suffix: {', '.join(WRITTEN)}")
+    """Raise `ConfigError` for an unknown suffix."""
+    if not path.name.endswith(SUFFIXES):
+        raise ConfigError(f"output={str(path)!r} has an unknown suffix; choices: {', '.join(SUFFIXES)}")
 
 
 def _columns(path: Path, number: int, row: Mapping[str, Any]) -> list[str]:
-    """The columns to read, by the first row."""
+    """Return the columns to read, from the first row."""
     for column in ("anchor", "positive"):
         if column not in row:
             raise DataError(
@@ -101,13 +103,17 @@ def _columns(path: Path, number: int, row: Mapping[str, Any]) -> list[str]:
             )
     negatives = sorted(filter(_NEGATIVE.fullmatch, row), key=lambda name: int(name.partition("_")[2] or 0))
     columns = ["anchor", "positive", *negatives]
-    if others := [name for name in row if name not in columns]:
-        log.warning("%s: not read: %s; triplets have anchor, positive, negative_1, ...", path, ", ".join(others))
+    if ignored := [name for name in row if name not in columns]:
+        log.warning(
+            "%s: ignored columns: %s; triplets have anchor, positive, negative_1, ...", path, ", ".join(ignored)
+        )
     return columns
 
 
 def _text(path: Path, number: int, row: Mapping[str, Any], column: str) -> str:
     text = row.get(column)
     if not isinstance(text, str):
-        raise DataError(f"{path}:{number}: column {column!r} holds {text!r}, not a text; mend or remove the row")
+        raise DataError(
+            f"{path}:{number}: column {column!r} has {text!r}, which is not a string; fix or remove the row"
+        )
     return text

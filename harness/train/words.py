@@ -1,4 +1,4 @@
-"""Words of a text as two texts are compared by: Unicode's compatible forms made one, no case, no punctuation."""
+"""Normalise texts for comparison: Unicode NFKC, case folding, no punctuation."""
 
 import re
 import unicodedata
@@ -7,10 +7,10 @@ _WORD = re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, normalised (NFKC, case folded)."""
+    """Return the normalised words of a text."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def normalised(text: str) -> str:
-    """Those words, a blank between each two."""
+def normalise(text: str) -> str:
+    """Return the normalised words of a text, joined by spaces."""
     return " ".join(words(text))
