@@ -431,6 +431,6 @@ def test_the_lists_say_what_mteb_has(capsys):
     assert read.main(["list", "datasets", "--mteb", "--language", "xx"]) == 2
     assert "Invalid language code: xx; --language takes codes" in capsys.readouterr().err
     assert read.main(["list", "datasets", "--language", "deu"]) == 2
-    assert "choose among mteb's tasks: harness list datasets --mteb" in capsys.readouterr().err
+    assert "filter mteb's tasks; type: harness list datasets --mteb" in capsys.readouterr().err
     assert read.main(["list", "records", "--mteb"]) == 2
     assert "--mteb lists datasets" in capsys.readouterr().err

@@ -239,7 +239,7 @@ def test_a_journal_of_other_settings_says_what_differs_and_is_never_written_over
     paid = JOURNAL.read_bytes()
     assert refused(server, capsys, "generator.temperature=0.1", "per_document=1", code=2) == (
         f"error: {JOURNAL} has answers to other settings: per_document 2, not 1, temperature 0.7, not 0.1; keep them "
-        "and write elsewhere: output=FILE; or set them aside and pay for new ones: resume=false"
+        "and write to another file: output=FILE; or move them aside and pay for new ones: resume=false"
     )
     assert JOURNAL.read_bytes() == paid
     made(server, "generator.temperature=0.1", "resume=false")
