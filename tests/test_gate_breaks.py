@@ -269,7 +269,7 @@ def test_memory_above_its_limit_is_measured_again(tmp_path, monkeypatch, capsys)
         asked.append(own.retriever.label)
         return own.model_copy(update={"timing": own.timing.model_copy(update={"peak_memory_bytes": peaks.pop()})})
 
-    monkeypatch.setattr(remeasure, "measured", measured)
+    monkeypatch.setattr(remeasure, "repeat", measured)
     only = ["--retriever", "bm25", "--dataset", "stdlib", "--results", str(tmp_path), "--baseline", str(held)]
     peaks = [record["timing"]["peak_memory_bytes"] // 2, record["timing"]["peak_memory_bytes"]]
     assert read.main(["gate", *only]) == 0
