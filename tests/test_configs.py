@@ -12,7 +12,7 @@ from harness.cli.train import TrainConfig
 from harness.cli.validate import validate_all
 from harness.config import build
 from harness.config.conf import CONF, options_of
-from harness.config.evaluation import checked_config
+from harness.config.evaluation import validate_evaluation_config
 from harness.config.wording import RENAMED_KEYS
 from harness.errors import ConfigError
 from harness.evaluation.timing import TimingPlan
@@ -55,9 +55,9 @@ def test_a_renamed_argument_is_refused_with_its_new_name(old, new):
 def test_a_renamed_timing_key_is_refused_with_its_new_name(old, new):
     with pytest.raises(ConfigError, match=rf"timing has no key '{old}'.*write: {new}"):
         build.composed(["retriever=bm25", f"timing.{old}=1"])
-    config = build.composition(["retriever=bm25", f"+timing.{old}=1"])
+    config = build.compose_config(["retriever=bm25", f"+timing.{old}=1"])
     with pytest.raises(ConfigError, match=rf"timing.{old}=1.*write: {new}"):
-        checked_config(config)
+        validate_evaluation_config(config)
 
 
 def test_validate_finds_every_config_good():

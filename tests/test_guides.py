@@ -36,7 +36,7 @@ def python_blocks(page):
 
 @pytest.mark.parametrize("page", RUN)
 def test_the_python_of_a_page_runs_in_order(page, monkeypatch, capsys):
-    monkeypatch.setattr("harness.api.run._plan", lambda timing: None)
+    monkeypatch.setattr("harness.api.run._timing_plan", lambda timing: None)
     names = {}
     for code in python_blocks(page):
         exec(code, names)
