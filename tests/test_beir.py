@@ -126,20 +126,20 @@ def test_a_query_without_hits_counts_in_both_means(small):
 @pytest.mark.parametrize("score_function", ["cos_sim", "dot"])
 def test_a_dense_search_of_beir_equals_our_dense_retriever(small, minilm, minilm_search, score_function):
     minilm.index(small.corpus)
-    wrapped = beir.Retriever(minilm_search, score_function)
+    wrapped = beir.BeirRetriever(minilm_search, score_function)
     wrapped.index(small.corpus)
     assert_equal_runs(minilm.search(small.queries, 10), wrapped.search(small.queries, 10), atol=1e-5)
     assert wrapped.nbytes() > 0
 
 
 def test_a_dense_search_has_equal_scores_in_both_evaluators(small, minilm, minilm_search):
-    assert_equal_scores(beir.Retriever(minilm_search), minilm_search, small)
+    assert_equal_scores(beir.BeirRetriever(minilm_search), minilm_search, small)
     assert_equal_scores(minilm, beir.Search(minilm), small)
 
 
 def test_one_query_alone_gives_the_hits_that_it_has_among_all(small):
     """BEIR's exact search raises IndexError for a single query."""
-    retriever = beir.Retriever(DenseRetrievalExactSearch(HashedWords()))
+    retriever = beir.BeirRetriever(DenseRetrievalExactSearch(HashedWords()))
     retriever.index(small.corpus)
     alone, among_all = (retriever.search(queries, 5).hits(0) for queries in (small.queries[:1], small.queries))
     assert alone[0] == among_all[0]
@@ -148,7 +148,7 @@ def test_one_query_alone_gives_the_hits_that_it_has_among_all(small):
 
 def test_a_faiss_search_searches_the_corpus_that_was_indexed_last(small):
     """BEIR's FAISS searches build an index once, from the first corpus that they see."""
-    faiss, exact = (beir.Retriever(kind(HashedWords())) for kind in (FaissSearch, DenseRetrievalExactSearch))
+    faiss, exact = (beir.BeirRetriever(kind(HashedWords())) for kind in (FaissSearch, DenseRetrievalExactSearch))
     for corpus in (small.corpus[:5], small.corpus):
         faiss.index(corpus)
         exact.index(corpus)
@@ -159,7 +159,7 @@ def test_a_faiss_search_searches_the_corpus_that_was_indexed_last(small):
 def test_our_retriever_inside_beirs_search_gives_the_same_run(collection, n_queries):
     """Cranfield's queries keep the documents that have their ids."""
     dataset = collection("cranfield")
-    direct, wrapped = BM25(Tokenizer()), beir.Retriever(beir.Search(BM25(Tokenizer())))
+    direct, wrapped = BM25(Tokenizer()), beir.BeirRetriever(beir.Search(BM25(Tokenizer())))
     for retriever in (direct, wrapped):
         retriever.index(dataset.corpus)
     queries = dataset.queries[:n_queries]
@@ -169,7 +169,7 @@ def test_our_retriever_inside_beirs_search_gives_the_same_run(collection, n_quer
 def test_query_ids_that_are_document_ids_stay_apart():
     corpus = Corpus(["a", "query b", "b"], ["one", "two", "three"])
     queries = Queries(["a", "b", "query a"], ["one", "three", "one"])
-    retriever = beir.Retriever(beir.Search(BM25(Tokenizer())))
+    retriever = beir.BeirRetriever(beir.Search(BM25(Tokenizer())))
     retriever.index(corpus)
     run = retriever.search(queries, 3)
     assert [run.hits(row)[0] for row in range(3)] == [["a"], ["b"], ["a"]]
@@ -185,7 +185,7 @@ def test_results_of_earlier_queries_do_not_count(small):
             self.results.update(super().search(*args, **kwargs))
             return self.results
 
-    accumulating, fresh = beir.Retriever(Accumulating()), beir.Retriever(WordOverlap())
+    accumulating, fresh = beir.BeirRetriever(Accumulating()), beir.BeirRetriever(WordOverlap())
     for retriever in (accumulating, fresh):
         retriever.index(small.corpus)
     for queries in (small.queries[:2], small.queries[2:5]):
@@ -212,7 +212,7 @@ def test_a_search_of_beir_can_be_set_in_a_config(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "exact.yaml").write_text(
         f"""
-_target_: harness.interop.beir.Retriever
+_target_: harness.interop.beir.BeirRetriever
 score_function: cos_sim
 model:
   _target_: beir.retrieval.search.dense.DenseRetrievalExactSearch
@@ -229,14 +229,15 @@ model:
 
 def test_a_users_search_is_a_retriever(small):
     retriever = build.construct(
-        {"_target_": "harness.interop.beir.Retriever", "model": {"_target_": f"{__name__}.WordOverlap"}}, "retriever"
+        {"_target_": "harness.interop.beir.BeirRetriever", "model": {"_target_": f"{__name__}.WordOverlap"}},
+        "retriever",
     )
     assert_equal_scores(retriever, WordOverlap(), small)
     assert retriever.search(small.queries, 7).depth == 7
 
 
 def test_a_score_function_that_beir_does_not_have_is_an_error(small, minilm_search):
-    retriever = beir.Retriever(minilm_search, "euclidean")
+    retriever = beir.BeirRetriever(minilm_search, "euclidean")
     retriever.index(small.corpus)
     with pytest.raises(ValueError, match="cos_sim"):
         retriever.search(small.queries, 3)
@@ -247,7 +248,7 @@ def test_a_hit_outside_the_corpus_is_an_error_with_query_and_document(small):
         def search(self, corpus, queries, *args, **kwargs):
             return {query: {"gone": 1.0} for query in queries}
 
-    retriever = beir.Retriever(Stale())
+    retriever = beir.BeirRetriever(Stale())
     retriever.index(small.corpus)
     with pytest.raises(RunError, match=rf"'{small.queries.ids[0]}'.*'gone'"):
         retriever.search(small.queries, 3)

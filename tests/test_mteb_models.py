@@ -12,7 +12,7 @@ from tiny_models import write_dense, write_masked
 from harness.config import build
 from harness.errors import ConfigError, WeightsError
 from harness.evaluation.timing import TimingPlan, measure
-from harness.interop.mteb import Retriever, SearchModel, load, names, task_of
+from harness.interop.mteb import MtebRetriever, SearchModel, load, names, task_of
 from harness.metrics import parse, score
 from harness.types import Corpus, Dataset, Qrels, Queries
 
@@ -170,7 +170,7 @@ KINDS = {
 def test_mtebs_models_in_our_harness_give_mtebs_numbers(kind, candidates, small, tmp_path):
     model = KINDS[kind](tmp_path)
     dataset = with_strangers(small) if candidates else small
-    own = own_means(Retriever(model), dataset)
+    own = own_means(MtebRetriever(model), dataset)
     task = "AskUbuntuDupQuestions" if candidates else "SciFact"
     theirs = scores(evaluated(model, task_of(task, dataset=dataset)))
     for name in METRICS:
@@ -181,16 +181,16 @@ def test_a_cross_encoder_of_mtebs_reranks_and_does_not_search(small, tmp_path):
     write_dense(tmp_path)
     model = CrossEncoder(str(tmp_path / "bert"), num_labels=1, device="cpu")
     dataset = with_strangers(small)
-    own = own_means(Retriever(model), dataset)
+    own = own_means(MtebRetriever(model), dataset)
     theirs = scores(evaluated(model, task_of("AskUbuntuDupQuestions", dataset=dataset)))
     assert theirs["main_score"] == pytest.approx(own["map@1000"], abs=1e-4)
     with pytest.raises(ConfigError, match="is a cross-encoder: it scores candidates and finds none"):
-        own_means(Retriever(model), small)
+        own_means(MtebRetriever(model), small)
 
 
 def test_a_search_model_of_mtebs_is_searched_as_mteb_does(small):
     """mteb's own BM25, by its name in the registry."""
-    own = own_means(Retriever("mteb/baseline-bm25s"), small)
+    own = own_means(MtebRetriever("mteb/baseline-bm25s"), small)
     import mteb
 
     theirs = scores(evaluated(mteb.get_model("mteb/baseline-bm25s"), task_of("SciFact", dataset=small)))
@@ -200,14 +200,14 @@ def test_a_search_model_of_mtebs_is_searched_as_mteb_does(small):
 def test_there_and_back_again_changes_nothing(families, small):
     for dataset in (small, with_strangers(small)):
         own = own_means(families("bm25"), dataset)
-        assert own_means(Retriever(SearchModel(families("bm25"))), dataset) == pytest.approx(own, abs=1e-9)
+        assert own_means(MtebRetriever(SearchModel(families("bm25"))), dataset) == pytest.approx(own, abs=1e-9)
 
 
 def test_what_is_no_model_is_refused():
     with pytest.raises(ConfigError, match=r"retriever\.model='org/none': mteb cannot load it"):
-        Retriever("org/none").index(Corpus(["d"], ["text"]))
+        MtebRetriever("org/none").index(Corpus(["d"], ["text"]))
     with pytest.raises(ConfigError, match="list is no model of mteb or sentence-transformers"):
-        Retriever([1]).index(Corpus(["d"], ["text"]))
+        MtebRetriever([1]).index(Corpus(["d"], ["text"]))
 
 
 def test_a_model_of_mtebs_is_told_the_language_of_the_subset(monkeypatch):
@@ -224,5 +224,5 @@ def test_a_model_of_mtebs_is_told_the_language_of_the_subset(monkeypatch):
     monkeypatch.setattr(bm25.BM25Tokenizer, "__init__", noting)
     corpus = Corpus(["d1", "d2"], ["Der schnelle Fuchs springt.", "Die Zinsen steigen."])
     for settings in ({"task": "XQuADRetrieval:de:validation"}, {"task": "XQuADRetrieval", "language": "deu"}, {}):
-        Retriever("mteb/baseline-bm25s", **settings).index(corpus)
+        MtebRetriever("mteb/baseline-bm25s", **settings).index(corpus)
     assert asked == ["deu", "deu", "eng"]

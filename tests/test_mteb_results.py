@@ -170,7 +170,7 @@ def test_the_row_of_the_same_weights_is_set_against_the_published_figure(referen
     board = board_of(Store(Path(__file__).resolve().parent.parent / "results" / "board").latest())
     found = published.read(reference / MINILM.replace("/", "__"))
     (row,) = published_rows(board, found.figures, table=False)
-    assert (row.retriever, row.ours) == (MINILM, "minilm")
+    assert (row.retriever, row.measured_label) == (MINILM, "minilm")
     assert row.values["scifact"] == 0.64508
     assert abs(row.differences["scifact"]) <= 0.001
     assert abs(row.differences["nfcorpus"]) <= 0.001
@@ -184,7 +184,7 @@ def test_figures_of_another_revision_of_the_collection_say_so(held, reference, t
     config = {"_target_": "harness.retrievers.dense.Dense", "encoder": {"model": MINILM}}
     as_minilm = records[0].model_copy(update={"retriever": records[0].retriever.model_copy(update={"config": config})})
     (row,) = published_rows(board_of([as_minilm]), found.figures, table=False)
-    assert row.ours == records[0].retriever.label
+    assert row.measured_label == records[0].retriever.label
     assert f"(ours: revision {records[0].dataset.metadata.revision[:18]})" in row.sources[0]
 
 

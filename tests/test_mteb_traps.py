@@ -13,7 +13,7 @@ from harness.config import build
 from harness.embedding_cache import cache
 from harness.encoders.dense import DenseEncoder
 from harness.errors import RunError, WeightsError
-from harness.interop.mteb import Retriever, SearchModel, task_of
+from harness.interop.mteb import MtebRetriever, SearchModel, task_of
 from harness.interop.mteb.registry import quiet
 from harness.retrievers.dense import Dense
 from harness.retrievers.hybrid import Hybrid, rrf
@@ -174,7 +174,7 @@ def test_a_similarity_that_is_no_number_is_an_error(dataset, tmp_path):
     with quiet():
         model = Wrapper(SentenceTransformer(str(write_dense(tmp_path)), device="cpu"))
     model.similarity = lambda one, other: np.full((len(one), len(other)), np.nan)
-    retriever = Retriever(model)
+    retriever = MtebRetriever(model)
     retriever.index(dataset.corpus)
     with pytest.raises(RunError, match="a similarity is NaN; scores must be finite"):
         retriever.search(dataset.queries, 3)

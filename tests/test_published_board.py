@@ -67,7 +67,7 @@ def test_names_are_those_of_the_configs():
     datasets = {name for name, _ in options_of("dataset")} | {"cqadupstack"}
     retrievers = {name for name, _ in options_of("retriever")} | {""}
     assert {figure.dataset for figure in published_scores()} <= datasets
-    assert {figure.ours for figure in published_scores()} <= retrievers
+    assert {figure.config for figure in published_scores()} <= retrievers
     assert len({(figure.retriever, figure.dataset) for figure in published_scores()}) == len(published_scores())
 
 
@@ -80,7 +80,7 @@ def test_the_difference_is_ours_minus_theirs_and_only_to_the_config_as_it_stands
     found = {one.retriever: one for one in published_rows(board)}
     assert found["all-MiniLM-L6-v2"].values == {"scifact": 0.64508, "nfcorpus": 0.31594}
     assert found["all-MiniLM-L6-v2"].differences == {"scifact": pytest.approx(-0.00508)}
-    assert found["Contriever"].ours is None
+    assert found["Contriever"].measured_label is None
 
 
 def test_another_collection_of_the_same_name_has_no_published_figure():

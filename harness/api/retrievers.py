@@ -159,7 +159,7 @@ def _sentence_transformers(model: Any) -> tuple[Any, str] | None:
 def _mteb(model: Any) -> tuple[Any, str | None] | None:
     if not hasattr(model, "mteb_model_meta"):
         return None
-    from harness.interop.mteb import Retriever as MtebRetriever
+    from harness.interop.mteb import MtebRetriever
 
     return MtebRetriever(model), model.mteb_model_meta.name
 
@@ -167,6 +167,6 @@ def _mteb(model: Any) -> tuple[Any, str | None] | None:
 def _beir(model: Any) -> tuple[Any, str | None] | None:
     if not any(kind.__module__.startswith("beir.") for kind in type(model).__mro__):
         return None
-    from harness.interop.beir import Retriever as BeirRetriever
+    from harness.interop.beir import BeirRetriever
 
     return BeirRetriever(model), type(model).__name__

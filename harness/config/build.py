@@ -246,6 +246,8 @@ _MOVED_TARGETS = {
     "harness.retrievers.rerank.Cross": "harness.retrievers.rerank.CrossEncoderScorer",
     "harness.encoders.api.OpenAIEncoder": "harness.providers.api.OpenAIEncoder",
     "harness.encoders.api.CohereEncoder": "harness.providers.api.CohereEncoder",
+    "harness.interop.mteb.Retriever": "harness.interop.mteb.MtebRetriever",
+    "harness.interop.beir.Retriever": "harness.interop.beir.BeirRetriever",
 }
 """Targets in older configs, and their present names."""
 

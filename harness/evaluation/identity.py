@@ -52,7 +52,7 @@ def in_use(retriever: Any) -> Iterator[str]:
 
 def _identity_of(description: "Description", retriever: Any) -> str:
     content = {
-        "retriever": description.of(retriever),
+        "retriever": description.describe(retriever),
         "ranking": versions.RANKING,
         "code": user_code.code_hash(description.modules) if description.modules else None,
     }
@@ -110,7 +110,7 @@ class _Snapshot(NamedTuple):
     described: Mapping[str, Any]
     """Descriptions by attribute."""
     marks: Mapping[str, Any]
-    kept: frozenset[str]
+    changed: frozenset[str]
     """Attributes that an earlier use changed; they are described as before that use."""
 
 
@@ -129,7 +129,7 @@ class Description:
         self._snapshots: list[_Snapshot] = []
         self._tokens = 0  # objects so far that are known by a token only
 
-    def of(self, value: Any, key: str = "") -> Any:
+    def describe(self, value: Any, key: str = "") -> Any:
         """Return the description of a value; `key` is the name that it has as an argument or an attribute."""
         if isinstance(value, str):
             return values.text(value, key)
@@ -148,24 +148,24 @@ class Description:
         for snapshot in self._snapshots:
             now = values.attributes(snapshot.value) or {}
             changes = {}
-            for name in {*now, *snapshot.marks, *snapshot.kept}:
+            for name in {*now, *snapshot.marks, *snapshot.changed}:
                 mark = values.mark(snapshot.value, name, now)
-                if mark is not None and (name in snapshot.kept or _is_changed(snapshot, name, now, mark)):
+                if mark is not None and (name in snapshot.changed or _is_changed(snapshot, name, now, mark)):
                     changes[name] = Changed(snapshot.described.get(name, _ABSENT), mark)
             changed_by_use.set(snapshot.value, changes)
 
     def _collection(self, value: Any, key: str) -> Any:
         if isinstance(value, Mapping):
             return {
-                "items": [[str(name), self.of(inner, str(name))] for name, inner in value.items()]
+                "items": [[str(name), self.describe(inner, str(name))] for name, inner in value.items()]
             }  # in their order
         if isinstance(value, list | tuple):
-            return [self.of(inner, key) for inner in value]
+            return [self.describe(inner, key) for inner in value]
         if isinstance(value, set | frozenset):
-            return sorted(json.dumps(self.of(inner, key), sort_keys=True) for inner in value)
+            return sorted(json.dumps(self.describe(inner, key), sort_keys=True) for inner in value)
         if isinstance(value, functools.partial):
             keywords = _with_floats(value.func, value.keywords)
-            return [self.of(value.func), self.of(value.args), self.of(sorted(keywords.items()))]
+            return [self.describe(value.func), self.describe(value.args), self.describe(sorted(keywords.items()))]
         plain = values.plain(value)
         return self._object(value) if plain is None else plain
 
@@ -181,7 +181,9 @@ class Description:
         described = self._attributes(value, attributes)
         if self._tokens > tokens and arguments is not None:  # such as an open connection: its arguments are known
             self._tokens = tokens
-            described = {name: self.of(inner, name) for name, inner in _with_floats(type(value), arguments).items()}
+            described = {
+                name: self.describe(inner, name) for name, inner in _with_floats(type(value), arguments).items()
+            }
         parts = [self._code(type(value)), described]
         if (family := getattr(type(value), "family", None)) in versions.EMBEDDINGS:
             parts.append({"embeddings": versions.EMBEDDINGS[family]})
@@ -192,18 +194,18 @@ class Description:
         changes = changed_by_use.get(value) or {}
         weights = value.weights_identity() if isinstance(value, HasWeights) else None
         marks = {name: values.mark(value, name, attributes) for name in {*attributes, *changes}}
-        kept = {name: change.before for name, change in changes.items() if marks[name] == change.mark}
-        described = {name: before for name, before in kept.items() if before is not _ABSENT}
+        unchanged = {name: change.before for name, change in changes.items() if marks[name] == change.mark}
+        described = {name: before for name, before in unchanged.items() if before is not _ABSENT}
         for name, attribute in _with_floats(type(value), attributes).items():
-            if name not in kept and not (weights and name in ("model", "package")):  # only where weights are found
-                described[name] = self.of(attribute, name)
-        self._snapshots.append(_Snapshot(value, described, marks, frozenset(kept)))
+            if name not in unchanged and not (weights and name in ("model", "package")):  # only where weights are found
+                described[name] = self.describe(attribute, name)
+        self._snapshots.append(_Snapshot(value, described, marks, frozenset(unchanged)))
         return {**described, "model": weights} if weights else described
 
     def _code(self, value: Any) -> Any:
         """Describe a class or a function by its name and, where it is the user's, by its code."""
         if isinstance(value, types.MethodType):
-            return [self._code(value.__func__), self.of(value.__self__)]
+            return [self._code(value.__func__), self.describe(value.__self__)]
         module = str(getattr(value, "__module__", None))
         kinds = value.__mro__ if inspect.isclass(value) else ()
         self.modules |= {name for name in (module, *(kind.__module__ for kind in kinds)) if not _is_known(name)}
@@ -214,9 +216,9 @@ class Description:
         if not isinstance(value, types.FunctionType):
             owner = getattr(value, "__self__", None)
             return name if owner is None or isinstance(owner, types.ModuleType) else [name, self._token(owner)]
-        cells = [[cell, self.of(inner)] for cell, inner in inspect.getclosurevars(value).nonlocals.items()]
+        cells = [[cell, self.describe(inner)] for cell, inner in inspect.getclosurevars(value).nonlocals.items()]
         if not _is_users(module) and value.__name__.isidentifier():
-            return [name, cells, self.of(value.__defaults__), self.of(value.__kwdefaults__)]
+            return [name, cells, self.describe(value.__defaults__), self.describe(value.__kwdefaults__)]
         return [name, cells, self._function(value)]
 
     def _class(self, kind: type) -> Any:
@@ -227,7 +229,7 @@ class Description:
             if isinstance(function, types.FunctionType):
                 members.append([name, self._function(function)])
             elif values.is_plain(member) and not name.startswith("__"):
-                members.append([name, self.of(member, name)])
+                members.append([name, self.describe(member, name)])
         return members
 
     def _function(self, function: types.FunctionType) -> Any:
@@ -242,11 +244,11 @@ class Description:
         }
         self.modules |= {value.__name__ for value in used.values() if isinstance(value, types.ModuleType)}
         from_module = {
-            name: self._code(value) if isinstance(value, types.FunctionType) else self.of(value, name)
+            name: self._code(value) if isinstance(value, types.FunctionType) else self.describe(value, name)
             for name, value in sorted(used.items())
             if values.is_plain(value) or (isinstance(value, types.FunctionType) and _is_users(value.__module__))
         }
-        defaults = [self.of(function.__defaults__), self.of(function.__kwdefaults__)]
+        defaults = [self.describe(function.__defaults__), self.describe(function.__kwdefaults__)]
         self._functions.pop()
         return [user_code.byte_code(function.__code__), *defaults, from_module]
 
@@ -263,7 +265,7 @@ def _is_changed(snapshot: _Snapshot, name: str, now: Mapping[str, Any], mark: An
         return False
     description = Description()
     description._above.append(id(snapshot.value))
-    return bool(description.of(now[name], name) != snapshot.described.get(name))
+    return bool(description.describe(now[name], name) != snapshot.described.get(name))
 
 
 def _with_floats(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ class TimingPlan(BaseModel):
 _UNTIMED = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
 
 
-class RetrieverDescription(NamedTuple):
+class RecordedMetadata(NamedTuple):
     """Metadata that a retriever recorded."""
 
     encoders: dict[str, EncoderInfo]
@@ -81,7 +81,7 @@ class Measurement:
     """Per-query values [queries] by metric name."""
     timing: Timing | None
     """None where nothing was to be timed, or the run was made elsewhere."""
-    description: RetrieverDescription
+    description: RecordedMetadata
     """Metadata that the retriever recorded."""
     extra_metrics: dict[str, float] = field(default_factory=dict)
     """Means of metrics that the dataset defines itself, which have no values by query."""
@@ -232,16 +232,14 @@ def _search_all(runner: QueryRunner, plan: TimingPlan, references: list[dict[str
     return _Searches(run, phases, recorder, recalls)
 
 
-def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, RecallOfExact]) -> RetrieverDescription:
+def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, RecallOfExact]) -> RecordedMetadata:
     """Merge what a retriever recorded in several phases; the later one wins."""
     fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for recorder in recorders:
         for component, values in recorder.encoders.items():
             fields[component] |= values
     encoders = {component: EncoderInfo(**values) for component, values in fields.items()}
-    return RetrieverDescription(
-        encoders, recalls, dict(ChainMap(*(recorder.metadata for recorder in reversed(recorders))))
-    )
+    return RecordedMetadata(encoders, recalls, dict(ChainMap(*(recorder.metadata for recorder in reversed(recorders)))))
 
 
 def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:

@@ -103,9 +103,11 @@ def attributes(value: Any) -> Mapping[str, Any] | None:
     present value) and any other object's attributes.
     """
     if isinstance(value, Component):
-        held = vars(value)
+        own_attributes = vars(value)
         return {
-            name: held[name] if name in held and is_scalar(held[name]) and is_scalar(argument) else argument
+            name: own_attributes[name]
+            if name in own_attributes and is_scalar(own_attributes[name]) and is_scalar(argument)
+            else argument
             for name, argument in value.arguments.items()
         }
     if isinstance(value, BaseModel):

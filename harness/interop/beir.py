@@ -9,11 +9,11 @@
     ndcg, *_ = evaluator.evaluate(qrels, evaluator.retrieve(corpus, queries), evaluator.k_values)
 
     dataset = beir.to_dataset(corpus, queries, qrels, name="scifact")
-    retriever = beir.Retriever(DenseRetrievalExactSearch(SentenceBERT("all-MiniLM-L6-v2")))
+    retriever = beir.BeirRetriever(DenseRetrievalExactSearch(SentenceBERT("all-MiniLM-L6-v2")))
 
 A config takes a search by `_target_`:
 
-    _target_: harness.interop.beir.Retriever
+    _target_: harness.interop.beir.BeirRetriever
     model:
       _target_: beir.retrieval.search.dense.DenseRetrievalExactSearch
       show_progress_bar: false
@@ -80,7 +80,7 @@ class Search(BaseSearch):  # type: ignore[misc]  # beir has no types
         raise ConfigError(_NO_FILES)
 
 
-class Retriever(Component):
+class BeirRetriever(Component):
     """A BEIR search as a retriever.
 
     Most of BEIR's searches encode the corpus in every call, so their search time includes it: measure them with

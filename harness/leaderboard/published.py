@@ -26,8 +26,8 @@ class PublishedScore:
     retriever: str
     dataset: str
     value: float
-    ours: str
-    """Name of our config with the same model and settings; empty for none."""
+    config: str
+    """Name of the config with the same model and settings; empty for none."""
     source: str
 
 
@@ -40,7 +40,7 @@ class PublishedRow:
     """By dataset."""
     differences: dict[str, float]
     """Measured minus published, where the leaderboard has both."""
-    ours: str | None
+    measured_label: str | None
     """Label of the row that the differences are to."""
     sources: list[str]
 
@@ -50,7 +50,7 @@ def published_scores() -> tuple[PublishedScore, ...]:
     """Return every score of published.tsv."""
     with _FILE.open(encoding="utf-8", newline="") as file:
         return tuple(
-            PublishedScore(line["retriever"], line["dataset"], float(line[METRIC]), line["ours"], line["source"])
+            PublishedScore(line["retriever"], line["dataset"], float(line[METRIC]), line["config"], line["source"])
             for line in csv.DictReader(file, delimiter="\t")
         )
 
@@ -82,7 +82,7 @@ def published_rows(
     measured = {row.label: row for row in leaderboard.rows}  # a row with overrides is another retriever
     for name, scores in sorted(by_retriever.items()):
         values = {score.dataset: score.value for score in scores}
-        rows.append(_published_row(name, values, measured.get(scores[0].ours), [score.source for score in scores]))
+        rows.append(_published_row(name, values, measured.get(scores[0].config), [score.source for score in scores]))
     return rows
 
 

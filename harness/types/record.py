@@ -136,7 +136,7 @@ class EncoderInfo(SparseModel):
     optimize_cpu: bool | None = None
     linear_layers: str | None = None
     remark: str | None = None
-    """What a reader of the leaderboard must know, such as a missing projection."""
+    """Shown below the leaderboard, such as a missing projection."""
     provider: str | None = None
     model: str | None = None
     """The model's name at the provider."""
@@ -209,7 +209,7 @@ class Record(BaseModel):
     recall_of_exact: dict[str, RecallOfExact] = {}
     """Of approximate search, by component."""
     metadata: dict[str, Any] = {}
-    """What else the retriever recorded, for people: `depth`, `dense/shards`. Nothing reads it back."""
+    """Other values that the retriever recorded, for people: `depth`, `dense/shards`. Nothing reads it back."""
     environment: str
     """Fingerprint of the machine and packages; the whole manifest lies in results/environments/."""
     harness: str

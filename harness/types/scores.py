@@ -27,7 +27,7 @@ class PublishedFigures(BaseModel):
     family: str = ""
     """Of our retrievers, the one that its kind of model belongs to: dense, splade, colbert; empty where unknown."""
     datasets: list[str]
-    """What our boards may call the collection."""
+    """Names that the dataset may have on a leaderboard."""
     dataset_revision: str
     metrics: dict[str, float]
     """Means by our names of the metrics."""

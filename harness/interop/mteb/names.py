@@ -43,7 +43,7 @@ def to_metric(score: str) -> str:
 def to_score(metric: str) -> str:
     """Return mteb's score of a metric, `ndcg_at_10` for `ndcg@10`."""
     name, at, k = metric.partition("@")
-    mteb_names = {ours: theirs for theirs, ours in _METRICS.items()}
+    mteb_names = {metric_name: score for score, metric_name in _METRICS.items()}
     return f"{mteb_names.get(name, name)}_at_{k}" if at else metric
 
 

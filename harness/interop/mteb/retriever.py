@@ -34,7 +34,7 @@ _WRAPPERS = {
 }
 
 
-class Retriever(Component):
+class MtebRetriever(Component):
     """A model of mteb.
 
     An encoder's embeddings are kept by `index` and compared by the model's own similarity. A search model indexes and
@@ -80,12 +80,12 @@ class Retriever(Component):
 
     def for_task(
         self, task: str, subset: str | None = None, split: str | None = None, language: str | None = None
-    ) -> "Retriever":
+    ) -> "MtebRetriever":
         """Return a retriever with the prompts of a task, or this one if it has a task."""
         if self._task is not None:
             return self
         named = {"task": task, "subset": subset, "split": split, "language": language}
-        return Retriever(**{**self.arguments, **named})
+        return MtebRetriever(**{**self.arguments, **named})
 
     def weights_identity(self) -> str:
         """Return the name and the revision of a model of the registry, the hash of another model."""

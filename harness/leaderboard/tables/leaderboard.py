@@ -148,7 +148,10 @@ def _published_table(leaderboard: Leaderboard, published: Sequence[PublishedRow]
     return Table(
         "Published, not measured here; in brackets: ours minus the published score",
         [f"{leaderboard.metric}, published", *datasets, "ours"],
-        [[row.retriever, *(_published_score(row, name) for name in datasets), row.ours or GAP] for row in published],
+        [
+            [row.retriever, *(_published_score(row, name) for name in datasets), row.measured_label or GAP]
+            for row in published
+        ],
         [f"{row.retriever}: {'; '.join(row.sources)}." for row in published]
         or ["The table has no published score for these datasets."],
     )
