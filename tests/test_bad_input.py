@@ -126,7 +126,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "zero threads": ((*BM25, "timing.threads=0"), 2, ("timing.threads=0", "greater than or equal to 1")),
     "negative k1": ((*BM25, "retriever.k1=-1"), 2, ("k1=-1", "0 or more", "0.9 to 2.0")),
     "k1 is a word": ((*BM25, "retriever.k1=abc"), 2, ("k1='abc'", "number")),
-    "b above one": ((*BM25, "retriever.b=2"), 2, ("b=2", "0..1")),
+    "b above one": ((*BM25, "retriever.b=2"), 2, ("b=2", "between 0 and 1")),
     "tokenizer is a word": ((*BM25, "retriever.tokenizer=porter"), 2, ("retriever.tokenizer", "'porter'")),
     "unknown language": (
         (*BM25, "retriever.tokenizer.language=klingon"),
@@ -141,7 +141,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "broken pattern": (
         (*BM25, "retriever.tokenizer.pattern='('"),
         2,
-        ("tokenizer.pattern='('", "no regular expression", "unclosed group"),
+        ("tokenizer.pattern='('", "not a regular expression", "unclosed group"),
     ),
     "unknown device": (
         (*MINILM, "retriever.encoder.device=gpu"),
@@ -157,7 +157,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "fusion constant below zero": (
         (*FUSED, "retriever.fusion.constant=-1"),
         2,
-        ("retriever.fusion.constant=-1", "60 is usual"),
+        ("retriever.fusion.constant=-1", "60"),
     ),
     "hybrid of depth zero": ((*FUSED, "retriever.depth=0"), 2, ("retriever.depth=0", "at least 1")),
     "unknown fusion": ((*FUSED, "fusion@retriever.fusion=borda"), 2, ("borda", "dbsf, min_max, rrf, z_score")),

@@ -83,7 +83,7 @@ def test_harness_alone_is_the_quickstart_and_the_command_takes_settings(monkeypa
     quickstart = capsys.readouterr().out
     assert "splade_tiny" in quickstart
     assert harness(monkeypatch, "--cfg", "job") == 2
-    assert "no 'retriever' is chosen" in capsys.readouterr().err
+    assert "add retriever=NAME" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_a_cell_whose_process_is_killed_leaves_a_record(here, monkeypatch, capsy
     assert harness(monkeypatch, folder, "retriever=deadly", "timing.isolate=true", *here) == 1
     (record,) = records()
     assert record.status == "failed"
-    assert "ended by signal 9" in record.error
-    assert "ended by signal 9" in capsys.readouterr().err
+    assert "killed by signal 9" in record.error
+    assert "killed by signal 9" in capsys.readouterr().err
 
 
 def test_a_users_own_config_folder_is_named_in_the_command(here, monkeypatch):
