@@ -25,7 +25,7 @@ FAMILIES = {
     "CrossEncoder": "cross_encoder",
     "OpenAIEncoder": "openai",
     "CohereEncoder": "cohere",
-    "Retriever": "mteb",
+    "MtebRetriever": "mteb",
 }
 """The family in versions.EMBEDDINGS by the class of an encoder, and of mteb's models, which have no encoder of ours."""
 _STATIC = "retriever.encoder.model='{static}'"
