@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from harness.cli import tuned
 from harness.cli.train import TrainConfig
 from harness.cli.validate import validate_all
-from harness.config import build
+from harness.config import build, wording
 from harness.config.conf import CONF, options_of
 from harness.config.evaluation import validate_evaluation_config
 from harness.config.wording import RENAMED_KEYS
@@ -29,7 +29,7 @@ BEIR = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new"), build._MOVED_TARGETS.items())
+@pytest.mark.parametrize(("old", "new"), wording.MOVED_TARGETS.items())
 def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
     assert callable(get_object(new))
     with pytest.raises(ConfigError, match=f"_target_: {new}"):

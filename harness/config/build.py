@@ -1,7 +1,6 @@
 """Compose configs and construct objects from them, with errors that a user can act on."""
 
 import contextlib
-import difflib
 import inspect
 import re
 import types
@@ -18,10 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from harness.commands import COMMANDS
 from harness.config.conf import CONF
 from harness.config.resolvers import RESOLVERS
-from harness.config.wording import RENAMED_KEYS, explain, unknown_key
+from harness.config.wording import MOVED_TARGETS, RENAMED_KEYS, explain, invalid_override, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import values
 from harness.types.protocols import parameters
@@ -37,7 +35,7 @@ _SECRET_INSIDE = re.compile(rf"(?:^|[\W_]){_SENSITIVE_KEYS}['\"]?\s*:", re.IGNOR
 
 def require_complete(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
     """Return the config, whose key is `where`. Raises `ConfigError` if a value in it is missing."""
-    for key, value in _leaves(config, where):
+    for key, value in leaves(config, where):
         if value == "???":
             raise ConfigError(f"{key} is not set; add: {key}=VALUE")
     return config
@@ -51,7 +49,7 @@ def composed(overrides: Sequence[str], folders: Sequence[str] = (), name: str = 
         folders: Additional config folders.
         name: The config in conf/, without its suffix.
     """
-    return _string_keys(OmegaConf.to_container(compose_config(overrides, folders, name=name), resolve=True))
+    return _container(compose_config(overrides, folders, name=name))
 
 
 def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
@@ -101,7 +99,7 @@ def resolve(config: Any, where: str = "") -> dict[str, Any]:
         where: Its key, for messages.
     """
     try:
-        resolved = _string_keys(OmegaConf.to_container(config, resolve=True))
+        resolved = _container(config)
     except OmegaConfBaseException as error:
         raise ConfigError(explain(error)) from None
     require_complete(resolved, where)
@@ -182,20 +180,15 @@ def mask_override(override: str) -> str:
     return f"{key}=***" if equals and (_SECRET.search(key) or _SECRET_INSIDE.search(value)) else override
 
 
-def _string_keys(config: Any) -> dict[str, Any]:
-    return {str(key): value for key, value in config.items()}
+def _container(config: Any) -> dict[str, Any]:
+    return {str(key): value for key, value in cast("Any", OmegaConf.to_container(config, resolve=True)).items()}
 
 
-def config_differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `config`, by dotted key, that differ from the default's or that only one of them has."""
-    values, defaults = dict(_leaves(config)), dict(_leaves(default))
-    return {key: values.get(key) for key in sorted({*values, *defaults}) if values.get(key) != defaults.get(key)}
-
-
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Return the values of a nested config with their dotted keys, each behind `prefix`."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _leaves(inner, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
 
@@ -211,9 +204,8 @@ def construct(config: Mapping[str, Any], where: str) -> Any:
     try:
         return _construct(config)
     except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, HarnessError):
-            raise cause from None
+        if isinstance(error.__cause__, HarnessError):
+            raise error.__cause__ from None
         raise TargetError(f"{where}: {explain(error)}") from error
 
 
@@ -241,19 +233,8 @@ def check_keys(config: Any, where: str) -> None:
             check_keys(inner, f"{where}.{key}")
 
 
-_MOVED_TARGETS = {
-    "harness.encoders.words.Words": "harness.text.tokenizer.Tokenizer",
-    "harness.retrievers.rerank.Cross": "harness.retrievers.rerank.CrossEncoderScorer",
-    "harness.encoders.api.OpenAIEncoder": "harness.providers.api.OpenAIEncoder",
-    "harness.encoders.api.CohereEncoder": "harness.providers.api.CohereEncoder",
-    "harness.interop.mteb.Retriever": "harness.interop.mteb.MtebRetriever",
-    "harness.interop.beir.Retriever": "harness.interop.beir.BeirRetriever",
-}
-"""Targets in older configs, and their present names."""
-
-
 def _check_target(config: Mapping[str, Any], where: str) -> None:
-    if (new := _MOVED_TARGETS.get(config["_target_"])) is not None:
+    if (new := MOVED_TARGETS.get(config["_target_"])) is not None:
         raise ConfigError(f"{where}._target_={config['_target_']!r} was renamed; write: _target_: {new}")
     try:
         target = get_object(config["_target_"])
@@ -304,13 +285,7 @@ def explain_error(error: BaseException, arguments: Sequence[str], name: str = "r
         name: The config in conf/ that it overrides, without its suffix.
     """
     if isinstance(error, OverrideParseException):
-        word = error.override
-        key, _, value = word.partition("=")
-        if value:
-            return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
-        matches = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
-        hint = f"did you mean the command {matches[0]!r}?" if matches else "write KEY=VALUE, such as retriever=bm25"
-        return f"{word!r} is not a command or a setting; {hint}; see: harness --help"
+        return invalid_override(error.override)
     if "Config group override must be a string" in str(error):
         return f"a group was set to null: {explain(ValueError(_NO_RETRIEVER))}"
     if match := re.search(r"Could not override '([^']+)'", str(error)):

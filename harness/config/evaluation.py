@@ -115,7 +115,7 @@ def retriever_info(composition: Composition, name: str | None = None) -> Retriev
             default, _ = _composed(tuple(overrides), tuple(composition.folders))
         default = default.copy()
         default["dataset"] = composition.public["dataset"]  # an instruction in the prompt comes from the dataset
-        differences = build.config_differences(config, build.public_config(default)["retriever"])
+        differences = _differences(config, build.public_config(default)["retriever"])
     parts = {group.partition("@retriever.")[2]: option_name for group, option_name in swapped.items()}
     return RetrieverInfo(name=option, differences={**parts, **prompts, **differences}, config=config, row=name)
 
@@ -131,7 +131,7 @@ def dataset_info(composition: Composition) -> DatasetInfo:
             f"dataset.{key}='{config[key]}'" for key in ("task", "id") if config.get(key)
         ]  # other keys depend on these
         default, _ = _composed(tuple(default_overrides), tuple(composition.folders))
-        differences = build.config_differences(config, build.public_config(default)["dataset"])
+        differences = _differences(config, build.public_config(default)["dataset"])
     name = config.get("name") or config.get("task") or config.get("id") or Path(config.get("path") or option).name
     return DatasetInfo(
         name=str(name),
@@ -160,3 +160,9 @@ def _key(override: str) -> str:
 def _composed(overrides: tuple[str, ...], folders: tuple[str, ...]) -> tuple[DictConfig, dict[str, str]]:
     """Compose each set of overrides once per process; sweeps repeat them."""
     return build.compose_with_choices(overrides, folders)
+
+
+def _differences(config: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `config`, by dotted key, that differ from the default's or that only one of them has."""
+    values, defaults = dict(build.leaves(config)), dict(build.leaves(default))
+    return {key: values.get(key) for key in sorted({*values, *defaults}) if values.get(key) != defaults.get(key)}

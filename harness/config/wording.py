@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from hydra.errors import MissingConfigException
 
+from harness.commands import COMMANDS
 from harness.config.conf import options_of
 
 _LAUNCHERS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray-launcher"}
@@ -21,6 +22,15 @@ RENAMED_KEYS = {
     "stored": "storage_dtype",
 }
 """Keys of older configs and the names that they have now."""
+MOVED_TARGETS = {
+    "harness.encoders.words.Words": "harness.text.tokenizer.Tokenizer",
+    "harness.retrievers.rerank.Cross": "harness.retrievers.rerank.CrossEncoderScorer",
+    "harness.encoders.api.OpenAIEncoder": "harness.providers.api.OpenAIEncoder",
+    "harness.encoders.api.CohereEncoder": "harness.providers.api.CohereEncoder",
+    "harness.interop.mteb.Retriever": "harness.interop.mteb.MtebRetriever",
+    "harness.interop.beir.Retriever": "harness.interop.beir.BeirRetriever",
+}
+"""Targets in older configs, and their present names."""
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
@@ -67,3 +77,13 @@ def _choices(group: str, options: Sequence[str] = ()) -> str:
     names = sorted({*options, *(name for name, _ in options_of(group))})
     command = f"; see: harness list {group}s" if group in ("retriever", "dataset", "experiment") else ""
     return f"choices: {', '.join(names)}{command}"
+
+
+def invalid_override(word: str) -> str:
+    """Return the message for a word of a command line that Hydra cannot read."""
+    key, _, value = word.partition("=")
+    if value:
+        return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
+    matches = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)
+    hint = f"did you mean the command {matches[0]!r}?" if matches else "write KEY=VALUE, such as retriever=bm25"
+    return f"{word!r} is not a command or a setting; {hint}; see: harness --help"

@@ -1,4 +1,4 @@
-"""What stands in for models of the hub and for providers: tiny models of fixed weights, and counts of words.
+"""Stand-ins for models of the hub and for providers: tiny models of fixed weights, and counts of words.
 
 The weights come from numpy's legacy generator, whose stream never changes, so that no release of torch or transformers
 changes a golden ranking by initialising its layers in another order.
