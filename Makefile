@@ -35,8 +35,8 @@ bench: $(STAMP)
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-json .benchmarks/bench.json \
 	  --ignore tests/benchmarks/test_gate_load.py --ignore tests/benchmarks/test_kill_many.py
-	$(BIN)/python tests/bench_blocks.py .benchmarks/bench.json
-	$(BIN)/python tests/bench_blocks.py
+	$(BIN)/python scripts/bench_blocks.py .benchmarks/bench.json
+	$(BIN)/python scripts/bench_blocks.py
 
 # what was measured on this machine already is not measured again
 board: $(STAMP)

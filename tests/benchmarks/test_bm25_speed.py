@@ -18,8 +18,8 @@ K = 100
 
 
 @pytest.fixture(scope="module")
-def scifact(collection):
-    return collection("scifact")
+def scifact(real_dataset):
+    return real_dataset("scifact")
 
 
 def ours():

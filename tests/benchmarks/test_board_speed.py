@@ -7,13 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from support.records import make_record, make_timing
 
 from harness.store import Store
-from harness.types import DatasetInfo, PerQuery, Phase, Record, RetrieverInfo, Timing
+from harness.types import PerQuery, Phase, RetrieverInfo
 
 METRICS = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10", "hit@10", "judged@10")
 CHILD = """
@@ -49,30 +49,23 @@ def fill(root, count, queries):
     for number in range(count):
         row, column = divmod(number, 15)
         values = {name: np.clip(rng.normal(0.4 + 0.01 * (row % 9), 0.3, queries), 0, 1) for name in METRICS}
-        record = Record(
+        timing = make_timing(
+            warmup=phase,
+            index=phase,
+            searches=[phase] * 3,
+            latencies_s=rng.random(100).tolist(),
+            documents=1000,
+            queries=queries,
+        )
+        record = make_record(
+            RetrieverInfo(name=f"r{row}", config={"_target_": "harness.retrievers.dense.Dense"}),
+            f"d{column}",
+            minutes=number / 60,
             id=f"{number:016x}",
-            started=datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number),
-            status="ok",
-            retriever=RetrieverInfo(name=f"r{row}", config={"_target_": "harness.retrievers.dense.Dense"}),
-            dataset=DatasetInfo(name=f"d{column}", split="test", fingerprint=f"{column:032x}", queries=queries),
-            k=100,
-            seed=0,
-            metric_version=1,
-            metrics={name: float(own.mean()) for name, own in values.items()},
-            timing=Timing(
-                warmup=phase,
-                index=phase,
-                searches=[phase] * 3,
-                latencies_s=rng.random(100).tolist(),
-                documents=1000,
-                queries=queries,
-                index_bytes=10**6,
-                threads=2,
-            ),
-            environment="e" * 32,
-            harness="0",
-            code="c",
-            command="harness",
+            fingerprint=f"{column:032x}",
+            queries=queries,
+            metrics={name: float(scores.mean()) for name, scores in values.items()},
+            timing=timing,
         )
         store.append(record, {}, per_query=PerQuery(ids, values))
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from mteb_tasks import evaluated
 from sentence_transformers import SentenceTransformer
+from support.mteb_tasks import evaluated
 
 from harness.config import build
 from harness.embedding_cache import cache
@@ -16,9 +16,9 @@ PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
 
 
 @pytest.fixture
-def dataset(collection, measuring):
+def dataset(real_dataset, measuring):
     """English XQuAD, or its first documents."""
-    whole = collection("xquad/en")
+    whole = real_dataset("xquad/en")
     return whole if measuring else _small(whole)
 
 

@@ -69,8 +69,8 @@ def test_exact_top_k_against_semantic_search(against):
 
 
 @pytest.mark.benchmark(group="encode")
-def test_encoding_against_sentence_transformers(versus, measuring, minilm, collection, models):
-    texts = collection("scifact").corpus.texts[: 256 if measuring else 8]
+def test_encoding_against_sentence_transformers(versus, measuring, minilm, real_dataset, models):
+    texts = real_dataset("scifact").corpus.texts[: 256 if measuring else 8]
     peer = SentenceTransformer(str(models / "all-MiniLM-L6-v2"), device="cpu")
     plain = list(texts)
     with cache.using("off"):

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import threadpoolctl
+from support import ROOT
 
-TOP = Path(__file__).resolve().parents[2]
 MINE = """
 from harness.retrievers.bm25 import BM25
 
@@ -59,7 +59,7 @@ class Project:
     def __init__(self, top: Path) -> None:
         self.top = top
         (top / "conf" / "retriever").mkdir(parents=True)
-        preset = (TOP / "conf" / "retriever" / "bm25.yaml").read_text()
+        preset = (ROOT / "conf" / "retriever" / "bm25.yaml").read_text()
         preset = preset.replace("harness.retrievers.bm25.BM25", "mine.Mine")
         (top / "conf" / "retriever" / "mine.yaml").write_text(preset)
         self.environment = {**os.environ, "PYTHONPATH": str(top)}

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import Nursery, kill_encodes, kill_sweeps
-from tiny_models import write_dense
+from support.killing import Nursery, kill_encodes, kill_sweeps
+from support.models import write_dense
 
 TIMES = 20
 

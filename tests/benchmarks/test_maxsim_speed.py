@@ -81,7 +81,7 @@ def test_maxsim_against_the_librarys_similarity_that_mteb_takes(versus, measurin
 
 
 @pytest.mark.benchmark(group="MaxSim, two stages")
-def test_two_stage_search_against_exact_search(versus, measuring, collection, minilm_tokens):
+def test_two_stage_search_against_exact_search(versus, measuring, real_dataset, minilm_tokens):
     """Real token vectors: random ones have no near neighbours for a centroid to stand for."""
     documents, queries = minilm_tokens(measuring)
     ranks, n = np.arange(len(documents), dtype=np.int32), 500 if measuring else 20
@@ -104,13 +104,13 @@ def test_two_stage_search_against_exact_search(versus, measuring, collection, mi
 
 
 @pytest.fixture
-def minilm_tokens(collection):
+def minilm_tokens(real_dataset):
     """`minilm_tokens(measuring)` gives NFCorpus, or the beginning of it, and its queries as MiniLM's token vectors."""
 
     def encoded(measuring):
         from harness.config import build
 
-        dataset = collection("nfcorpus")
+        dataset = real_dataset("nfcorpus")
         encoder = build.construct(build.composed(["retriever=colbert_minilm"])["retriever"]["encoder"], "encoder")
         n, m = (len(dataset.corpus), 100) if measuring else (40, 5)
         queries = encoder.encode(dataset.queries.texts[:m], "query")

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from mteb_tasks import rows_of, write
+from support.mteb_tasks import rows_of, write
 
 from harness import weights
 from harness.config import build
@@ -39,10 +39,10 @@ def weights_of(retriever):
         ("minilm", "SciFact", "SentenceTransformer of the same weights"),
     ],
 )
-def test_a_whole_cell_against_mteb(versus, measuring, benchmark, collection, tmp_path, retriever, task, how):
+def test_a_whole_cell_against_mteb(versus, measuring, benchmark, real_dataset, tmp_path, retriever, task, how):
     if not measuring:
         pytest.skip("takes minutes: make bench")
-    dataset = collection(task.lower())
+    dataset = real_dataset(task.lower())
     folder = write(tmp_path / task, rows_of(dataset))
     found = {"ours": [], "mteb": []}
 

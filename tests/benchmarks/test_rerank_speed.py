@@ -8,7 +8,7 @@ from harness.encoders.cross import CrossEncoder
 
 
 @pytest.mark.benchmark(group="rerank")
-def test_reranking_against_predict(versus, measuring, models, collection, tmp_path):
+def test_reranking_against_predict(versus, measuring, models, real_dataset, tmp_path):
     """MiniLM with a new head: what it says is of no use, what it costs is what it always costs."""
     from sentence_transformers import CrossEncoder as Peer
 
@@ -16,7 +16,7 @@ def test_reranking_against_predict(versus, measuring, models, collection, tmp_pa
     made = Peer(str(models / "all-MiniLM-L6-v2"), num_labels=1, device="cpu")
     made.save_pretrained(str(tmp_path / "cross"))
     peer, ours = Peer(str(tmp_path / "cross"), device="cpu"), CrossEncoder(str(tmp_path / "cross"), device="cpu")
-    dataset = collection("scifact")
+    dataset = real_dataset("scifact")
     n, depth = (8, 32) if measuring else (2, 3)
     queries, documents = dataset.queries.texts[:n], dataset.corpus.texts
     docs = np.random.default_rng(0).permutation(len(documents))[: n * depth].astype(np.int32).reshape(n, depth)

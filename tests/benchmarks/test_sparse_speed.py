@@ -91,7 +91,7 @@ def _coo(rows):
 
 
 @pytest.mark.benchmark(group="SPLADE encode")
-def test_splade_encoding_against_sentence_transformers(versus, measuring, collection):
+def test_splade_encoding_against_sentence_transformers(versus, measuring, real_dataset):
     from sentence_transformers import SparseEncoder
 
     from harness import weights
@@ -102,7 +102,7 @@ def test_splade_encoding_against_sentence_transformers(versus, measuring, collec
     encoder = build.construct(config, "encoder")
     folder = weights.find(config["model"], build.construct(config["package"], "package")).path
     peer = SparseEncoder(str(folder), device="cpu")
-    texts = collection("scifact").corpus.texts[: 128 if measuring else 8]
+    texts = real_dataset("scifact").corpus.texts[: 128 if measuring else 8]
     plain = list(texts)
     with cache.using("off"):
         ours, theirs = versus(

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mteb_tasks
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from golden_collection import COLLECTION, FIXTURES, Rows, candidates, corpus_rows, qrels_rows, query_rows
 from golden_file import Values
+from support import mteb_tasks
 
 from harness.config import build
 from harness.types import Dataset

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import tiny_models
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from support import models as tiny_models
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
 

@@ -5,8 +5,8 @@ import os
 import pytest
 import retriever_cases as cases
 import stand_ins
-from api_server import KEY, serving
 from golden_file import FOLDER, REGENERATE, Entry, GoldenFile, current_versions
+from support.api_server import KEY, serving
 
 from harness import versions
 from harness.config import build

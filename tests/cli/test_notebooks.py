@@ -1,0 +1,48 @@
+"""The notebooks run from their first cell to their last, offline."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from support import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def run(name: str, folder: Path) -> list[dict]:
+    """Run a notebook in a kernel of its own and return its code cells' outputs."""
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def texts(outputs: list[dict], kind: str) -> str:
+    return "\n".join(output["data"][kind] for output in outputs if kind in output.get("data", {}))
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
+
+
+def test_retrievers_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    outputs = run("compare_retrievers.ipynb", tmp_path)
+    html = texts(outputs, "text/html")
+    assert "bm25, short" in html
+    assert "best of its column" in html
+    assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 2
+    assert "delta=-" in texts(outputs, "text/plain")
+
+
+def test_checkpoints_are_watched(tmp_path, monkeypatch, models):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MODEL", str(models / "all-MiniLM-L6-v2"))
+    outputs = run("watch_checkpoints.ipynb", tmp_path)
+    html = texts(outputs, "text/html")
+    for column in ("eval_held out_ndcg@10", "eval_held out_ndcg@10_change_low"):
+        assert column in html
+    assert "trained" in html

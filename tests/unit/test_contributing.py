@@ -1,0 +1,108 @@
+"""The contributing guide, the workflows and the release files agree with this repository."""
+
+import re
+import shlex
+import tomllib
+
+import pytest
+import yaml
+from support import ROOT
+
+import harness
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+SOURCE = next(iter(PROJECT["urls"].values()))
+
+
+def load(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def words_in_backquotes(text):
+    return [word for span in re.findall(r"`([^`\n]+)`", text) for word in span.split()]
+
+
+def test_one_version_is_named_everywhere():
+    released = re.search(r"^## \[(\d[^\]]*)\]", CHANGELOG, re.MULTILINE)
+    citation = load(ROOT / "CITATION.cff")
+    assert PROJECT["version"] == harness.__version__ == citation["version"]
+    assert released is None or released[1] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+    assert citation["repository-code"] == PROJECT["urls"]["Source"]
+
+
+def test_the_changelog_keeps_the_format():
+    headings = re.findall(r"^### (.*)$", CHANGELOG, re.MULTILINE)
+    assert "## [Unreleased]" in CHANGELOG
+    assert set(headings) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_every_path_that_the_guide_names_exists():
+    folders = ("harness/", "conf/", "docs/", "tests/", "scripts/", "results/", ".github/")
+    links = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
+    named = [
+        word for word in words_in_backquotes(GUIDE) if word.startswith(folders) and not re.search("[A-Z]{3}", word)
+    ]
+    assert len(named) > 25
+    assert [name for name in [*named, *links] if not (ROOT / name).exists()] == []
+
+
+def test_the_guide_names_every_package():
+    packages = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(harness/\w+)` ", GUIDE, re.MULTILINE)) == packages
+
+
+def test_the_guide_names_every_version_to_raise():
+    from harness import versions
+
+    rows = re.findall(r"^\| `([A-Z]+)", GUIDE, re.MULTILINE)
+    assert {*rows} - {"HARNESS"} == {name for name in vars(versions) if name.isupper()}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_runs_targets_and_files_of_this_repository(path):
+    jobs = load(path)["jobs"]
+    runs = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    targets = [shlex.split(line)[1] for run in runs for line in run.splitlines() if line.startswith("make ")]
+    assert {*targets} <= {*TARGETS, ".venv/.installed"}
+    assert all("timeout-minutes" in job for job in jobs.values())
+
+
+def test_make_targets_that_the_guide_names_exist():
+    named = re.findall(r"\bmake ([a-z]+(?: [a-z]+)*)", "\n".join(re.findall(r"`(make [^`]+)`", GUIDE)))
+    assert {"lint", "gate"} <= {word for words in named for word in words.split()} <= TARGETS
+
+
+def test_the_pythons_that_are_tested_are_those_of_the_classifiers():
+    tested = load(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
+    assert tested == named
+    assert PROJECT["requires-python"] == f">={named[0]}"
+
+
+def test_only_the_publishing_job_may_have_a_token_of_pypis():
+    jobs = load(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+    assert [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})] == ["publish"]
+    assert "password" not in str(jobs)
+
+
+def test_issue_forms_have_what_github_requires():
+    for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
+        form = load(path)
+        if path.stem != "config":
+            assert form["name"]
+            assert form["description"]
+            assert all(item["attributes"]["label"] for item in form["body"])
+
+
+def test_every_address_of_the_project_is_of_one_repository():
+    assert all(url.startswith(SOURCE) for url in PROJECT["urls"].values())
+
+
+def test_pre_commit_runs_the_tools_of_the_environment():
+    (repository,) = load(ROOT / ".pre-commit-config.yaml")["repos"]
+    assert [hook["entry"].split()[0] for hook in repository["hooks"]] == [".venv/bin/ruff"] * 2 + [".venv/bin/mypy"]
