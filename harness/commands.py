@@ -1,4 +1,4 @@
-"""Names of the commands, so that listing them loads none of them."""
+"""Names of the commands. This module imports none of them, so that listing the names is fast."""
 
 JOBS = ("run", "quickstart", "mteb", "finetuned", "train", "synthesize")
 """Commands that are Hydra jobs. Settings without a command mean `run`; no arguments mean `quickstart`."""
@@ -6,4 +6,5 @@ READS = (
     *("report", "compare", "recommend", "gate", "accept", "export", "import"),
     *("explain", "list", "cache", "validate", "env"),
 )
+"""Commands that read records and configs."""
 COMMANDS = (*JOBS, *READS)

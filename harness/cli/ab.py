@@ -1,7 +1,7 @@
-"""`harness gate --ab REV`: time another revision and the working tree in turn, A B A B, in one job.
+"""`harness gate --ab REV`: time another revision and the working tree alternately (A B A B) in one job.
 
-This is for evaluations that CPU seconds do not describe: GPUs, several processes. Their wall seconds are comparable
-because both revisions are measured on this machine, in turn.
+This is for evaluations whose cost is not measured by CPU seconds: on GPUs, or in several processes. Wall seconds of the
+two revisions are comparable because both are measured on this machine, alternately.
 """
 
 import argparse
@@ -34,11 +34,11 @@ def compare_revisions(revision: str, options: argparse.Namespace, policy: "Polic
 
     Args:
         revision: The git revision to compare the working tree with.
-        options: The results folder and the evaluations in it to compare; only those measured here can be.
+        options: The results folder, and the retrievers and datasets whose evaluations are compared.
         policy: The number of rounds and the tolerance.
 
     Raises:
-        UndecidedError: Nothing was measured.
+        UndecidedError: The results folder has none of these evaluations.
         ConfigError: Git cannot check the revision out.
     """
     from harness.gate import make_verdict
@@ -112,9 +112,9 @@ def _measure(record: "Record", top: Path, tree: Path) -> "Record | None":
 
 
 def _translate_argument(argument: str, top: Path, tree: Path) -> str:
-    """Return an argument with its value, if that is a path in this tree, as the same path in the other tree.
+    """Return an argument; a value that is a path in this tree is replaced by the same path in the other tree.
 
-    The name of a config is kept, even where a file of the same name exists.
+    The name of a config is not replaced, even if a file of the same name exists.
     """
     key, equals, value = argument.partition("=")
     names_config = (CONF / key.lstrip("+").partition("@")[0]).is_dir()

@@ -30,19 +30,25 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     prune = actions.add_parser(
         "prune", help="remove embeddings", description="Remove the embeddings that match every option given."
     )
-    prune.add_argument("--older-than", type=non_negative_number, metavar="DAYS", help="not used for this many days")
-    prune.add_argument("--model", metavar="TEXT", help="whose model name or weights' hash contains this")
     prune.add_argument(
-        "--elsewhere", action="store_true", help="made on another machine or with other package versions"
+        "--older-than", type=non_negative_number, metavar="DAYS", help="embeddings not used for DAYS days"
     )
-    prune.add_argument("--damaged", action="store_true", help="whose checksum is wrong; reads every file completely")
+    prune.add_argument("--model", metavar="TEXT", help="embeddings whose model name or weights' hash contains TEXT")
+    prune.add_argument(
+        "--elsewhere",
+        action="store_true",
+        help="embeddings made on another machine or with other package versions",
+    )
+    prune.add_argument(
+        "--damaged", action="store_true", help="embeddings with a wrong checksum; reads every file completely"
+    )
     prune.add_argument(
         "--max-gb",
         type=non_negative_number,
         metavar="N",
-        help="the least recently used of those, until at most N GB are left",
+        help="of the matching embeddings, only the least recently used, until at most N GB are left",
     )
-    prune.add_argument("--all", action="store_true", help="all of them")
+    prune.add_argument("--all", action="store_true", help="all embeddings")
     prune.add_argument("--dry-run", action="store_true", help="show what would be removed, and remove nothing")
     prune.set_defaults(command=_prune)
     return [listing, prune]

@@ -24,9 +24,9 @@ def add(command: argparse.ArgumentParser, retrievers: bool = True) -> None:
 
 def add_filters(command: argparse.ArgumentParser, retrievers: bool = True) -> None:
     """Add the options that choose datasets and retrievers."""
-    command.add_argument("--dataset", nargs="+", metavar="NAME", help="only these")
+    command.add_argument("--dataset", nargs="+", metavar="NAME", help="only these datasets")
     if retrievers:
-        command.add_argument("--retriever", nargs="+", metavar="NAME", help="only these")
+        command.add_argument("--retriever", nargs="+", metavar="NAME", help="only these retrievers")
 
 
 def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":

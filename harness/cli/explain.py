@@ -28,7 +28,7 @@ class ExplainedDocument:
 
 @dataclass(frozen=True)
 class QueryExplanation:
-    """One query and the explained documents."""
+    """One query and the explanations of its documents' ranks."""
 
     retriever: str
     dataset: str
@@ -77,6 +77,7 @@ def _explained(
     top: int,
     k: int,
 ) -> QueryExplanation:
+    """Return the explanation of one `requested` document or, if that is None, of the first `top` of `k` hits."""
     depth = min(len(dataset.corpus), k)
     run = retriever.search(query, depth)  # type: ignore[attr-defined]  # it is a retriever too
     docs = run.docs[0, :top][run.docs[0, :top] >= 0].tolist() if requested is None else [requested]

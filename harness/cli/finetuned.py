@@ -24,7 +24,7 @@ _OVERRIDE = re.compile(r"[-+~]|[\w./@]+=")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Evaluate the configs that `harness train` left in a folder; settings may follow."""
+    """Evaluate the configs that `harness train` wrote to a folder; settings may follow the folder."""
     if {"--help", "-h"} & {*arguments}:
         print(_HELP, end="")
         return 0
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _conf(folder: Path, settings: Sequence[str]) -> Path:
-    """Return the folder of a training's configs. Raises `ConfigError` where they are missing or of another folder."""
+    """Return the folder of a training's configs. Raises `ConfigError` if they are missing or name another folder."""
     conf = folder / "conf"
     if not (conf / "retriever").is_dir():
         raise ConfigError(
@@ -49,7 +49,7 @@ def _conf(folder: Path, settings: Sequence[str]) -> Path:
     tuned = conf / "retriever" / "tuned.yaml"
     if str(folder.resolve()) not in tuned.read_text(encoding="utf-8"):
         raise ConfigError(
-            f"{str(folder)!r} was moved or copied: its configs name another folder; put the path of the model into "
+            f"{str(folder)!r} was moved or copied: its configs name another folder; write the path of the model to "
             f"{tuned}"
         )
     _refuse_another_training(folder, settings)
@@ -57,7 +57,7 @@ def _conf(folder: Path, settings: Sequence[str]) -> Path:
 
 
 def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
-    """Raise `ConfigError` where the results have rows called base and tuned of another training."""
+    """Raise `ConfigError` if the results have rows called base and tuned of another training."""
     from harness.cli.tuned import locate_encoder  # imports torch
 
     words = [word for word in settings if word.startswith("results_dir=")]
@@ -71,7 +71,7 @@ def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
         recorded = encoder.weights.identity if encoder and encoder.weights else identity
         if model != str(folder.resolve()) or recorded != identity:
             raise ConfigError(
-                f"{results} has rows called base and tuned of another training, {model} as it was "
-                f"{record.started:%Y-%m-%d %H:%M}; keep these apart from them: "
+                f"{results} has rows called base and tuned of another training: {model}, evaluated "
+                f"{record.started:%Y-%m-%d %H:%M}; write the new rows to another folder: "
                 f"harness finetuned {folder} results_dir=results/{folder.name}"
             )

@@ -35,7 +35,7 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     gate.add_argument(
         "--lenient", action="store_true", help="report undecided checks as warnings instead of exit code 3"
     )
-    gate.add_argument("--ab", metavar="REV", help="time this revision and the working tree in turn, for GPUs")
+    gate.add_argument("--ab", metavar="REV", help="time this revision and the working tree alternately, for GPUs")
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make the measured records the baseline")
@@ -51,7 +51,7 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def load_policy(path: Path | None) -> "Policy":
-    """Return the policy of conf/gate.yaml, overridden by that of another file."""
+    """Return the policy of conf/gate.yaml, overridden by the policy in another file."""
     from harness.gate import policy
 
     return policy.read([CONF / "gate.yaml", *([path] if path else [])])
@@ -62,8 +62,8 @@ def decide(
 ) -> "Verdict":
     """Return the verdict over the newest of the selected records in a results folder.
 
-    Evaluations whose CPU seconds or memory are above the limit are measured again first, if this machine and code
-    measured them.
+    Evaluations whose CPU seconds or memory are above the limit are measured again first, if they were measured on this
+    machine with the current code.
 
     Args:
         root: The results folder.
@@ -105,12 +105,12 @@ def decide(
 
 
 def _warn_if_stale(candidates: "Sequence[Record]") -> None:
-    """Warn of records that other code measured. Retrievers in user code are skipped: their code is not known here."""
+    """Warn of records measured with code that has changed since; those of retrievers in user code are skipped."""
     from harness.environment import code_hash, user_modules
 
     known = [record for record in candidates if not user_modules(record.retriever.config)]
     if stale := sum(record.code != code_hash() for record in known):
-        say(f"{stale} of {len(candidates)} records were measured by other code than the present; measure again first")
+        say(f"{stale} of {len(candidates)} records were measured with code that has changed since; measure again first")
 
 
 def _check_policy(policy: "Policy", baseline: "Baseline") -> None:

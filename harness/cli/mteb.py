@@ -54,7 +54,7 @@ def sweep(benchmark: str, settings: Sequence[str]) -> list[str]:
 
 
 def table(name: str, records: "Iterable[Record]") -> "Table":
-    """Return a row for each retriever: the benchmark's own aggregates, or the tasks that it lacks."""
+    """Return a row for each retriever: the aggregates that the benchmark defines, or the tasks not measured yet."""
     from harness.interop.mteb.results import aggregates
     from harness.leaderboard.table import Table
 

@@ -127,6 +127,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _record_summary(record: Any) -> dict[str, Any]:
+    """Return the JSON row of a record in `harness list records`."""
     timing = (
         record.timing.model_dump(include={"queries_per_s", "docs_per_s", "latency_ms", "index_bytes"})
         if record.timing

@@ -19,13 +19,16 @@ _OVERRIDDEN = ("resume=", "results_dir=", "hydra.mode=")
 
 
 def repeat(record: "Record") -> "Record | None":
-    """Repeat an evaluation to confirm its cost; return None, with a message, if it cannot be compared from here."""
+    """Repeat an evaluation to confirm its cost; print a message and return None if costs would not be comparable."""
     from harness import environment
 
     # an isolated process may have been started without this one's thread variables
     environments = {environment.fingerprint(without) for without in ((), environment.THREAD_VARIABLES)}
     if record.environment not in environments:
-        say(f"above its limit, and not measured again: that was another machine or other packages: {record.command}")
+        say(
+            "above its limit, but not measured again: it was measured on another machine or with other packages: "
+            f"{record.command}"
+        )
         return None
     say(f"above its limit, measured again to be sure: {record.command}")
     repeated = run(shlex.split(record.command)[1:], Path.cwd(), import_path())
@@ -42,7 +45,7 @@ def import_path() -> str:
 
 
 def run(arguments: Sequence[str], folder: Path, python_path: str) -> "Record | None":
-    """Measure one evaluation anew and return its record, or None if it fails.
+    """Measure one evaluation in a new process and return its record, or None if it fails.
 
     Args:
         arguments: The arguments of its command, without `harness`.

@@ -31,9 +31,14 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     report.add_argument("--only", choices=_FORMATS, help="this format only; text goes to stdout, pictures to results/")
     report.add_argument("--baseline", metavar="NAME", help="compare every row with this retriever")
-    report.add_argument("--published", action="store_true", help="show published figures published_rows ours")
+    report.add_argument("--published", action="store_true", help="show published figures beside measured ones")
     report.add_argument("--benchmark", metavar="NAME", help="add mteb's aggregates of this benchmark")
-    report.add_argument("--readme", type=Path, metavar="FILE", help="also update the block `board` of this file")
+    report.add_argument(
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="also update the leaderboard between two comments in this file",
+    )
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is stale")
     report.set_defaults(command=_report)
     chosen.add(report)
@@ -81,7 +86,7 @@ def _refuse_contradictions(options: argparse.Namespace) -> None:
 
 @dataclass
 class _Report:
-    """A leaderboard in the formats that the options request."""
+    """A leaderboard, and its files in the formats that the options request."""
 
     options: argparse.Namespace
     store: "Store"
@@ -146,7 +151,7 @@ class _Report:
         say(f"wrote {', '.join(map(str, files))}")
 
     def check(self) -> int:
-        """Return 1 if a file differs from what the records give; an existing picture must show this leaderboard."""
+        """Return 1 if a file differs from the current leaderboard. Pictures are checked only if they exist."""
         from harness.leaderboard.pareto import digest
 
         stale = [str(path) for path, content in self.files().items() if not _has_content(path, content)]
@@ -173,6 +178,7 @@ class _Report:
         return "".join(f" {shlex.quote(word)}" for word in words)
 
     def _with_block(self, readme: Path) -> str:
+        """Return the text of a README with the current leaderboard between its two comments."""
         from harness.leaderboard import writers
         from harness.leaderboard.tables.leaderboard import main_table
 
@@ -187,7 +193,7 @@ class _Report:
 
     @cached_property
     def _leaderboards(self) -> "tuple[dict[str, Leaderboard], Scores]":
-        """The leaderboard of every measured metric, the requested one first, and the scores of their tests."""
+        """The leaderboard of every measured metric, the requested one first, and the scores for significance tests."""
         from harness.leaderboard import build
 
         metric = self.leaderboard.metric

@@ -61,7 +61,7 @@ def measure(arguments: Sequence[str]) -> int:
     """Run the evaluations that Hydra composes from the arguments; return the exit code."""
     code = run_job("run", job, arguments)
     if code in (FAILED, USAGE):
-        show_sweep()
+        _show_sweep()
     return code
 
 
@@ -76,11 +76,11 @@ def _replacement(arguments: Sequence[str]) -> str | None:
 
 
 def job(config: DictConfig) -> float:
-    """Evaluate what a config says, or reuse its record; return its first metric, for Hydra's optimising sweepers."""
+    """Evaluate a config, or reuse its record; return the first metric's mean, for Hydra's optimising sweepers."""
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir) / str(hydra.job.num) if hydra.mode == RunMode.MULTIRUN else None
     checked = check_writable(config)
-    composition = composition_of(hydra, config)
+    composition = _composition(hydra, config)
     store = Store(checked.results_dir)
     arguments = _arguments(composition, hydra)
     if checked.timing.isolate and ISOLATED not in os.environ:
@@ -91,13 +91,13 @@ def job(config: DictConfig) -> float:
     if ISOLATED in os.environ:
         Path(os.environ[ISOLATED]).write_text(str(path.resolve()))
     elif sweep:
-        leave_for_table(sweep, path)
+        _note_record(sweep, path)
     else:
-        show_leaderboard([record])
+        _show_leaderboard([record])
     return next(iter(record.metrics.values()))
 
 
-def composition_of(hydra: Any, config: DictConfig) -> Composition:
+def _composition(hydra: Any, config: DictConfig) -> Composition:
     """Return the composition of the running Hydra job."""
     options = {
         key: option
@@ -169,19 +169,19 @@ def _evaluate_isolated(title: str, store: Store, config: EvaluationConfig, argum
     raise error_type(f"{title}: failed in a separate process; see the error above")
 
 
-def leave_for_table(job: Path, record: Path) -> None:
-    """Write the path of a job's record to a file, from which the sweep's table is made."""
+def _note_record(job: Path, record: Path) -> None:
+    """Write the path of a job's record to a file beside the job's log folder; the sweep's table is made from these."""
     job.parent.mkdir(parents=True, exist_ok=True)
     job.with_suffix(_NOTE_SUFFIX).write_text(str(record.resolve()))
 
 
-def show_leaderboard(records: list[Record], scores: Scores | None = None) -> None:
+def _show_leaderboard(records: list[Record], scores: Scores | None = None) -> None:
     """Print the leaderboard of records on stdout, with significance tests if per-query scores are given."""
     metric = next((name for record in records for name in record.metrics), "ndcg@10")
     show_tables([main_table(build_leaderboard(records, metric, scores))])
 
 
-def show_sweep() -> None:
+def _show_sweep() -> None:
     """Print the leaderboard of each sweep that was not printed yet."""
     while _sweeps_in_progress:
         notes = sorted(_sweeps_in_progress.pop().glob(f"*{_NOTE_SUFFIX}"), key=lambda path: int(path.stem))
@@ -189,7 +189,7 @@ def show_sweep() -> None:
         if paths:
             records = [read_record(path) for path in paths]
             root = next(folder.parent for folder in paths[0].parents if folder.name == "records")
-            show_leaderboard(records, Store(root).scores(records) if len(records) > 1 else None)
+            _show_leaderboard(records, Store(root).scores(records) if len(records) > 1 else None)
 
 
 class SweepTable(Callback):
@@ -201,4 +201,4 @@ class SweepTable(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the table after a sweep without failures; after a failure `measure` prints it."""
-        show_sweep()
+        _show_sweep()

@@ -61,7 +61,7 @@ class SynthesizeConfig(_StrictConfig):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make triplets from the arguments; return the exit code of `run_job`."""
+    """Make triplets by the settings in the arguments; return the exit code of `run_job`."""
     return run_job("synthesize", job, arguments)
 
 

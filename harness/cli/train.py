@@ -36,8 +36,6 @@ from harness.types import Dataset, Retriever
 
 _IGNORED_SETTINGS = {"output", "resume", "data_dir", "k"}
 """Settings that do not change the model."""
-
-
 _DATASET_SETTINGS = {"split", "positives", "positives_per_query", "negatives"}
 """Settings that are ignored when training on a file of triplets."""
 
@@ -125,7 +123,7 @@ def job(config: DictConfig) -> None:
 
 
 def _prepare(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] | None]:
-    """Return the data, the hash of the plan, and the manifest if the plan has been carried out."""
+    """Return the data, the hash of the plan, and the manifest if this training is finished."""
     data = _data(settings)
     plan = _plan(settings, data, base)
     return data, plan, _claim(settings, plan)

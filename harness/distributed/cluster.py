@@ -1,4 +1,4 @@
-"""A Ray cluster, started or joined, and this process's workers on it, which all its sharded retrievers share."""
+"""A Ray cluster, started or joined, and the workers on it that all sharded retrievers of this process share."""
 
 import atexit
 import logging
@@ -21,13 +21,15 @@ from harness.errors import ConfigError
 log = logging.getLogger(__name__)
 
 FREE_TIMEOUT_S = 10.0
-"""Wait for the CPUs of a lost worker before a surviving one takes its shards."""
+"""Limit of the time to wait for the CPUs of a lost worker; then its shards are moved to a surviving worker."""
 START_TIMEOUT_S = 120.0
 """Limit of the time that a worker takes to start."""
 
 
 class WorkerPool:
-    """Workers of one size on a cluster. Each has a slot; after a loss a surviving worker may have several.
+    """Workers on a cluster, each with the same number of CPUs and GPUs.
+
+    Shards are assigned to `slots`. Each slot has a worker; after a loss a surviving worker may have several slots.
 
     Args:
         address: The cluster's address; `local` starts one.
@@ -39,7 +41,7 @@ class WorkerPool:
         self._address, self._cpus, self._gpus = address, cpus, gpus
         self.slots: list[Any] = []
         self.nodes: dict[Any, str] = {}
-        """The node of each worker."""
+        """The id of the node that each worker runs on."""
         self._users = 0
 
     def join(self) -> None:
@@ -80,8 +82,8 @@ class WorkerPool:
                 f"{total.get(kind, 0):g} {kind}s, {free.get(kind, 0):g} of them free" for kind in _RESOURCES
             )
             raise ConfigError(
-                f"retriever.cpus={self._cpus:g} and retriever.gpus={self._gpus:g} per worker: the cluster has no room "
-                f"for any ({resources}); set them lower, or see what runs there: ray status"
+                f"retriever.cpus={self._cpus:g} and retriever.gpus={self._gpus:g} per worker: the cluster lacks "
+                f"free resources for one ({resources}); set them lower, or see what runs there: ray status"
             )
 
     def replace(self, worker: Any) -> None:
@@ -100,7 +102,7 @@ class WorkerPool:
         if replacement is not None and not self._wait_until_started(replacement):
             replacement = None
         if replacement is None and not survivors:
-            raise ConfigError("the cluster has no room left for a worker; see: ray status")
+            raise ConfigError("no resources for a worker are free on the cluster; see what runs there: ray status")
         for turn, slot in enumerate(lost_slots):
             self.slots[slot] = replacement if replacement is not None else survivors[(slot + turn) % len(survivors)]
         action = "another was started" if replacement is not None else "a surviving one takes its shards"
@@ -136,8 +138,8 @@ class WorkerPool:
 
 
 _RESOURCES = ("CPU", "GPU")
-# No usage statistics; no warnings about GPUs that a worker did not request; errors are reported once, by us; workers
-# run at this process's priority, not 15 steps below it.
+# No usage statistics; no warnings about GPUs that a worker did not request; errors are reported once, by the harness;
+# workers run at this process's priority, not 15 steps below it.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
@@ -149,7 +151,7 @@ _address: str | None = None
 
 
 def worker_pool(address: str, cpus: float, gpus: float) -> WorkerPool:
-    """Return this process's workers of one size on a cluster."""
+    """Return this process's pool of workers with `cpus` and `gpus` each on the cluster at `address`."""
     return _pools.setdefault((address, cpus, gpus), WorkerPool(address, cpus, gpus))
 
 
@@ -224,5 +226,6 @@ def _redirect_to_stderr(ray: Any) -> None:
 
 
 def _stop(folder: str) -> None:
+    """Stop the local cluster and remove its folder."""
     library().shutdown()
     shutil.rmtree(folder, ignore_errors=True)

@@ -78,7 +78,7 @@ class Sharded(Component):
         self._indexed = False
 
     def index(self, corpus: Corpus) -> None:
-        """Send each worker its shard, and index it there."""
+        """Send each shard to a worker, which indexes it."""
         with stage("load"):
             self._pool.grow(self._shards)
             self._pickled = self._pickled or pickle_retriever(self._retriever)
@@ -101,7 +101,7 @@ class Sharded(Component):
         self._describe(results, np.diff(self._edges))
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best of the shards' k best documents."""
+        """Return the `k` best documents for each of the `queries`, merged from the `k` best of each shard."""
         sent = _send(queries)
         with stage("search"):
             results = self._call_all(lambda worker, key, _: worker.search.remote(key, sent, k))
@@ -117,7 +117,7 @@ class Sharded(Component):
         return run
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the retriever's scores of `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return the retriever's scores of `docs` [queries, candidates] for `queries`; -inf where `docs` is -1."""
         if not isinstance(self._retriever, CandidateScorer):
             raise ConfigError(f"{type(self._retriever).__name__} cannot score given documents, as a scorer must")
         sent = _send(queries)
@@ -134,7 +134,7 @@ class Sharded(Component):
         return scores
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Return the retriever's explanations; they relate a document to its shard, not to the whole corpus."""
+        """Return explanations of `docs` for `query`; they relate a document to its shard, not to the whole corpus."""
         shards = np.searchsorted(self._edges, docs, side="right") - 1
         sent = _send(query)
 
@@ -229,6 +229,6 @@ def _send(queries: Queries) -> Any:
 
 _NOT_COMPARABLE = (
     "the scores of {} are not comparable across shards; choices for retriever@retriever.retriever: bm25, splade_*, "
-    "dense ones with index=null, colbert ones with candidates=null. Of a composite retriever shard the parts: harness "
-    "retriever=hybrid retriever@retriever.retrievers.dense=sharded"
+    "dense ones with index=null, colbert ones with candidates=null. For a composite retriever, shard its retrievers: "
+    "harness retriever=hybrid retriever@retriever.retrievers.dense=sharded"
 )

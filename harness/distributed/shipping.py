@@ -35,7 +35,7 @@ def _stream(column: StringColumn) -> pa.Buffer:
 
 
 def unpack(kind: type[T], sent: Sent) -> T:
-    """Deserialise rows without copying the buffers."""
+    """Deserialise the rows in `sent` as a `kind`, `Corpus` or `Queries`, without copying the buffers."""
     ids, texts = (pa.ipc.open_stream(buffer).read_all().column("column") for buffer in sent)
     return kind(ids, texts)
 
@@ -67,11 +67,11 @@ class ProcessEnvironment:
 
 
 def process_environment() -> ProcessEnvironment:
-    """Return the environment of this process, without variables that hold a key."""
+    """Return the environment of this process, without variables that contain an API key."""
     variables = {name: value for name, value in os.environ.items() if name in _VARIABLES or name.startswith("HARNESS_")}
     return ProcessEnvironment(variables, str(Path.cwd()), [str(Path(entry).resolve()) for entry in sys.path])
 
 
 def shard_edges(n: int, shards: int) -> Sequence[int]:
-    """Return the boundaries of contiguous shards of equal size, 0 and n included."""
+    """Return the boundaries, from 0 to `n`, of contiguous `shards` of `n` documents; sizes differ by at most 1."""
     return [n * shard // shards for shard in range(shards + 1)]

@@ -48,18 +48,32 @@ class Worker:
     def place(
         self, key: str, retriever: bytes, ids: pa.Buffer, texts: pa.Buffer, environment: ProcessEnvironment
     ) -> None:
-        """Receive a shard's documents, and its retriever unless it is already here with its weights loaded."""
+        """Receive a shard's documents, and its retriever unless this worker has it already, with its weights loaded.
+
+        Args:
+            key: The shard's key.
+            retriever: The pickled retriever.
+            ids: Serialised ids of the documents.
+            texts: Serialised texts of the documents.
+            environment: The driver's process environment.
+        """
         environment.enter()
         if key not in self._retrievers:
             self._retrievers[key] = loads(retriever)  # noqa: S301  # from the process that started this one
         self._corpora[key] = unpack(Corpus, (ids, texts))
 
     def statistics(self, key: str, use: cache.Use) -> WorkerResult:
-        """Return the shard's share of the statistics of the whole corpus."""
+        """Return the statistics of the shard with this `key`; `use` is the mode of the embedding cache."""
         return _timed(lambda: self._retrievers[key].corpus_statistics(self._corpora[key]), use)
 
     def index(self, key: str, statistics: Any, use: cache.Use) -> WorkerResult:
-        """Index the shard, with the statistics of the whole corpus if they are given; return the index's bytes."""
+        """Index a shard and return the bytes of the index.
+
+        Args:
+            key: The shard's key.
+            statistics: Statistics of the whole corpus; None for retrievers that need none.
+            use: Mode of the embedding cache.
+        """
         retriever = self._retrievers[key]
         if statistics is not None:
             retriever.use_statistics(statistics)
@@ -72,7 +86,7 @@ class Worker:
         return _timed(work, use)
 
     def search(self, key: str, queries: Sent, k: int) -> WorkerResult:
-        """Return document indices within the shard and scores, both [queries, at most k]."""
+        """Return the `k` best documents of shard `key` for `queries`: indices in the shard and scores [queries, k]."""
 
         def work() -> tuple[NDArray[np.int32], NDArray[np.float32]]:
             run = self._retrievers[key].search(unpack(Queries, queries), k)
@@ -81,15 +95,16 @@ class Worker:
         return _timed(work)
 
     def explain(self, key: str, query: Sent, docs: list[int]) -> WorkerResult:
-        """Explain documents, given by their indices within the shard."""
+        """Explain `docs`, indices in the shard with this `key`, for one serialised `query`."""
         return _timed(lambda: self._retrievers[key].explain(unpack(Queries, query), docs) if docs else [])
 
     def score(self, key: str, queries: Sent, docs: NDArray[np.int32]) -> WorkerResult:
-        """Return the scores of the shard's documents `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return scores of `docs`, indices [queries, candidates] in shard `key`, for `queries`; -inf for index -1."""
         return _timed(lambda: self._retrievers[key].score(unpack(Queries, queries), docs))
 
 
 def _timed(work: Callable[[], Any], use: cache.Use = "reuse") -> WorkerResult:
+    """Return the result of `work` with its cost."""
     with cache.using(use), instrument.recording() as recorder:
         value = work()
     return WorkerResult(value, recorder.phase(), dict(recorder.encoders), recorder.metadata)

@@ -1,1 +1,1 @@
-"""One family a file: an encoder and a search, or other retrievers put together."""
+"""Retrievers, one family per file: an encoder with a search, or a combination of other retrievers."""

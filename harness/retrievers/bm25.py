@@ -1,4 +1,4 @@
-"""BM25 over our own postings, with Lucene's idf; `RankBM25` wraps the rank-bm25 package for comparison.
+"""BM25 over an inverted index (`search.postings`), with Lucene's idf; `RankBM25` wraps the rank-bm25 package.
 
 score(q, d) = sum over query terms, repeated ones included, of idf(t) * tf / (tf + k1 * (1 - b + b * |d| / avgdl));
 idf(t) = log(1 + (N - df + .5) / (df + .5)) (Lucene's BM25Similarity, without its lossy document lengths).
@@ -32,12 +32,12 @@ class Statistics:
     words: float
     """Total length of the documents in terms."""
     terms: pa.Array
-    """In the order of their first occurrence in the corpus."""
+    """Distinct terms in the order of their first occurrence in the corpus."""
     df: NDArray[np.int64]
     """Document frequencies [terms]."""
 
     def merged(self, following: Sequence[Self]) -> "Statistics":
-        """Return the statistics of this shard and of those that follow it."""
+        """Return the statistics of this shard and of the `following` shards together."""
         shards = [self, *following]
         encoded = pa.concat_arrays([shard.terms for shard in shards]).dictionary_encode()
         df = np.zeros(len(encoded.dictionary), np.int64)
@@ -64,9 +64,9 @@ class BM25(Component):
         _check(k1, b)
         self._tokenizer, self._k1, self._b = tokenizer or Tokenizer(), k1, b
         self.complete(tokenizer=self._tokenizer)
-        self._statistics: Statistics | None = None  # of the whole corpus, if this indexes a shard
+        self._statistics: Statistics | None = None  # of the whole corpus, if only a shard is indexed here
         self._counted: tuple[Corpus, SparseRows] | None = None
-        self._term_order: NDArray[np.int64] | None = None  # index of this shard's terms in the whole corpus's
+        self._term_order: NDArray[np.int64] | None = None  # index of this shard's terms in `Statistics.terms`
 
     def corpus_statistics(self, corpus: Corpus) -> Statistics:
         """Return the statistics of a corpus that is a shard; its term counts are reused by `index`."""
@@ -76,7 +76,7 @@ class BM25(Component):
         return Statistics(len(corpus), words, terms, np.bincount(counts.terms, minlength=len(terms)))
 
     def use_statistics(self, statistics: Statistics) -> None:
-        """Score what is indexed from now on as a shard of the corpus with these statistics."""
+        """Set the statistics of the whole corpus, of which the following calls of `index` receive a shard."""
         self._statistics = statistics
 
     def index(self, corpus: Corpus) -> None:
@@ -120,7 +120,7 @@ class BM25(Component):
         return SparseRows(counts.starts, counts.terms, weights)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best documents that share a term with the query."""
+        """Return the `k` best documents for each of the `queries`, among those that share a term with it."""
         k = min(k, len(self._doc_ids))
         with stage("encode"):
             encoded = self._ordered(self._tokenizer.transform(queries.texts))
@@ -129,7 +129,7 @@ class BM25(Component):
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the scores of `docs` [queries, candidates]; 0 without a shared term, -inf where `docs` is -1."""
+        """Return scores of `docs` [queries, candidates] for `queries`; 0 without a shared term, -inf for index -1."""
         with stage("encode"):
             encoded = self._ordered(self._tokenizer.transform(queries.texts))
         with stage("score"):
@@ -144,7 +144,7 @@ class BM25(Component):
         return SparseRows(encoded.starts, encoded.terms[order], encoded.weights[order])
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by the score of each query term."""
+        """Explain each of `docs` by the score of each term of `query`."""
         encoded, names, n = self._tokenizer.transform(query.texts), self._tokenizer.vocabulary, len(self._doc_ids)
         terms = list(zip(encoded.terms.tolist(), encoded.weights.tolist(), strict=True))
         explanations = []
@@ -161,7 +161,7 @@ class BM25(Component):
             rows.sort(key=lambda row: -row[3])
             total = sum(row[3] for row in rows)
             matched = sum(row[3] > 0 for row in rows)
-            summary = f"{matched} of the {len(rows)} query terms that the corpus knows add up to {total:.4f}"
+            summary = f"{matched} of the {len(rows)} query terms in the vocabulary of the corpus add up to {total:.4f}"
             explanations.append(Explanation(summary, ("term", "in query", "documents with it", "adds"), list(rows)))
         return explanations
 
@@ -171,7 +171,14 @@ class BM25(Component):
 
 
 class RankBM25(Component):
-    """BM25Okapi of the rank-bm25 package: every document is scored for every query."""
+    """BM25Okapi of the rank-bm25 package: every document is scored for every query.
+
+    Args:
+        tokenizer: Splits texts into terms.
+        k1: Term frequency saturation, at least 0.
+        b: Degree of length normalisation, 0 to 1.
+        epsilon: Terms of negative idf get this share of the mean idf.
+    """
 
     _doc_ids = SetByIndex[StringColumn]()
     _model = SetByIndex[Any]()
@@ -191,7 +198,7 @@ class RankBM25(Component):
             self._model = BM25Okapi(split, **self._settings) if any(split) else None
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k documents of highest score that share a term with the query."""
+        """Return the `k` best documents for each of the `queries`, without those that score 0."""
         docs, scores = empty_hits(len(queries), min(k, len(self._doc_ids)))
         with stage("encode"):
             split = self._tokenizer.split(queries.texts)
@@ -206,7 +213,7 @@ class RankBM25(Component):
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the scores of `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return scores of `docs` [queries, candidates] for `queries`; -inf where `docs` is -1."""
         scores = np.where(docs >= 0, np.float32(0.0), np.float32(-np.inf))
         for row, terms in enumerate(self._tokenizer.split(queries.texts)):
             is_doc = docs[row] >= 0
@@ -215,7 +222,7 @@ class RankBM25(Component):
         return scores
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by the score of each query term alone."""
+        """Explain each of `docs` by the score of each term of `query` alone."""
         terms = self._tokenizer.split(query.texts)[0]
         by_term = {term: self._model.get_scores([term]) * terms.count(term) if self._model else None for term in terms}
         explanations = []
@@ -227,7 +234,7 @@ class RankBM25(Component):
         return explanations
 
     def nbytes(self) -> int:
-        """Return the bytes of the package's dicts of counts, without the terms, which they share."""
+        """Return the bytes of the package's dictionaries of term counts, without the terms, which they share."""
         import sys
 
         return sum(sys.getsizeof(counts) for counts in self._model.doc_freqs) if self._model else 0

@@ -1,7 +1,7 @@
 """Late interaction (ColBERT): one vector per token, documents scored by MaxSim, exhaustively or for candidates only.
 
 With `candidates`, documents are first scored by their tokens' nearest centroids, as in PLAID (Santhanam et al., 2022);
-the best are then scored exactly. The recall against exhaustive search is measured on a sample of the queries.
+the best of them are then scored exactly. The recall against exhaustive search is measured on a sample of the queries.
 """
 
 import numpy as np
@@ -56,7 +56,7 @@ class ColBERT(Component):
                 self._centroids = Centroids(self._tokens, self._seed)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k documents of highest MaxSim with each query."""
+        """Return the `k` documents of highest MaxSim with each of the `queries`."""
         k = min(k, len(self._doc_ids))
         vectors = self._encoder.encode(queries.texts, "query")
         with stage("search"):
@@ -68,13 +68,13 @@ class ColBERT(Component):
         return run
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the MaxSim of `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return MaxSim of `queries` with `docs` [queries, candidates]; -inf where `docs` is -1."""
         vectors = self._encoder.encode(queries.texts, "query")
         with stage("score"):
             return maxsim.score(self._tokens, vectors, docs, threads())
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by its nearest token to each token of the query."""
+        """Explain each of `docs` by its nearest token to each token of `query`."""
         query_vectors = self._encoder.encode(query.texts, "query").vectors_of(0).cpu()
         query_tokens = self._encoder.token_names(query.texts[0], "query")
         explanations = []

@@ -22,7 +22,7 @@ class Encoder(Protocol):
     """Protocol for encoders of one vector per text."""
 
     def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
-        """Return vectors [texts, dimensions] as float32."""
+        """Return vectors [texts, dimensions] of `texts` as float32; `side` is `query` or `document`."""
         ...
 
 
@@ -34,7 +34,14 @@ class Index(Protocol):
         ...
 
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """Return approximately the k best documents of each query."""
+        """Return approximately the `k` best documents of each query.
+
+        Args:
+            queries: Vectors [queries, dimensions].
+            k: Number of documents for each query.
+            ranks: Order of documents of equal score [documents].
+            threads: Number of threads.
+        """
         ...
 
     @property
@@ -80,7 +87,7 @@ class Dense(Component):
             self._vectors = vectors if self._index is None or self._recall_sample else torch.empty_like(vectors[:0])
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k documents of highest inner product with each query."""
+        """Return the `k` documents of highest inner product with each of the `queries`."""
         k = min(k, len(self._doc_ids))
         vectors = self._encoder.encode(queries.texts, "query")
         with stage("search"):
@@ -95,7 +102,7 @@ class Dense(Component):
         return run
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return exact inner products with `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return exact inner products of `queries` and `docs` [queries, candidates]; -inf where `docs` is -1."""
         self._check_vectors("scoring")
         self._scored = True
         vectors = self._encoder.encode(queries.texts, "query")
@@ -103,7 +110,7 @@ class Dense(Component):
             return dense.score(self._vectors, vectors, docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by its similarity relative to the whole corpus's."""
+        """Explain each of `docs` by its similarity to `query`, relative to the similarities of the whole corpus."""
         self._check_vectors("explaining")
         vector = self._encoder.encode(query.texts, "query")[0]
         values = (self._vectors @ vector.to(self._vectors.device)).cpu().numpy()
@@ -117,7 +124,8 @@ class Dense(Component):
             rows: list[tuple[Value, ...]] = [("this document", value)]
             rows += ((f"corpus, {percent} % below", percentile) for percent, percentile in percentiles)
             summary = (
-                f"similarity {value:.4f}, {deviations:+.1f} deviations from the mean; {above:,} documents are nearer"
+                f"similarity {value:.4f}, {deviations:+.1f} standard deviations from the mean; "
+                f"{above:,} documents are nearer"
             )
             explanations.append(Explanation(summary, ("", "similarity"), rows))
         return explanations
@@ -132,6 +140,6 @@ class Dense(Component):
         return dense.search(self._vectors, vectors, k, ranks, threads)
 
     def nbytes(self) -> int:
-        """Return the bytes of the vectors or of the index; of both once candidates were scored exactly."""
+        """Return the bytes of the vectors or of the index, or of both if `score` has used the vectors too."""
         vectors = self._vectors.nbytes if self._index is None or self._scored else 0
         return vectors + (self._index.nbytes if self._index is not None else 0)

@@ -28,14 +28,14 @@ class Function(Component):
         self._search = search
 
     def index(self, corpus: Corpus) -> None:
-        """Keep the corpus's ids; the function has its own index."""
+        """Store the corpus, whose ids hits refer to. Nothing is indexed: the function searches an index elsewhere."""
         self._corpus = corpus
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the function's hits, at most k for each query.
+        """Return the function's hits, at most `k` for each of the `queries`.
 
         Raises:
-            RunError: The function returned something else, or a document that the corpus does not have.
+            RunError: The function returned a value of another type, or a document that the corpus does not have.
         """
         corpus = self._corpus
         with stage("search"):
@@ -44,7 +44,7 @@ class Function(Component):
         return run.top(k)
 
     def nbytes(self) -> int:
-        """Return 0: the index is not here."""
+        """Return 0: this process holds no index."""
         return 0
 
 

@@ -42,7 +42,7 @@ class Hybrid(Component):
         self.complete(fusion=fusion)
         self._retrievers, self._fusion, self._depth = dict(retrievers), fusion, depth
         empty_run = Run([], [], np.empty((0, depth), np.int32), np.empty((0, depth), np.float32))
-        fusion([empty_run] * len(retrievers))  # refuses invalid settings now, before hours of indexing
+        fusion([empty_run] * len(retrievers))  # rejects invalid settings now, before hours of indexing
         self._warned = False
 
     @property
@@ -58,8 +58,8 @@ class Hybrid(Component):
                 retriever.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best of the fused rankings, which hold at most `depth` documents of each retriever."""
-        if k > self._depth + 1 and not self._warned:  # k + 1 where the query's own document is dropped
+        """Return the `k` best fused hits of each of the `queries`; at most `depth` hits of each retriever are fused."""
+        if k > self._depth + 1 and not self._warned:  # k is one higher if a hit that is the query is dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
@@ -71,7 +71,7 @@ class Hybrid(Component):
             return self._fusion(runs).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the fused scores of `docs` [queries, candidates], which each retriever ranks; -inf for -1."""
+        """Return fused scores of `docs` [queries, candidates], ranked by every retriever for `queries`; -inf for -1."""
         runs = []
         for name, retriever in self._retrievers.items():
             with component(name):
@@ -80,7 +80,7 @@ class Hybrid(Component):
             return align_scores(self._fusion(runs), docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by its rank and score in each retriever, and its fused score."""
+        """Explain each of `docs` by its rank and score for `query` in each retriever, and by its fused score."""
         runs = {name: retriever.search(query, self._depth) for name, retriever in self._retrievers.items()}
         fused = self._fusion(list(runs.values()))
         without = {
@@ -96,9 +96,9 @@ class Hybrid(Component):
                 (name, *rank_and_score(run, doc), shares[name]) for name, run in runs.items()
             ]
             summary = (
-                f"no part has it among its {self._depth} best"
+                f"no retriever has it among its {self._depth} best"
                 if total is None
-                else f"fused score {total:.4f}; a part adds the score less the score without it"
+                else f"fused score {total:.4f}; a retriever adds this score minus the score without the retriever"
             )
             columns = ("part", "rank there", "score there", "adds")
             parts = {name: explanations_of_part[index] for name, explanations_of_part in inner.items()}
@@ -115,7 +115,10 @@ def _without_hits(run: Run) -> Run:
 
 
 def _shares(total: float, without: Mapping[str, float | None]) -> dict[str, float]:
-    """Return each part's share: the total less the score without it; the rest for the only part with the document."""
+    """Return the part of the fused score that each retriever adds: the total minus the score without the retriever.
+
+    The score without it is None if no other retriever has the document; its part is then the rest of the total.
+    """
     shares = {name: total - score for name, score in without.items() if score is not None}
     return {name: shares.get(name, total - sum(shares.values())) for name in without}
 
@@ -126,7 +129,7 @@ def rrf(runs: Sequence[Run], constant: float = 60, weights: Sequence[float] | No
     Args:
         runs: Runs over the same queries and documents, in the same order.
         constant: Added to each rank, which counts from 1; at least 0.
-        weights: One for each run; None for 1.
+        weights: A weight for each run; None for 1.
 
     Raises:
         ConfigError: The constant is negative, or the weights do not fit the runs.
@@ -153,7 +156,7 @@ def convex(runs: Sequence[Run], normalize: str = "min_max", weights: Sequence[fl
         normalize: ``min_max``: (s - min) / (max - min), floor 0, equal scores become 1. ``z_score``: (s - mean) /
             deviation, floor the lowest score, equal scores become 0. ``dbsf`` (distribution-based score fusion,
             Mazzeschi): (s - (mean - 3 deviations)) / 6 deviations, clipped to 0..1, floor 0, equal scores become 0.5.
-        weights: One for each run, scaled to sum to 1; None for equal weights.
+        weights: A weight for each run; they are scaled to sum to 1. None for equal weights.
 
     Raises:
         ConfigError: The normalisation is unknown, or the weights do not fit the runs.

@@ -26,7 +26,7 @@ class Scorer(Protocol):
         ...
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the scores of `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return scores of `docs` [queries, candidates] for `queries`; -inf where `docs` is -1."""
         ...
 
     def nbytes(self) -> int:
@@ -43,12 +43,12 @@ class CrossEncoderScorer(Component):
         self._encoder = encoder
 
     def index(self, corpus: Corpus) -> None:
-        """Load the model and keep the texts; pairs are encoded when a query arrives."""
+        """Load the model and store the texts; pairs are encoded in `score`."""
         self._encoder.load()
         self._texts = corpus.texts
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the model's score of each query and candidate [queries, candidates]."""
+        """Return the model's scores of `docs` [queries, candidates] for `queries`; -inf where `docs` is -1."""
         return self._encoder.score(queries.texts, self._texts, docs)
 
     def nbytes(self) -> int:
@@ -61,8 +61,8 @@ class Rerank(Component):
 
     Args:
         first_stage: Retrieves the candidates.
-        scorer: Scores them; a text names a cross-encoder model.
-        depth: Candidates of each query; no other documents are returned.
+        scorer: Scores the candidates; a string is the name or folder of a cross-encoder.
+        depth: Number of candidates of each query; no other documents are returned.
     """
 
     _doc_ids = SetByIndex[StringColumn]()
@@ -90,8 +90,8 @@ class Rerank(Component):
             self._scorer.index(corpus)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best of the first stage's candidates by the scorer."""
-        if k > self._depth + 1 and not self._warned:  # k + 1 where the query's own document is dropped
+        """Return the `k` best of the first stage's candidates for each of the `queries`, by the scorer."""
+        if k > self._depth + 1 and not self._warned:  # k is one higher if a hit that is the query is dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth, doc_ids = k if k == self._depth + 1 else self._depth, self._doc_ids
@@ -104,12 +104,12 @@ class Rerank(Component):
         return Run(queries.ids, candidates.doc_ids, docs, scores).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the scorer's scores of `docs` [queries, candidates]; the first stage takes no part."""
+        """Return the scorer's scores of `docs` [queries, candidates] for `queries`, without the first stage."""
         with component("scorer"):
             return self._scorer.score(queries, docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by its rank and score in the first stage and after the scorer."""
+        """Explain each of `docs` by its rank and score for `query` in the first stage and after the scorer."""
         before = self._first_stage.search(query, self._depth)
         after = self.search(query, self._depth)
         inner = explain_parts({"first_stage": self._first_stage, "scorer": self._scorer}, query, docs)

@@ -1,4 +1,4 @@
-"""A run of another system as a retriever: `retriever=run_file retriever.path=x.trec.gz`.
+"""A run (ranked documents) of another system as a retriever: `retriever=run_file retriever.path=x.trec.gz`.
 
 Rankings of Lucene, of a vendor or of an older system are scored, compared and tested like any other. Their cost is
 unknown, so they have no throughput.
@@ -31,7 +31,7 @@ class FixedRun(Component):
     """
 
     is_precomputed = True
-    """The rankings were made elsewhere: time spent here is not their cost."""
+    """The rankings were computed by another system, so time measured here is not their cost."""
 
     _run = SetByIndex[Run]()
 
@@ -69,14 +69,14 @@ class FixedRun(Component):
         self._run = Run(run.query_ids, doc_ids, docs, run.scores)
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the run's k best of each query; no hits for a query that the run lacks."""
+        """Return the run's `k` best hits of each of the `queries`; no hits for a query that the run lacks."""
         run = self._run
         rows = self._rows(run, queries)
         docs = np.where(rows[:, None] >= 0, run.docs[rows], -1)
         return Run(queries.ids, run.doc_ids, docs, run.scores[rows]).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the run's scores of ``docs`` [queries, candidates]; -inf for documents that the run lacks."""
+        """Return the run's scores of `docs` [queries, candidates] for `queries`; -inf for documents that it lacks."""
         return align_scores(self.search(queries, self._run.depth), docs)
 
     def nbytes(self) -> int:
@@ -107,7 +107,8 @@ class RunFile(FixedRun):
     """
 
     def __init__(self, path: str, name: str | None = None) -> None:
-        self._path = Path(os.path.expanduser(path))  # noqa: PTH111  # leaves ~name of an unknown user as it is
+        # unlike Path.expanduser, os.path leaves ~name of an unknown user unchanged
+        self._path = Path(os.path.expanduser(path))  # noqa: PTH111
         if not self._path.is_file():
             raise ConfigError(f"no file {path!r}; give a TREC run: retriever.path=FILE")
         super().__init__(Run([], [], np.empty((0, 0), np.int32), np.empty((0, 0), np.float32)))

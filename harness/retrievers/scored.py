@@ -26,7 +26,7 @@ def score_candidates(retriever: Any, queries: Queries, doc_ids: Sequence[str], d
         retriever: A `CandidateScorer`.
         queries: The queries.
         doc_ids: Ids of the corpus.
-        docs: Document indices [queries, candidates], padded with -1; one that scores -inf is no hit.
+        docs: Document indices [queries, candidates], padded with -1; a document that scores -inf is not a hit.
 
     Raises:
         ConfigError: The retriever cannot score given documents.
@@ -39,8 +39,13 @@ def score_candidates(retriever: Any, queries: Queries, doc_ids: Sequence[str], d
 def to_corpus(run: Run, query_ids: Sequence[str], doc_ids: StringColumn) -> Run:
     """Return a component's run with the corpus's document indices and the queries' order.
 
-    A component may number documents in its own way, as `Run.from_dict` does, or append some to those of the corpus.
+    A component's run may have other document indices, as from `Run.from_dict`, or documents beyond the corpus's.
     Documents that the corpus lacks are left out; a query that the run lacks has no hits.
+
+    Args:
+        run: The component's run.
+        query_ids: Ids of the queries, in the order of the result.
+        doc_ids: Ids of the corpus.
     """
     docs, scores = run.docs, run.scores
     if run.doc_ids is not doc_ids:
@@ -59,7 +64,7 @@ def to_corpus(run: Run, query_ids: Sequence[str], doc_ids: StringColumn) -> Run:
 
 
 def align_scores(run: Run, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return the run's scores of `docs` [queries, candidates]; -inf for documents that the run lacks."""
+    """Return the scores of `docs` [queries, candidates] in `run`, which has the same queries; -inf without a hit."""
     docs_order, run_order = np.argsort(docs, axis=1, kind="stable"), np.argsort(run.docs, axis=1, kind="stable")
     scores = np.full(docs.shape, -np.inf, np.float32)
     for row in range(len(docs)):

@@ -19,7 +19,7 @@ class QueryEncoder(Protocol):
     """Protocol for encoders of queries: the documents' encoder, or another over the same vocabulary."""
 
     def encode(self, texts: StringColumn, side: Side) -> SparseRows:
-        """Return a row of terms and weights for each text."""
+        """Return a row of terms and weights for each of `texts`; `side` is `query` or `document`."""
         ...
 
     def decode_terms(self, terms: NDArray[np.int32]) -> list[str]:
@@ -31,7 +31,7 @@ class Splade(Component):
     """A learned sparse retriever.
 
     Args:
-        encoder: Encodes documents; a text is the name or folder of a model.
+        encoder: Encodes documents; a string is the name or folder of a model.
         query_encoder: Encodes queries; None for the documents' encoder.
     """
 
@@ -56,7 +56,7 @@ class Splade(Component):
             describe("terms_per_document", len(vectors.terms) / max(1, len(corpus)))
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best documents that share a term with the query."""
+        """Return the `k` best documents for each of the `queries`, among those that share a term with it."""
         k = min(k, len(self._doc_ids))
         vectors = self._query_encoder.encode(queries.texts, "query")
         with stage("search"):
@@ -65,13 +65,13 @@ class Splade(Component):
             return Run(queries.ids, self._doc_ids, docs, scores, self._ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return inner products with `docs` [queries, candidates]; -inf where `docs` is -1."""
+        """Return inner products of `queries` and `docs` [queries, candidates]; -inf where `docs` is -1."""
         vectors = self._query_encoder.encode(queries.texts, "query")
         with stage("score"):
             return self._postings.score(vectors, docs)
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Explain each document by the terms that it shares with the query, expanded ones included."""
+        """Explain each of `docs` by the terms that it shares with `query`, terms of the expansion included."""
         vectors = self._query_encoder.encode(query.texts, "query")
         query_terms = list(
             zip(

@@ -11,7 +11,7 @@ class SetByIndex(Generic[T]):
     """An attribute that `index` assigns; reading it earlier raises `RunError`.
 
     It is declared in the class: `_doc_ids = SetByIndex[StringColumn]()`. The assigned value is stored in the instance
-    and hides the descriptor, so that reading it costs no more than any other attribute.
+    and takes precedence over the descriptor, so reading it is as fast as reading any other attribute.
     """
 
     def __get__(self, retriever: Any, owner: type | None = None) -> T:

@@ -42,16 +42,16 @@ class EvaluationCallback(TrainerCallback):
         self.history: dict[int, dict[str, float]] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Evaluate the model before training."""
+        """Evaluate `model` before training, at the step of `state`; `args` and `control` are not used."""
         self._evaluate(state, model)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Evaluate after every ``every_n_steps`` steps."""
+        """Evaluate `model` after every `every_n_steps` steps of `state`; `args` and `control` are not used."""
         if state.global_step % self._every == 0:
             self._evaluate(state, model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Evaluate the final model, unless its last step was evaluated already."""
+        """Evaluate `model` unless the last step of `state` is evaluated already; `args` and `control` are not used."""
         if state.global_step not in self.history:
             self._evaluate(state, model)
 

@@ -11,7 +11,10 @@ from harness.types import Corpus, StringColumn
 
 @dataclass(frozen=True)
 class Task:
-    """Documents to generate queries for: the indices `sample` of a corpus, at most `per_document` queries each."""
+    """Documents to generate queries for.
+
+    They are the documents of `corpus` with the indices `sample`; each gets at most `per_document` queries.
+    """
 
     name: str
     corpus: Corpus
@@ -19,7 +22,7 @@ class Task:
     sample: list[int]
     per_document: int
     journal: Path
-    """Path of the journal in which an LLM generator keeps its paid answers."""
+    """Path of the journal in which an LLM generator stores the answers that it has paid for."""
     resume: bool
     """Reuse the answers in an existing journal."""
 

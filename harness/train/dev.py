@@ -1,6 +1,7 @@
 """The dev split: queries that are not trained on and a sample of the documents, to choose the best checkpoint.
 
-A sample of the documents is easier than the full corpus, so its metric values are no evaluation results.
+Searching a sample of the documents is easier than searching the full corpus, so metric values on the dev split are
+usually higher than those of an evaluation and must not be compared with them.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,6 +42,9 @@ def hold_out(examples: Examples, queries: int, documents: int | None, seed: int)
 
     Returns:
         The dev split, and the examples without its queries.
+
+    Raises:
+        ConfigError: There are fewer than ten training queries.
     """
     rng = np.random.default_rng(seed)
     anchors = np.unique(examples.rows[:, 0])
@@ -57,7 +61,14 @@ def hold_out(examples: Examples, queries: int, documents: int | None, seed: int)
 
 
 def from_split(dataset: Dataset, queries: int, documents: int | None, seed: int) -> DevSplit:
-    """Draw dev queries from a split of a dataset; see `hold_out`."""
+    """Draw dev queries from a split of a dataset.
+
+    Args:
+        dataset: The split.
+        queries: Maximum number of dev queries.
+        documents: Number of documents to search; None for all.
+        seed: Seed of the draw.
+    """
     rng = np.random.default_rng(seed)
     index_of = {doc: index for index, doc in enumerate(dataset.corpus.ids)}
     drawn = np.sort(rng.permutation(len(dataset.queries))[:queries])
@@ -104,6 +115,13 @@ class Evaluator(BaseEvaluator):
     """Evaluate the current model on a dev split, for sentence-transformers' trainers.
 
     The model runs in the precision and at the maximum length of training.
+
+    Args:
+        dev: The dev split.
+        retriever: Searches the dev split with `encoder`.
+        encoder: The encoder whose model is replaced by the current one.
+        metric: The metric to compute.
+        bfloat16: Run the forward pass in bfloat16.
     """
 
     def __init__(self, dev: DevSplit, retriever: Retriever, encoder: Any, metric: Metric, bfloat16: bool) -> None:
@@ -115,7 +133,7 @@ class Evaluator(BaseEvaluator):
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Return the metric's mean by its name."""
+        """Return the mean of the metric over the dev queries, as `{metric name: mean}`."""
         self._encoder.wrap(model)
         model.eval()
         dev = self._dev_split

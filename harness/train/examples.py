@@ -60,8 +60,8 @@ def from_dataset(
         negatives: Chooses the negatives.
         per_query: Maximum number of positives of a query.
         seed: Seed of the random choices.
-        nearest: A retriever whose first-ranked relevant documents are taken, followed by random ones; None takes
-            random ones only. Judgements from links or clicks include documents whose text shows no relevance.
+        nearest: Ranks each query's relevant documents; the best are used, then random ones. None uses random ones
+            only. A ranking helps where judgements come from links or clicks, and some texts do not fit the query.
     """
     corpus, queries = dataset.corpus, dataset.queries
     index_of = {doc: index for index, doc in enumerate(corpus.ids)}
@@ -100,7 +100,12 @@ def _by_rank(positives: list[list[int]], nearest: Retriever, dataset: Dataset) -
 
 
 def from_file(path: Path) -> Examples:
-    """Read a file of triplets. Equal texts become one anchor or one document. Raises `DataError`."""
+    """Read a file of triplets. Equal texts become one anchor or one document.
+
+    Raises:
+        DataError: A row is invalid.
+        ConfigError: The file has no rows.
+    """
     read = triplets.read(path)
     if not read.anchors:
         raise ConfigError(f"{path} has no triplets; make some: harness synthesize --help")

@@ -1,8 +1,8 @@
 """Training recipes by encoder type: model, loss with in-batch negatives, and columns for the trainer.
 
 dense             MultipleNegativesRankingLoss, optionally cached (GradCache) and with MatryoshkaLoss
-SPLADE            SpladeLoss around it, with the FLOPS regulariser
-late interaction  the same softmax over MaxSim; a bare encoder gets a projection
+SPLADE            SpladeLoss around the same loss, with the FLOPS regulariser
+late interaction  the same loss over MaxSim; an encoder without a projection gets a new one
 cross-encoders    binary cross-entropy of single pairs
 """
 
@@ -28,6 +28,7 @@ from harness.types import Retriever
 _PROJECTION_DIMENSIONS = 128
 """Dimensions of a new projection, as in ColBERT (Khattab & Zaharia, 2020)."""
 _QUERY_TOKENS = 32
+"""Number of tokens to which a new late-interaction model expands a query."""
 _DEV_DEPTH = 20
 """Number of candidates that a cross-encoder scores for a dev query."""
 
@@ -47,7 +48,7 @@ class Family(ABC):
         self.encoder = encoder
 
     def check(self, plan: LossPlan, base: Path) -> None:
-        """Raise `ConfigError` for a setting that does not apply, or weights that cannot be trained."""
+        """Raise `ConfigError` if a setting of `plan` does not apply, or the weights in `base` cannot be trained."""
         for name, value in plan:
             if name not in self.loss_settings and value != LossPlan.model_fields[name].default:
                 raise ConfigError(
@@ -57,11 +58,11 @@ class Family(ABC):
 
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Load the model to train from a folder of weights."""
+        """Load the model to train from the weights in `folder`; `settings` are the arguments of its constructor."""
 
     @abstractmethod
     def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
-        """Return the loss of a batch, with known positives masked from the in-batch negatives."""
+        """Return the loss of `model` with the settings of `plan`; `known` positives are masked in each batch."""
 
     @abstractmethod
     def retriever(self, first_stage: Retriever | None) -> Retriever:
@@ -76,7 +77,7 @@ class Family(ABC):
         return {**columns, "label": rows.tolist()}
 
     def prompts(self, model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
-        """Return the prompt of each column that has one."""
+        """Return the prompt that `model` puts before the texts of each of `columns`, without columns that have none."""
         sides = {name: self.encoder.prompt(model, "query" if name == "anchor" else "document") for name in columns}
         return {name: prompt for name, prompt in sides.items() if prompt and name != "label"}
 
@@ -88,11 +89,11 @@ class DenseFamily(Family):
     loss_settings = frozenset({"scale", "mini_batch", "matryoshka"})
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Load the encoder's model, with the pooling of its config."""
+        """Load the model in `folder` with `settings` and the pooling of the encoder's config."""
         return self.encoder.open(folder, settings)
 
     def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
-        """Return MultipleNegativesRankingLoss over the model's similarity."""
+        """Return MultipleNegativesRankingLoss of `model`, masking positives in `known`, with the settings of `plan`."""
         from sentence_transformers.sentence_transformer import losses
         from sentence_transformers.util import cos_sim, dot_score
 
@@ -125,13 +126,13 @@ class SpladeFamily(Family):
     loss_settings = frozenset({"scale", "mini_batch", "query_flops", "document_flops"})
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Load the saved model; a bare masked language model gets SPLADE's pooling."""
+        """Load the model in `folder` with `settings`; a masked language model gets SPLADE's pooling."""
         from sentence_transformers import SparseEncoder
 
         return SparseEncoder(str(folder), **settings)
 
     def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
-        """Return SpladeLoss over the dot product."""
+        """Return SpladeLoss of `model` with the settings of `plan`; positives in `known` are masked."""
         from sentence_transformers.sparse_encoder import losses
         from sentence_transformers.util import dot_score
 
@@ -160,9 +161,10 @@ class ColBERTFamily(Family):
     config_changes: ClassVar[Mapping[str, Any]] = {"projection": "own"}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Load the checkpoint; a bare encoder gets a new projection, query expansion and a punctuation skip list.
+        """Load the late-interaction model in `folder` with `settings`, or make one from a model of another type.
 
-        The new projection is orthogonal, so that initial similarities are close to the encoder's.
+        The new model has an orthogonal projection, which keeps similarities close to the encoder's, query expansion and
+        a skip list of punctuation.
         """
         from sentence_transformers import MultiVectorEncoder
         from sentence_transformers.base.modules import Dense as Projection
@@ -191,7 +193,7 @@ class ColBERTFamily(Family):
         return MultiVectorEncoder(modules=modules, device=settings["device"])
 
     def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
-        """Return MultiVectorMultipleNegativesRankingLoss over MaxSim."""
+        """Return the loss of `model` over MaxSim with the settings of `plan`; positives in `known` are masked."""
         from sentence_transformers.multi_vector_encoder import losses
         from sentence_transformers.multi_vector_encoder.scoring import colbert_scores
 
@@ -216,13 +218,13 @@ class CrossFamily(Family):
     loss_settings: ClassVar[frozenset[str]] = frozenset()
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Load the model with a head of one label; a bare encoder gets a new one."""
+        """Load the model in `folder` with `settings`; without a classification head it gets a new one."""
         from sentence_transformers import CrossEncoder
 
         return CrossEncoder(str(folder), num_labels=1, **settings)
 
     def check(self, plan: LossPlan, base: Path) -> None:
-        """Raise `ConfigError` also for classification heads with more than one label."""
+        """Raise `ConfigError` as `Family.check` does for `plan`, and if the head in `base` has several labels."""
         from transformers import AutoConfig
 
         super().check(plan, base)
@@ -248,11 +250,11 @@ class CrossFamily(Family):
         return {"anchor": anchors, "document": documents, "label": [1.0, *[0.0] * (n - 1)] * len(rows)}
 
     def prompts(self, model: Any, columns: Mapping[str, Any]) -> dict[str, str]:
-        """Return no prompts."""
+        """Return no prompts, whatever `model` and `columns` are."""
         return {}
 
     def loss(self, model: Any, known: KnownPositives, plan: LossPlan) -> torch.nn.Module:
-        """Return BinaryCrossEntropyLoss of the logit."""
+        """Return BinaryCrossEntropyLoss of the logit of `model`; `known` and `plan` are not used."""
         from sentence_transformers.cross_encoder import losses
 
         loss: torch.nn.Module = losses.BinaryCrossEntropyLoss(model)
@@ -274,7 +276,7 @@ _FAMILIES: Mapping[type[model.Model], type[Family]] = {
 
 
 def family_of(encoder: Any) -> Family:
-    """Return the training recipe of an encoder. Raises `ConfigError` for one without weights."""
+    """Return the training recipe of an encoder. Raises `ConfigError` for an encoder without trainable weights."""
     family = _FAMILIES.get(type(encoder))
     if family is None:
         raise ConfigError(

@@ -33,7 +33,7 @@ class FitResult:
     before: float
     """The dev metric of the base model."""
     curve: list[dict[str, float]]
-    """Entries have a step and a loss, or a step and the dev metric."""
+    """Entries in order of time: a step with its training loss, or a step with its dev metric."""
     best_step: int
     steps: int
     resumed_at: int
@@ -77,7 +77,7 @@ def fit(
         say(f"  before: dev {metric} {before:.4f}")
         columns, known = family.columns(examples), KnownPositives(examples.known, len(examples.documents))
         trainer = make_trainer(family, model, columns, family.loss(model, known, loss), evaluator, plan, seed, work)
-        resumed = last_checkpoint(work)
+        resumed = _last_checkpoint(work)
         with instrument.stage("train", total=steps(len(columns["label"]), plan)) as step:
             trainer.add_callback(Progress(metric, say, step))
             trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
@@ -111,7 +111,7 @@ def _open_model(family: Family, base: Path, plan: TrainingPlan, seed: int) -> An
             raise ConfigError(f"encoder.attention={attention!r}: {error}; auto chooses a supported one") from None
 
 
-def last_checkpoint(work: Path) -> Path | None:
+def _last_checkpoint(work: Path) -> Path | None:
     """Return the last complete checkpoint in a folder, or None."""
     folders = [path.parent for path in work.glob(f"checkpoint-*/{_STATE}") if _is_complete(path)]
     return max(folders, key=_step_of, default=None)

@@ -1,7 +1,8 @@
 """The journal of an LLM's answers: a line for each document, synced to disk before the answer is used.
 
 Its first line has the settings of the requests. A killed process loses no complete answer: a partial last line is
-removed and its document is requested again. Answers are never deleted, only moved aside.
+removed, and the request for its document is sent again. Answers are never deleted; a journal that is not continued is
+renamed.
 """
 
 import json
@@ -74,20 +75,20 @@ class Journal:
 
 @contextmanager
 def open_journal(path: Path, settings: Mapping[str, Any], resume: bool) -> Iterator[Journal]:
-    """Open the journal of answers to `settings`, locked against other processes.
+    """Open the journal of the answers to requests with `settings`, locked against other processes.
 
     Args:
         path: The journal's file.
         settings: The settings that answers depend on.
-        resume: Continue an existing journal; False moves it aside and begins a new one.
+        resume: Continue an existing journal; False renames it and begins a new one.
 
     Raises:
-        ConfigError: The journal has answers to other settings.
+        ConfigError: The journal has answers to requests with other settings.
         StoreError: The file is not a journal, or cannot be written.
     """
     with exclusive(path.with_name(f".{path.name}.lock"), f"adding to {path}"):
         if not resume and path.exists():
-            _set_aside(path)
+            _rename_with_date(path)
         entries, end = _load_or_create(path, {"journal": _FORMAT, **settings})
         try:
             handle = os.open(path, os.O_WRONLY | os.O_APPEND)
@@ -155,7 +156,7 @@ def _invalid_line(path: Path, number: int) -> StoreError:
 def _refuse_other_settings(
     path: Path, present: Mapping[str, Any], requested: Mapping[str, Any], entries: Sequence[Entry]
 ) -> None:
-    """Raise `ConfigError` if a journal has paid answers to other settings."""
+    """Raise `ConfigError` if a journal has answers, which cost money, to requests with other settings."""
     if not any(entry.status == "answered" or entry.tokens_in for entry in entries):
         return
     names = [name for name in sorted({*present, *requested}) if present.get(name) != requested.get(name)]
@@ -171,7 +172,7 @@ def _shorten(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN_CHARS else f"{text[:_MAX_SHOWN_CHARS]}... ({len(text)} characters)"
 
 
-def _set_aside(path: Path) -> None:
+def _rename_with_date(path: Path) -> None:
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     moved = path.with_name(f"{path.name.removesuffix('.jsonl')}.{moment}.jsonl")
     path.rename(moved)

@@ -66,7 +66,15 @@ def check_leaks(examples: Examples, test: Dataset, plan: LeakPlan) -> tuple[Exam
 
 
 def find_leaks(examples: Examples, test: Dataset) -> list[Leak]:
-    """Return the test split's queries among the anchors, and its relevant documents among the positives."""
+    """Return the test split's queries among the anchors, and its relevant documents among the positives.
+
+    Args:
+        examples: The training examples.
+        test: The test split.
+
+    Returns:
+        At most two leaks, one of queries and one of positives.
+    """
     index_of = {doc: index for index, doc in enumerate(test.corpus.ids)}
     relevant_ids = (doc for docs in test.qrels.values() for doc, grade in docs.items() if grade > 0)
     relevant = np.unique(np.fromiter((index_of[doc] for doc in relevant_ids if doc in index_of), np.int64))

@@ -22,11 +22,13 @@ from harness.providers.retries import Call, RequestError
 from harness.train import journal, questions
 from harness.train.candidates import Candidate, Generated, Task
 
-_MAX_CONSECUTIVE_FAILURES = 10  # after as many, all other requests are expected to fail
+_MAX_CONSECUTIVE_FAILURES = 10  # after this many, all other requests are expected to fail
 
 
 @dataclass(frozen=True)
 class _Document:
+    """A document of the sample; `number` is its index in the corpus."""
+
     number: int
     id: str
     text: str
@@ -40,10 +42,14 @@ class LLM(OpenAIClient):
     """A language model behind an OpenAI-compatible chat completions API in JSON mode: OpenAI, Groq, vLLM, Ollama.
 
     Args:
+        model: The model's name on the server.
         prompt: The prompt, with {document} for the text and {n} for the number of questions.
-        temperature: Sampling temperature; None for the server's default, as for `max_tokens`.
+        temperature: Sampling temperature; None for the server's default.
+        max_tokens: Maximum number of tokens of an answer; None for the server's default.
         characters: Maximum number of characters of a document that are sent; None sends all.
-        input_price_per_million_tokens: In USD, like the price of the output.
+        input_price_per_million_tokens: Price in USD. The cost is reported if both prices are given.
+        output_price_per_million_tokens: Price in USD.
+        **settings: Settings of the connection; see `OpenAIClient`.
     """
 
     config_key = "generator"
@@ -65,8 +71,8 @@ class LLM(OpenAIClient):
         super().__init__(model, **settings)
         if not model:
             raise ConfigError(
-                f"generator.model is not set; generator.model=NAME, one of {self._url}/models; without a model: "
-                "generator=sentences, or titles"
+                f"generator.model is not set; set generator.model=NAME to one of {self._url}/models, or use a "
+                "generator without a model: generator=sentences or generator=titles"
             )
         prices = {
             "input_price_per_million_tokens": input_price_per_million_tokens,
@@ -84,7 +90,7 @@ class LLM(OpenAIClient):
 
         Raises:
             ApiError: The server rejects every request.
-            ConfigError: The journal has answers to other settings.
+            ConfigError: The journal has answers to requests with other settings.
         """
         numbers = np.array(task.sample, np.int64)
         rows = zip(task.sample, task.corpus.ids.take(numbers), task.corpus.texts.take(numbers), strict=True)
@@ -100,7 +106,7 @@ class LLM(OpenAIClient):
             "asked": len(missing),
             "from_journal": len(documents) - len(missing),
             "truncated": sum(len(document.text) > (self._characters or len(document.text)) for document in documents),
-            "failed": dict(Counter(_kind(call) for call in failures.values())),
+            "failed": dict(Counter(_failure_reason(call) for call in failures.values())),
             "failures": [{"id": key, "message": call.problem} for key, call in sorted(failures.items())],
         }
         return generated
@@ -122,7 +128,7 @@ class LLM(OpenAIClient):
         """Send a request for every document; return the failed calls by id.
 
         Raises:
-            RequestError: All other requests would fail too.
+            RequestError: The other requests are expected to fail too.
         """
         if not documents:
             return {}
@@ -195,6 +201,7 @@ class LLM(OpenAIClient):
 
 
 def _read(documents: Sequence[_Document], answers: dict[tuple[str, str], journal.Entry], n: int) -> Generated:
+    """Return the candidates of all answers, with at most `n` for each document, and the counts of the dropped ones."""
     generated = Generated()
     for document in documents:
         entry = answers.get(document.key)
@@ -211,7 +218,8 @@ def _read(documents: Sequence[_Document], answers: dict[tuple[str, str], journal
     return generated
 
 
-def _kind(call: Call) -> str:
+def _failure_reason(call: Call) -> str:
+    """Return the reason under which a failed call is counted."""
     if call.status is None:
         return "no answer"
     return "invalid answer" if call.status == 200 else f"HTTP {call.status}"

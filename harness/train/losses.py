@@ -16,7 +16,12 @@ Score = Callable[..., torch.Tensor]
 
 
 class KnownPositives:
-    """The known positives of every anchor, both as indices."""
+    """The known positives of every anchor.
+
+    Args:
+        positives: Document indices of the known positives of each anchor, by the anchor's index.
+        documents: Number of documents.
+    """
 
     def __init__(self, positives: Mapping[int, Iterable[int]], documents: int) -> None:
         pairs = [anchor * documents + doc for anchor, docs in positives.items() for doc in docs]
@@ -52,13 +57,18 @@ class MaskedLoss(torch.nn.Module):
         self, model: Any, known: KnownPositives, score: Score, make: Callable[[Score], torch.nn.Module], by_row: bool
     ) -> None:
         super().__init__()
-        self.model = model  # with several processes the trainer replaces it, here and inside
+        self.model = model  # the trainer replaces it, here and in the inner loss, by its wrapper for several processes
         self._known, self._by_row = known, by_row
         self._similarity = _MaskedSimilarity(score)
         self.loss = make(self._similarity)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: torch.Tensor) -> Any:
-        """Return the loss of a batch."""
+        """Return the loss of a batch.
+
+        Args:
+            sentence_features: Tokenised texts of each column.
+            labels: Indices of each row's anchor, positive and negatives, shape [rows, 1 + columns].
+        """
         mask = self._known.mask(labels)
         self._similarity.begin((mask if self._by_row else mask.transpose(1, 2)).flatten(1))
         return self.loss(sentence_features, None)
@@ -77,5 +87,5 @@ class _MaskedSimilarity:
     def __call__(self, queries: torch.Tensor, documents: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         scores = self._score(queries, documents, **kwargs)
         rows = (torch.arange(len(scores), device=scores.device) + self._row) % len(self._mask)
-        self._row += len(scores)  # starts again if a loss passes over the batch several times
+        self._row += len(scores)  # the modulo above begins again for losses that pass over a batch several times
         return scores.masked_fill(self._mask[rows], -torch.inf)

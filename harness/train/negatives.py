@@ -17,7 +17,13 @@ class Negatives(Protocol):
     n: int
 
     def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Return up to `n` document indices for each query, none of them among its known positives."""
+        """Return up to `n` document indices for each query, none of them among its known positives.
+
+        Args:
+            queries: The queries.
+            corpus: The documents.
+            known: Document indices of the known positives of each query.
+        """
         ...
 
 
@@ -29,7 +35,7 @@ class Random:
         self.n, self._seed = n, seed
 
     def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Return up to `n` document indices for each query, given the sets of known positives."""
+        """Return up to `n` random indices in `corpus` for each of the `queries`, without its `known` positives."""
         rng = np.random.default_rng(self._seed)
         return [_draw(self.n, corpus, positives, _texts(corpus, positives), rng) for positives in known]
 
@@ -55,7 +61,7 @@ class Mined:
         self._retriever, self._first, self._last, self._margin = retriever, window[0], window[1], margin
 
     def choose(self, queries: Queries, corpus: Corpus, known: Sequence[set[int]]) -> list[list[int]]:
-        """Return up to `n` document indices for each query, in rank order."""
+        """Return up to `n` indices in `corpus` for each of the `queries`, in rank order, without `known` positives."""
         if not len(queries):
             return []
         row_of = {text: row for row, text in enumerate(dict.fromkeys(queries.texts))}
@@ -107,7 +113,11 @@ def pad_with_random(
 def fill_with_random(
     chosen: Sequence[list[int]], n: int, queries: Queries, corpus: Corpus, known: Sequence[set[int]], seed: int
 ) -> list[list[int]]:
-    """Add random negatives as `pad_with_random` does; raise `ConfigError` if a query still has fewer than `n`."""
+    """Add random negatives to `chosen` as `pad_with_random` does, given `corpus`, `known` and `seed`.
+
+    Raises:
+        ConfigError: One of the `queries` still has fewer than `n` negatives.
+    """
     padded = pad_with_random(chosen, n, corpus, known, seed)
     for row, negatives in enumerate(padded):
         if len(negatives) < n:

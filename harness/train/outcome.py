@@ -31,7 +31,7 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
     Args:
         output: The output folder.
         plan: Hash of everything that the model depends on.
-        anew: Discard an earlier training in the folder.
+        anew: Train again from the beginning, and discard an earlier training in the folder.
 
     Raises:
         ConfigError: The folder has other content.
@@ -46,7 +46,7 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
         )
     if anew:
         shutil.rmtree(work_folder(output), ignore_errors=True)
-        # written first, so that the folder belongs to a training at every moment
+        # written first: if the process is killed here, the folder is still recognised as the output of a training
         files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
         manifest_path.unlink(missing_ok=True)
     if manifest := load_finished(output, plan):
@@ -60,7 +60,7 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
 
 
 def load_finished(output: Path, plan: str) -> dict[str, Any] | None:
-    """Return the manifest in a folder if it is of the training with this plan, else None."""
+    """Return the manifest in the folder `output` if it is of a training with the hash `plan`, else None."""
     path = output / MANIFEST
     return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan else None
 
@@ -73,7 +73,14 @@ def _plan_of(path: Path) -> str | None:
 
 
 def save(output: Path, model: Any, manifest: Mapping[str, Any], configs: Mapping[str, str]) -> None:
-    """Write the model, the configs and then the manifest to the folder, and remove the checkpoints."""
+    """Write the model, the configs and then the manifest, and remove the checkpoints.
+
+    Args:
+        output: The output folder.
+        model: A model of sentence-transformers.
+        manifest: Content of the manifest.
+        configs: Retriever configs, as YAML by name.
+    """
     model_folder = work_folder(output) / "model"
     shutil.rmtree(model_folder, ignore_errors=True)
     model.save_pretrained(str(model_folder), create_model_card=False)

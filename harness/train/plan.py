@@ -61,7 +61,7 @@ class TrainingPlan(_PlanModel):
     """Share of the steps."""
     weight_decay: float = Field(0.01, ge=0)
     max_length: int | None = Field(128, ge=8)
-    """Maximum number of tokens of a text; None: the model's own."""
+    """Maximum number of tokens of a text; None: the model's maximum."""
     evaluations: int = Field(4, ge=1)
     """Number of evaluations on the dev split, evenly over the steps, each with a checkpoint."""
     patience: int | None = Field(None, ge=1)

@@ -17,7 +17,7 @@ _SENTENCE = re.compile(r"\S.*?(?:[.!?]+(?=\s|\Z)|[。！？]+|(?=\n\s*\n)|\Z)", 
 class Titles:
     """Titles as queries; the positive is the document's text without a leading title.
 
-    Negatives lose their titles too: otherwise a title alone would identify a negative.
+    Titles are removed from negatives too: otherwise the model could tell negatives by their titles alone.
     """
 
     def generate(self, task: Task) -> Generated:

@@ -17,7 +17,9 @@ FINISHES = {"length": "too_long", "content_filter": "content_filter", "refusal":
 
 
 def parse_questions(content: str, finish: str) -> list[Any] | str:
-    """Return the unfiltered questions of an answer, or the reason why there are none.
+    """Return the unfiltered questions in the text `content` of an answer, or the reason why there are none.
+
+    `finish` is the finish reason that the API reports for the answer.
 
     Reasons are `too_long` (truncated at max_tokens), `content_filter`, `refusal`, `not_json` and `no_questions` (the
     JSON has no list of questions).
@@ -33,7 +35,7 @@ def parse_questions(content: str, finish: str) -> list[Any] | str:
 
 
 def filter_questions(questions: list[Any], document: str, n: int) -> tuple[list[str], Counter[str]]:
-    """Return the questions to keep, and the number of dropped ones by reason.
+    """Return the `questions` about a `document` that pass the filters, at most `n`, and the dropped ones by reason.
 
     Reasons are `surplus` (more than the requested `n`), `empty` (no words), `copy` (at least four fifths of its words
     are consecutive in the document) and `unanswerable` (without an answer, with one that says so, or with one that
@@ -56,7 +58,7 @@ def filter_questions(questions: list[Any], document: str, n: int) -> tuple[list[
 
 
 def _text(item: Any, name: str) -> str:
-    """Return a field as one line; numbers are valid answers."""
+    """Return a field as one line, "" if it is neither text nor a number; numbers are valid answers."""
     value = item.get(name) if isinstance(item, Mapping) else None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""

@@ -44,7 +44,13 @@ class RoundTrip:
     k: int
 
     def finds_documents(self, corpus: Corpus, queries: Queries, docs: Sequence[int]) -> list[bool]:
-        """Return, for each query, whether the document with the given index is among the first `k` hits."""
+        """Return a boolean for each query: True if its document is among the first `k` hits.
+
+        Args:
+            corpus: The documents to search.
+            queries: The queries.
+            docs: The index in `corpus` of each query's document.
+        """
         with stage("round trip", total=len(queries)) as step:
             self.retriever.index(corpus)
             run = self.retriever.search(queries, self.k)
@@ -63,12 +69,12 @@ class Source:
 
 
 def journal_path(output: Path) -> Path:
-    """Return the path of the journal of paid answers."""
+    """Return the path of the journal of an LLM's answers, beside the output."""
     return output.with_name(f"{output.name}.answers.jsonl")
 
 
 def manifest_path(output: Path) -> Path:
-    """Return the path of an output's manifest."""
+    """Return the path of an output's manifest, beside the output."""
     return output.with_name(f"{output.name}.manifest.json")
 
 
@@ -83,7 +89,8 @@ def claim(output: Path) -> None:
         raise ConfigError(f"output={str(output)!r}: {error.strerror}; name a file that can be written") from None
     if output.exists() and not manifest_path(output).exists():
         raise ConfigError(
-            f"{output} exists and has no manifest, so it was not made here; write to another file: output=FILE"
+            f"{output} exists and has no manifest, so harness synthesize did not write it; write to "
+            "another file: output=FILE"
         )
 
 
@@ -148,7 +155,7 @@ def save(output: Path, content: Triplets, manifest: dict[str, Any]) -> None:
     Args:
         output: The file of triplets.
         content: The triplets.
-        manifest: The manifest, to which their number and fingerprint are added.
+        manifest: Content of the manifest; the number and the fingerprint of the triplets are added.
     """
     complete = {**manifest, "triplets": {"rows": len(content), "fingerprint": content.fingerprint}}
     encoded_manifest = json.dumps(complete, indent=2, ensure_ascii=False).encode() + b"\n"
@@ -156,7 +163,13 @@ def save(output: Path, content: Triplets, manifest: dict[str, Any]) -> None:
 
 
 def sample_documents(corpus: Corpus, documents: int | None, seed: int) -> list[int]:
-    """Return the sorted indices of the documents with the lowest seeded hashes, so that smaller samples are subsets."""
+    """Return sorted indices of a random sample; a smaller sample with the same seed is a subset of a larger one.
+
+    Args:
+        corpus: The documents.
+        documents: Number of documents to draw; None for all.
+        seed: Seed of the hashes of document ids, of which the lowest are drawn.
+    """
     if documents is None or documents >= len(corpus):
         return list(range(len(corpus)))
     hashes = (hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest() for key in corpus.ids)
@@ -196,4 +209,4 @@ def _nonzero(counts: Counter[str]) -> dict[str, int]:
 
 def _describe(counts: dict[str, Any]) -> str:
     parts = {**counts["documents"].get("failed", {}), **counts["documents"]["unusable"], **counts["queries"]["dropped"]}
-    return ", ".join(f"{n:,} {reason}" for reason, n in parts.items()) or "no queries were made"
+    return ", ".join(f"{n:,} {reason}" for reason, n in parts.items()) or "no queries were generated"

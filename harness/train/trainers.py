@@ -40,7 +40,8 @@ def device(plan: TrainingPlan) -> str:
 def run_main_first(plan: TrainingPlan, work: Callable[[], Result]) -> Result:
     """Run `work` in the main process and then in the others that torchrun started; return this process's result.
 
-    The main process prints errors and fills the embedding cache; if it fails, the others exit silently.
+    The main process prints errors and fills the embedding cache; if it fails, the others exit silently. `plan`
+    chooses the device of each process.
     """
     from accelerate import PartialState
 
@@ -70,12 +71,20 @@ def uses_bfloat16(plan: TrainingPlan) -> bool:
 
 
 def steps(rows: int, plan: TrainingPlan) -> int:
-    """Return the number of training steps. Raises `ConfigError` if a process has less than one batch."""
+    """Return the number of training steps over all epochs.
+
+    Args:
+        rows: Number of rows of an epoch, for all processes together.
+        plan: The trainer's settings.
+
+    Raises:
+        ConfigError: A process has less than one batch.
+    """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     rows_per_step = plan.batch_size * processes
     steps_per_epoch = (
         math.ceil(rows / rows_per_step) if processes == 1 else rows // rows_per_step
-    )  # several processes drop an incomplete batch
+    )  # with several processes an incomplete batch is dropped
     if not steps_per_epoch:
         raise ConfigError(
             f"{rows} rows are fewer than {processes} batches of training.batch_size={plan.batch_size}, one for each "
@@ -94,7 +103,10 @@ def make_trainer(
     seed: int,
     work: Path,
 ) -> Any:
-    """Return the family's trainer, with checkpoints in the folder `work`."""
+    """Return the trainer of `family` that trains `model` with `loss` on `columns`, by the settings of `plan`.
+
+    `evaluator` chooses the best checkpoint, `seed` determines the order of rows, and `work` is the checkpoints' folder.
+    """
     from datasets import Dataset
 
     module = importlib.import_module(_LIBRARY)
@@ -164,21 +176,24 @@ class Progress(TrainerCallback):
         self._metric, self._say, self._step, self._done = metric, say, step, 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Count a step, or all steps of a resumed checkpoint at once."""
+        """Count the steps of `state` since the last call, and evaluate after the last step by setting `control`.
+
+        After resuming, the steps of the checkpoint are counted at once. `args` is not used.
+        """
         self._step(state.global_step - self._done)
         self._done = state.global_step
         if state.global_step >= state.max_steps:
             control.should_evaluate = True
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Print the dev metric."""
+        """Print the dev metric in `kwargs` and the step of `state`; `args` and `control` are not used."""
         value = kwargs["metrics"][f"eval_{self._metric}"]
         self._say(f"  step {state.global_step:,} of {state.max_steps:,}: dev {self._metric} {value:.4f}")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Disable the progress bars of the libraries during the block; they would interfere with ours."""
+    """Disable the progress bars of the libraries during the block; they would interfere with the harness's."""
     import datasets
     from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from transformers.utils import logging

@@ -59,7 +59,7 @@ def read(path: Path) -> Triplets:
         anchor, positive, *negatives = [_text(path, number, row, column) for column in columns]
         if extra := sorted(filter(_NEGATIVE.fullmatch, row.keys() - set(columns))):
             raise DataError(
-                f"{path}:{number}: column {extra[0]!r} is not in the first row; give each row the same ones"
+                f"{path}:{number}: column {extra[0]!r} is not in the first row; give every row the same columns"
             )
         content.anchors.append(anchor)
         content.positives.append(positive)
@@ -68,13 +68,13 @@ def read(path: Path) -> Triplets:
 
 
 def write(path: Path, triplets: Triplets) -> None:
-    """Write a file atomically, in the format of its suffix. Raises `ConfigError` for an unknown suffix."""
+    """Write `triplets` to `path` atomically, in the format of its suffix. Raises `ConfigError` if that is unknown."""
     check_suffix(path)
     files.write_atomic(path, encode(triplets, path))
 
 
 def encode(triplets: Triplets, path: Path) -> bytes:
-    """Return the content of a file, in the format of its suffix."""
+    """Return `triplets` as the content of a file, in the format of the suffix of `path`."""
     width = len(triplets.negatives[0]) if triplets.negatives else 0
     columns = {"anchor": triplets.anchors, "positive": triplets.positives}
     columns |= {f"negative_{index + 1}": [row[index] for row in triplets.negatives] for index in range(width)}

@@ -147,8 +147,8 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
     [
         (
             [],
-            "generator.model is not set; generator.model=NAME, one of https://api.openai.com/v1/models; without a "
-            "model: generator=sentences, or titles",
+            "generator.model is not set; set generator.model=NAME to one of https://api.openai.com/v1/models, or use a "
+            "generator without a model: generator=sentences or generator=titles",
         ),
         (["generator=poems"], "no generator 'poems'; choices: llm, sentences, titles"),
         (["negatives=easy"], "no negatives 'easy'; choices: mined, none, random"),
@@ -166,7 +166,8 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
         ),
         (
             ["generator=sentences", "output=made/corpus.jsonl"],
-            "made/corpus.jsonl exists and has no manifest, so it was not made here; write to another file: output=FILE",
+            "made/corpus.jsonl exists and has no manifest, so harness synthesize did not write it; write to "
+            "another file: output=FILE",
         ),
         (
             ["generator=sentences", "output=made/corpus.jsonl/t.jsonl"],

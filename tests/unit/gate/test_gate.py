@@ -655,7 +655,7 @@ def test_what_is_too_slow_is_measured_again_only_where_it_was_measured(here, mon
     assert harness(monkeypatch, "gate") == 1
     out, err = capsys.readouterr()
     assert out.startswith("FAIL a/x cpu/")
-    assert "not measured again: that was another machine or other packages: harness retriever=a" in err
+    assert "not measured again: it was measured on another machine or with other packages: harness retriever=a" in err
 
 
 # forms

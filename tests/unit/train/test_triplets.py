@@ -76,7 +76,7 @@ def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, 
         ),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": "p", "negative_1": "n"}],
-            "2: column 'negative_1' is not in the first row; give each row the same ones",
+            "2: column 'negative_1' is not in the first row; give every row the same columns",
         ),
         ([{"anchor": 3, "positive": "p"}], "1: column 'anchor' has 3, which is not a string"),
     ],
