@@ -81,7 +81,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def recording(metadata: bool = True) -> Iterator[Recorder]:
-    """Time a phase and collect its stages and counters and, unless ``metadata`` is False, its metadata."""
+    """Time a phase and collect its stages and counters and, unless `metadata` is False, its metadata."""
     recorder = Recorder()
     recorder.outer = _recorder.get()
     recorder.keeps_metadata = metadata and (recorder.outer is None or recorder.outer.keeps_metadata)
@@ -97,7 +97,7 @@ def recording(metadata: bool = True) -> Iterator[Recorder]:
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Show the block's stages to ``listener``; None shows them to nobody."""
+    """Show the block's stages to `listener`; None shows them to nobody."""
     token = _listener.set(listener)
     try:
         yield
@@ -107,7 +107,7 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str, total: int | None = None) -> Iterator[Advance]:
-    """Add the block's wall time, less that of stages inside it, to ``name``; yield a function that counts progress."""
+    """Add the block's wall time, less that of stages inside it, to `name`; yield a function that counts progress."""
     recorder, listener = _recorder.get(), _listener.get()
     advance = listener.begin(name, total) if listener else ignore
     if recorder:
@@ -206,7 +206,7 @@ def add_counters(phase: Phase) -> None:
 
 
 def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> None:
-    """Add the cost of cached embeddings to stage ``into``: the seconds that computing them took.
+    """Add the cost of cached embeddings to stage `into`: the seconds that computing them took.
 
     Seconds of a foreign machine say nothing about this one: they are not added, and the phase has no throughput.
     """

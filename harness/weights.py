@@ -105,9 +105,9 @@ def find(model: str, package: Package | None = None) -> Weights:
 
 
 def identity(model: str, package: Package | None = None) -> str:
-    """Return what tells the weights of ``model`` from others.
+    """Return what tells the weights of `model` from others.
 
-    The content's hash for a local folder; ``org/name@commit`` as it stands, and a package's hash for a model that only
+    The content's hash for a local folder; `org/name@commit` as it stands, and a package's hash for a model that only
     the package has, both without fetching it. A branch, a tag or no revision is resolved to what would be loaded now: a
     commit, or the hash of the files. Where that fails the text equals no other, so that nothing is reused.
     """

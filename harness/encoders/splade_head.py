@@ -26,7 +26,8 @@ def fuse(model: Any) -> None:
         for (_, before), (name, pooling) in pairwise(list(parent.named_children()))
         if type(pooling) is SpladePooling and pooling.pooling_strategy == "max" and hasattr(before, "model")
     ]
-    models = {id(language_model): language_model for *_, language_model in poolings}  # sides may share one
+    # queries and documents may share a language model
+    models = {id(language_model): language_model for *_, language_model in poolings}
     heads = {key: _detach_head(language_model) for key, language_model in models.items()}
     for parent, name, pooling, language_model in poolings:
         if (head := heads[id(language_model)]) is not None:

@@ -12,9 +12,9 @@ Result = TypeVar("Result")
 def run_concurrently(
     work: Callable[[Item, Event], Result], items: Iterable[Item], concurrency: int, name: str
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Yield each item with its result, as they finish, from a pool of ``concurrency`` threads called ``name``.
+    """Yield each item with its result, as they finish, from a pool of `concurrency` threads called `name`.
 
-    When the generator is closed or ``work`` raises, no further item is begun and the event of the running ones is set.
+    When the generator is closed or `work` raises, no further item is begun and the event of the running ones is set.
     """
     stop = Event()
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix=name)
@@ -33,12 +33,12 @@ def estimate_tokens(text: str) -> int:
 
 
 def truncate(text: str, max_tokens: int) -> str:
-    """Return the longest beginning of a text that `estimate_tokens` counts as ``max_tokens`` or fewer."""
+    """Return the longest beginning of a text that `estimate_tokens` counts as `max_tokens` or fewer."""
     return text.encode()[: 3 * max_tokens - 1].decode(errors="ignore")
 
 
 def split(texts: Sequence[str], max_texts: int, max_tokens: int) -> Iterator[slice]:
-    """Yield slices of consecutive texts within both limits; a text over ``max_tokens`` gets a slice of its own."""
+    """Yield slices of consecutive texts within both limits; a text over `max_tokens` gets a slice of its own."""
     start = tokens = 0
     for row, text in enumerate(texts):
         size = estimate_tokens(text)

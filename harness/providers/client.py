@@ -32,7 +32,7 @@ Value = TypeVar("Value")
 
 
 class Sdk(NamedTuple):
-    """A provider's package, ready for use; ``status_error`` has the attributes ``status_code`` and ``body``."""
+    """A provider's package, ready for use; `status_error` has the attributes `status_code` and `body`."""
 
     client: Any
     close: Callable[[], None]
@@ -82,7 +82,7 @@ class ApiClient(Component):
 
     @abstractmethod
     def _open(self, package: Any, local: bool) -> Sdk:
-        """Return the package's client. ``local``: the server is on this machine, where no proxy stands between."""
+        """Return the package's client. `local`: the server is on this machine, where no proxy stands between."""
 
     @abstractmethod
     def _tokens(self, answer: Any) -> int | None:
@@ -182,7 +182,7 @@ class ApiClient(Component):
 
 
 class OpenAIClient(ApiClient):
-    """Client of a server that speaks OpenAI's protocol. ``extra_body``: request fields that only this server takes."""
+    """Client of a server that speaks OpenAI's protocol. `extra_body`: request fields that only this server takes."""
 
     provider = "openai"
     default_url = "https://api.openai.com/v1"

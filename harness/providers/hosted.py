@@ -168,7 +168,7 @@ class HostedEncoder(ApiClient):
         """Return the vectors of an answer as an array [n, dimensions].
 
         Raises:
-            ValueError: Their number is not ``n``, their lengths are not that of the first answer, or one is not finite.
+            ValueError: Their number is not `n`, their lengths are not that of the first answer, or one is not finite.
         """
         rows = self._vectors(answer)
         if len(rows) != n:

@@ -33,7 +33,7 @@ class CancelledError(BaseException):
 
 
 class RequestError(ApiError):
-    """A request that failed in spite of its retries, which ``call`` counts."""
+    """A request that failed in spite of its retries, which `call` counts."""
 
     def __init__(self, message: str, call: Call) -> None:
         super().__init__(message)

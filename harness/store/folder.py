@@ -92,7 +92,7 @@ class Store:
                 yield read_record(path)
 
     def scores(self, records: Iterable[Record], metrics: Sequence[str] | None = None) -> dict[str, PerQuery]:
-        """Return per-query scores by the path in ``files.per_query``; records whose file is missing have none."""
+        """Return per-query scores by the path in `files.per_query`; records whose file is missing have none."""
         paths = [path for record in records if (path := record.files.per_query)]
         existing = [path for path in dict.fromkeys(paths) if (self.root / path).exists()]
         scores: dict[str, PerQuery] = {}

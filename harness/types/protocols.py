@@ -54,7 +54,7 @@ class CandidateScorer(Protocol):
     """Capability: score given documents. Rerankers, and datasets that bring their own candidates, need it."""
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return scores [queries, candidates] of document indices ``docs`` of that shape, padded with -1.
+        """Return scores [queries, candidates] of document indices `docs` of that shape, padded with -1.
 
         A padded place, and a document that the retriever does not score, is -inf.
         """
@@ -66,7 +66,7 @@ class Explainer(Protocol):
     """Capability: explain why documents rank where they do; used only after `index`."""
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Return one explanation for each document index in ``docs``; ``query`` holds one query."""
+        """Return one explanation for each document index in `docs`; `query` holds one query."""
         ...
 
 
@@ -169,7 +169,7 @@ class Component:
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter] | None:
-    """Return the parameters of a function, or of a class's constructor with those that ``**kwargs`` hands to its bases.
+    """Return the parameters of a function, or of a class's constructor with those that `**kwargs` hands to its bases.
 
     None where keyword arguments are taken that no base names.
     """
