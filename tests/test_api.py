@@ -112,7 +112,7 @@ def waits(monkeypatch):
 def small_shards(monkeypatch):
     monkeypatch.setattr(hosted, "_SHARD", 4)
     monkeypatch.setattr(hosted, "_MIN_BATCH", 1)
-    monkeypatch.setattr(cache, "_LEAST", 2)
+    monkeypatch.setattr(cache, "_MIN_TEXTS", 2)
 
 
 def numbered(n):
@@ -645,7 +645,7 @@ import sys
 from harness.embedding_cache import cache
 from harness.providers import api, hosted
 from harness.types import StringColumn
-hosted._SHARD, hosted._MIN_BATCH, cache._LEAST = 4, 1, 2
+hosted._SHARD, hosted._MIN_BATCH, cache._MIN_TEXTS = 4, 1, 2
 encoder = api.OpenAIEncoder("minilm", base_url=sys.argv[1], timeout_s=20)
 encoder.encode(StringColumn([f"text number {number} of many" for number in range(20)]), "document")
 """

@@ -50,7 +50,7 @@ class Int8(Component):
         return dense.search(self._codes, queries.cpu() * self._scale, k, ranks, threads)
 
     def score(self, queries: torch.Tensor, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the inner products of `queries` with the quantised vectors of candidates `docs` [queries, candidates]."""
+        """Return inner products of `queries` with the quantised vectors of candidates `docs` [queries, candidates]."""
         return dense.score(self._codes, queries.cpu() * self._scale, docs)
 
     @property
