@@ -28,7 +28,8 @@ class CrossEncoder(Model):
     Scores are logits, without the model's activation: a sigmoid would saturate to ties.
 
     Args:
-        model: See `Model`, which takes `settings`.
+        model: The model, as for `Model`.
+        settings: Other arguments of `Model`.
 
     Raises:
         ConfigError: If `device` names several devices.

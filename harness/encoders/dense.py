@@ -21,10 +21,11 @@ class DenseEncoder(TransformerEncoder):
     """A sentence-transformers model of one vector per text.
 
     Args:
-        model: See `TransformerEncoder`, which takes `settings`.
+        model: The model, as for `TransformerEncoder`.
         pooling: `mean`, `cls`, `last_token`, `weighted_mean` or `max`; None for the model's own.
         dimensions: Number of leading dimensions to keep of each vector (Matryoshka truncation); None for all.
         normalize: Normalise to unit length; None to do so if the model's similarity is the cosine.
+        settings: Other arguments of `TransformerEncoder`.
 
     Raises:
         ConfigError: If an argument has a value that is not one of its choices.

@@ -34,9 +34,10 @@ class MultiVectorEncoder(TransformerEncoder):
     """A late-interaction model.
 
     Args:
-        model: See `TransformerEncoder`, which takes `settings`; `max_length` is that of documents.
+        model: The model, as for `TransformerEncoder`.
         projection: `own` for the checkpoint's (an error if it has none), `none` for token vectors without projection.
         storage_dtype: Precision of document embeddings, `float16` or `float32`; query embeddings are float32.
+        settings: Other arguments of `TransformerEncoder`; `max_length` is that of documents.
 
     Raises:
         ConfigError: If an argument has a value that is not one of its choices.

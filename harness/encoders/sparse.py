@@ -32,9 +32,10 @@ class SparseEncoder(TransformerEncoder):
     """A sentence-transformers SparseEncoder, or any masked language model.
 
     Args:
-        model: See `TransformerEncoder`, which takes `settings`. Queries take the model's query route if it has one.
+        model: The model, as for `TransformerEncoder`. Queries take the model's query route if it has one.
         query_terms: Number of terms, those of largest weight, to keep of a query; None for all.
         document_terms: Number of terms, those of largest weight, to keep of a document; None for all.
+        settings: Other arguments of `TransformerEncoder`.
 
     Raises:
         ConfigError: If an argument is below 1.

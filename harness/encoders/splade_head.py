@@ -13,9 +13,7 @@ from torch import nn
 from harness.encoders.runtime import cpu
 
 _TOKENS = {"cpu": 128, "mps": 1024, "cuda": 8192}  # per chunk; on a CPU its logits should stay in the cache
-_LOGITS = (
-    16 << 20
-)  # bytes per chunk that oneDNN allocates in each call, below the threshold of freed memory that is kept
+_LOGITS = 16 << 20  # bytes of a chunk's logits, below the mmap threshold of malloc, so that freed memory is reused
 
 
 def fuse(model: Any) -> None:

@@ -25,10 +25,11 @@ class TransformerEncoder(Model):
     """A `Model` that encodes queries and documents.
 
     Args:
-        model: See `Model`, which takes `settings`.
+        model: The model, as for `Model`.
         query_prompt: Prefix of queries; None for the model's own prompt.
         document_prompt: Prefix of documents; None for the model's own prompt.
         cache: Store document embeddings in the embedding cache on disk and reuse them.
+        settings: Other arguments of `Model`.
     """
 
     def __init__(

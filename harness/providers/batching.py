@@ -49,7 +49,7 @@ def split(texts: Sequence[str], max_texts: int, max_tokens: int) -> Iterator[sli
     Args:
         texts: The texts.
         max_texts: Maximum number of texts in a batch.
-        max_tokens: Maximum number of estimated tokens in a batch; a longer text is a batch alone.
+        max_tokens: Maximum number of estimated tokens in a batch; a longer text forms a batch by itself.
     """
     start = tokens = 0
     for row, text in enumerate(texts):

@@ -26,7 +26,7 @@ from harness.types.protocols import Component
 
 NO_KEY = "none"  # sent to a server without keys
 _INVALID_RETRIES = 3  # fewer retries of invalid answers, because each answer is paid for
-_BACKOFF_S = 1.0  # wait after the first invalid answer; twice as long after the second, ...
+_BACKOFF_S = 1.0  # seconds to wait after the first invalid answer; two and three times as long after the next
 
 Value = TypeVar("Value")
 
@@ -109,7 +109,7 @@ class ApiClient(Component):
                 raise ConfigError(f"{self._group}.{name}={value} must be at least {minimum}")
 
     def _connect(self) -> None:
-        """Open the SDK's client once; its connections are kept and are closed with this object."""
+        """Open the SDK's client once; its connections stay open until this object is deleted."""
         if self._sdk is not None:
             return
         with instrument.stage("load"):
@@ -191,9 +191,10 @@ class OpenAIClient(ApiClient):
     """Client of a server with OpenAI's protocol.
 
     Args:
-        model: See `ApiClient`, which takes `settings`.
+        model: The model, as for `ApiClient`.
         api_key_env: Environment variable with the API key.
         extra_body: Additional fields of the request body that the server accepts.
+        settings: Other arguments of `ApiClient`.
     """
 
     provider = "openai"

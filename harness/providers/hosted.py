@@ -33,9 +33,9 @@ class HostedEncoder(ApiClient):
     """An `ApiClient` that encodes queries and documents.
 
     Args:
-        model: See `ApiClient`, which takes `settings`.
+        model: The model, as for `ApiClient`.
         batch_texts: Maximum number of texts in a request; None for the provider's limit.
-        batch_tokens: Maximum number of tokens in a request, estimated as bytes / 3; None for the provider's limit.
+        batch_tokens: Maximum number of tokens in a request, estimated as bytes / 3; None for the provider's default.
         dimensions: Dimensions to request of each vector; None for the model's own.
         query_prompt: Prefix of queries.
         document_prompt: Prefix of documents.
@@ -43,6 +43,7 @@ class HostedEncoder(ApiClient):
         price_per_million_tokens: Price in USD. Tokens are estimated if the server does not report them.
         normalize: Normalise vectors to unit length.
         cache: Store document embeddings in the embedding cache on disk and reuse them.
+        settings: Other arguments of `ApiClient`.
 
     Raises:
         ConfigError: An argument has an invalid value.

@@ -37,7 +37,7 @@ class Run(IndexedMapping[dict[str, float]]):
         query_ids: Ids of the queries, unique.
         doc_ids: Ids of the documents that `docs` points into.
         docs: Indices into `doc_ids`, shape [queries, k], -1 where there is no hit.
-        scores: Scores, shape [queries, k]; kept as float32.
+        scores: Scores, shape [queries, k]; stored as float32.
         ranks: `Corpus.ranks` of `doc_ids`, shape [documents]; optional, avoids reading ids of rows that are sorted.
 
     Raises:

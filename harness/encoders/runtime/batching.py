@@ -49,7 +49,7 @@ def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[Rows]:
 
     Args:
         lengths: Number of tokens of each text, shape [n].
-        budget: Maximum number of tokens in a batch, padding included; a longer text is a batch alone.
+        budget: Maximum number of tokens in a batch, padding included; a longer text forms a batch by itself.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
