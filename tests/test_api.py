@@ -335,7 +335,7 @@ def test_retry_after_is_respected(encoder, protocol, server, waits):
 
 def test_a_long_retry_after_is_an_error_or_shortened_as_the_sdk_does(encoder, server, waits):
     server.script = [refusing(429, "come back later", Retry_After="3600")] * 2
-    with pytest.raises(ApiError, match=r"HTTP 429: come back later; give the command again later"):
+    with pytest.raises(ApiError, match=r"HTTP 429: come back later; repeat the command later"):
         encoder("openai").encode(StringColumn(["a"]), "document")
     assert waits == []
     encoder("cohere").encode(StringColumn(["a"]), "document")
