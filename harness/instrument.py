@@ -1,4 +1,4 @@
-"""Stages, counters and metadata of what is running: retrievers name them, the evaluation records and times them.
+"""Instrumentation: retrievers name stages, counters and metadata; the evaluation times and records them.
 
 with recording() as recorder, stage("encode", total=len(texts)) as advance:
     advance(32); count("tokens", 900); describe_encoder(device="cpu")
@@ -26,11 +26,14 @@ class Listener(Protocol):
     """Shows a stage while it runs."""
 
     def begin(self, name: str, total: int | None) -> Advance:
-        """Begin a stage; return a function that takes the number of items done since its last call."""
+        """Begin the stage `name` of `total` items (None if unknown); return a function that reports progress.
+
+        That function takes the number of items done since its last call.
+        """
         ...
 
     def end(self, name: str, wall_s: float) -> None:
-        """End the stage that began last."""
+        """End the stage `name`, which began last and took `wall_s` seconds."""
         ...
 
 
@@ -71,7 +74,7 @@ class Recorder:
         )
 
     def named(self, name: str) -> str:
-        """Return a name behind the component's: `first_stage/search`."""
+        """Return a name prefixed with the current component: `first_stage/search`."""
         return f"{self.component}/{name}" if self.component else name
 
 
@@ -81,7 +84,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 @contextmanager
 def recording(metadata: bool = True) -> Iterator[Recorder]:
-    """Time a phase and collect its stages and counters and, unless ``metadata`` is False, its metadata."""
+    """Time a phase and collect its stages and counters and, unless `metadata` is False, its metadata."""
     recorder = Recorder()
     recorder.outer = _recorder.get()
     recorder.keeps_metadata = metadata and (recorder.outer is None or recorder.outer.keeps_metadata)
@@ -97,7 +100,7 @@ def recording(metadata: bool = True) -> Iterator[Recorder]:
 
 @contextmanager
 def listening(listener: Listener | None) -> Iterator[None]:
-    """Show the block's stages to ``listener``; None shows them to nobody."""
+    """Show the block's stages to `listener`; None to show none."""
     token = _listener.set(listener)
     try:
         yield
@@ -107,7 +110,12 @@ def listening(listener: Listener | None) -> Iterator[None]:
 
 @contextmanager
 def stage(name: str, total: int | None = None) -> Iterator[Advance]:
-    """Add the block's wall time, less that of stages inside it, to ``name``; yield a function that counts progress."""
+    """Time the block as a stage; yield a function that takes the number of items done since its last call.
+
+    Args:
+        name: Name of the stage. Its seconds exclude the stages inside it.
+        total: Number of items, for a progress bar; None if unknown.
+    """
     recorder, listener = _recorder.get(), _listener.get()
     advance = listener.begin(name, total) if listener else ignore
     if recorder:
@@ -144,19 +152,19 @@ def ignore(_: int) -> None:
 
 
 def count(name: str, n: int) -> None:
-    """Add n to a counter of the phase being recorded, one of `Counters` or one of a user's retriever."""
+    """Add `n` to the counter `name` of the phase being recorded: a field of `Counters` or any other name."""
     if recorder := _recorder.get():
         recorder.counters[recorder.component][name] += n
 
 
 def add_cpu_time(cpu_s: float) -> None:
-    """Add CPU seconds that another process spent for the phase being recorded."""
+    """Add CPU seconds that another process spent on the phase being recorded."""
     if recorder := _recorder.get():
         recorder.cpu_s += cpu_s
 
 
 def describe(name: str, value: Any) -> None:
-    """Add metadata of the retriever to the record, for people: `describe("depth", 100)`."""
+    """Add the metadata `name` with its `value` to the record, for readers: `describe("depth", 100)`."""
     if (recorder := _recorder.get()) and recorder.keeps_metadata:
         recorder.metadata[recorder.named(name)] = value
 
@@ -168,7 +176,7 @@ def describe_encoder(**fields: Any) -> None:
 
 
 def wants_metadata() -> bool:
-    """Return whether metadata is recorded now; it is not while single queries are timed."""
+    """Return True if metadata is being recorded; it is not while single queries are timed."""
     recorder = _recorder.get()
     return recorder is not None and recorder.keeps_metadata
 
@@ -191,13 +199,13 @@ def exclude() -> Iterator[None]:
 
 
 def defer_recall(k: int, measure: Callable[[], float]) -> None:
-    """Measure the recall of approximate search at k against exact search later, outside of the timed section."""
+    """Call `measure` later, outside the timed section, for the recall at `k` of approximate against exact search."""
     if recorder := _recorder.get():
         recorder.deferred[recorder.component] = DeferredRecall(k, measure)
 
 
 def add_counters(phase: Phase) -> None:
-    """Add the counters of work that was recorded apart, on another thread or in another process."""
+    """Add the counters of work that was recorded separately, on another thread or in another process."""
     if recorder := _recorder.get():
         for inner, counters in phase.counters.items():
             amounts = recorder.counters[recorder.named(inner) if inner else recorder.component]
@@ -206,9 +214,12 @@ def add_counters(phase: Phase) -> None:
 
 
 def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> None:
-    """Add the cost of cached embeddings to stage ``into``: the seconds that computing them took.
+    """Add the cached time of a cache hit, the seconds in which its embeddings were computed, to a stage.
 
-    Seconds of a foreign machine say nothing about this one: they are not added, and the phase has no throughput.
+    Args:
+        phase: The cost stored with the embeddings.
+        into: Name of the stage.
+        foreign_machine: True if another machine computed them: nothing is added, and the phase gets no throughput.
     """
     recorder = _recorder.get()
     if recorder is None:
@@ -232,9 +243,9 @@ def peak_memory() -> int:
 
 
 def reference_kernels(repeats: int = 5) -> dict[str, float]:
-    """Return the least CPU seconds of three fixed pieces of work: a dict loop, a BLAS product, a random gather.
+    """Return the minimum CPU seconds of three fixed workloads: a dict loop, a BLAS product, a random gather.
 
-    They show how fast this machine is just now, so that CPU seconds of another run can be compared with these.
+    They measure the speed of this machine at this moment, which makes CPU seconds of different runs comparable.
     """
     return {name: min(_cpu_seconds(kernel) for _ in range(repeats)) for name, kernel in _kernels().items()}
 
@@ -244,18 +255,18 @@ def _kernels() -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
     matrix = rng.standard_normal((384, 384), dtype=np.float32)
     table = rng.standard_normal(1 << 20, dtype=np.float32)
-    places = rng.integers(0, len(table), 1 << 20)
+    indices = rng.integers(0, len(table), 1 << 20)
     words = [f"w{number}" for number in rng.integers(0, 5000, 50_000)]
 
     def loop() -> None:
-        seen: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for word in words:
-            seen[word] = seen.get(word, 0) + 1
+            counts[word] = counts.get(word, 0) + 1
 
     return {
         "dict_loop": loop,
         "blas_product": lambda: [matrix @ matrix for _ in range(8)],
-        "random_gather": lambda: table[places].sum(),
+        "random_gather": lambda: table[indices].sum(),
     }
 
 

@@ -143,11 +143,11 @@ def score(run: Run, qrels: Qrels, metrics: Sequence[Metric]) -> tuple[list[str],
     queries = qrels.queries_with_relevant()
     deepest = max((metric.k for metric in metrics if metric.k is not None), default=0)
     needs_all = any(metric.k is None for metric in metrics)
-    judged = judge(run if needs_all else run.top(deepest), qrels, queries)
+    judged = _judge(run if needs_all else run.top(deepest), qrels, queries)
     return queries, {str(m): (_AT_K | _WITHOUT_CUTOFF)[m.name](judged, m.k or 0) for m in metrics}
 
 
-def judge(run: Run, qrels: Qrels, queries: Sequence[str]) -> JudgedRun:
+def _judge(run: Run, qrels: Qrels, queries: Sequence[str]) -> JudgedRun:
     """Look up the grade of every ranked document of `queries`."""
     numbers, grades, starts = _number_judgements(run, qrels, queries)
     rows = {query: row for row, query in enumerate(run.query_ids)}

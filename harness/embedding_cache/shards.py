@@ -1,4 +1,4 @@
-"""A shard on disk: a few thousand texts' arrays as safetensors, with a checksum, their cost and where it was paid.
+"""A shard on disk: arrays of a few thousand texts as safetensors, with a checksum, their cost and their machine.
 
 `$HARNESS_CACHE/embeddings/<identity>/<texts>.safetensors`
 """
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray[Any]]
 TEMPORARIES = ".*tmp*"
-"""Names of temporary files beside shards: `harness.files` and the safetensors library make them."""
+"""Names of temporary files beside shards, which `harness.files` and the safetensors library create."""
 _DTYPES = {
     **{"F64": np.float64, "F32": np.float32, "F16": np.float16, "BOOL": np.bool_},
     **{"I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8},
@@ -49,7 +49,7 @@ class Header(NamedTuple):
 
 
 class CachedArrays(NamedTuple):
-    """The arrays of a shard, their cost, and whether a foreign machine paid it."""
+    """The arrays of a shard, the cost of computing them, and True if a foreign machine did."""
 
     arrays: Arrays
     cost: Phase
@@ -62,7 +62,7 @@ def folder() -> Path:
 
 
 def path_of(identity: Mapping[str, Any], texts: Sequence[str]) -> Path:
-    """Return the path of the shard of these texts, encoded with this identity."""
+    """Return the path of the shard of `texts`; `identity` is everything else that their arrays depend on."""
     digest = hashlib.blake2b(digest_size=16)
     for text in texts:
         data = text.encode("utf-8", "surrogatepass")
@@ -73,9 +73,12 @@ def path_of(identity: Mapping[str, Any], texts: Sequence[str]) -> Path:
 
 
 def read(path: Path, conditions: str) -> CachedArrays | None:
-    """Return a shard, or None if this machine must encode; a damaged file is named in a warning.
+    """Return a cached shard; None for a miss. Logs a warning if the file is damaged or cannot be read.
 
-    Its cost holds for the `conditions` under which it was measured; a foreign machine's holds under all.
+    Args:
+        path: The result of `path_of`.
+        conditions: Settings that change the time and not the arrays. A shard that this machine computed under others is
+            a miss, because its cost has to be measured again; one of a foreign machine is always a hit.
     """
     try:
         metadata, arrays = read_verified(path)
@@ -89,14 +92,14 @@ def read(path: Path, conditions: str) -> CachedArrays | None:
         log.warning("cached vectors %s are damaged and are encoded again: %s", path, error)
         return None
     if not foreign and metadata.get("conditions") != conditions:
-        return None  # the cost with other threads, batches or another device: measured anew
-    with suppress(OSError):  # the time of the last use, by which shards are pruned
+        return None  # its cost was measured with other threads, batches or another device
+    with suppress(OSError):  # set the time of the last use, by which shards are pruned
         os.utime(path)
     return CachedArrays(arrays, cost, foreign)
 
 
 def read_verified(path: Path) -> tuple[dict[str, str], Arrays]:
-    """Return the metadata and the arrays of a shard, after its checksum was compared.
+    """Return the metadata and the arrays of a shard, after verifying its checksum.
 
     The arrays are views of the memory-mapped file; writing to them does not change it.
     Raises `OSError`, and `ValueError` for a damaged file.
@@ -137,7 +140,16 @@ def write(
     conditions: str,
     about: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a shard; log a warning if that fails. `about`: names for people, no part of the key."""
+    """Write a shard atomically; log a warning if that fails.
+
+    Args:
+        path: The result of `path_of`.
+        identity: Everything that the arrays depend on besides the texts.
+        arrays: The arrays by name.
+        cost: Time and counters of computing them.
+        conditions: Settings under which the time was measured.
+        about: Names shown in listings of the cache, not part of the key.
+    """
     arrays = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
     metadata = {
         "identity": _dumped(identity),
@@ -152,7 +164,7 @@ def write(
             temporary.touch()
             mode = temporary.stat().st_mode
             save_file(arrays, temporary, metadata)
-            temporary.chmod(mode)  # the library lets only the owner read the file
+            temporary.chmod(mode)  # safetensors creates files that only the owner can read
             publish(temporary, path)
     except (OSError, SafetensorError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

@@ -1,1 +1,1 @@
-"""Text to vectors: words for BM25, dense embeddings."""
+"""Encoders: texts to dense, sparse and token embeddings; cross-encoders that score pairs."""

@@ -19,7 +19,7 @@ from harness.encoders.runtime.prefetch import Prefetch
 from harness.errors import ConfigError, RunError, WeightsError
 from harness.types import StringColumn
 
-_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")
+_HEADLESS = ("Model", "ForMaskedLM", "ForPreTraining")  # endings of architectures without a classification head
 
 
 class CrossEncoder(Model):
@@ -28,7 +28,8 @@ class CrossEncoder(Model):
     Scores are logits, without the model's activation: a sigmoid would saturate to ties.
 
     Args:
-        model: See `Model`, which takes `settings`.
+        model: The model, as for `Model`.
+        settings: Other arguments of `Model`.
 
     Raises:
         ConfigError: If `device` names several devices.
@@ -42,18 +43,37 @@ class CrossEncoder(Model):
             raise ConfigError(f"encoder.device={device!r}: a cross-encoder runs on one device; choose auto or cuda:1")
 
     def score(self, queries: StringColumn, documents: StringColumn, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the scores of document indices `docs` [queries, candidates]; -inf where the index is -1."""
-        model = self._loaded()
+        """Return logits [queries, candidates], -inf where the document index is -1.
+
+        Args:
+            queries: Texts of the queries.
+            documents: Texts of the corpus.
+            docs: Document indices, shape [queries, candidates], padded with -1.
+
+        Raises:
+            RunError: If a score is NaN or infinite, or a single pair does not fit into memory.
+        """
         rows, columns = np.nonzero(docs >= 0)
         candidates, text_of_pair = np.unique(docs[rows, columns], return_inverse=True)
-        texts, query_texts = documents.take(candidates), list(queries)
         scores = np.full(docs.shape, -np.inf, np.float32)
-        with instrument.stage("score", total=len(rows)) as step:
-            lengths = self._lengths(model, query_texts, texts, rows, text_of_pair)
+        scores[rows, columns] = self._score_pairs(list(queries), documents.take(candidates), rows, text_of_pair)
+        instrument.count("pairs", len(rows))
+        if not np.isfinite(scores[rows, columns]).all():
+            raise RunError(f"the cross-encoder {self._name!r} gave a score that is not a number, or infinite")
+        return scores
+
+    def _score_pairs(
+        self, queries: list[str], texts: list[str], query_of_pair: NDArray[np.int64], text_of_pair: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Return the logit of each pair [pairs] of `queries[query_of_pair[i]]` and `texts[text_of_pair[i]]`."""
+        model = self._loaded()
+        scores = np.empty(len(query_of_pair), np.float32)
+        with instrument.stage("score", total=len(scores)) as step:
+            lengths = self._lengths(model, queries, texts, query_of_pair, text_of_pair)
 
             def tokenize(batch: NDArray[np.int64]) -> dict[str, Any]:
-                pairs = zip(rows[batch], text_of_pair[batch], strict=True)
-                return dict(model.preprocess([(query_texts[row], texts[text]) for row, text in pairs]))
+                pairs = zip(query_of_pair[batch], text_of_pair[batch], strict=True)
+                return dict(model.preprocess([(queries[query], texts[text]) for query, text in pairs]))
 
             def tokenized() -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
                 for batch in batches(lengths, self._budget(model)):
@@ -68,14 +88,11 @@ class CrossEncoder(Model):
                     instrument.count("padding", int(features["attention_mask"].numel() - read.sum()))
                     flops += mfu.flops(per_token, read)
                     for part, values in self._splitter.run(partial(self._run, model), tokenize, batch, features):
-                        scores[rows[part], columns[part]] = values
+                        scores[part] = values
                     step(len(batch))
                 wait_for(model.device)
             instrument.add_counters(recorder.phase())
-            mfu.count_flops(model, flops if len(rows) >= mfu.MIN_TEXTS else 0, recorder.wall_s)
-        instrument.count("pairs", len(rows))
-        if not np.isfinite(scores[rows, columns]).all():
-            raise RunError(f"the cross-encoder {self._name!r} gave a score that is not a number, or infinite")
+            mfu.count_flops(model, flops if len(scores) >= mfu.MIN_TEXTS else 0, recorder.wall_s)
         return scores
 
     def _lengths(
@@ -86,7 +103,7 @@ class CrossEncoder(Model):
         query_of_pair: NDArray[np.int64],
         text_of_pair: NDArray[np.int64],
     ) -> NDArray[np.int64]:
-        """Return the tokens that the model reads of each pair; both texts' special tokens count, one too many."""
+        """Return the tokens that the model reads of each pair, which has one special token fewer than its two texts."""
         lengths = token_counts(model, queries)[query_of_pair] + token_counts(model, texts)[text_of_pair] - 1
         limit = self._limit(model)
         if limit is not None:
@@ -103,7 +120,11 @@ class CrossEncoder(Model):
         return scores
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Open the model. Raises `WeightsError` unless it has a trained head of one label."""
+        """Open the model in `folder`; `settings` are the keyword arguments of sentence-transformers' CrossEncoder.
+
+        Raises:
+            WeightsError: The model has no trained classification head, or one with several labels.
+        """
         from sentence_transformers import CrossEncoder as Peer
 
         model = Peer(str(folder), **settings)

@@ -21,10 +21,11 @@ class DenseEncoder(TransformerEncoder):
     """A sentence-transformers model of one vector per text.
 
     Args:
-        model: See `TransformerEncoder`, which takes `settings`.
+        model: The model, as for `TransformerEncoder`.
         pooling: `mean`, `cls`, `last_token`, `weighted_mean` or `max`; None for the model's own.
-        dimensions: The leading dimensions that are kept of each vector (Matryoshka); None for all.
+        dimensions: Number of leading dimensions to keep of each vector (Matryoshka truncation); None for all.
         normalize: Normalise to unit length; None to do so if the model's similarity is the cosine.
+        settings: Other arguments of `TransformerEncoder`.
 
     Raises:
         ConfigError: If an argument has a value that is not one of its choices.
@@ -49,7 +50,10 @@ class DenseEncoder(TransformerEncoder):
         self._pooling, self._dimensions, self._normalize = pooling, dimensions, normalize
 
     def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
-        """Return vectors [texts, dimensions] as float32, in the storage that `storage.allocate` chooses."""
+        """Return float32 embeddings [texts, dimensions] of `texts`; `side` is "query" or "document".
+
+        They are on the device, in host memory or memory-mapped, as `storage.allocate` chooses.
+        """
         model = self._loaded()
         vectors: torch.Tensor | None = None
         for rows, arrays in self._shards(texts, side):
@@ -65,7 +69,7 @@ class DenseEncoder(TransformerEncoder):
         return {"pooling": self._pooling, "dimensions": self._dimensions, "normalize": self._normalize}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Open the model, with the configured pooling."""
+        """Open the model in `folder` with the configured pooling; `settings` are SentenceTransformer's arguments."""
         from sentence_transformers import SentenceTransformer
 
         model = SentenceTransformer(str(folder), **settings)

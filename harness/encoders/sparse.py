@@ -32,9 +32,10 @@ class SparseEncoder(TransformerEncoder):
     """A sentence-transformers SparseEncoder, or any masked language model.
 
     Args:
-        model: See `TransformerEncoder`, which takes `settings`. Queries take the model's query route if it has one.
-        query_terms: Terms with the largest weights that are kept of a query; None for all.
-        document_terms: Terms with the largest weights that are kept of a document; None for all.
+        model: The model, as for `TransformerEncoder`. Queries take the model's query route if it has one.
+        query_terms: Number of terms, those of largest weight, to keep of a query; None for all.
+        document_terms: Number of terms, those of largest weight, to keep of a document; None for all.
+        settings: Other arguments of `TransformerEncoder`.
 
     Raises:
         ConfigError: If an argument is below 1.
@@ -54,7 +55,11 @@ class SparseEncoder(TransformerEncoder):
                 raise ConfigError(f"encoder.{side}_terms={n} must be at least 1, or null for all")
 
     def encode(self, texts: StringColumn, side: Side) -> SparseRows:
-        """Return a row of terms and weights for each text."""
+        """Return a row of terms and weights for each of `texts`; `side` is "query" or "document".
+
+        Raises:
+            RunError: A weight is NaN or infinite.
+        """
         counts, parts = np.zeros(len(texts), np.int32), []
         for rows, arrays in self._shards(texts, side):
             counts[rows] = arrays["counts"]
@@ -71,8 +76,8 @@ class SparseEncoder(TransformerEncoder):
         return SparseRows(starts, terms, values)
 
     def decode(self, vectors: SparseRows, row: int, n: int | None = None) -> list[tuple[str, float]]:
-        """Return the n terms of a row with the largest weights, as spelled in the vocabulary, and their weights."""
-        terms, values = heaviest(vectors, row, n)
+        """Return the `n` terms (None: all) of largest weight in row `row` of `vectors`, as text, and their weights."""
+        terms, values = _heaviest(vectors, row, n)
         return list(zip(self.decode_terms(terms), values, strict=True))
 
     def decode_terms(self, terms: NDArray[np.int32]) -> list[str]:
@@ -87,7 +92,10 @@ class SparseEncoder(TransformerEncoder):
         return {**super()._identity(model, side), "terms": self._terms[side]}
 
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
-        """Open the model; fuse its head with the pooling if that gives the same vectors."""
+        """Open the model in `folder` and fuse its output layer with the pooling if that gives the same vectors.
+
+        `settings` are SparseEncoder's keyword arguments. Raises `WeightsError` for a model without a trained head.
+        """
         from sentence_transformers import SparseEncoder as Model
         from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
 
@@ -156,11 +164,11 @@ class TokenWeights(Component):
         self._tokenizer: Any = None
 
     def weights_identity(self) -> str:
-        """Return what tells this model's files from others: a hash of their content, or a revision."""
+        """Return the identity of the model's files: a hash of their content, or a revision."""
         return weights.identity(self._name, self._package)
 
     def encode(self, texts: StringColumn, side: Side) -> SparseRows:
-        """Return a row of distinct tokens and their weights for each text."""
+        """Return a row of distinct tokens and their weights for each of `texts`; `side` is ignored."""
         self._load()
         with instrument.stage("encode", total=len(texts)) as step:
             settings = {"add_special_tokens": False, "truncation": True}
@@ -204,7 +212,7 @@ class TokenWeights(Component):
         return token_weights
 
 
-def heaviest(vectors: SparseRows, row: int, n: int | None) -> tuple[NDArray[np.int32], list[float]]:
+def _heaviest(vectors: SparseRows, row: int, n: int | None) -> tuple[NDArray[np.int32], list[float]]:
     """Return the n terms of a row with the largest weights and their weights, in descending order, ties by term."""
     span = slice(vectors.starts[row], vectors.starts[row + 1])
     terms, values = vectors.terms[span], vectors.weights[span]

@@ -13,9 +13,7 @@ from torch import nn
 from harness.encoders.runtime import cpu
 
 _TOKENS = {"cpu": 128, "mps": 1024, "cuda": 8192}  # per chunk; on a CPU its logits should stay in the cache
-_LOGITS = (
-    16 << 20
-)  # bytes per chunk that oneDNN allocates in each call, below the threshold of freed memory that is kept
+_LOGITS = 16 << 20  # bytes of a chunk's logits, below the mmap threshold of malloc, so that freed memory is reused
 
 
 def fuse(model: Any) -> None:
@@ -26,7 +24,8 @@ def fuse(model: Any) -> None:
         for (_, before), (name, pooling) in pairwise(list(parent.named_children()))
         if type(pooling) is SpladePooling and pooling.pooling_strategy == "max" and hasattr(before, "model")
     ]
-    models = {id(language_model): language_model for *_, language_model in poolings}  # sides may share one
+    # queries and documents may share a language model
+    models = {id(language_model): language_model for *_, language_model in poolings}
     heads = {key: _detach_head(language_model) for key, language_model in models.items()}
     for parent, name, pooling, language_model in poolings:
         if (head := heads[id(language_model)]) is not None:

@@ -25,10 +25,11 @@ class TransformerEncoder(Model):
     """A `Model` that encodes queries and documents.
 
     Args:
-        model: See `Model`, which takes `settings`.
+        model: The model, as for `Model`.
         query_prompt: Prefix of queries; None for the model's own prompt.
         document_prompt: Prefix of documents; None for the model's own prompt.
-        cache: Store document embeddings on disk and reuse them.
+        cache: Store document embeddings in the embedding cache on disk and reuse them.
+        settings: Other arguments of `Model`.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TransformerEncoder(Model):
         """Join the results of batches, each with its row indices, to arrays in the order of a shard's n texts."""
 
     def _settings(self) -> dict[str, Any]:
-        """Return the other arguments that embeddings depend on, for the cache key."""
+        """Return the arguments of the subclass that embeddings depend on, for the cache key."""
         return {}
 
     def _shards(self, texts: StringColumn, side: Side) -> Iterator[tuple[Rows, Arrays]]:
@@ -186,18 +187,18 @@ class TransformerEncoder(Model):
         return features
 
     def _side_limit(self, model: Any, side: Side) -> int | None:
-        """Return the tokens that the model reads of a text of this side; None for all."""
+        """Return the maximum number of tokens that the model reads from a text of this side; None for no limit."""
         return self._limit(model)
 
     def _document_limit(self, model: Any) -> int | None:
         return self._side_limit(model, "document")
 
     def _min_tokens(self, model: Any, side: Side) -> int:
-        """Return the tokens that every text of this side is padded to."""
+        """Return the number of tokens that every text of this side is padded to; 0 for no such padding."""
         return 0
 
     def prompt(self, model: Any, side: Side) -> str:
-        """Return the configured prompt, or the one that the model's `encode_query` or `encode_document` uses."""
+        """Return the configured prompt of `side`, else the one saved with `model`, else an empty string."""
         configured = self._prompts[side]
         if configured is not None:
             return configured

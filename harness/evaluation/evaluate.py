@@ -84,7 +84,7 @@ class Evaluation:
         """
         self.settings = self.settings.checked()
         started = datetime.now(UTC)
-        with self._failure_kept(started) as pending, cache.using("reuse" if self.resume else "renew"):
+        with self._failure_kept(started) as pending, cache.using("reuse" if self.resume else "refresh"):
             retriever = construct()
             with identity.in_use(retriever) as known:
                 self.retriever = self.retriever.model_copy(update={"identity": known})

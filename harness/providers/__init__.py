@@ -1,1 +1,1 @@
-"""Hosted APIs: embeddings and the HTTP plumbing that their SDKs lack."""
+"""Hosted APIs: clients with retries and rate limits, and encoders that request embeddings from them."""

@@ -1,4 +1,4 @@
-"""Encoders of the hosted APIs, paid or one's own: OpenAI's protocol and Cohere's, through their own packages.
+"""Encoders of hosted APIs through their SDKs: OpenAI or any server with its protocol, and Cohere.
 
 OPENAI_API_KEY=... harness retriever=openai_small dataset=scifact
 """
@@ -61,13 +61,13 @@ class CohereEncoder(HostedEncoder):
         super().__init__(model, api_key_env=api_key_env, **settings)
 
     def _open(self, package: Any, local: bool) -> Sdk:
-        httpx = importlib.import_module("httpx")  # comes with the package
+        httpx = importlib.import_module("httpx")  # a dependency of the SDK
 
         class Client(httpx.Client):  # type: ignore[misc, name-defined]
             def send(self, request: Any, **options: Any) -> Any:
                 try:
                     return super().send(request, **options)
-                except httpx.TransportError as error:  # the SDK retries no other than a ConnectError
+                except httpx.TransportError as error:  # ConnectError is the only transport error that the SDK retries
                     raise httpx.ConnectError(str(error), request=request) from error
 
         http = Client(timeout=self._timeout_s, follow_redirects=True, trust_env=not local, event_hooks=retries.HOOKS)

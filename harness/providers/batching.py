@@ -12,9 +12,15 @@ Result = TypeVar("Result")
 def run_concurrently(
     work: Callable[[Item, Event], Result], items: Iterable[Item], concurrency: int, name: str
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Yield each item with its result, as they finish, from a pool of ``concurrency`` threads called ``name``.
+    """Process items on a thread pool; yield each item with its result as soon as it finishes.
 
-    When the generator is closed or ``work`` raises, no further item is begun and the event of the running ones is set.
+    When the generator is closed or `work` raises, no further item is started and the stop event is set.
+
+    Args:
+        work: Called with an item and the stop event; returns the result.
+        items: The items.
+        concurrency: Number of threads.
+        name: Prefix of the threads' names.
     """
     stop = Event()
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix=name)
@@ -28,17 +34,23 @@ def run_concurrently(
 
 
 def estimate_tokens(text: str) -> int:
-    """Estimate the tokens of a text as one for three bytes of UTF-8, which is more than English needs."""
+    """Estimate the number of tokens of a text as one per three bytes of UTF-8, an overestimate for English."""
     return len(text.encode()) // 3 + 1
 
 
 def truncate(text: str, max_tokens: int) -> str:
-    """Return the longest beginning of a text that `estimate_tokens` counts as ``max_tokens`` or fewer."""
+    """Return the longest prefix of `text` that `estimate_tokens` estimates as at most `max_tokens`."""
     return text.encode()[: 3 * max_tokens - 1].decode(errors="ignore")
 
 
 def split(texts: Sequence[str], max_texts: int, max_tokens: int) -> Iterator[slice]:
-    """Yield slices of consecutive texts within both limits; a text over ``max_tokens`` gets a slice of its own."""
+    """Divide texts into batches: yield slices of consecutive texts within both limits.
+
+    Args:
+        texts: The texts.
+        max_texts: Maximum number of texts in a batch.
+        max_tokens: Maximum number of estimated tokens in a batch; a longer text forms a batch by itself.
+    """
     start = tokens = 0
     for row, text in enumerate(texts):
         size = estimate_tokens(text)

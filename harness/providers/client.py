@@ -1,8 +1,8 @@
-"""Clients of hosted APIs: address, key, SDK, retries, and failures that say what to do.
+"""Clients of hosted APIs: URL, API key, SDK, retries and error messages.
 
-The SDKs retry what may pass (no answer, rate limits, server errors) with exponential backoff and honour Retry-After.
-An answer that came and is invalid is retried here. The key is read from the environment when the server is first used;
-no record, log, error or cache holds it.
+The SDKs retry temporary failures (no answer, rate limits, server errors) with exponential backoff and honour the
+Retry-After header. Invalid answers are retried here. The API key is read from the environment when the server is first
+used, and is never written to a record, log, error message or cache.
 """
 
 import hashlib
@@ -25,14 +25,14 @@ from harness.providers.retries import Call, RequestError, error_message, mask_ke
 from harness.types.protocols import Component
 
 NO_KEY = "none"  # sent to a server without keys
-_INVALID_RETRIES = 3  # of a request whose answer is invalid: each answer is paid for
-_BACKOFF_S = 1.0  # after the first invalid answer, twice as much after the second, ...
+_INVALID_RETRIES = 3  # fewer retries of invalid answers, because each answer is paid for
+_BACKOFF_S = 1.0  # seconds to wait after the first invalid answer; two and three times as long after the next
 
 Value = TypeVar("Value")
 
 
 class Sdk(NamedTuple):
-    """A provider's package, ready for use; ``status_error`` has the attributes ``status_code`` and ``body``."""
+    """A provider's open SDK client and its exceptions; `status_error` has the attributes `status_code` and `body`."""
 
     client: Any
     close: Callable[[], None]
@@ -44,16 +44,22 @@ class ApiClient(Component):
     """Client of a provider's server, or of one that speaks its protocol; each argument is a config key.
 
     Args:
-        api_key_env: Environment variable that holds the key; only the provider's own server requires one.
-        base_url: None is the provider's own server.
-        concurrency: Requests in flight.
+        model: Name of the model at the provider.
+        api_key_env: Environment variable with the API key, which is required for the provider's own server only.
+        base_url: URL of the server; None for the provider's own server.
+        timeout_s: Timeout of a request in seconds.
+        concurrency: Maximum number of concurrent requests.
+        retries: Maximum number of retries of a request.
+
+    Raises:
+        ConfigError: An argument has an invalid value.
     """
 
-    provider: ClassVar[str]  # also the name of the package and of our extra
+    provider: ClassVar[str]  # also the name of the SDK and of the extra that installs it
     default_url: ClassVar[str]
-    config_key: ClassVar[str] = "retriever.encoder"  # where in the config the settings are, for messages
-    answer_setting: ClassVar[str]  # to check when answers are invalid
-    request_settings: ClassVar[str]  # to check, beside the model, when a request is refused
+    config_key: ClassVar[str] = "retriever.encoder"  # config key of the settings, for messages
+    answer_setting: ClassVar[str]  # setting that messages about invalid answers name
+    request_settings: ClassVar[str]  # settings that messages about rejected requests name
 
     def __init__(
         self,
@@ -65,7 +71,7 @@ class ApiClient(Component):
         concurrency: int = 4,
         retries: int = 6,
     ) -> None:
-        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env):  # the value is not shown: it may be a key
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", api_key_env):  # the value is not shown, because it may be a key
             raise ConfigError(
                 f"{self._group}.api_key_env must be the NAME of an environment variable, in capitals, such as "
                 "OPENAI_API_KEY"
@@ -82,11 +88,11 @@ class ApiClient(Component):
 
     @abstractmethod
     def _open(self, package: Any, local: bool) -> Sdk:
-        """Return the package's client. ``local``: the server is on this machine, where no proxy stands between."""
+        """Return the SDK's client; `local` is True for a server on this machine, which is reached without a proxy."""
 
     @abstractmethod
     def _tokens(self, answer: Any) -> int | None:
-        """Return the input tokens that an answer counts, None where it counts none."""
+        """Return the number of input tokens reported in an answer; None if it reports none."""
 
     @property
     def _group(self) -> str:
@@ -97,13 +103,13 @@ class ApiClient(Component):
         return f"{self.provider} {self._model!r} at {self._url}"
 
     def _require_at_least(self, minimum: int, **settings: float | None) -> None:
-        """Raise `ConfigError` for a setting that is less."""
+        """Raise `ConfigError` for a setting below the minimum."""
         for name, value in settings.items():
             if value is not None and not value >= minimum:
                 raise ConfigError(f"{self._group}.{name}={value} must be at least {minimum}")
 
     def _connect(self) -> None:
-        """Open the SDK's client once; its connections are kept and are closed with this object."""
+        """Open the SDK's client once; its connections stay open until this object is deleted."""
         if self._sdk is not None:
             return
         with instrument.stage("load"):
@@ -121,23 +127,23 @@ class ApiClient(Component):
         key = os.environ.get(self._key_env, "").strip()
         if not key and self._url == self.default_url:
             raise ConfigError(
-                f"{self.provider} wants a key and the environment variable {self._key_env} is not set; set it: "
+                f"{self.provider} needs an API key, and the environment variable {self._key_env} is not set; set it: "
                 f"export {self._key_env}=...; or name another: {self.config_key}.api_key_env=NAME"
             )
-        if not key.isascii() or any(not sign.isprintable() or sign.isspace() for sign in key):
-            raise ConfigError(f"{self._key_env} holds no key: there is a blank or a special character in it")
+        if not key.isascii() or any(not character.isprintable() or character.isspace() for character in key):
+            raise ConfigError(f"{self._key_env} is not an API key: it has white space or a special character")
         return key
 
     def _request(
         self, send: Callable[[], Any], read: Callable[[Any], Value], estimate: int, stop: Event
     ) -> tuple[Value, Call]:
-        """Send a request until its answer is valid; return the answer's value and what it took.
+        """Send a request until its answer is valid; return the answer's value and the call with its counts.
 
         Args:
-            send: Calls the SDK, which retries what may pass.
-            read: Returns the value of an answer; a `ValueError` or one of structure means that the answer is invalid.
-            estimate: Tokens of an answer that does not count them.
-            stop: Set when the request is no longer wanted; it is then not retried.
+            send: Calls the SDK, which retries temporary failures.
+            read: Returns the value of an answer. Raises `ValueError`, or an error of access, for an invalid one.
+            estimate: Number of input tokens, used if the answer does not report it.
+            stop: Set to cancel the request: it is not retried.
 
         Raises:
             RequestError: There is no valid answer.
@@ -157,7 +163,7 @@ class ApiClient(Component):
                 call.status, problem = None, f"no answer: {type(cause).__name__}: {cause}"
             except self._sdk.status_error as error:
                 call.status, problem = error.status_code, f"HTTP {error.status_code}: {error_message(error.body)}"
-            except ValueError as error:  # no JSON, too
+            except ValueError as error:  # also raised for an answer that is not JSON
                 call.status, problem = 200, f"invalid answer: {error}"
             except (AttributeError, IndexError, TypeError) as error:
                 call.status, problem = 200, f"invalid answer: unexpected structure ({error})"
@@ -166,23 +172,30 @@ class ApiClient(Component):
                 break
             call.tokens += tokens
         tried = f" (tried {call.attempts} times)" if call.attempts > 1 else ""
-        # raised outside of the handlers: the error of an SDK may hold the key
+        # raised outside the handlers, because the SDK's exception may contain the API key
         raise RequestError(f"{self._name}: {call.problem}{tried}; {self._advice(call.status)}", call)
 
     def _advice(self, status: int | None) -> str:
         if status in (401, 403):
-            return f"see the key in the environment variable {self._key_env}"
+            return f"check the API key in the environment variable {self._key_env}"
         if status is None or status == 404:
-            return f"is this the server, and is it running? see {self.config_key}.base_url and {self.config_key}.model"
+            return f"check that the server is running, and check {self.config_key}.base_url and {self.config_key}.model"
         if status == 429 or status >= 500:
-            return f"give the command again later: it goes on; fewer requests at once: {self.config_key}.concurrency=1"
+            return f"repeat the command later to resume; for fewer concurrent requests: {self.config_key}.concurrency=1"
         if status < 300:
-            return f"see {self.config_key}.base_url and {self.config_key}.{self.answer_setting}"
-        return f"see {self.config_key}.model, {self.request_settings}"
+            return f"check {self.config_key}.base_url and {self.config_key}.{self.answer_setting}"
+        return f"check {self.config_key}.model, {self.request_settings}"
 
 
 class OpenAIClient(ApiClient):
-    """Client of a server that speaks OpenAI's protocol. ``extra_body``: request fields that only this server takes."""
+    """Client of a server with OpenAI's protocol.
+
+    Args:
+        model: The model, as for `ApiClient`.
+        api_key_env: Environment variable with the API key.
+        extra_body: Additional fields of the request body that the server accepts.
+        settings: Other arguments of `ApiClient`.
+    """
 
     provider = "openai"
     default_url = "https://api.openai.com/v1"
@@ -200,7 +213,7 @@ class OpenAIClient(ApiClient):
 
     @property
     def _extra_hash(self) -> str:
-        extra = json.dumps(self._extra, sort_keys=True, default=str)  # hashed: it may hold a key
+        extra = json.dumps(self._extra, sort_keys=True, default=str)  # hashed, because it may contain a key
         return hashlib.blake2b(extra.encode(), digest_size=8).hexdigest()
 
     def _open(self, package: Any, local: bool) -> Sdk:
@@ -216,7 +229,7 @@ class OpenAIClient(ApiClient):
 
 
 def without_none(**fields: Any) -> dict[str, Any]:
-    """Return the fields that are set."""
+    """Return the fields that are not None."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -226,13 +239,13 @@ def _checked_url(url: str, group: str) -> str:
         valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
     except ValueError:
         parts, valid = urlsplit(""), None
-    if "@" in url or "?" in url or "#" in url:  # it is not shown: it may hold a password
+    if "@" in url or "?" in url or "#" in url:  # it is not shown, because it may contain a password
         raise ConfigError(
-            f"{group}.base_url has a user, a password or a query in it, and it goes into the record; give scheme, host "
+            f"{group}.base_url has a user, a password or a query in it, which the record would show; give scheme, host "
             f"and path alone, and the key in the environment variable that {group}.api_key_env names"
         )
     if not valid:
-        raise ConfigError(f"{group}.base_url={url!r} is no address of a server, such as http://127.0.0.1:8000/v1")
+        raise ConfigError(f"{group}.base_url={url!r} is not the URL of a server, such as http://127.0.0.1:8000/v1")
     return parts._replace(netloc=parts.netloc.lower()).geturl().rstrip("/")
 
 

@@ -1,6 +1,6 @@
-"""Encode texts by a hosted API: batches, requests in flight, checked answers, and what it all costs.
+"""Encoding by a hosted API: batching, concurrent requests, validation of answers, and the price.
 
-A killed run goes on at the next shard: what was paid for is in the embedding cache.
+A run that was killed resumes at the next shard, because paid embeddings are in the embedding cache.
 """
 
 from abc import abstractmethod
@@ -23,28 +23,37 @@ from harness.providers.client import ApiClient
 from harness.providers.retries import Call
 from harness.types import StringColumn
 
-_SHARD = 512  # texts whose vectors are kept together: what was paid for and is lost when a run is killed
-_MIN_BATCH = 16  # fewer texts are not worth a request of their own
+_SHARD = 512  # texts in a shard of the cache: at most these are paid for again after a run is killed
+_MIN_BATCH = 16  # minimum number of texts in a request when a block is divided among concurrent requests
 
 Vectors = NDArray[np.float32]
 
 
 class HostedEncoder(ApiClient):
-    """An `ApiClient` that encodes queries and documents, each with its prompt before it.
+    """An `ApiClient` that encodes queries and documents.
 
     Args:
-        batch_texts: Most texts in a request; None is the provider's limit.
-        batch_tokens: Most tokens in a request, estimated as bytes / 3.
-        max_tokens: Tokens of a text that are sent; None sends all.
-        price_per_million_tokens: USD. Tokens are estimated where the server does not count them.
-        cache: Keep the documents' vectors on disk and use those that are there.
+        model: The model, as for `ApiClient`.
+        batch_texts: Maximum number of texts in a request; None for the provider's limit.
+        batch_tokens: Maximum number of tokens in a request, estimated as bytes / 3; None for the provider's default.
+        dimensions: Dimensions to request of each vector; None for the model's own.
+        query_prompt: Prefix of queries.
+        document_prompt: Prefix of documents.
+        max_tokens: Maximum number of tokens of a text; longer texts are truncated. None for no limit.
+        price_per_million_tokens: Price in USD. Tokens are estimated if the server does not report them.
+        normalize: Normalise vectors to unit length.
+        cache: Store document embeddings in the embedding cache on disk and reuse them.
+        settings: Other arguments of `ApiClient`.
+
+    Raises:
+        ConfigError: An argument has an invalid value.
     """
 
-    max_texts: ClassVar[int]  # that the provider takes in one request
+    max_texts: ClassVar[int]  # maximum number of texts in one request
     max_batch_tokens: ClassVar[int]  # default of batch_tokens
     answer_setting = "dimensions"
     request_settings = ".dimensions and, for texts that are too long, .max_tokens and .batch_tokens"
-    server_truncates: ClassVar[bool] = False  # texts that are over max_tokens
+    server_truncates: ClassVar[bool] = False  # True if the server truncates texts over max_tokens
 
     def __init__(
         self,
@@ -76,14 +85,19 @@ class HostedEncoder(ApiClient):
 
     @abstractmethod
     def _send(self, texts: list[str], side: Side) -> Any:
-        """Return the SDK's answer to one request."""
+        """Send one request; return the SDK's answer."""
 
     @abstractmethod
     def _vectors(self, answer: Any) -> list[Any]:
-        """Return the vectors of an answer in the order of the texts; a `ValueError` means that it is invalid."""
+        """Return the vectors of an answer in the order of the texts. Raises `ValueError` if it is invalid."""
 
     def encode(self, texts: StringColumn, side: Side) -> torch.Tensor:
-        """Return embeddings [texts, dimensions] as float32, on the CPU."""
+        """Return float32 embeddings [texts, dimensions] of `texts` on the CPU; `side` is "query" or "document".
+
+        Raises:
+            ApiError: A request failed in spite of its retries, or the server's model has changed.
+            ConfigError: No model is set, or the SDK or the API key is missing.
+        """
         if not self._model:
             raise ConfigError(f"encoder.model is not set; retriever.encoder.model=NAME, one of {self._url}/models")
         instrument.count("texts", len(texts))
@@ -101,7 +115,7 @@ class HostedEncoder(ApiClient):
                 if block.shape[1] != width:
                     raise ApiError(
                         f"{self._name}: the cache holds vectors of {block.shape[1]} dimensions, not {width}: the "
-                        "server has another model under this name now; encode anew: resume=false"
+                        "server has another model under this name now; to encode again: resume=false"
                     )
                 if embeddings is None:
                     embeddings = storage.allocate((len(texts), width), torch.device("cpu"))
@@ -129,10 +143,10 @@ class HostedEncoder(ApiClient):
         }
 
     def _encode_block(self, texts: list[str], side: Side, advance: instrument.Advance) -> Vectors:
-        """Return the vectors of a block of texts, as the server gives them."""
+        """Return the vectors of a block of texts as the server returns them."""
         self._connect()
         inputs = self._prepare(texts, side)
-        spread = max(_MIN_BATCH, -(-len(inputs) // self._concurrency))  # over the requests that may be in flight
+        spread = max(_MIN_BATCH, -(-len(inputs) // self._concurrency))  # divided among the concurrent requests
         spans = batching.split(inputs, min(self._batch_texts, spread), self._batch_tokens)
 
         def encode(span: slice, stop: Event) -> tuple[Vectors, Call]:
@@ -140,24 +154,24 @@ class HostedEncoder(ApiClient):
 
         parts, tokens = dict[int, Vectors](), 0
         with closing(batching.run_concurrently(encode, spans, self._concurrency, self.provider)) as batches:
-            for span, (vectors, call) in batches:  # counted on this thread, whose recorder it is
+            for span, (vectors, call) in batches:  # counted on this thread, which has the recorder
                 instrument.count("requests", call.attempts)
                 instrument.count("retries", call.attempts - 1)
                 parts[span.start] = vectors
                 tokens += call.tokens
                 advance(len(vectors))
         instrument.count("tokens", tokens)
-        if self._price is not None:  # USD for a million tokens: as many millionths of a USD for one
+        if self._price is not None:  # USD per million tokens equals micro-USD per token
             instrument.count("micro_usd", round(tokens * self._price))
         return np.concatenate([parts[start] for start in sorted(parts)])
 
     def _prepare(self, texts: list[str], side: Side) -> list[str]:
-        """Return the texts with their prompt, truncated where the server does not do it."""
+        """Return the texts with their prompt, truncated unless the server does that."""
         inputs, limit = [self._prompts[side] + text for text in texts], self._max_tokens
         if limit is not None and not self.server_truncates:
             instrument.count("truncated", sum(batching.estimate_tokens(text) > limit for text in inputs))
             inputs = [batching.truncate(text, limit) for text in inputs]
-        # OpenAI refuses a whole request for an empty string in it; a blank is the nearest text that it takes
+        # OpenAI rejects a request with an empty string; a blank is the closest text that it accepts
         return [text or " " for text in inputs]
 
     def _encode_batch(self, texts: list[str], side: Side, stop: Event) -> tuple[Vectors, Call]:
@@ -168,7 +182,7 @@ class HostedEncoder(ApiClient):
         """Return the vectors of an answer as an array [n, dimensions].
 
         Raises:
-            ValueError: Their number is not ``n``, their lengths are not that of the first answer, or one is not finite.
+            ValueError: Their number is not `n`, their lengths are not that of the first answer, or one is not finite.
         """
         rows = self._vectors(answer)
         if len(rows) != n:

@@ -1,1 +1,1 @@
-"""Arrays to top-k: exact dense, quantised and approximate search, sparse postings, MaxSim. No models, no text."""
+"""Top-k search over arrays: exact, quantised and approximate dense search, inverted index, MaxSim."""

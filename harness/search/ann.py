@@ -13,10 +13,10 @@ from harness.types.protocols import Component
 
 
 class Faiss(Component):
-    """An approximate index of faiss; needs the extra ``faiss``. Parameters are named as in faiss.
+    """An approximate index of faiss; needs the extra `faiss`. Parameters are named as in faiss.
 
     Args:
-        kind: ``hnsw`` or ``ivf``.
+        kind: `hnsw` or `ivf`.
         M: Neighbours of each node of the HNSW graph.
         ef_construction: Candidates examined for each node while the graph is built.
         ef_search: Candidates examined for each query; at least k are.
@@ -70,7 +70,11 @@ class Faiss(Component):
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
         """Return approximately the k documents [queries, k] of highest inner product, and the products.
 
-        Equal scores are put in order later, by `Run`.
+        Args:
+            queries: Vectors [queries, dimensions], float32.
+            k: Number of hits per query; -1 and -inf where fewer are found.
+            ranks: Not used: `Run` sorts hits of equal score.
+            threads: Number of faiss's OpenMP threads.
         """
         if k < 1 or not len(queries) or not self._n:
             return empty_hits(len(queries), k)

@@ -1,7 +1,7 @@
 """Candidate generation for late interaction: every document token is replaced by its nearest centroid.
 
 A document is the set of its tokens' centroids; its approximate score is the sum over query tokens of the maximum inner
-product with one of them. That takes one product of query tokens with all centroids, and no document's vectors.
+product with one of them. It needs the products of query tokens with all centroids, and no document vectors.
 """
 
 import math
@@ -27,7 +27,7 @@ class Centroids:
 
     Args:
         documents: Token vectors of unit length.
-        seed: Draws the sample.
+        seed: Seed of the sample.
     """
 
     def __init__(self, documents: TokenEmbeddings, seed: int) -> None:
@@ -45,7 +45,14 @@ class Centroids:
         return self.centroids.nbytes + self.starts.nbytes + self.codes.nbytes
 
     def search(self, queries: TokenEmbeddings, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """Return the k documents [queries, k] of highest approximate score, and the scores."""
+        """Return the documents [queries, min(k, documents)] of highest approximate score, and the scores.
+
+        Args:
+            queries: Token embeddings of the queries.
+            k: Number of candidates per query.
+            ranks: Rank of each document, shape [documents]; among equal scores lower ranks come first.
+            threads: Number of threads.
+        """
         n_docs = len(self.starts) - 1
         k = min(k, n_docs)
         if k < 1 or not len(queries):

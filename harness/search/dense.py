@@ -28,9 +28,9 @@ def search(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArra
     Args:
         documents: Vectors [documents, dimensions]; converted to float32 block by block.
         queries: Vectors [queries, dimensions], float32.
-        k: Documents of each query; where there are fewer, the rest is -1.
-        ranks: Order of documents at equal scores.
-        threads: Threads that update the top-k on a CPU.
+        k: Number of hits per query; -1 and -inf where there are fewer documents.
+        ranks: Rank of each document, shape [documents]; among equal scores lower ranks come first.
+        threads: Number of threads that update the top-k on a CPU.
     """
     if k < 1 or not len(queries) or not len(documents):
         return empty_hits(len(queries), k)
@@ -41,7 +41,13 @@ def search(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArra
 
 
 def score(documents: torch.Tensor, queries: torch.Tensor, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return inner products [queries, candidates] of each query with its candidates `docs`; -inf where `docs` is -1."""
+    """Return the inner products [queries, candidates] of each query with its candidates.
+
+    Args:
+        documents: Vectors [documents, dimensions].
+        queries: Vectors [queries, dimensions], float32.
+        docs: Candidate document indices [queries, candidates], padded with -1, whose score is -inf.
+    """
     scores = np.full(docs.shape, -np.inf, np.float32)
     for row in range(len(docs)):
         is_doc = docs[row] >= 0
@@ -64,7 +70,7 @@ def _on_cpu(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArr
 
 
 def _on_accelerator(documents: torch.Tensor, queries: torch.Tensor, k: int, ranks: NDArray[np.int32]) -> Hits:
-    """Search on the device: each block's best are merged by their integer keys, and copied to the host once."""
+    """Search on the device: the top-k of each block are merged by their integer keys, and copied to the host once."""
     width = min(k, len(documents))
     device, order = queries.device, torch.from_numpy(ranks).to(queries.device)
     keys = torch.empty((len(queries), 0), dtype=torch.int64, device=device)
@@ -90,7 +96,7 @@ def _split(rows: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
 def _best(products: torch.Tensor, k: int, ranks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return keys and column indices of each row's k best in the canonical order.
 
-    `topk` alone takes any of the documents that tie for the last position; such rows are sorted by their keys.
+    `torch.topk` picks any of the documents that tie for the last position; rows with such ties are sorted by key.
     """
     values, columns = products.topk(min(k + 1, products.shape[1]), dim=1)
     tied = (values[:, k - 1] == values[:, -1]).nonzero()[:, 0] if values.shape[1] > k else columns.new_empty(0)

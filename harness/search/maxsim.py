@@ -37,7 +37,7 @@ class TokenEmbeddings:
         return self.starts.nbytes + self.vectors.nbytes
 
     def span(self, first: int, stop: int) -> "TokenEmbeddings":
-        """Return the texts from `first` to `stop`, without the latter."""
+        """Return the texts from `first` to `stop`, excluding `stop`."""
         starts = self.starts[first : stop + 1]
         return TokenEmbeddings(starts - starts[0], self.vectors[starts[0] : starts[-1]])
 
@@ -59,6 +59,13 @@ def search(
 
     A document without tokens is no hit. Half-precision vectors are multiplied as float32. Memory beyond the vectors is
     one block of scores.
+
+    Args:
+        documents: Token embeddings of the corpus.
+        queries: Token embeddings of the queries.
+        k: Number of hits per query; -1 and -inf where there are fewer.
+        ranks: Rank of each document, shape [documents]; among equal scores lower ranks come first.
+        threads: Number of CPU threads.
     """
     if k < 1 or not len(queries) or not len(documents):
         return empty_hits(len(queries), k)
@@ -75,7 +82,12 @@ def scores(
 ) -> NDArray[np.float32]:
     """Return the scores [queries, last - first] of the documents first..last; -inf for one without tokens.
 
-    The products of a chunk of documents with all the queries are in memory at once: pass a block of queries.
+    Args:
+        documents: Token embeddings of the corpus.
+        queries: A block of queries (see `query_blocks`): their products with a chunk of documents are in memory.
+        first: Index of the first document.
+        last: Index behind the last document.
+        threads: Number of CPU threads.
     """
     columns = queries.vectors.to(documents.vectors.device).float().T
     if columns.device.type != "cpu":
@@ -95,7 +107,14 @@ def scores(
 def score(
     documents: TokenEmbeddings, queries: TokenEmbeddings, docs: NDArray[np.int32], threads: int
 ) -> NDArray[np.float32]:
-    """Return the scores of each query's candidates `docs` [queries, candidates]; -inf where `docs` is -1."""
+    """Return the MaxSim scores [queries, candidates] of each query's candidates.
+
+    Args:
+        documents: Token embeddings of the corpus.
+        queries: Token embeddings of the queries.
+        docs: Candidate document indices [queries, candidates], padded with -1, whose score is -inf.
+        threads: Number of CPU threads.
+    """
     out = np.full(docs.shape, -np.inf, np.float32)
     for row in range(len(docs)):
         order = np.argsort(docs[row], kind="stable")

@@ -23,7 +23,7 @@ from harness.search.topk import (
 )
 
 _BLOCK = 1 << 16  # documents whose accumulated scores stay in the CPU cache: 256 kB
-_SPARSE = 8  # with less than one posting per 8 documents, the listed documents are read instead of all totals
+_SPARSE = 8  # with fewer than one posting per 8 documents, only the documents in the postings are read
 _STRIDE = 16
 
 
@@ -64,7 +64,7 @@ class Postings:
         return self.starts.nbytes + self.docs.nbytes + self.weights.nbytes
 
     def weight(self, term: int, doc: int) -> float:
-        """Return the weight of a term in a document; 0 if the document lacks it."""
+        """Return the weight of the term `term` in the document `doc`; 0 if the document does not contain it."""
         docs = self.docs[self.starts[term] : self.starts[term + 1]]
         index = int(np.searchsorted(docs, doc))
         return float(self.weights[self.starts[term] + index]) if index < len(docs) and docs[index] == doc else 0.0
@@ -74,7 +74,17 @@ class Postings:
         return int(self.starts[term + 1] - self.starts[term])
 
     def search(self, queries: SparseRows, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """Return documents [queries, k] (-1: no hit) and their scores, sums of products of weights, best first."""
+        """Return the k best documents [queries, k] and their scores, sums of products of weights, best first.
+
+        Args:
+            queries: Sparse vectors over the documents' vocabulary.
+            k: Number of hits per query; -1 and -inf where fewer documents share a term with the query.
+            ranks: Rank of each document, shape [documents]; among equal scores lower ranks come first.
+            threads: Number of threads.
+
+        Raises:
+            RunError: A query has a term outside the vocabulary.
+        """
         self._check(queries)
         keys, docs = empty_keys(len(queries), k)
 
@@ -88,9 +98,15 @@ class Postings:
         return docs, unpack_scores(keys)
 
     def score(self, queries: SparseRows, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the scores of candidates `docs` [queries, candidates], summed in the same order as in `search`.
+        """Return the scores of candidates [queries, candidates], summed in the same order as in `search`.
 
-        A document that shares no term with the query scores 0; where `docs` is -1, the score is -inf.
+        Args:
+            queries: Sparse vectors over the documents' vocabulary.
+            docs: Document indices [queries, candidates], padded with -1, whose score is -inf. A document that shares
+                no term with the query scores 0.
+
+        Raises:
+            RunError: A query has a term outside the vocabulary.
         """
         self._check(queries)
         scores = np.where(docs >= 0, np.float32(0.0), np.float32(-np.inf))

@@ -1,7 +1,7 @@
-"""Quantised dense vectors, of one byte or one bit per dimension: less memory, approximate search, and rescoring.
+"""Scalar (int8) and binary quantisation of dense vectors: less memory, approximate search, rescoring.
 
 int8    v / scale, rounded; each dimension's scale maps the corpus's largest magnitude to 127; queries stay float32
-binary  signs; candidates of least Hamming distance are rescored with int8 or float32 vectors
+binary  signs; candidates of the smallest Hamming distance are rescored with int8 or float32 vectors
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ _RESCORE = ("int8", "float32")
 
 
 class Int8(Component):
-    """An int8 index: a quarter of float32's memory, searched on the CPU."""
+    """An int8 (scalar quantisation) index: a quarter of float32's memory, searched on the CPU."""
 
     def build(self, vectors: torch.Tensor) -> None:
         """Quantise vectors [documents, dimensions]."""
@@ -39,11 +39,18 @@ class Int8(Component):
             self._codes[start : start + (1 << 16)] = (vectors[start : start + (1 << 16)] / self._scale).round_()
 
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """Return the k documents [queries, k] of highest inner product with the quantised vectors, and the products."""
+        """Return the k documents [queries, k] of highest inner product with the quantised vectors, and the products.
+
+        Args:
+            queries: Vectors [queries, dimensions], float32.
+            k: Number of hits per query; -1 and -inf where there are fewer documents.
+            ranks: Rank of each document, shape [documents]; among equal scores lower ranks come first.
+            threads: Number of threads.
+        """
         return dense.search(self._codes, queries.cpu() * self._scale, k, ranks, threads)
 
     def score(self, queries: torch.Tensor, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return inner products with the quantised vectors of candidates `docs` [queries, candidates]."""
+        """Return inner products of `queries` with the quantised vectors of candidates `docs` [queries, candidates]."""
         return dense.score(self._codes, queries.cpu() * self._scale, docs)
 
     @property
@@ -56,8 +63,8 @@ class Binary(Component):
     """A binary index, rescored; with int8 rescoring it takes 1/32 + 1/4 of float32's memory.
 
     Args:
-        rescore: Vectors that rescore the candidates, ``int8`` or ``float32``; None for no rescoring.
-        oversample: Candidates that are rescored, as a multiple of k.
+        rescore: Precision of the vectors that rescore the candidates, `int8` or `float32`; None for no rescoring.
+        oversample: Number of rescored candidates, as a multiple of k.
 
     Raises:
         ConfigError: An argument is not one of its choices, or below 1.
@@ -82,7 +89,16 @@ class Binary(Component):
             self._float = vectors.cpu()
 
     def search(self, queries: torch.Tensor, k: int, ranks: NDArray[np.int32], threads: int) -> Hits:
-        """Return the k documents of highest rescored inner product; without rescoring, of highest product of signs."""
+        """Return the k documents [queries, k] of highest score, and the scores.
+
+        The score is the rescored inner product; without rescoring, the inner product of the signs.
+
+        Args:
+            queries: Vectors [queries, dimensions], float32.
+            k: Number of hits per query; -1 and -inf where there are fewer documents.
+            ranks: Rank of each document, shape [documents]; among equal scores lower ranks come first.
+            threads: Number of threads.
+        """
         rescored = self._int8 is not None or self._float is not None
         docs, scores = self._nearest(queries, k * self._oversample if rescored else k, ranks, threads)
         if self._int8 is not None:

@@ -17,18 +17,18 @@ Hits = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 def empty_hits(rows: int, k: int) -> Hits:
-    """Return documents of -1 and scores of -inf, both [rows, k]."""
+    """Return documents of -1 and scores of -inf, both of `rows` rows and `k` columns."""
     return np.full((rows, k), -1, np.int32), np.full((rows, k), -np.inf, np.float32)
 
 
 def empty_keys(rows: int, k: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """Return an empty heap for each row: keys of 0 and documents of -1, both [rows, k]."""
+    """Return empty heaps, `rows` rows of `k` entries: keys of 0 and documents of -1."""
     return np.zeros((rows, k), np.uint64), np.full((rows, k), -1, np.int32)
 
 
 @njit(nogil=True, cache=True)
 def pack_key(score, rank):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Return an integer that is greater for the better hit: the score's ordered bits above the inverted rank."""
+    """Return an integer that is greater for better hits: the ordered bits of `score` above the inverted `rank`."""
     bits = np.float32(score).view(np.uint32)
     ordered = ~bits if bits >> np.uint32(31) else bits | np.uint32(0x80000000)
     return (np.uint64(np.uint32(ordered)) << np.uint64(32)) | (np.uint64(0xFFFFFFFF) - np.uint64(rank))
@@ -36,14 +36,14 @@ def pack_key(score, rank):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN2
 
 @njit(nogil=True, cache=True)
 def unpack_score(key):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Return the exact score that a key was made from."""
+    """Return the exact score in a key of `pack_key`."""
     ordered = np.uint32(key >> np.uint64(32))
     bits = ordered & np.uint32(0x7FFFFFFF) if ordered >> np.uint32(31) else ~ordered
     return np.uint32(bits).view(np.float32)
 
 
 def unpack_scores(keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Return the exact scores that keys were made from; -inf where a key is 0, which no score has."""
+    """Return the exact scores in keys of `pack_key`; -inf for a key of 0, which marks an empty entry."""
     scores = np.empty(keys.shape, np.float32)
     _unpack(keys.reshape(-1), scores.reshape(-1))
     return scores
@@ -80,7 +80,10 @@ def _heapify(keys, docs, size):  # type: ignore[no-untyped-def]  # noqa: ANN001,
 
 @njit(nogil=True, cache=True)
 def push(keys, docs, size, key, doc):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Add an entry if it is among the best len(keys); return the new size. The arrays are a min-heap once full."""
+    """Add the entry (`key`, `doc`) to a top-k heap if it is among the best; return the new number of entries.
+
+    `keys` and `docs` [k] contain `size` entries, and are a min-heap once they are full.
+    """
     if size < len(keys):
         keys[size], docs[size] = key, doc
         size += 1
@@ -94,7 +97,7 @@ def push(keys, docs, size, key, doc):  # type: ignore[no-untyped-def]  # noqa: A
 
 @njit(nogil=True, cache=True)
 def sort_best_first(keys, docs, size):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Sort the first `size` entries, greatest key first."""
+    """Sort the first `size` entries of `keys` and `docs` in place, greatest key first."""
     _heapify(keys, docs, size)
     for last in range(size - 1, 0, -1):
         keys[0], keys[last] = keys[last], keys[0]
@@ -103,9 +106,11 @@ def sort_best_first(keys, docs, size):  # type: ignore[no-untyped-def]  # noqa: 
 
 
 def recall(approximate: NDArray[np.int32], exact: NDArray[np.int32]) -> float:
-    """Return the mean share of the exact hits that are among the approximate ones, both [rows, k].
+    """Return the recall of approximate search: the mean share of exact hits that it found.
 
-    Rows without exact hits do not count; without any such row the recall is 1.
+    Args:
+        approximate: Document indices [rows, k], -1 where there is no hit.
+        exact: Document indices [rows, k]; rows without hits are left out, and without other rows the recall is 1.
     """
     shares = [
         np.isin(expected[expected >= 0], hits).mean()
@@ -125,14 +130,14 @@ class TopK:
     def update(
         self, scores: NDArray[np.float32], first: int, offset: int, ranks: NDArray[np.int32], threads: int
     ) -> None:
-        """Take the scores of a block of rows and documents.
+        """Add the scores of a block of rows and documents.
 
         Args:
-            scores: Shape [rows, documents]; -inf is no hit.
+            scores: Shape [rows, documents]; -inf for no hit.
             first: Index of the block's first row.
             offset: Index of the block's first document.
-            ranks: Order of all documents at equal scores.
-            threads: Threads, each of which takes some of the rows.
+            ranks: Rank of each document of the corpus [documents]; among equal scores lower ranks come first.
+            threads: Number of threads that the rows are divided among.
         """
         rows = slice(first, first + len(scores))
         keys, docs, sizes = self._keys[rows], self._docs[rows], self._sizes[rows]
@@ -156,7 +161,7 @@ def _update_rows(scores, offset, keys, docs, sizes, ranks, first, last):  # type
         threshold = unpack_score(keys[row, 0]) if size == k else np.float32(-3.4028235e38)
         for column in range(scores.shape[1]):
             score = scores[row, column]
-            if not score < threshold:  # a NaN passes too, so that Run can refuse it
+            if not score < threshold:  # a NaN passes too, so that Run can reject it
                 size = push(keys[row], docs[row], size, pack_key(score, ranks[offset + column]), offset + column)
                 if size == k:
                     threshold = unpack_score(keys[row, 0])
@@ -170,7 +175,13 @@ def _sort(keys, docs, sizes):  # type: ignore[no-untyped-def]  # noqa: ANN001, A
 
 
 def run_in_blocks(work: Callable[[int, int], None], rows: int, threads: int) -> None:
-    """Call `work(start, stop)` for blocks of rows on several threads, four blocks per thread to balance the load."""
+    """Divide rows into blocks, four per thread to balance the load, and process them on a thread pool.
+
+    Args:
+        work: Called with the first row of a block and the row behind its last; must release the GIL to run in parallel.
+        rows: Number of rows.
+        threads: Number of threads; 1 for a single call in this thread.
+    """
     if threads <= 1 or rows <= 1:
         work(0, rows)
         return

@@ -1,6 +1,6 @@
 """An append-only results folder.
 
-results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last: an evaluation is complete if it exists
+results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last, so that a record's files exist
 results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
 results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
 results/published/<model>/<revision>.json    published figures; a later import of the same model replaces them
@@ -10,7 +10,7 @@ import gc
 import gzip
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from harness.types.trec import dump
 
 _SHOWN_PACKAGES = ("torch", "sentence-transformers", "numba", "numpy")
 _FILES_PER_READ = 1000
-"""Number of files that one call reads."""
+"""Maximum number of Parquet files in one scan."""
 
 
 class Store:
-    """A results folder."""
+    """A results folder: append-only records and their files."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -44,17 +44,17 @@ class Store:
         per_query: PerQuery | None = None,
         tables: Mapping[Excerpt, pa.Table] | None = None,
     ) -> Record:
-        """Write a record and its files, the record last; return the record with their paths."""
-        stem, tables = _relative_path(record), tables or {}
-        queries = f"queries/{_safe_path(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
-        files = RecordFiles(
-            record=f"records/{stem}.json",
-            environment=f"environments/{record.environment[:8]}.json",
-            run=None if run is None else f"runs/{stem}.trec.gz",
-            per_query=None if per_query is None else f"per_query/{stem}.parquet",
-            rankings=f"rankings/{stem}.parquet" if "rankings" in tables else None,
-            queries=queries if "queries" in tables else None,
-        )
+        """Write a record and its files, the record last; return the record with their paths.
+
+        Args:
+            record: The record.
+            manifest: Description of the machine and packages, stored once per environment.
+            run: The ranking, stored in TREC's format; None not to store it.
+            per_query: Scores of each query; None not to store them.
+            tables: Excerpts of rankings and queries.
+        """
+        tables = tables or {}
+        files = _files(record, run is not None, per_query is not None, tables)
         record = record.model_copy(update={"files": files})
         contents: dict[str | None, bytes] = {}
         if not (self.root / str(files.environment)).exists():  # records share it
@@ -65,7 +65,7 @@ class Store:
             contents[files.per_query] = parquet(as_table(per_query))
         if "rankings" in tables:
             contents[files.rankings] = parquet(tables["rankings"])
-        if "queries" in tables and not (self.root / queries).exists():
+        if "queries" in tables and not (self.root / str(files.queries)).exists():
             contents[files.queries] = parquet(tables["queries"])
         contents[files.record] = record.model_dump_json(indent=2).encode() + b"\n"
         write_together({self.root / str(path): content for path, content in contents.items()})
@@ -76,7 +76,7 @@ class Store:
         return pending(self.root, record, _relative_path(record))
 
     def recover(self, error: str | None = None, process: int | None = None) -> list[Path]:
-        """Store failed records for the evaluations of dead processes; see `pending.recover`."""
+        """Store failed records for the evaluations of dead processes; `error` and `process` as in `pending.recover`."""
         return recover(self.root, error, process)
 
     def discard(self, process: int) -> None:
@@ -92,7 +92,12 @@ class Store:
                 yield read_record(path)
 
     def scores(self, records: Iterable[Record], metrics: Sequence[str] | None = None) -> dict[str, PerQuery]:
-        """Return per-query scores by the path in ``files.per_query``; records whose file is missing have none."""
+        """Return per-query scores by the path in `files.per_query`; records whose file is missing are left out.
+
+        Args:
+            records: Records of this store.
+            metrics: The metrics to read; None for all.
+        """
         paths = [path for record in records if (path := record.files.per_query)]
         existing = [path for path in dict.fromkeys(paths) if (self.root / path).exists()]
         scores: dict[str, PerQuery] = {}
@@ -101,7 +106,7 @@ class Store:
         return scores
 
     def table(self, record: Record, kind: Excerpt) -> pa.Table | None:
-        """Return one of a record's tables; None if it is not stored."""
+        """Return the table `kind` of `record`; None if it is not stored."""
         name: str | None = getattr(record.files, kind)
         return read_table(self.root / name) if name and (self.root / name).exists() else None
 
@@ -177,7 +182,7 @@ class Store:
 
 @contextmanager
 def _without_collector() -> Iterator[None]:
-    """Disable the garbage collector, which takes half of the time when thousands of records are read."""
+    """Disable the garbage collector, which takes half of the time of reading thousands of records."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -218,6 +223,20 @@ def read_record(path: Path) -> Record:
         raise StoreError(
             f"{path} is not a record of this version: {message}; move it away and repeat the command"
         ) from None
+
+
+def _files(record: Record, has_run: bool, has_scores: bool, tables: Collection[Excerpt]) -> RecordFiles:
+    """Return the paths of a record's files."""
+    stem = _relative_path(record)
+    queries = f"queries/{_safe_path(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
+    return RecordFiles(
+        record=f"records/{stem}.json",
+        environment=f"environments/{record.environment[:8]}.json",
+        run=f"runs/{stem}.trec.gz" if has_run else None,
+        per_query=f"per_query/{stem}.parquet" if has_scores else None,
+        rankings=f"rankings/{stem}.parquet" if "rankings" in tables else None,
+        queries=queries if "queries" in tables else None,
+    )
 
 
 def _relative_path(record: Record) -> str:

@@ -1,7 +1,7 @@
 """Evaluations in progress, so that a process that dies leaves a record of the failure.
 
-While an evaluation runs, a hidden file among the records contains the record of its failure, and the process holds a
-lock on it. The next reader of the store that can acquire the lock renames the file to a record.
+While an evaluation runs, a hidden file in the folder of records contains the record of its failure, and the process
+holds a lock on it. The next reader of the store that can acquire the lock renames the file to a record.
 """
 
 import os
@@ -35,7 +35,13 @@ class Pending:
 
 @contextmanager
 def pending(root: Path, record: Record, stem: str) -> Iterator[Pending]:
-    """Mark an evaluation as in progress during the block."""
+    """Mark an evaluation as in progress during the block.
+
+    Args:
+        root: The results folder.
+        record: Stored as failed if the process dies in the block.
+        stem: Path of the record below `records/`, without a suffix.
+    """
     path = _hidden(root, stem)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(_lock(path))
@@ -52,8 +58,8 @@ def recover(root: Path, error: str | None = None, process: int | None = None) ->
 
     Args:
         root: The results folder.
-        error: The cause, if known, instead of a general message.
-        process: Restrict the recovery to this process.
+        error: The cause of the failure; None for a general message.
+        process: Id of the only process whose evaluations are recovered; None for all dead processes.
     """
     recovered: list[Path] = []
     for path in (root / "records").rglob(f".*{'' if process is None else f'.{process}'}{_SUFFIX}"):
@@ -66,7 +72,7 @@ def recover(root: Path, error: str | None = None, process: int | None = None) ->
 
 
 def discard(root: Path, process: int) -> None:
-    """Discard the evaluations in progress of a process that was ended on purpose."""
+    """Discard the evaluations in progress in `root` of the process `process`, which was ended on purpose."""
     for path in (root / "records").rglob(f".*.{process}{_SUFFIX}"):
         for file in (path, _lock(path)):
             file.unlink(missing_ok=True)

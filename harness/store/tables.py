@@ -36,7 +36,7 @@ def read_scores(root: Path, paths: Sequence[str], metrics: Sequence[str] | None)
         paths: Files of per-query scores, relative to the root.
         metrics: The metrics to read; None for all.
     """
-    import polars as pl  # takes a third of a second, which commands without scores should not wait for
+    import polars as pl  # importing it takes a third of a second; commands that read no scores do not need it
 
     try:
         rows = pl.scan_parquet([root / path for path in paths], include_file_paths="path", glob=False)
@@ -105,7 +105,7 @@ def parquet(table: pa.Table) -> bytes:
 
 
 def excerpts(run: Run, dataset: Dataset) -> dict[Excerpt, pa.Table]:
-    """Return the tables that are stored with a run's record."""
+    """Return the tables `rankings` and `queries` of `run` on `dataset`, which are stored with its record."""
     return {"rankings": rankings(run, dataset), "queries": queries(dataset)}
 
 
@@ -144,7 +144,7 @@ def queries(dataset: Dataset) -> pa.Table:
 
 
 def rankings(run: Run, dataset: Dataset) -> pa.Table:
-    """Return a row for each query with a relevant document.
+    """Return the first hits of `run` for each query of `dataset` with a relevant document.
 
     Columns: query_id, docs (the first ten), grades (null for unjudged) and first (the text of the first hit).
     """

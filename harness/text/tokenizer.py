@@ -29,9 +29,9 @@ ENGLISH = (
 )
 """Stop words, separated by spaces."""
 _BLOCK = 16384
-_MIN_BLOCK = 1024  # texts of a block when there are several threads
-# Few ASCII texts are split by Python's re, which gives the same words for patterns of these simple parts: polars
-# compiles the pattern in each call, which takes longer than the search of a query.
+_MIN_BLOCK = 1024  # minimum texts in a block when there are several threads
+# Up to 16 ASCII texts are split by Python's re if the pattern is simple enough to match the same words: polars compiles
+# the pattern in each call, which takes longer than the search of a query.
 _FEW = 16
 _SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|\((?!\?)|[\w)+*?])+")
 
@@ -66,7 +66,7 @@ class Tokenizer(Component):
         self._term_of_word: dict[str, int] = {}  # words of the fitted texts; -1 for a stop word
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_stemmer"}  # it is restored by its name
+        return {key: value for key, value in vars(self).items() if key != "_stemmer"}  # created again from its name
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = {**state, "_stemmer": _stemmer(state["_stemmer_name"])}
@@ -90,7 +90,7 @@ class Tokenizer(Component):
         return self._count(texts, learn=False)
 
     def split(self, texts: StringColumn) -> list[list[str]]:
-        """Return the terms of each text in order, for engines that count themselves; new terms are learned."""
+        """Return the terms of each text in order, for engines that count terms; adds new terms to the vocabulary."""
         vocabulary: list[str] = []
         split = []
         for lengths, terms in self._terms_of_words(texts, learn=True):

@@ -1,4 +1,4 @@
-"""The nouns of the harness; imports nothing else of ours but its errors."""
+"""Data types of the harness: datasets, runs, records and protocols. Imports no other module but `harness.errors`."""
 
 from harness.types.containers import StringColumn
 from harness.types.dataset import Dataset

@@ -20,7 +20,7 @@ QUERY_ID = ("query_id", "qid", "query-id", "query")
 DOC_ID = ("doc_id", "docno", "corpus-id", "document")
 SCORE = ("score",)
 GRADE = ("grade", "relevance", "label", "score")
-"""Names that a column of a DataFrame may have, those that the field's tools give it; the first one is ours."""
+"""Accepted names of DataFrame columns, those of common retrieval tools; the first one is written."""
 
 
 class IndexedMapping(Mapping[str, V]):
@@ -43,7 +43,7 @@ class IndexedMapping(Mapping[str, V]):
 
     @abstractmethod
     def _part(self, part: slice) -> Self:
-        """Return a container of some of the rows."""
+        """Return a container with the rows of a slice."""
 
     @overload
     def __getitem__(self, key: str | SupportsIndex, /) -> V: ...
@@ -82,7 +82,7 @@ class IndexedMapping(Mapping[str, V]):
 
 
 class _Items(ItemsView[str, V]):
-    """Pairs that are read in order, without a look-up for each id."""
+    """A view of pairs that is iterated in order, without looking up each id."""
 
     def __init__(self, rows: IndexedMapping[V]) -> None:
         super().__init__(rows)
@@ -93,7 +93,7 @@ class _Items(ItemsView[str, V]):
 
 
 class _Values(ValuesView[V]):
-    """Values that are read in order, without a look-up for each id."""
+    """A view of values that is iterated in order, without looking up each id."""
 
     def __init__(self, rows: IndexedMapping[V]) -> None:
         super().__init__(rows)
@@ -104,7 +104,15 @@ class _Values(ValuesView[V]):
 
 
 def copy_nested(values: Mapping[str, Mapping[str, Any]], noun: str) -> dict[str, dict[str, Any]]:
-    """Copy `{query id: {document id: value}}`. Raises `DataError` for another shape or an id that is not a string."""
+    """Copy a nested dict.
+
+    Args:
+        values: `{query id: {document id: value}}`.
+        noun: Noun of a value in error messages, such as "grade".
+
+    Raises:
+        DataError: `values` has another shape, or an id is not a string.
+    """
     shape = f"{{query id: {{document id: {noun}}}}}"
     if not isinstance(values, Mapping):
         raise DataError(f"a dict {shape} is needed, not {type(values).__name__}")
@@ -119,7 +127,7 @@ def copy_nested(values: Mapping[str, Mapping[str, Any]], noun: str) -> dict[str,
 
 
 class StringColumn(Sequence[str]):
-    """A read-only sequence of strings over Arrow memory; Python strings are made only for what is read.
+    """A read-only sequence of strings over Arrow memory; Python strings are created only for the values that are read.
 
     Args:
         values: Python strings, an Arrow array of strings, or another column, which is shared.
@@ -172,7 +180,7 @@ class StringColumn(Sequence[str]):
         return np.array(positions.fill_null(-1).to_numpy(), np.int32)
 
     def take(self, indices: NDArray[np.integer]) -> list[str]:
-        """Return the strings at `indices` [n], as a list of n. Raises `IndexError` for an index that is out of range.
+        """Return the strings at `indices` [n], as a list of n. Raises `IndexError` for an index out of range.
 
         The indices are sorted and read chunk by chunk: Arrow's `take` on all chunks would copy them into one first.
         """
@@ -203,7 +211,7 @@ class StringColumn(Sequence[str]):
 
 
 def check_strings(values: Collection[object], name: str) -> None:
-    """Refuse values that are not strings, such as integer ids. Raises `DataError` naming the first one."""
+    """Raise `DataError` for the first of `values` that is not a string, such as an integer id; `name` is its noun."""
     if all(issubclass(kind, str) for kind in set(map(type, values))):
         return
     value = next(value for value in values if not isinstance(value, str))
@@ -213,13 +221,13 @@ def check_strings(values: Collection[object], name: str) -> None:
 
 
 def _to_arrow(values: list[str], name: str) -> pa.Array | pa.ChunkedArray:
-    """Convert a list of strings and None. The type is inferred, because Arrow casts bytes to strings without a word."""
+    """Convert a list of strings and None. The type is inferred, because Arrow silently casts bytes to strings."""
     try:
         array = pa.array(values)
         if _holds_strings(array.type):
             return array
     except UnicodeEncodeError as error:
-        raise DataError(f"{name} {error.object[:80]!r} has half a surrogate pair, which is no character") from None
+        raise DataError(f"{name} {error.object[:80]!r} has half a surrogate pair, which is not a character") from None
     except (pa.ArrowException, OverflowError):
         pass
     check_strings([value for value in values if value is not None], name)
@@ -233,18 +241,18 @@ def _holds_strings(kind: pa.DataType) -> bool:
 
 
 def find_column(frame: Any, names: Sequence[str]) -> str | None:
-    """Return the first of `names` that the DataFrame has as a column. Raises `DataError` for another type."""
+    """Return the first of `names` that is a column of the DataFrame `frame`; None if none is. Raises `DataError`."""
     if not hasattr(frame, "iloc"):
         raise DataError(f"from_pandas takes a pandas DataFrame, not {type(frame).__name__}")
     return next((name for name in names if name in frame.columns), None)
 
 
 def read_column(frame: Any, names: Sequence[str]) -> list[Any]:
-    """Return a column's values as a list, None where one is missing.
+    """Return the values of a column, None for missing ones.
 
     Args:
         frame: A pandas DataFrame.
-        names: Names that the column may have; the first one that is there is read.
+        names: Accepted names of the column; the first that exists is read.
 
     Raises:
         DataError: No column has one of the names.
@@ -256,11 +264,12 @@ def read_column(frame: Any, names: Sequence[str]) -> list[Any]:
             f"names: {', '.join(names)}; rename a column: frame.rename(columns={{'NAME': {names[0]!r}}})"
         )
     column = frame[name]
-    return [None if gone else value for value, gone in zip(column.tolist(), column.isna().tolist(), strict=True)]
+    is_missing = column.isna().tolist()
+    return [None if missing else value for value, missing in zip(column.tolist(), is_missing, strict=True)]
 
 
 def read_complete(frame: Any, names: Sequence[str]) -> list[Any]:
-    """Return a column's values as a list. Raises `DataError` as `read_column`, and for a value that is missing."""
+    """Return the first column of `names` in `frame`, as `read_column`. Raises `DataError` if a value is missing."""
     values = read_column(frame, names)
     if None in values:
         raise DataError(f"column {find_column(frame, names)!r} has no value in row {values.index(None)}")

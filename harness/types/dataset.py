@@ -32,18 +32,19 @@ class Dataset:
 
     Attributes:
         name: Name in tables and records.
-        split: Name of the split that the queries and judgements are of.
+        split: Name of the split of the queries and judgements.
         corpus: The documents.
         queries: The queries that are searched and scored.
         qrels: Judgements, also of queries that are not in `queries`.
-        drop_self_hits: The queries' own documents are in the corpus and do not count (ArguAna, Quora).
-        group: The dataset that this one is a part of, of `parts` in all (a forum of CQADupStack).
+        drop_self_hits: The queries are documents of the corpus, and a query's own document is dropped from its hits
+            (ArguAna, Quora).
+        group: Name of the dataset that this one is a part of (CQADupStack for one of its forums).
         parts: Number of parts of `group`.
-        instruction: The task in words, for prompts that a config makes of it; retrievers see it no other way.
-        load_titles: Reads the documents' titles alone, in the corpus' order, where the source keeps them apart.
-        candidates: For each query the documents to rank in place of the whole corpus (reranking).
+        instruction: Description of the task, which configs may use in prompts.
+        load_titles: Loads the documents' titles, in the order of the corpus; None unless the source has a title field.
+        candidates: Document ids to rank for each query instead of the whole corpus (reranking).
         metadata: The source's description, for the record: citation, licence, languages, main score.
-        extra_metrics: Computes the measures that the source defines itself, as means over a run's queries, by name.
+        extra_metrics: Computes metrics that the source defines itself: means over a run's queries, by name.
 
     Example:
         >>> dataset = Dataset.from_dicts({"d1": "Cats purr."}, {"q1": "what purrs"}, {"q1": {"d1": 1}})
@@ -84,7 +85,7 @@ class Dataset:
             corpus: `{document id: text}` or `{document id: {"title": ..., "text": ...}}`.
             queries: `{query id: text}`. Queries without a relevant document are left out.
             qrels: `{query id: {document id: grade}}`.
-            name: As the attribute of that name; so are the other arguments.
+            name, split, drop_self_hits, instruction, candidates: As the attributes of these names.
 
         Raises:
             DataError: A value has a wrong type, or the parts do not fit together; see `validated`.
@@ -104,22 +105,33 @@ class Dataset:
     def from_pandas(
         cls, corpus: "pd.DataFrame", queries: "pd.DataFrame", qrels: "pd.DataFrame", **settings: Any
     ) -> "Dataset":
-        """Build a dataset from DataFrames, as `Corpus`, `Queries` and `Qrels` read them; `settings` as `from_dicts`."""
+        """Build a dataset from DataFrames and check it.
+
+        Args:
+            corpus: A row for each document; columns as for `Corpus.from_pandas`.
+            queries: A row for each query; columns as for `Queries.from_pandas`.
+            qrels: A row for each judgement; columns as for `Qrels.from_pandas`.
+            settings: Keyword arguments of `from_dicts`, such as `name`.
+
+        Raises:
+            DataError: A column is missing, or as `from_dicts`.
+        """
         parts = Corpus.from_pandas(corpus), Queries.from_pandas(queries), Qrels.from_pandas(qrels)
         return cls.from_dicts(*parts, **settings)
 
     def validated(self, source: str = "qrels", locate: Callable[[str], str] | None = None) -> "Dataset":
         """Check that the parts fit together; return the dataset of the queries that have a relevant document.
 
-        Relevant documents that are not in the corpus are a warning; they count as relevant, as in trec_eval.
+        Relevant documents that are not in the corpus are logged as a warning and count as relevant, as in trec_eval.
 
         Args:
-            source: The origin of the judgements, for messages.
-            locate: Returns the place where a query is judged first, for messages; `source` where None.
+            source: Name of the file or other source of the judgements, for messages.
+            locate: Returns file and line of a query's first judgement, for messages; None to use `source`.
 
         Raises:
-            DataError: The corpus is empty, an id has white space, no query has a relevant document, a judged query,
-                all judged documents or a candidate are not there, or a candidate is there twice.
+            DataError: The corpus is empty, an id has white space, no query has a relevant document, a judged query is
+                not among the queries, no relevant document or not every candidate is in the corpus, or a candidate
+                is repeated.
         """
         _check_texts(self.name, self.corpus, self.queries)
         judged = self.qrels.queries_with_relevant()
@@ -134,7 +146,7 @@ class Dataset:
         return replace(self, queries=queries)
 
     def with_candidates(self, candidates: Mapping[str, Sequence[str]]) -> "Dataset":
-        """Return the dataset with documents to rank for each query. Raises `DataError` as `validated`."""
+        """Return the dataset with other candidates, document ids by query. Raises `DataError` as `validated`."""
         _check_candidates(self.name, self.corpus, self.queries, candidates)
         return replace(self, candidates=candidates)
 
@@ -161,7 +173,7 @@ class Dataset:
 
 
 def _check_texts(name: str, corpus: Corpus, queries: Queries) -> None:
-    """Refuse an empty corpus, and ids with white space."""
+    """Raise `DataError` for an empty corpus or an id with white space."""
     if not len(corpus):
         raise DataError(f"{name}: the corpus is empty")
     for texts in (corpus, queries):
@@ -174,7 +186,7 @@ def _check_texts(name: str, corpus: Corpus, queries: Queries) -> None:
 
 
 def _check_judged_queries(queries: Queries, judged: Sequence[str], locate: Callable[[str], str]) -> None:
-    """Refuse judgements of a query that is not there; `locate` words the place of its first judgement."""
+    """Raise `DataError` for judgements of an unknown query; `locate` returns the place of its first judgement."""
     known = set(queries.ids)
     for query in judged:
         if query not in known:
@@ -185,7 +197,7 @@ def _check_judged_queries(queries: Queries, judged: Sequence[str], locate: Calla
 
 
 def _check_judged_documents(corpus: Corpus, qrels: Qrels, source: str) -> None:
-    """Refuse relevant documents none of which is in the corpus; where some are missing, log a warning."""
+    """Raise `DataError` if no relevant document is in the corpus; log a warning if some are missing."""
     pairs = [(query, doc) for query, docs in qrels.items() for doc, grade in docs.items() if grade > 0]
     ids = pa.array([doc for _, doc in pairs], pa.large_string())
     missing = pc.filter(ids, pc.invert(pc.is_in(ids, value_set=corpus.ids.arrow.combine_chunks())))
@@ -203,12 +215,12 @@ def _check_judged_documents(corpus: Corpus, qrels: Qrels, source: str) -> None:
 
 
 def _check_candidates(name: str, corpus: Corpus, queries: Queries, candidates: Mapping[str, Sequence[str]]) -> None:
-    """Refuse candidates that are there twice or not in the corpus; log a warning for queries without any."""
+    """Raise `DataError` for a repeated or unknown candidate; log a warning for queries without candidates."""
     known = set(corpus.ids)
     for query in queries.ids:
         docs = candidates.get(query, ())
         if len(set(docs)) != len(docs):
-            raise DataError(f"{name}: a document is twice among the candidates of query {query!r}: name it once")
+            raise DataError(f"{name}: a document occurs twice among the candidates of query {query!r}: list it once")
         if unknown := next((doc for doc in docs if doc not in known), None):
             raise DataError(f"{name}: candidate {unknown!r} of query {query!r} is not in the corpus")
     if lacking := [query for query in queries.ids if not candidates.get(query)]:

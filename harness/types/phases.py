@@ -10,7 +10,7 @@ from pydantic import model_validator as validator
 from harness.types import record_v1
 
 FROZEN = ConfigDict(frozen=True, extra="ignore")
-"""Settings of a record's parts. Unknown keys are ignored: a field may be added without a new version."""
+"""Pydantic config of a record's parts. Unknown keys are ignored, so that a field may be added without a new version."""
 
 
 class FrozenModel(BaseModel):
@@ -29,9 +29,9 @@ class SparseModel(FrozenModel):
 
 
 class Counters(SparseModel):
-    """Amounts of work of one component of a retriever during one phase; None where the component counts none.
+    """Amounts of work of one component of a retriever during one phase; None for what it does not count.
 
-    A retriever of the user's may add counters of its own by `instrument.count`.
+    A user's retriever may add other counters with `instrument.count`.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -39,9 +39,9 @@ class Counters(SparseModel):
 
     texts: int | None = None
     tokens: int | None = None
-    """Tokens without padding, special tokens included; of BM25 the terms."""
+    """Tokens without padding, special tokens included; for BM25 the number of terms."""
     truncated: int | None = None
-    """Texts that were longer than the encoder reads."""
+    """Texts that were truncated to the encoder's maximum length."""
     padding: int | None = None
     """Padding tokens."""
     terms: int | None = None
@@ -51,9 +51,9 @@ class Counters(SparseModel):
     pairs: int | None = None
     """Pairs of query and document that a cross-encoder scored."""
     flops: int | None = None
-    """Floating-point operations of a model, padding left out."""
+    """Floating-point operations of a model, padding excluded."""
     gemm_flops: int | None = None
-    """Operations that a large matrix product would have done in the same seconds."""
+    """Floating-point operations of a large matrix product (GEMM) in the same time: the peak for the MFU."""
     requests: int | None = None
     """Requests to a provider, retries included."""
     retries: int | None = None
@@ -71,9 +71,9 @@ class Phase(FrozenModel):
     counters: dict[str, Counters] = {}
     """By component, such as `dense` or `first_stage/sparse` of a composed retriever; "" is the retriever itself."""
     cached_s: float = 0.0
-    """Of wall_s, seconds that were spent when the cached embeddings were first computed, on this machine."""
+    """Part of `wall_s`: cached time, the seconds in which this machine computed embeddings that were cache hits."""
     foreign_machine: bool = False
-    """Some embeddings were computed on another machine: the seconds do not hold their cost."""
+    """True if another machine computed some of the embeddings: `wall_s` does not include their cost."""
 
     @validator(mode="before")
     @classmethod
@@ -83,7 +83,7 @@ class Phase(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def truncated_share(self) -> float | None:
-        """Share of the texts that were longer than the encoder reads; None where no encoder counts them."""
+        """Share of the texts that were truncated; None where no encoder counts them."""
         encoders = [counters for counters in self.counters.values() if counters.truncated is not None]
         texts = sum(counters.texts or 0 for counters in encoders)
         return sum(counters.truncated or 0 for counters in encoders) / texts if texts else None
@@ -100,30 +100,31 @@ class Phase(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def mfu(self) -> float | None:
-        """Model FLOPs utilisation: the model's FLOPs relative to those of a large matrix product in the same seconds.
+        """Model FLOPs utilisation (MFU): the model's FLOPs relative to those of a large GEMM in the same time.
 
-        Padding is no work; the product is timed beside every shard, in the model's precision. None where none was.
+        Padding is excluded. The GEMM is timed after every shard, in the model's precision; None if it was not.
         """
         possible = sum(counters.gemm_flops or 0 for counters in self.counters.values())
         return sum(counters.flops or 0 for counters in self.counters.values()) / possible if possible else None
 
 
 class Timing(FrozenModel):
-    """Every sample of what the evaluation cost, and the figures that tables show."""
+    """All timing samples of an evaluation, and the throughput and latency that tables show."""
 
     warmup: Phase
-    """A small index and search before anything is timed: loads the weights, compiles kernels."""
+    """Warm-up: a small index and search before anything is timed, which loads weights and compiles kernels."""
     index: Phase
     searches: list[Phase]
+    """One phase for each repeat: all queries in one batch."""
     latencies_s: list[float]
-    """Seconds of each query searched alone."""
+    """Latency in seconds of each query that was searched alone."""
     latency_counters: dict[str, Counters] = {}
-    """Price of the queries searched alone, by component, where a provider was paid."""
+    """Price of the queries searched alone, by component, for hosted APIs."""
     documents: int
     queries: int
     index_bytes: int
     peak_memory_bytes: int | None = None
-    """Of the whole process; only measured with `timing.isolate=true`, where the process did nothing else."""
+    """Peak resident memory of the process; measured only with `timing.isolate=true`, in a process of its own."""
     threads: int
     references: list[dict[str, float]] = []
     """CPU seconds of the reference kernels in the same process: before and after the index, after each search."""
@@ -131,26 +132,26 @@ class Timing(FrozenModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def docs_per_s(self) -> float | None:
-        """Documents indexed per second of wall time, encoding included; None where another machine encoded."""
+        """Indexing throughput: documents per second of wall time, encoding included; None for a foreign machine."""
         return None if self.index.foreign_machine else self.documents / self.index.wall_s
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def tokens_per_s(self) -> float | None:
-        """Document tokens indexed per second of wall time; None where the retriever counts none."""
+        """Indexing throughput in tokens per second of wall time; None if the retriever counts no tokens."""
         tokens = self.index.counters.get("", Counters()).tokens
         return tokens / self.index.wall_s if tokens and not self.index.foreign_machine else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def queries_per_s(self) -> float:
-        """Queries answered per second in one batch: the median of the repeats."""
+        """Search throughput: queries per second in one batch, the median of the repeats."""
         return self.queries / float(np.median([search.wall_s for search in self.searches]))
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def latency_ms(self) -> dict[str, float]:
-        """Milliseconds of a query searched alone: p50, p95, p99."""
+        """Latency percentiles of a query searched alone, in milliseconds: p50, p95, p99."""
         if not self.latencies_s:
             return {}
         p50, p95, p99 = np.percentile(self.latencies_s, [50, 95, 99])

@@ -1,7 +1,7 @@
 """Protocols of retrievers, and the base class of everything that a config constructs.
 
-Every retriever has the three methods of `Retriever`. A capability is asked for with `isinstance`, which looks whether
-the methods are there.
+Every retriever has the three methods of `Retriever`. A capability is tested with `isinstance`, which checks that its
+methods exist.
 """
 
 import inspect
@@ -18,13 +18,13 @@ from harness.types.run import Run
 from harness.types.texts import Corpus, Queries
 
 Value = str | int | float | None
-"""A value in a table of an explanation."""
+"""A value in the table of an explanation."""
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A sentence, a small table, and those of the parts for a retriever that is made of others."""
+    """Explanation of a hit: a sentence, a small table and, for a composed retriever, the explanations of its parts."""
 
     summary: str
     columns: tuple[str, ...] = ()
@@ -37,26 +37,33 @@ class Retriever(Protocol):
     """Protocol for retrievers. A retriever never sees dataset names, splits or relevance judgements."""
 
     def index(self, corpus: Corpus) -> None:
-        """Make the corpus searchable, replacing what was indexed before."""
+        """Index the corpus, replacing the previous index."""
         ...
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k best documents of each query, fewer where fewer match."""
+        """Return the best documents of each query.
+
+        Args:
+            queries: The queries, by id.
+            k: Maximum number of hits per query; a query has fewer if fewer documents match.
+        """
         ...
 
     def nbytes(self) -> int:
-        """Return the bytes of the index as it is held to be searched."""
+        """Return the size of the index in bytes, as used for searching."""
         ...
 
 
 @runtime_checkable
 class CandidateScorer(Protocol):
-    """Capability: score given documents. Rerankers, and datasets that bring their own candidates, need it."""
+    """Capability: score given documents. It is needed for reranking and for datasets with candidates."""
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return scores [queries, candidates] of document indices ``docs`` of that shape, padded with -1.
+        """Return scores [queries, candidates]; -inf for padding and for documents that the retriever does not score.
 
-        A padded place, and a document that the retriever does not score, is -inf.
+        Args:
+            queries: The queries, by id.
+            docs: Indices of candidates in the indexed corpus, shape [queries, candidates], padded with -1.
         """
         ...
 
@@ -66,27 +73,27 @@ class Explainer(Protocol):
     """Capability: explain why documents rank where they do; used only after `index`."""
 
     def explain(self, query: Queries, docs: list[int]) -> list[Explanation]:
-        """Return one explanation for each document index in ``docs``; ``query`` holds one query."""
+        """Return one explanation for each document index in `docs`; `query` holds one query."""
         ...
 
 
 @runtime_checkable
 class Precomputed(Protocol):
-    """Capability: rankings that may have been made elsewhere, so that time spent here is not their cost."""
+    """Capability: rankings that may be precomputed, such as those of a run file; their time is not measured."""
 
     @property
     def is_precomputed(self) -> bool:
-        """True where the rankings were made elsewhere."""
+        """True if the rankings were computed elsewhere."""
         ...
 
 
 @runtime_checkable
 class ExternallyIndexed(Protocol):
-    """Capability: an index that lies elsewhere and holds the whole corpus, whatever part of it `index` is given."""
+    """Capability: an existing index of the whole corpus, whatever part of the corpus is passed to `index`."""
 
     @property
     def is_externally_indexed(self) -> bool:
-        """True where the index lies elsewhere."""
+        """True if the index exists already, outside this object."""
         ...
 
 
@@ -96,7 +103,7 @@ class Shardable(Protocol):
 
     @property
     def is_shardable(self) -> bool:
-        """True where the rankings of shards merge with this retriever's settings."""
+        """True if the rankings of shards merge with this retriever's settings."""
         ...
 
 
@@ -107,15 +114,22 @@ class TaskPrompted(Protocol):
     def for_task(
         self, task: str, subset: str | None = None, split: str | None = None, language: str | None = None
     ) -> Retriever:
-        """Return a retriever for a task, NAME or NAME:SUBSET:SPLIT; itself where it was made for one."""
+        """Return a retriever with the prompts of an mteb task; this one if it has a task already.
+
+        Args:
+            task: mteb's name of the task, or NAME:SUBSET:SPLIT.
+            subset: Subset of the task; None for the only one, or that of the language.
+            split: Split of the task; None for the only one that mteb evaluates on.
+            language: Language of the subset, such as `deu`.
+        """
         ...
 
 
 class MergeableStatistics(Protocol):
-    """Statistics of one shard that add up to those of the corpus."""
+    """Statistics of one shard that can be merged to those of the corpus."""
 
     def merged(self, following: "list[Self]") -> Self:
-        """Return the statistics of this shard and of those that follow it."""
+        """Return the merged statistics of this shard and of the shards that follow it."""
         ...
 
 
@@ -124,42 +138,42 @@ class StatisticsSharing(Protocol):
     """Capability of a `Shardable` whose scores depend on statistics of the whole corpus, such as BM25's idf."""
 
     def corpus_statistics(self, corpus: Corpus) -> Any:
-        """Return what a shard adds to the statistics of the corpus, as `MergeableStatistics`."""
+        """Return the statistics of a shard, as `MergeableStatistics`."""
         ...
 
     def use_statistics(self, statistics: Any) -> None:
-        """Score what is indexed from now on as a part of the corpus with these statistics."""
+        """Score documents that are indexed from now on with the statistics of the whole corpus."""
         ...
 
 
 def is_precomputed(retriever: object) -> bool:
-    """Return whether a retriever's rankings were made elsewhere."""
+    """Return True if a retriever's rankings were computed elsewhere."""
     return isinstance(retriever, Precomputed) and bool(retriever.is_precomputed)
 
 
 def is_shardable(retriever: object) -> bool:
-    """Return whether a retriever's rankings of shards merge into that of the whole corpus."""
+    """Return True if a retriever's rankings of shards merge into the ranking of the whole corpus."""
     return isinstance(retriever, Shardable) and bool(retriever.is_shardable)
 
 
 class Component:
     """Base class that remembers the arguments of its constructor, defaults included.
 
-    The arguments say which retriever an object is, whatever it has loaded or indexed since: the identity of an
-    evaluation is taken from them, so that a config and a constructor call give the same one.
+    The identity of an evaluation is computed from these arguments, so that a config and a constructor call have the
+    same identity, whatever the object has loaded or indexed.
     """
 
     _arguments: dict[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Keep the arguments beside the new object. A copy or an unpickled object gets them with its state."""
+        """Store the arguments in the new object. A copy or an unpickled object gets them with its state."""
         component = super().__new__(cls)
         if args or kwargs or not _required(cls):  # type: ignore[arg-type]
-            component._arguments = arguments(cls, args, kwargs)
+            component._arguments = _bind_arguments(cls, args, kwargs)
         return component
 
     def complete(self, **arguments: Any) -> None:
-        """Note the components that stand for short forms of arguments, such as a model's name, or for a default."""
+        """Replace arguments in short form, such as a model's name or None, by the components that they stand for."""
         self._arguments = {**self._arguments, **arguments}
 
     @property
@@ -169,32 +183,32 @@ class Component:
 
 
 def parameters(target: Any) -> dict[str, inspect.Parameter] | None:
-    """Return the parameters of a function, or of a class's constructor with those that ``**kwargs`` hands to its bases.
+    """Return the parameters of a function, or of a class's constructor and of the bases that get its `**kwargs`.
 
-    None where keyword arguments are taken that no base names.
+    None if arbitrary keyword arguments are accepted, which no base class declares.
     """
     is_class = inspect.isclass(target)
-    makers = [vars(base).get("__init__") for base in target.__mro__[:-1]] if is_class else [target]
-    makers = [maker for maker in makers if maker is not None]
+    functions = [vars(base).get("__init__") for base in target.__mro__[:-1]] if is_class else [target]
+    functions = [function for function in functions if function is not None]
     collected: dict[str, inspect.Parameter] = {}
-    for maker in makers:
-        declared = _declared(maker)[1 if is_class else 0 :]
+    for function in functions:
+        declared = _declared(function)[1 if is_class else 0 :]
         collected |= {each.name: each for each in declared if each.kind not in _VARIABLE and each.name not in collected}
         if not any(each.kind is each.VAR_KEYWORD for each in declared):
             return collected
-    return None if makers else {}
+    return None if functions else {}
 
 
 def _declared(function: Any) -> list[inspect.Parameter]:
-    """Return a function's parameters, their types evaluated where all of them can be."""
+    """Return a function's parameters; their types are evaluated if all of them can be."""
     try:
         signature = inspect.signature(function, eval_str=True)
-    except Exception:  # a type that is imported for a type checker alone, or whatever a user's annotation holds
+    except Exception:  # a type imported for type checkers only, or any other error in a user's annotation
         signature = inspect.signature(function)
     return list(signature.parameters.values())
 
 
-def arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _bind_arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a constructor's parameters for one call, defaults included.
 
     Raises:
@@ -210,7 +224,7 @@ def arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> di
 
 @cache
 def _required(cls: type) -> bool:
-    """Return whether the constructor has a parameter without a default."""
+    """Return True if the constructor has a parameter without a default."""
     return any(parameter.default is parameter.empty for parameter in (parameters(cls) or {}).values())
 
 
@@ -224,7 +238,7 @@ def float_parameters(function: Any) -> set[str]:
     """Return the names of a function's or a constructor's parameters that are annotated as float or float | None."""
     try:
         known = parameters(function) if inspect.isclass(function) else inspect.signature(function).parameters
-    except (TypeError, ValueError):  # it is written in C
+    except (TypeError, ValueError):  # functions in C may have no signature
         return set()
     return {name for name, each in (known or {}).items() if _is_float(each.annotation)}
 

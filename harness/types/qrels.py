@@ -20,8 +20,8 @@ _LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # grades are stored as int32
 class Qrels(IndexedMapping[Mapping[str, int]]):
     """A mapping from query ids to `{document id: grade}`.
 
-    A grade above 0 is relevant; 0 and below are judged and not relevant. Grades are whole numbers of 32 bits: 2.0 and
-    numpy's integers are taken as int, True as 1 and False as 0.
+    A grade above 0 is relevant; 0 and below are judged and not relevant. Grades are 32-bit integers; 2.0, numpy's
+    integers, True and False are converted to int.
 
     Args:
         grades: `{query id: {document id: grade}}`, which is copied.
@@ -96,7 +96,7 @@ class Qrels(IndexedMapping[Mapping[str, int]]):
         return iter(self._grades.values())
 
     def queries_with_relevant(self) -> list[str]:
-        """Return the ids of the queries with at least one relevant document: those that a mean is taken over."""
+        """Return the ids of the queries with at least one relevant document; means are computed over these."""
         return [query for query, docs in self._grades.items() if any(grade > 0 for grade in docs.values())]
 
     def judgements(self) -> int:
@@ -108,7 +108,7 @@ class Qrels(IndexedMapping[Mapping[str, int]]):
 
 
 def whole_grade(grade: object, where: str) -> int:
-    """Return a grade as an int. Raises `DataError` for one that is not a whole number of 32 bits."""
+    """Return `grade` as an int. Raises `DataError`, which begins with `where`, unless it is a 32-bit integer."""
     number = cast(Any, grade) if isinstance(grade, Real | np.bool_) else np.nan
     if not (_LOWEST <= number <= _HIGHEST and number == int(number)):
         raise DataError(
@@ -118,7 +118,18 @@ def whole_grade(grade: object, where: str) -> int:
 
 
 def add_judgement(grades: dict[str, dict[str, int]], query: str, doc: str, grade: int, where: str) -> None:
-    """Add a judgement to `grades`. Raises `DataError` where the pair has another grade already."""
+    """Add a judgement to nested grades, in place.
+
+    Args:
+        grades: `{query id: {document id: grade}}`.
+        query: Query id.
+        doc: Document id.
+        grade: Grade of the document for the query.
+        where: Place of the judgement, such as file and line, for the error message.
+
+    Raises:
+        DataError: The pair has a different grade already.
+    """
     docs = grades.setdefault(query, {})
     if docs.setdefault(doc, grade) != grade:
         raise DataError(

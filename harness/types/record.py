@@ -1,4 +1,4 @@
-"""Record: one evaluation, versioned and written once. Leaderboard, comparison and gate read nothing else."""
+"""Record: one evaluation, versioned and written once. Leaderboard, comparison and gate read only records."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from harness.types import record_v1
 from harness.types.phases import FROZEN, FrozenModel, SparseModel, Timing
 
-# Keys whose differences the dataset's name shows, or that change its place and not its content.
+# Config keys that the dataset's name already shows, or that change the location of its files and not its content.
 _SHOWN_BY_NAME = {
     *("name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"),
     *("task", "subset", "language", "folder", "benchmark", "id"),
@@ -18,24 +18,24 @@ _SHOWN_BY_NAME = {
 
 
 class RetrieverInfo(BaseModel):
-    """Which retriever was measured."""
+    """The retriever that was evaluated."""
 
     model_config = FROZEN
 
     name: str
     """The config's name, such as `bm25`."""
     differences: dict[str, Any] = {}
-    """Dotted keys whose values differ from that config's own: `{"k1": 1.2}`."""
+    """Dotted keys whose values differ from those of the config: `{"k1": 1.2}`."""
     config: dict[str, Any] = {}
     """The resolved config, enough to build the retriever again."""
     identity: str | None = None
     """Hash of class, arguments, weights and user code, 16 hex digits; None in old records and failed ones."""
     row: str | None = None
-    """The row's name where the user gave one."""
+    """Name of the leaderboard row, if the user gave one."""
 
     @property
     def label(self) -> str:
-        """The row's name, else the config's name with its differences: `bm25 [k1=1.2]`."""
+        """Name of the leaderboard row: the user's, else the config's with its differences, `bm25 [k1=1.2]`."""
         if self.row:
             return self.row
         return _labelled(self.name, {key: self.differences[key] for key in self.differences if key not in self.hidden})
@@ -47,12 +47,12 @@ class RetrieverInfo(BaseModel):
 
     @property
     def weights(self) -> frozenset[tuple[str, str]]:
-        """Name and revision, empty where none is given, of all weights that the config names."""
+        """Name and revision (empty if none is given) of all models in the config."""
         return frozenset(_weights(self.config))
 
 
 class DatasetMetadata(SparseModel):
-    """Metadata from a dataset's source. Other keys of the source are kept as they are."""
+    """Metadata from a dataset's source. Other keys of the source are stored unchanged."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, Any] = Field(init=False)
@@ -60,17 +60,17 @@ class DatasetMetadata(SparseModel):
     source: str | None = None
     """`mteb` or `ir_datasets`; None for files."""
     task: str | None = None
-    """mteb's task."""
+    """Name of the mteb task."""
     subset: str | None = None
-    """mteb's subset, `default` where the task has one."""
+    """Name of the mteb subset; `default` if the task has only one."""
     split: str | None = None
     revision: str | None = None
     main_score: str | None = None
-    """The metric that others publish for the dataset."""
+    """The metric that is usually published for the dataset."""
     queries_without_relevant: int = 0
-    """Judged queries without a relevant document: left out here, scored 0 by mteb."""
+    """Number of judged queries without a relevant document, which are left out here and scored 0 by mteb."""
     quotes_ids: bool = False
-    """Ids hold white space in the source and are percent-encoded here."""
+    """True if ids have white space in the source and are percent-encoded here."""
     languages: list[str] | None = None
     licence: str | None = None
     reference: str | None = None
@@ -78,19 +78,21 @@ class DatasetMetadata(SparseModel):
 
 
 class DatasetInfo(BaseModel):
-    """Which dataset was evaluated."""
+    """The dataset that was evaluated."""
 
     model_config = FROZEN
 
     name: str
     split: str | None = None
     fingerprint: str | None = None
-    """Hash of corpus, queries and judgements; None when the dataset could not be read."""
+    """Hash of corpus, queries and judgements; None if the dataset could not be read."""
     group: str | None = None
+    """Name of the dataset that this one is a part of, such as CQADupStack."""
     parts: int = 1
+    """Number of parts of `group`."""
     documents: int | None = None
     queries: int | None = None
-    """Queries that the means are taken over: those with a relevant document."""
+    """Number of queries with a relevant document, over which means are computed."""
     differences: dict[str, Any] = {}
     """Keys whose values differ from the named config's, such as `split`."""
     config: dict[str, Any] = {}
@@ -98,9 +100,9 @@ class DatasetInfo(BaseModel):
 
     @property
     def label(self) -> str:
-        """The name with what makes it another dataset than its config's: `nfcorpus [split=dev]`."""
+        """The name, followed by settings that make it differ from the named config: `nfcorpus [split=dev]`."""
         shown = {key: value for key, value in self.differences.items() if key not in _SHOWN_BY_NAME}
-        if self.metadata.source == "mteb":  # whose name has the split where the task has others
+        if self.metadata.source == "mteb":  # the name contains the split if the task has several
             shown.pop("split", None)
         return _labelled(self.name, shown)
 
@@ -111,13 +113,13 @@ class EncoderWeights(FrozenModel):
     model: str
     """Name on the hub, or path."""
     source: str
-    """Where they were found: a folder, a package, the hub, mteb."""
+    """Source of the files: a folder, a package, the hub or mteb."""
     identity: str | None = None
     """Hash of their content, or the revision."""
 
 
 class EncoderInfo(SparseModel):
-    """Settings of one encoder of the retriever; None where a field does not apply to its kind."""
+    """Settings of one encoder of the retriever; None for fields that its kind does not have."""
 
     weights: EncoderWeights | None = None
     task: str | None = None
@@ -125,40 +127,40 @@ class EncoderInfo(SparseModel):
     device: str | None = None
     dtype: str | None = None
     max_length: int | dict[str, int | None] | None = None
-    """Tokens that the encoder reads of a text, by side where queries and documents differ."""
+    """Maximum number of tokens read from a text, by side if queries and documents differ."""
     prompts: dict[str, str | None] | None = None
     batch_tokens: int | None = None
-    """Tokens of a batch, padding included."""
+    """Maximum number of tokens in a batch, padding included."""
     max_batch_tokens: int | None = None
-    """The largest batch that fit into the device's memory, where one did not."""
+    """Tokens of the largest batch allowed after one was split on out-of-memory; None if none was."""
     backend: str | None = None
     attention: str | None = None
     optimize_cpu: bool | None = None
     linear_layers: str | None = None
     remark: str | None = None
-    """Shown below the leaderboard, such as a missing projection."""
+    """Remark shown below the leaderboard, such as a missing projection."""
     provider: str | None = None
     model: str | None = None
     """The model's name at the provider."""
     base_url: str | None = None
     dimensions: int | None = None
     price_per_million_tokens: float | None = None
-    """US dollars."""
+    """Price in US dollars per million input tokens."""
 
 
 class RecallOfExact(FrozenModel):
-    """Share of the exact top k that approximate search found, over a sample of the queries."""
+    """Recall@k of approximate search: the mean share of the exact top k that it returns, over a sample of queries."""
 
     k: int
     recall: float
 
 
 Excerpt = Literal["rankings", "queries"]
-"""Kinds of tables that are kept beside a record, so that it can be shown without its dataset."""
+"""Kinds of tables stored with a record, so that it can be shown without its dataset."""
 
 
 class RecordFiles(SparseModel):
-    """Files of a record, relative to the results folder; None where one is not kept."""
+    """Paths of a record's files, relative to the results folder; None for a file that is not stored."""
 
     record: str | None = None
     environment: str | None = None
@@ -167,12 +169,12 @@ class RecordFiles(SparseModel):
     per_query: str | None = None
     """Scores of each query."""
     rankings: str | None = None
-    """Excerpts of the first hits, for the page."""
+    """Excerpt of the first hits, shown on the leaderboard page."""
     queries: str | None = None
     """The queries' texts and properties, shared by the records of a dataset."""
 
     def paths(self) -> dict[str, str]:
-        """Return the files that are kept, by field."""
+        """Return the paths of the stored files, by field."""
         return {kind: path for kind in type(self).model_fields if (path := getattr(self, kind)) is not None}
 
     @field_validator("*")
@@ -192,7 +194,7 @@ class Record(BaseModel):
     id: str
     """Hash of the retriever's identity, the dataset's fingerprint, k, metrics, timing plan, seed and versions."""
     scores_id: str | None = None
-    """Hash of the same evaluation without timing: equal where the scores are the same; None in old records."""
+    """Hash of the same evaluation without timing: equal if the scores must be equal; None in old records."""
     started: datetime
     status: Literal["ok", "failed"]
     error: str | None = None
@@ -205,20 +207,20 @@ class Record(BaseModel):
     """Means over the queries with a relevant document; a query without hits counts as 0."""
     timing: Timing | None = None
     encoders: dict[str, EncoderInfo] = {}
-    """By component, such as `dense` or `scorer` of a composed retriever; "" is the retriever itself."""
+    """Encoders by component, such as `dense` or `scorer` of a composed retriever; "" is the retriever itself."""
     recall_of_exact: dict[str, RecallOfExact] = {}
-    """Of approximate search, by component."""
+    """Recall of approximate search, by component."""
     metadata: dict[str, Any] = {}
-    """Other values that the retriever recorded, for people: `depth`, `dense/shards`. Nothing reads it back."""
+    """Other values that the retriever recorded, shown to readers only: `depth`, `dense/shards`."""
     environment: str
-    """Fingerprint of the machine and packages; the whole manifest lies in results/environments/."""
+    """Fingerprint of the machine and packages; the manifest is stored in results/environments/."""
     harness: str
     code: str
-    """Hash of the package's sources and of the user's modules that the retriever's config names. Not an identity."""
+    """Hash of the package's sources and of the user's modules in the retriever's config; not part of the identity."""
     revision: str | None = None
-    """Git revision of the package's checkout, `+` behind it when files were changed; None when installed."""
+    """Git revision of the package's checkout, followed by `+` if files were changed; None if installed."""
     command: str
-    """Repeats the evaluation."""
+    """Command line that repeats the evaluation."""
     files: RecordFiles = RecordFiles()
 
     @model_validator(mode="before")
@@ -233,7 +235,7 @@ def _labelled(name: str, differences: Mapping[str, Any]) -> str:
 
 
 def _leads_out(path: str) -> bool:
-    """Return whether a path leaves the folder that it is in."""
+    """Return True if a path leads out of its folder."""
     plain = ".." not in path and ":" not in path and not path.startswith(("/", "\\"))
     return not plain and (PurePath(path).is_absolute() or ".." in PurePath(path).parts)
 

@@ -1,4 +1,4 @@
-"""Reads records of version 1: their parts had other names, and components' values were told apart by key suffixes."""
+"""Upgrade of version 1 records, whose fields had other names and whose keys began with the component's name."""
 
 import re
 from collections import defaultdict
@@ -16,13 +16,13 @@ _LATENCY = "latency."
 
 
 def upgrade(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of a record of version 1 as version 2."""
+    """Convert the data of a version 1 record to version 2."""
     data = dict(record)
     data |= {"version": 2, "id": data.pop("cell", None)}
     data["files"] = _renamed(data.get("files", {}), ranked="rankings", asked="queries")
     data["dataset"] = _renamed(data.get("dataset", {}), about="metadata")
     metadata = dict(data["dataset"].get("metadata") or {})
-    if metadata.get("source") == "mteb" and metadata.pop("ids", None):  # said how ids are spelled
+    if metadata.get("source") == "mteb" and metadata.pop("ids", None):  # recorded how ids were spelled
         metadata["quotes_ids"] = True
     data["dataset"]["metadata"] = metadata
     parts = _parts(data.pop("facts", {}))
@@ -33,7 +33,7 @@ def upgrade(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_phase(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a phase's data as version 2; counters were in one dict, with the component before their names."""
+    """Convert a phase's data to version 2; version 1 had all counters in one dict, keyed `component/name`."""
     counters: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for key, n in data["counts"].items():
         component, _, name = key.rpartition("/")
@@ -43,7 +43,7 @@ def upgrade_phase(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what version 1 kept as facts, by the field of version 2 that holds it."""
+    """Divide the `facts` of version 1 among the fields of version 2."""
     parts: defaultdict[str, Any] = defaultdict(lambda: defaultdict(dict))
     for key, value in facts.items():
         component, _, name = key.rpartition("/")

@@ -1,4 +1,4 @@
-"""Run: the ranked documents of many queries. Its constructor holds the one order of hits."""
+"""Run: the ranked documents of many queries. Its constructor is the only place that defines the order of hits."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 
 class Run(IndexedMapping[dict[str, float]]):
-    """A mapping from query ids to `{document id: score}`, best document first; held as columns.
+    """A mapping from query ids to `{document id: score}`, best document first; stored as columns.
 
-    Each row is put in order: score descending as float32, then document id descending by bytes, as trec_eval sorts;
-    empty places come last.
+    Each row is sorted by score as float32, descending, then by the bytes of the document id, descending, as trec_eval
+    does; padding comes last.
 
     Args:
         query_ids: Ids of the queries, unique.
         doc_ids: Ids of the documents that `docs` points into.
         docs: Indices into `doc_ids`, shape [queries, k], -1 where there is no hit.
-        scores: Scores, shape [queries, k]; kept as float32.
-        ranks: `Corpus.ranks` of `doc_ids`, shape [documents]; where it is given, ids that are in order are not read.
+        scores: Scores, shape [queries, k]; stored as float32.
+        ranks: `Corpus.ranks` of `doc_ids`, shape [documents]; optional, avoids reading ids of rows that are sorted.
 
     Raises:
-        RunError: A score is NaN or infinite, a query or a document of a query is there twice, or shapes do not fit.
+        RunError: A score is NaN or infinite, a query or a document of a query is repeated, or shapes do not fit.
         DataError: An id is not a string.
 
     Example:
@@ -66,7 +66,7 @@ class Run(IndexedMapping[dict[str, float]]):
         self._check_shapes(docs, scores)
         indices: NDArray[np.int32] = np.ascontiguousarray(docs, dtype=np.int32)
         self._check_doc_ids(indices)
-        with np.errstate(over="ignore"):  # a score that is too large becomes infinite and is refused
+        with np.errstate(over="ignore"):  # a score that is too large becomes infinite and is rejected
             values: NDArray[np.float32] = np.add(scores, 0.0, dtype=np.float32, casting="same_kind")  # -0.0 becomes 0.0
         is_hit = indices >= 0
         self._check_scores(values, is_hit)
@@ -92,10 +92,10 @@ class Run(IndexedMapping[dict[str, float]]):
 
     @classmethod
     def from_hits(cls, hits: Mapping[str, Mapping[str, float]], query_ids: Sequence[str], corpus: Corpus) -> "Run":
-        """Build a run of some queries over a corpus from `{query id: {document id: score}}`.
+        """Build a run of `query_ids` over `corpus` from `hits`, `{query id: {document id: score}}`.
 
-        A query that `hits` lacks has no hits; what `hits` has for other queries does not count. Raises as `from_dict`,
-        and `RunError` for a document that the corpus does not have.
+        Queries that are not in `hits` get no hits; other queries in `hits` are ignored. Raises as `from_dict`, and
+        `RunError` for a document that is not in the corpus.
         """
         run = cls.from_dict({query: hits.get(query, {}) for query in query_ids})
         is_hit = run.docs >= 0
@@ -110,7 +110,7 @@ class Run(IndexedMapping[dict[str, float]]):
 
     @classmethod
     def from_columns(cls, query_ids: Iterable[str], doc_ids: Iterable[str], scores: Sequence[float]) -> "Run":
-        """Build from three columns with a value for each hit, in any order. Raises as `from_dict`."""
+        """Build from `query_ids`, `doc_ids` and `scores` with a value per hit, in any order. Raises as `from_dict`."""
         queries, rows = _encode(query_ids, "query id")
         documents = StringColumn(doc_ids, "document id")
         values = _to_numbers(scores, lambda row: queries[rows[row]])
@@ -122,7 +122,7 @@ class Run(IndexedMapping[dict[str, float]]):
 
     @classmethod
     def from_pandas(cls, frame: "pd.DataFrame") -> "Run":
-        """Build from a DataFrame with a row for each hit, in any order; a rank column does not count.
+        """Build from a DataFrame with a row for each hit, in any order; a rank column is ignored.
 
         The query is read from the first of `query_id`, `qid`, `query-id` and `query`, the document from `doc_id`,
         `docno`, `corpus-id` and `document`, the score from `score`. Raises as `from_dict`, and `DataError` for a
@@ -132,12 +132,12 @@ class Run(IndexedMapping[dict[str, float]]):
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return a DataFrame with the columns `query_id`, `doc_id`, `rank` (from 1) and `score`, a row for each hit."""
-        rows, places = np.nonzero(self.docs >= 0)
+        rows, positions = np.nonzero(self.docs >= 0)
         columns = {
             "query_id": pa.array(self.query_ids, pa.large_string()).take(pa.array(rows)),
-            "doc_id": pa.array(ids_at(self.doc_ids, self.docs[rows, places]), pa.large_string()),
-            "rank": places + 1,
-            "score": self.scores[rows, places],
+            "doc_id": pa.array(ids_at(self.doc_ids, self.docs[rows, positions]), pa.large_string()),
+            "rank": positions + 1,
+            "score": self.scores[rows, positions],
         }
         return pa.table(columns).to_pandas()
 
@@ -172,7 +172,7 @@ class Run(IndexedMapping[dict[str, float]]):
             raise RunError(f"query {self.query_ids[row]!r}: document {doc!r} is ranked more than once")
 
     def _check_doc_ids(self, docs: NDArray[np.int32]) -> None:
-        """Refuse ids that are not strings; only those of ranked documents are looked at."""
+        """Raise `DataError` if the id of a ranked document is not a string."""
         if not isinstance(self.doc_ids, StringColumn):
             is_ranked = np.zeros(len(self.doc_ids) + 1, bool)  # the last slot is for -1
             is_ranked[docs] = True
@@ -200,11 +200,11 @@ class Run(IndexedMapping[dict[str, float]]):
 
     @property
     def depth(self) -> int:
-        """Number of places in a row; fewer may be filled."""
+        """Number of columns, the maximum number of hits per query."""
         return int(self.docs.shape[1])
 
     def top(self, k: int) -> "Run":
-        """Return the first k places of every query."""
+        """Return a run of the first k hits of every query."""
         return self if k >= self.depth else _view(self.query_ids, self.doc_ids, self.docs[:, :k], self.scores[:, :k])
 
     def hits(self, query: int) -> tuple[list[str], NDArray[np.float32]]:
@@ -218,12 +218,12 @@ class Run(IndexedMapping[dict[str, float]]):
 
 
 def ids_at(doc_ids: Sequence[str], docs: NDArray[np.integer[Any]]) -> list[str]:
-    """Return the ids of the documents at indices `docs` [n]."""
+    """Return the elements of `doc_ids` at the indices `docs` [n]."""
     return doc_ids.take(docs) if isinstance(doc_ids, StringColumn) else [doc_ids[doc] for doc in docs.tolist()]
 
 
 def _encode(ids: Iterable[str], name: str) -> tuple[StringColumn, NDArray[np.int32]]:
-    """Return the unique ids in the order of their first place, and the index of each id among them [n]."""
+    """Return the unique ids in the order of first occurrence, and the index of each id among them [n]."""
     column = StringColumn(ids, name).arrow
     if column.null_count:
         raise DataError(f"{name} number {pc.index(column.is_null(), True).as_py() + 1} is missing")
@@ -276,7 +276,7 @@ def _by_score(docs: NDArray[np.int32], scores: NDArray[np.float32]) -> tuple[NDA
 def _ties_by_id(
     docs: NDArray[np.int32], scores: NDArray[np.float32], doc_ids: Sequence[str], ranks: NDArray[np.int32] | None
 ) -> NDArray[np.int32]:
-    """Put documents of equal score in descending order of id, looking only at ids that tie."""
+    """Sort documents of equal score by id, descending; reads only the ids of tied documents."""
     equal = (scores[:, 1:] == scores[:, :-1]) & (docs[:, 1:] >= 0)
     if ranks is not None and not (equal & (ranks[docs[:, 1:]] < ranks[docs[:, :-1]])).any():
         return docs
@@ -290,10 +290,10 @@ def _ties_by_id(
     unique = np.flatnonzero(used)
     ids = pa.array(ids_at(doc_ids, unique), pa.large_string())
     best_first = unique[pc.sort_indices(ids).to_numpy()[::-1]]
-    place = np.zeros(len(doc_ids) + 1, np.uint64)  # the last slot is for -1
-    place[best_first] = np.arange(len(unique), dtype=np.uint64)
+    id_ranks = np.zeros(len(doc_ids) + 1, np.uint64)  # the last slot is for -1
+    id_ranks[best_first] = np.arange(len(unique), dtype=np.uint64)
     group = np.cumsum(~equal[:, :-1], axis=1, dtype=np.uint64)
-    key = (group << np.uint64(32)) | place[part]
+    key = (group << np.uint64(32)) | id_ranks[part]
     key.sort(axis=1)
     ordered = docs.copy()
     ordered[rows] = np.where(tied, best_first[(key & np.uint64(0xFFFFFFFF)).astype(np.intp)], part)

@@ -1,4 +1,4 @@
-"""Scores of an evaluation's queries, and scores that others published, which are never taken for measurements."""
+"""Per-query scores of an evaluation, and published scores, which are never treated as measurements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ class PublishedFigures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    """Its name there, which is its hub id where it has one."""
+    """Name of the model in the publication: its hub id if it has one."""
     revision: str
     family: str = ""
-    """Of our retrievers, the one that its kind of model belongs to: dense, splade, colbert; empty where unknown."""
+    """Retriever family of the model: `dense`, `splade` or `colbert`; empty if unknown."""
     datasets: list[str]
     """Names that the dataset may have on a leaderboard."""
     dataset_revision: str
     metrics: dict[str, float]
-    """Means by our names of the metrics."""
+    """Means by metric name, as `harness.metrics.parse` reads it."""
     source: str
-    """Where the figures come from, for the reader."""
+    """Source of the figures, shown to readers."""

@@ -1,4 +1,4 @@
-"""Corpus and Queries: ids beside texts, held in Arrow so that a million documents are not a million Python objects."""
+"""Corpus and Queries: ids and texts in Arrow memory, so that a million documents are not a million Python objects."""
 
 import hashlib
 from bisect import bisect_left
@@ -22,13 +22,13 @@ _DIGEST_BYTES = 16
 
 
 class Fingerprint:
-    """A hash of rows that can be added to; the order of the rows does not count."""
+    """An incremental hash of rows that does not depend on their order."""
 
     def __init__(self) -> None:
         self._total = 0
 
     def add(self, ids: Iterable[str], texts: Iterable[str]) -> None:
-        """Add rows of an id and a text each."""
+        """Add the rows of `ids` and `texts`, which are of equal length."""
         for key, text in zip(ids, texts, strict=True):
             row = f"{len(key)} {key} {text}".encode("utf-8", "surrogatepass")
             self._total += int.from_bytes(hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest(), "big")
@@ -38,7 +38,7 @@ class Fingerprint:
 
 
 def join_title(title: str | None, text: str) -> str:
-    """Return title and text joined by one space, without white space at either end, as BEIR's models read them."""
+    """Return `title` and `text` joined by one space, without white space at either end, as in BEIR."""
     return f"{title or ''} {text}".strip()
 
 
@@ -48,7 +48,7 @@ class Texts(IndexedMapping[str]):
     Args:
         ids: Ids, unique and not empty.
         texts: One text for each id; a text may be empty.
-        fingerprint: Hash of the content, for rows that were checked when they were written; they are not checked again.
+        fingerprint: Hash of the content, for rows that were checked when they were written; skips the checks.
 
     Raises:
         DataError: An id is missing, empty, repeated or not a string, or a text is missing or not a string.
@@ -77,7 +77,7 @@ class Texts(IndexedMapping[str]):
         if pc.count_distinct(self.ids.arrow).as_py() != len(self.ids):
             counts = pc.value_counts(self.ids.arrow)
             repeated = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
-            raise DataError(f"{self.noun} id {repeated[0].as_py()!r} is there more than once: ids must be unique")
+            raise DataError(f"{self.noun} id {repeated[0].as_py()!r} occurs more than once: ids must be unique")
 
     @classmethod
     def from_dict(cls, rows: Mapping[str, str | Mapping[str, Any]]) -> Self:
@@ -109,7 +109,7 @@ class Texts(IndexedMapping[str]):
         `qid`, `query-id`, `_id` and `id` for queries; texts from `text`, those of queries also from `query`.
 
         Raises:
-            DataError: As the constructor, and for a column that is not there.
+            DataError: As the constructor, and for a missing column.
         """
         ids, texts = read_column(frame, cls._id_names), read_column(frame, cls._text_names)
         if find_column(frame, ["title"]):
@@ -136,10 +136,10 @@ class Texts(IndexedMapping[str]):
         A binary search over the ids in sorted order, which the first call prepares: 4 bytes for each id and no
         Python objects.
         """
-        place = bisect_left(self._sorted, _bytes(key), key=lambda row: _bytes(self.ids[row]))
-        if place == len(self) or self.ids[self._sorted[place]] != key:
+        index = bisect_left(self._sorted, _bytes(key), key=lambda row: _bytes(self.ids[row]))
+        if index == len(self) or self.ids[self._sorted[index]] != key:
             raise KeyError(key)
-        return int(self._sorted[place])
+        return int(self._sorted[index])
 
     @cached_property
     def _sorted(self) -> NDArray[np.int32]:
@@ -162,7 +162,7 @@ class Texts(IndexedMapping[str]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the content, 32 hex digits; the order of the rows does not count."""
+        """Hash of the content, 32 hex digits; it does not depend on the order of the rows."""
         digest = Fingerprint()
         for ids, texts in zip(self.ids.batches(), self.texts.batches(), strict=True):
             digest.add(ids, texts)
@@ -177,7 +177,10 @@ class Texts(IndexedMapping[str]):
 
     @classmethod
     def open(cls, path: Path, fingerprint: str) -> Self:
-        """Map an Arrow IPC file with columns id and text, checked when it was written; pages are read when touched."""
+        """Open the Arrow IPC file at `path` memory-mapped; `fingerprint` is the hash of its columns id and text.
+
+        The rows were checked when they were written and are not checked again.
+        """
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         return cls(table.column("id"), table.column("text"), fingerprint=fingerprint)
 

@@ -12,16 +12,21 @@ _SPACE = re.compile(r"\s")
 
 
 def open_text(path: Path, newline: str | None = None) -> IO[str]:
-    """Open a text file for reading, unpacking it when its name ends in .gz; `newline` as for `open`."""
+    """Open the text file `path` for reading, decompressed if its name ends in .gz; `newline` as for `open`."""
     open_file = gzip.open if path.suffix == ".gz" else open
     # utf-8-sig: spreadsheets write a byte order mark
     return open_file(path, "rt", encoding="utf-8-sig", newline=newline)
 
 
 def dump(run: Run, tag: str) -> str:
-    """Format the run in six columns, in rank order, with the fewest digits that give the float32 score back.
+    """Format a run in TREC's six columns, in rank order; scores have the fewest digits that identify the float32.
 
-    Raises `RunError` for an id with white space.
+    Args:
+        run: The run.
+        tag: The last column; white space is replaced by `_`.
+
+    Raises:
+        RunError: An id has white space.
     """
     tag = _SPACE.sub("_", tag) or "run"
     lines = []
@@ -38,17 +43,17 @@ def dump(run: Run, tag: str) -> str:
 
 
 def write(run: Run, path: Path, tag: str) -> None:
-    """Write a run file, gzipped when the name ends in .gz; the same run gives the same bytes."""
+    """Write `run` with `tag` as in `dump` to `path`, gzipped if its name ends in .gz; equal runs give equal bytes."""
     text = dump(run, tag).encode()
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def read(path: Path) -> Run:
-    """Read a run file as trec_eval does: the score gives the order, the rank column does not count.
+    """Read a run file as trec_eval does: hits are sorted by score and the rank column is ignored.
 
     Raises:
-        DataError: A line is not a run line, named with its file and number, or there is none.
-        RunError: A score or a document that no metric may score.
+        DataError: A line is not a run line (the message has its number), or the file has no run lines.
+        RunError: A score is NaN or infinite, or a document of a query is repeated.
     """
     queries: list[str] = []
     docs: list[str] = []

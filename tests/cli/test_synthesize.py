@@ -190,7 +190,7 @@ def test_a_sweep_makes_a_file_for_each_generator_and_the_same_again(made_here):
         (["generator.model=m", "generator.concurrency=0"], "generator.concurrency=0 must be at least 1"),
         (
             ["generator.model=m", "corpus=made/corpus.jsonl"],
-            "openai wants a key and the environment variable OPENAI_API_KEY is not set; set it: export "
+            "openai needs an API key, and the environment variable OPENAI_API_KEY is not set; set it: export "
             "OPENAI_API_KEY=...; or name another: generator.api_key_env=NAME",
         ),
     ],

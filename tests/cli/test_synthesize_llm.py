@@ -179,17 +179,17 @@ def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(serv
 @pytest.mark.parametrize(
     ("answer", "message", "advice"),
     [
-        (refusing(401, "no such key"), "HTTP 401: no such key", "see the key in the environment variable MY_KEY"),
-        (refusing(403, "not yours"), "HTTP 403: not yours", "see the key in the environment variable MY_KEY"),
+        (refusing(401, "no such key"), "HTTP 401: no such key", "check the API key in the environment variable MY_KEY"),
+        (refusing(403, "not yours"), "HTTP 403: not yours", "check the API key in the environment variable MY_KEY"),
         (
             refusing(404, "no model"),
             "HTTP 404: no model",
-            "is this the server, and is it running? see generator.base_url and generator.model",
+            "check that the server is running, and check generator.base_url and generator.model",
         ),
         (
             refusing(429, "pay first", code="insufficient_quota"),
             "HTTP 429: pay first",
-            "give the command again later: it goes on; fewer requests at once: generator.concurrency=1",
+            "repeat the command later to resume; for fewer concurrent requests: generator.concurrency=1",
         ),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_server_that_fails_for_every_document_is_not_asked_for_all_of_them(ser
     server.after = BROKEN
     message = refused(server, capsys, "generator.retries=1", "generator.concurrency=1")
     assert message.startswith(
-        f"error: openai 'm' at {server.address}/v1: HTTP 500: oh no (tried 2 times); give the command"
+        f"error: openai 'm' at {server.address}/v1: HTTP 500: oh no (tried 2 times); repeat the command"
     )
     assert len(server.requests) <= 22
     assert not OUTPUT.exists()

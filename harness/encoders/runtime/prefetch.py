@@ -14,11 +14,11 @@ _POLL_S = 0.1
 class Prefetch(Iterator[T], Generic[T]):
     """Iterates over `items`, which a background thread produces in advance.
 
-    An error of `items` is raised where its item would have come.
+    An exception in `items` is raised by `next()` after the items before it.
 
     Args:
-        items: Consumed by the thread.
-        depth: Items that may wait to be taken.
+        items: An iterable that the thread consumes, such as a generator of tokenised batches.
+        depth: Maximum number of prepared items that wait in the queue.
     """
 
     def __init__(self, items: Iterable[T], depth: int = _DEPTH) -> None:
@@ -31,11 +31,11 @@ class Prefetch(Iterator[T], Generic[T]):
         if is_item:
             item: T = value
             return item
-        self._queue.put((False, None))  # the next call ends too
+        self._queue.put((False, None))  # the next call raises StopIteration
         raise value if isinstance(value, BaseException) else StopIteration
 
     def close(self) -> None:
-        """End the thread; items that are still to come are dropped."""
+        """End the thread and drop the remaining items."""
         self._closed.set()
 
 

@@ -20,8 +20,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 def allocate(shape: tuple[int, int], device: torch.device, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Allocate uninitialised embeddings [n, dimensions].
 
-    Embeddings that are too large for the device go to host memory, and those too large for that to a memory-mapped
-    file, which has no name and is deleted with the tensor.
+    Embeddings that are too large for the device are stored in host memory, and those too large for that in a
+    memory-mapped temporary file, which is deleted with the tensor.
+
+    Args:
+        shape: Number of rows and dimensions.
+        device: The preferred device.
+        dtype: Precision of the embeddings.
 
     Raises:
         RunError: If the disk is too small for the file.
@@ -48,7 +53,7 @@ def free_memory() -> int:
 
 
 def _reserve(handle: int, nbytes: int) -> None:
-    """Reserve disk space: writing to a mapped page without any would kill the process. Raises `RunError`."""
+    """Reserve disk space, because writing to a mapped page on a full disk kills the process. Raises `RunError`."""
     if not hasattr(os, "posix_fallocate"):
         os.truncate(handle, nbytes)
         return
@@ -62,7 +67,12 @@ def _reserve(handle: int, nbytes: int) -> None:
 
 
 def concatenated_ranges(starts: NDArray[np.int64], counts: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Concatenate ranges of integers: starts[0] ... starts[0] + counts[0] - 1, starts[1] ..."""
+    """Concatenate n ranges of integers: `counts[i]` consecutive ones from `starts[i]` on.
+
+    Args:
+        starts: First integer of each range, shape [n].
+        counts: Length of each range, shape [n].
+    """
     ends = np.cumsum(counts, dtype=np.int64)
     total = ends[-1] if len(ends) else 0
     indices: NDArray[np.int64] = np.arange(total) + np.repeat(starts - ends + counts, counts)

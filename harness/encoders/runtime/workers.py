@@ -15,7 +15,7 @@ from harness.errors import RunError
 from harness.signals import end_with
 from harness.types import Phase
 
-_encoder: Any = None  # of this process, if it is a worker
+_encoder: Any = None  # the encoder of this process, if it is a worker
 _started: Any = None
 _threads: int | None = None
 
@@ -42,7 +42,7 @@ class Workers:
             _result(ready)
 
     def begin(self, texts: list[str], side: str) -> Callable[[instrument.Advance], Arrays]:
-        """Submit a shard; return a function that waits for its arrays and counts what they cost."""
+        """Submit the shard `texts` of one `side`; return a function that waits for its arrays and adds its counters."""
         future = self._pool.submit(_encode, texts, side)
         self._pending.append(future)
 
@@ -72,12 +72,14 @@ def _result(future: "Future[Any]") -> Any:
         return future.result()
     except BrokenProcessPool:
         raise RunError(
-            "a process that encodes on one of several devices ended, perhaps because memory ran out; finished shards "
-            "are kept: run the command again, with fewer devices in encoder.device if memory is short"
+            "a process that encodes on one of several devices ended, perhaps because it ran out of memory; finished "
+            "shards are in the embedding cache: run the command again, with fewer devices in encoder.device if it ran "
+            "out of memory"
         ) from None
 
 
 def _start(parent: int, encoder: Any, free_devices: Any, started: Any, threads: int) -> None:
+    """Initialise a worker process: choose a free device and load the model on it."""
     global _encoder, _started, _threads
     end_with(parent)
     encoder.set_device(free_devices.get())

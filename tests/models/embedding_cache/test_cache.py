@@ -141,7 +141,7 @@ def test_arrays_come_back_bit_for_bit(name):
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "multi-vector"])
 def test_each_family_reads_back_what_it_encoded(kind, model, models, tmp_path, empty_cache, monkeypatch):
-    monkeypatch.setattr(cache, "_LEAST", 10)
+    monkeypatch.setattr(cache, "_MIN_TEXTS", 10)
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 20)
     texts = StringColumn([f"text {number}" for number in range(40)])
     if kind == "sparse":
@@ -374,7 +374,7 @@ def test_renew_encodes_anew_and_keeps_that(model, empty_cache, monkeypatch):
     (path,) = files(empty_cache)
     before = path.stat().st_ino
     seen = calls(monkeypatch)
-    with cache.using("renew"), instrument.recording() as renewed:
+    with cache.using("refresh"), instrument.recording() as renewed:
         encoder(model).encode(TEXTS, "document")
     assert seen == [N]
     assert renewed.cached_s == 0

@@ -302,7 +302,7 @@ def test_a_bare_encoder_is_refused_where_a_projection_is_expected(checkpoint, mi
         with pytest.raises(WeightsError) as error:
             encoder(path).encode(StringColumn(["x"]), "document")
         assert str(error.value) == (
-            f"{str(path)!r} is no late-interaction checkpoint: it has no projection, and a random one would give "
+            f"{str(path)!r} is not a late-interaction checkpoint: it has no projection, and a random one would give "
             "random rankings. Give a ColBERT model: retriever.encoder.model=colbert-ir/colbertv2.0; or use its token "
             "vectors as they are: retriever.encoder.projection=none"
         )

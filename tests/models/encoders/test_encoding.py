@@ -338,7 +338,7 @@ def test_a_backend_that_cannot_be_is_refused(folder, settings, said):
 def test_attention_that_the_model_or_the_machine_has_not_is_refused(folder):
     if torch.cuda.is_available():
         pytest.skip("this machine may have flash attention")
-    with pytest.raises(ConfigError, match=r"^encoder\.attention='flash_attention_2': .*; auto takes what there is$"):
+    with pytest.raises(ConfigError, match=r"^encoder\.attention='flash_attention_2': .*; auto uses what is available$"):
         encoder(folder, attention="flash_attention_2").load()
 
 
@@ -348,7 +348,7 @@ def test_attention_that_the_model_or_the_machine_has_not_is_refused(folder):
 def test_several_devices_encode_at_once_to_the_same_vectors(folder, expected, monkeypatch, empty_cache):
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 60)
     monkeypatch.setattr(cache, "SHARD", 60)
-    monkeypatch.setattr(cache, "_LEAST", 10)
+    monkeypatch.setattr(cache, "_MIN_TEXTS", 10)
     own = encoder(folder, device=["cpu", "cpu"])
     own.load()
     with instrument.recording() as seen:

@@ -112,7 +112,7 @@ def waits(monkeypatch):
 def small_shards(monkeypatch):
     monkeypatch.setattr(hosted, "_SHARD", 4)
     monkeypatch.setattr(hosted, "_MIN_BATCH", 1)
-    monkeypatch.setattr(cache, "_LEAST", 2)
+    monkeypatch.setattr(cache, "_MIN_TEXTS", 2)
 
 
 def numbered(n):
@@ -335,7 +335,7 @@ def test_retry_after_is_respected(encoder, protocol, server, waits):
 
 def test_a_long_retry_after_is_an_error_or_shortened_as_the_sdk_does(encoder, server, waits):
     server.script = [refusing(429, "come back later", Retry_After="3600")] * 2
-    with pytest.raises(ApiError, match=r"HTTP 429: come back later; give the command again later"):
+    with pytest.raises(ApiError, match=r"HTTP 429: come back later; repeat the command later"):
         encoder("openai").encode(StringColumn(["a"]), "document")
     assert waits == []
     encoder("cohere").encode(StringColumn(["a"]), "document")
@@ -348,7 +348,7 @@ def test_backoff_grows_until_the_retries_are_used_up(encoder, protocol, server, 
         encoder(protocol, retries=8).encode(StringColumn(["a"]), "document")
     assert str(error.value) == (
         f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: HTTP 500: out of order (tried 9 times); "
-        "give the command again later: it goes on; fewer requests at once: retriever.encoder.concurrency=1"
+        "repeat the command later to resume; for fewer concurrent requests: retriever.encoder.concurrency=1"
     )
     assert len(server.requests) == 9
     assert len(waits) == 8
@@ -375,11 +375,11 @@ def test_a_retry_is_logged(encoder, protocol, server, waits, caplog):
 # ---- errors
 
 ADVICE = {
-    400: "see retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens",
-    401: "see the key in the environment variable {variable}",
-    403: "see the key in the environment variable {variable}",
-    404: "is this the server, and is it running? see retriever.encoder.base_url and retriever.encoder.model",
-    422: "see retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens",
+    400: "check retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens",
+    401: "check the API key in the environment variable {variable}",
+    403: "check the API key in the environment variable {variable}",
+    404: "check that the server is running, and check retriever.encoder.base_url and retriever.encoder.model",
+    422: "check retriever.encoder.model, .dimensions and, for texts that are too long, .max_tokens and .batch_tokens",
 }
 
 
@@ -430,7 +430,7 @@ def test_an_invalid_answer_is_retried_a_few_times_and_then_refused(encoder, prot
     with pytest.raises(ApiError) as error:
         encoder(protocol, dimensions=384).encode(StringColumn(["a", "b"]), "document")
     assert f": invalid answer: {message}" in str(error.value)
-    assert " (tried 4 times); see retriever.encoder.base_url" in str(error.value)
+    assert " (tried 4 times); check retriever.encoder.base_url" in str(error.value)
     assert len(server.requests) == 4
 
 
@@ -459,7 +459,7 @@ def test_a_server_that_is_not_there_is_named_with_what_to_do(encoder, protocol, 
     message = str(error.value)
     assert message.startswith(f"{protocol} 'minilm' at {server.address}{PATHS[protocol]}: no answer: ConnectError: ")
     assert message.endswith(
-        "(tried 3 times); is this the server, and is it running? see retriever.encoder.base_url and "
+        "(tried 3 times); check that the server is running, and check retriever.encoder.base_url and "
         "retriever.encoder.model"
     )
     assert len(waits) == 2
@@ -552,7 +552,7 @@ def test_the_providers_own_server_wants_a_key_and_says_which_variable_to_set(mon
     with pytest.raises(ConfigError) as error:
         KINDS[protocol]("model").encode(StringColumn(["a"]), "query")
     assert str(error.value) == (
-        f"{protocol} wants a key and the environment variable {VARIABLES[protocol]} is not set; set it: "
+        f"{protocol} needs an API key, and the environment variable {VARIABLES[protocol]} is not set; set it: "
         f"export {VARIABLES[protocol]}=...; or name another: retriever.encoder.api_key_env=NAME"
     )
 
@@ -574,7 +574,7 @@ def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(encoder, protoco
     monkeypatch.setenv(VARIABLES[protocol], key)
     with pytest.raises(ConfigError) as error:
         encoder(protocol).encode(StringColumn(["a"]), "query")
-    assert str(error.value) == f"{VARIABLES[protocol]} holds no key: there is a blank or a special character in it"
+    assert str(error.value) == f"{VARIABLES[protocol]} is not an API key: it has white space or a special character"
 
 
 def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_shown(protocol):
@@ -600,7 +600,7 @@ def test_an_address_with_a_secret_in_it_is_refused_and_not_shown(protocol, url):
 def test_an_address_that_is_none_is_refused(protocol, url):
     with pytest.raises(ConfigError) as error:
         KINDS[protocol]("model", base_url=url)
-    assert str(error.value) == f"encoder.base_url={url!r} is no address of a server, such as http://127.0.0.1:8000/v1"
+    assert str(error.value) == f"encoder.base_url={url!r} is not the URL of a server, such as http://127.0.0.1:8000/v1"
 
 
 def test_the_providers_own_address_is_asked_whatever_the_packages_variables_say(server, protocol, monkeypatch):
@@ -645,7 +645,7 @@ import sys
 from harness.embedding_cache import cache
 from harness.providers import api, hosted
 from harness.types import StringColumn
-hosted._SHARD, hosted._MIN_BATCH, cache._LEAST = 4, 1, 2
+hosted._SHARD, hosted._MIN_BATCH, cache._MIN_TEXTS = 4, 1, 2
 encoder = api.OpenAIEncoder("minilm", base_url=sys.argv[1], timeout_s=20)
 encoder.encode(StringColumn([f"text number {number} of many" for number in range(20)]), "document")
 """

@@ -455,7 +455,7 @@ def test_candidates_of_a_dataset_of_dicts_are_checked_and_numbered() -> None:
         ({"qrels": {"q1": {"d1": 0.5}}}, "grade 0.5 must be a whole number"),
         ({"queries": {1: "x"}}, "query id 1 is of type int and must be a string: pass str(1)"),
         ({"candidates": {"q1": ["d9"]}}, "dataset: candidate 'd9' of query 'q1' is not in the corpus"),
-        ({"candidates": {"q1": ["d1", "d1"]}}, "a document is twice among the candidates of query 'q1'"),
+        ({"candidates": {"q1": ["d1", "d1"]}}, "a document occurs twice among the candidates of query 'q1'"),
     ],
 )
 def test_a_dataset_of_dicts_that_do_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -92,9 +92,9 @@ def test_ids_are_taken_from_strings_and_from_lists_alike() -> None:
         (lambda: Queries([""], ["x"]), "query number 1 has an empty id"),
         (
             lambda: Corpus(["a", "b", "c", "b"], ["w", "x", "y", "z"]),
-            "document id 'b' is there more than once: ids must be unique",
+            "document id 'b' occurs more than once: ids must be unique",
         ),
-        (lambda: Queries(["ü", "ü"], ["x", "x"]), "query id 'ü' is there more than once: ids must be unique"),
+        (lambda: Queries(["ü", "ü"], ["x", "x"]), "query id 'ü' occurs more than once: ids must be unique"),
     ],
 )
 def test_a_missing_empty_or_repeated_id_is_named(make: Callable[[], object], message: str) -> None:
