@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import gate
-from harness.cli.chosen import BASELINE
+from harness.cli.record_options import BASELINE
 from harness.cli.remeasure import import_path
-from harness.gate.cells import Key, key_of
 from harness.gate.ci import text
+from harness.gate.matching import Key, key_of
 from harness.store import read_record
 
 if TYPE_CHECKING:
@@ -65,4 +65,4 @@ def _measure(overrides: Sequence[str], root: Path) -> set[Key]:
         process = subprocess.run(command, env=environment, capture_output=True, text=True)
         if process.returncode:
             raise AssertionError(f"harness -m {' '.join(overrides)} failed:\n{process.stderr}")
-        return {key_of(read_record(Path(path.read_text()))) for path in Path(sweep).glob("*.cell")}
+        return {key_of(read_record(Path(path.read_text()))) for path in Path(sweep).glob("*.record")}

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen, mteb
+from harness.cli import mteb, record_options
 from harness.console import say, show_tables
 from harness.errors import ConfigError
 
@@ -36,7 +36,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     report.add_argument("--readme", type=Path, metavar="FILE", help="also update the block `board` of this file")
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is stale")
     report.set_defaults(command=_report)
-    chosen.add(report)
+    record_options.add(report)
     return report
 
 
@@ -46,7 +46,7 @@ def _report(options: argparse.Namespace) -> int:
 
     _refuse_contradictions(options)
     store = Store(options.results)
-    records = chosen.latest(options, store)
+    records = record_options.latest(options, store)
     scores = store.scores(records, [options.metric])
     leaderboard = replace(build(records, options.metric, scores, options.baseline), machines=store.machines(records))
     report = _Report(options, store, records, leaderboard, scores)

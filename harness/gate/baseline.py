@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError, StoreError, UndecidedError
-from harness.gate.cells import Key, group_by_evaluation, key_of, select_newest
+from harness.gate.matching import Key, group_by_evaluation, key_of, select_newest
 from harness.store import Store, inside, read_record, write_atomic
 from harness.types import PerQuery, Record, RecordFiles
 
