@@ -127,7 +127,7 @@ def test_the_frame_has_typed_columns_and_nulls_for_gaps():
     good = table.row(by_predicate=(pl.col("retriever") == "a") & (pl.col("dataset") == "x"), named=True)
     assert (good["value"], good["docs_per_s"], good["index_mb"], good["baseline"]) == (0.1, 10.0, 2.0, None)
     (first, *_) = csv.DictReader(io.StringIO(to_csv(table)))
-    assert (first["best"], first["close"], first["baseline"], first["value"]) == ("0", "", "", "0.1")
+    assert (first["best"], first["tied_with_best"], first["baseline"], first["value"]) == ("0", "", "", "0.1")
 
 
 def test_the_csv_has_no_control_characters():

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +215,7 @@ def _accept(options: argparse.Namespace) -> int:
     root = options.baseline or options.results / BASELINE
     changes = baseline.accept(root, store, records, metadata, options.prune)
     if options.json:
-        print(json.dumps([change.to_dict() for change in changes], indent=2, sort_keys=True))
+        print(json.dumps([asdict(change) for change in changes], indent=2, sort_keys=True))
     else:
         print("\n".join(_change_lines(changes)))
     say(f"wrote {root}/; commit it")

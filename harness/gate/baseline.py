@@ -7,12 +7,12 @@ results/baseline/records/...json  results/baseline/per_query/...parquet
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError, StoreError, UndecidedError
 from harness.gate.matching import Key, group_by_evaluation, key_of, select_newest
@@ -42,8 +42,8 @@ class AcceptedEvaluation(BaseModel):
     dataset: str
     metrics: dict[str, float]
     """Means over the queries."""
-    record_id: str = Field(alias="cell")
-    """Hash of config, dataset, k, seed and metric version."""
+    record_id: str = Field(validation_alias=AliasChoices("record_id", "cell"))
+    """Hash of config, dataset, k, seed and metric version; called `cell` in version 1."""
     fingerprint: str | None
     """Fingerprint of the dataset."""
     files: AcceptedFiles
@@ -62,12 +62,13 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     accepted: datetime
     reason: str
     harness: str
     revision: str | None = None
-    evaluations: list[AcceptedEvaluation] = Field(alias="cells")
+    evaluations: list[AcceptedEvaluation] = Field(validation_alias=AliasChoices("evaluations", "cells"))
+    """Called `cells` in version 1."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +123,6 @@ class Change:
     """True if it was not measured and stays as it is."""
     dataset_changed: bool = False
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the change for JSON."""
-        data = asdict(self)
-        flags = {"kept": data.pop("carried_over"), "collection_changed": data.pop("dataset_changed")}
-        return data | flags
-
 
 def accept(
     root: Path, store: Store, records: Sequence[Record], metadata: Mapping[str, Any], prune: bool = False
@@ -167,8 +162,8 @@ def accept(
         for path, content in contents.items():
             write_atomic(root / path, content)
     evaluations = sorted([*(each for each, _ in new.values()), *remaining], key=lambda each: each.key)
-    manifest = Manifest(cells=evaluations, **metadata)
-    write_atomic(root / _FILE, manifest.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
+    manifest = Manifest(evaluations=evaluations, **metadata)
+    write_atomic(root / _FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
     _remove_files(root, {*_paths(old), *orphans} - {*_paths(evaluations)})
     return _changes(old, evaluations, set(new))
 
@@ -211,7 +206,7 @@ def _load_files(store: Store, record: Record) -> tuple[AcceptedEvaluation, dict[
         retriever=record.retriever.label,
         dataset=record.dataset.label,
         metrics=record.metrics,
-        cell=record.id,
+        record_id=record.id,
         fingerprint=record.dataset.fingerprint,
         files=files,
         hashes=AcceptedFiles(record=_hash(content), per_query=_hash(scores)),
