@@ -29,7 +29,7 @@ def assert_no_regression(
     policy: str | Path | None = None,
     lenient: bool = False,
 ) -> None:
-    """Measure as `harness -m` does, and fail where a result is worse than the baseline.
+    """Measure as `harness -m` does, and fail if a result is worse than the baseline.
 
     Args:
         *overrides: Hydra overrides; without them the newest records in `results` are gated as they are.
@@ -41,7 +41,7 @@ def assert_no_regression(
     Raises:
         AssertionError: There is a regression, an evaluation cannot be measured, or, unless `lenient`, a check is
             undecided.
-        HarnessError: There is nothing to decide from.
+        HarnessError: There is no baseline, or no evaluation to compare with it.
     """
     root = Path(results)
     keys = _measure(overrides, root) if overrides else None
