@@ -133,11 +133,7 @@ class Results:
         return pl.DataFrame(frames.columns(self, level), strict=False)
 
     def run(self, retriever: str, dataset: str | None = None) -> Run:
-        """Return a retriever's run on a dataset.
-
-        Args:
-            retriever: The row, or the name of its config.
-            dataset: The dataset; may be omitted if there is only one.
+        """Return the run of a `retriever` (a row or a config's name) on a `dataset`, which may be omitted if only one.
 
         Raises:
             ConfigError: There is no such evaluation, or its run is not stored.
@@ -186,27 +182,15 @@ class Results:
         return plots.pareto(self, x)
 
     def plot_differences(self, a: str, b: str, metric: str | None = None) -> "Figure":
-        """Plot the sorted per-query differences b - a and return the matplotlib figure.
-
-        Args:
-            a: The row to compare with.
-            b: The other row.
-            metric: The metric; by default the table's.
-        """
+        """Plot the sorted per-query differences `b` - `a` in a `metric` (default: the table's); return the figure."""
         from harness.api import plots
 
         return plots.differences(self, a, b, metric or self.metric)
 
     def paired(self, a: str, b: str, metric: str | None = None) -> "pd.DataFrame":
-        """Return two rows' scores of the queries that both have.
+        """Return the scores in a `metric` (default: the table's) of the queries that rows `a` and `b` both have.
 
-        Args:
-            a: The row to compare with.
-            b: The other row.
-            metric: The metric; by default the table's.
-
-        Returns:
-            Columns dataset, query_id, a, b and difference (b - a).
+        The columns are dataset, query_id, a, b and difference (b - a).
         """
         import pandas as pd
 
