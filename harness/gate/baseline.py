@@ -25,7 +25,7 @@ _FILE = "baseline.json"
 
 
 class AcceptedFiles(BaseModel):
-    """A string for each file of an evaluation."""
+    """A path, or a hash, for each of the two files of an evaluation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -112,7 +112,7 @@ def read(root: Path) -> Baseline:
 
 @dataclass(frozen=True)
 class Change:
-    """Effect of accepting on one metric of an evaluation; None on a side that does not have it."""
+    """A metric of an evaluation before and after `accept`; None where the baseline does not have it."""
 
     retriever: str
     dataset: str
@@ -120,7 +120,7 @@ class Change:
     before: float | None
     after: float | None
     carried_over: bool = False
-    """True if it was not measured and stays as it is."""
+    """True if it was not measured and is taken from the old baseline."""
     dataset_changed: bool = False
 
 
@@ -129,7 +129,7 @@ def accept(
 ) -> list[Change]:
     """Make the newest records the baseline.
 
-    Where the newest code has a record with one thread, that one is taken, since its costs can be gated.
+    A record with one thread is preferred among those of the newest code, because only its CPU time can be compared.
 
     Args:
         root: Folder of the baseline.
@@ -169,7 +169,7 @@ def accept(
 
 
 def _read_replaced(root: Path) -> tuple[list[AcceptedEvaluation], list[str]]:
-    """Return the evaluations of the present baseline, or all its files where its manifest cannot be read."""
+    """Return the present baseline's evaluations or, if its manifest cannot be read, the paths of its files."""
     try:
         manifest = _read_manifest(root)
         return (manifest.evaluations if manifest else []), []
@@ -191,7 +191,7 @@ def _require_ok(record: Record) -> Record:
 def _load_files(store: Store, record: Record) -> tuple[AcceptedEvaluation, dict[str, bytes]]:
     """Return a record's evaluation, and the contents of its files by their paths in the baseline.
 
-    The record names only the files that the baseline has.
+    Paths of files that the baseline does not have are removed from the record.
     """
     try:
         scores = (store.root / (record.files.per_query or "")).read_bytes()
