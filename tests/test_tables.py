@@ -165,7 +165,7 @@ def test_a_trainings_table_marks_the_checkpoint_that_was_kept(tmp_path):
     }
     table = training(manifest, tmp_path)
     assert table.rows == [["0", "", "0.4000"], ["10", "2.000", Marked("0.3000", "best")], ["20", "1.000", "0.2000"]]
-    assert table.legend == {"best": f"kept: {tmp_path}, after 3 s"}
+    assert table.legend == {"best": f"saved: {tmp_path}, after 3 s"}
     assert table.notes[1] == "No checkpoint is better on dev than the model before it was trained."
 
 

@@ -1,4 +1,4 @@
-"""Leaderboards as data: one tidy DataFrame, also written as CSV, and nested JSON. Nothing is rounded; a gap is null."""
+"""Leaderboards as data: a tidy DataFrame, also as CSV, and nested JSON. Nothing is rounded; a missing value is null."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def to_json(value: Any) -> str:
 def leaderboards_data(
     leaderboards: Mapping[str, Leaderboard], published: Sequence[PublishedRow] | None = None
 ) -> dict[str, Any]:
-    """Return every leaderboard by its metric for `to_json`; published scores are in the first."""
+    """Return all `leaderboards` by metric, for `to_json`; the first includes the `published` scores, unless None."""
     data = {metric: _leaderboard(leaderboard) for metric, leaderboard in leaderboards.items()}
     if published is not None:
         data[next(iter(leaderboards))]["published"] = published
@@ -83,7 +83,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
 
 
 def recommendation_data(leaderboard: Leaderboard, recommendation: Recommendation) -> dict[str, Any]:
-    """Return a recommendation for `to_json`."""
+    """Return a `recommendation` and what it is based on, the `leaderboard`, for `to_json`."""
     difference, runner_up = recommendation.difference, recommendation.runner_up
     return {
         "metric": leaderboard.metric,

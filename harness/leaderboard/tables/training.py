@@ -25,12 +25,12 @@ def training(manifest: Mapping[str, Any], output: Path) -> Table:
         is_best = entry["step"] == manifest["best_step"]
         rows.append([str(entry["step"]), losses[-1] if losses else "", Marked(value, "best") if is_best else value])
     notes = [
-        f"Dev is {dev['queries']:,} queries that were not trained on, over {dev['documents']:,} documents: it chooses "
+        f"Dev: {dev['queries']:,} queries that were not trained on, over {dev['documents']:,} documents. It selects "
         "the checkpoint and is not a result."
     ]
     if all(entry[metric] <= manifest["before"] for entry in measured):
         notes.append("No checkpoint is better on dev than the model before it was trained.")
-    legend = f"kept: {output}, after {manifest['seconds']:.0f} s"
+    legend = f"saved: {output}, after {manifest['seconds']:.0f} s"
     return Table("", ["step", "loss", f"dev {metric}"], rows, notes, {"best": legend})
 
 
