@@ -173,12 +173,12 @@ def test_the_counts_of_a_synthesis_stand_below_what_was_dropped_from():
     manifest = {
         "documents": {
             "sampled": 2000,
-            "asked": 3,
+            "requested": 3,
             "from_journal": 1,
             "failed": {"HTTP 500": 2},
             "unusable": {"empty": 4},
         },
-        "queries": {"given": 20, "kept": 12, "dropped": {"copied": 8}},
+        "queries": {"generated": 20, "selected": 12, "dropped": {"copied": 8}},
         "negatives": {"from_search": 24, "random": 0},
         "cost": {"tokens_in": 1500, "tokens_out": 20, "usd": None},
     }

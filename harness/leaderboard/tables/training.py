@@ -38,13 +38,13 @@ def triplets(manifest: Mapping[str, Any]) -> Table:
     """Return the counts of documents, queries and triplets, each with the counts of those that were dropped."""
     documents, queries, cost = manifest["documents"], manifest["queries"], manifest["cost"]
     counts = {"documents": documents["sampled"]}
-    if "asked" in documents:
-        counts |= {"  requested now": documents["asked"], "  from the journal": documents["from_journal"]}
+    if "requested" in documents:
+        counts |= {"  requested now": documents["requested"], "  from the journal": documents["from_journal"]}
         counts |= {f"  failed: {reason}": n for reason, n in documents["failed"].items()}
     counts |= {f"  no query: {reason}": n for reason, n in documents["unusable"].items()}
-    counts["queries"] = queries["given"]
+    counts["queries"] = queries["generated"]
     counts |= {f"  dropped: {reason}": n for reason, n in queries["dropped"].items()}
-    counts["triplets"] = queries["kept"]
+    counts["triplets"] = queries["selected"]
     counts |= {f"  {name.replace('_', ' ')} negatives": n for name, n in manifest["negatives"].items() if n}
     if cost:
         counts |= {"tokens, in": cost["tokens_in"], "tokens, out": cost["tokens_out"]}
