@@ -7,7 +7,7 @@ from harness.commands import JOBS, READS
 
 
 def main() -> None:
-    """Hand the command line to the reader of records or to a Hydra job; the exit code is the process'."""
+    """Run the module of the command and exit with the code that it returns."""
     arguments = sys.argv[1:]
     if not arguments:
         name = "quickstart"

@@ -47,12 +47,12 @@ class Lines:
     """A progress listener that prints a line at the end of each long step."""
 
     def begin(self, name: str, total: int | None) -> "Advance":
-        """Begin a step; return the function that advances it."""
+        """Begin the step `name` of `total` items (None: unknown); return the function that advances it."""
         self._total = total
         return lambda _: None
 
     def end(self, name: str, wall_s: float) -> None:
-        """End the step that began last."""
+        """End the step `name`, which began last and took `wall_s` seconds."""
         if wall_s >= _MIN_REPORTED_S:
             items = f" {self._total:,}" if self._total else ""
             say(f"  {name}{items}: {wall_s:.1f} s")
@@ -70,7 +70,7 @@ class Bars:
         self._open: list[Any] = []
 
     def begin(self, name: str, total: int | None) -> "Advance":
-        """Begin a step; return the function that advances it."""
+        """Begin the step `name` of `total` items (None: unknown); return the function that advances it."""
         if not self._open:
             self._progress.start()
         task = self._progress.add_task(name, total=total)
@@ -78,7 +78,7 @@ class Bars:
         return lambda n: self._progress.advance(task, n)
 
     def end(self, name: str, wall_s: float) -> None:
-        """End the step that began last."""
+        """End the step `name`, which began last and took `wall_s` seconds."""
         self._progress.remove_task(self._open.pop())
         if not self._open:
             self._progress.stop()

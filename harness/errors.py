@@ -60,7 +60,7 @@ class UndecidedError(HarnessError):
 
 
 def did_you_mean(name: str, choices: Sequence[str]) -> str:
-    """Return "; did you mean 'NAME'?" for the choice closest to a name, or "" without a close one."""
+    """Return "; did you mean 'X'?" for the one of the `choices` most similar to `name`, or "" if none is similar."""
     matches = difflib.get_close_matches(name, choices, n=1) or [
         choice for choice in choices if choice.lower() == name.lower()
     ]

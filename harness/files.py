@@ -23,21 +23,28 @@ _LEFTOVER_AGE_S = 86_400.0
 
 
 def inside(root: Path, path: str) -> Path:
-    """Return a path inside a folder. Raises `StoreError` for one that leads out of it."""
+    """Return the relative `path` in the folder `root`. Raises `StoreError` if it is absolute or contains `..`."""
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise StoreError(f"{path!r} leads out of {root}/")
     return root / path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is complete or absent, even if the process is killed. Raises `StoreError`."""
+    """Write `content` to `path` so that the file is complete or unchanged, even if the process is killed.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
     write_together({path: content})
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
     """Write several files atomically; they are renamed in this order, once all are on disk.
 
-    If the last file exists, all of them do. Raises `StoreError` naming a file that cannot be written.
+    If the last file exists, all of them do.
+
+    Raises:
+        StoreError: A file cannot be written.
     """
     path = Path()
     try:
@@ -55,7 +62,11 @@ def write_together(contents: Mapping[Path, bytes]) -> None:
 
 
 def publish(temporary: Path, path: Path) -> Path:
-    """Sync a complete temporary file to disk and rename it within its folder. Raises `OSError`."""
+    """Sync the complete file `temporary` to disk, rename it to `path` in the same folder, and return `path`.
+
+    Raises:
+        OSError: The file cannot be synced or renamed.
+    """
     _sync(temporary)
     temporary.replace(path)
     _sync(path.parent)
@@ -64,9 +75,11 @@ def publish(temporary: Path, path: Path) -> Path:
 
 @contextmanager
 def temporary_file(folder: Path, pattern: str = TEMPORARIES) -> Iterator[Path]:
-    """Yield a path in a folder for a file to be written and renamed; it is removed if it still exists afterwards.
+    """Yield the path of a new file to write and then rename; it is removed if it still exists afterwards.
 
-    The first call for a folder in each process removes its `leftovers`.
+    Args:
+        folder: The file's folder, which is created. The first call for it in a process removes its `leftovers`.
+        pattern: Pattern of the leftovers' names.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder, pattern)
@@ -89,13 +102,18 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path, pattern: str = TEMPORARIES) -> list[Path]:
-    """List the temporary files of killed processes: those not modified for a day."""
+    """List the temporary files of killed processes in a `folder`: those named as `pattern`, unmodified for a day."""
     return [path for path in sorted(folder.glob(pattern)) if _idle_s(path) > _LEFTOVER_AGE_S]
 
 
 @contextmanager
 def exclusive(lock: Path, activity: str) -> Iterator[None]:
-    """Hold a lock file; if another process holds it, warn after a second, naming the activity, and wait."""
+    """Hold a lock between processes during the block; wait while another process holds it.
+
+    Args:
+        lock: The lock file.
+        activity: The holder's activity, such as "downloading URL", for a warning after one second of waiting.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     file_lock = FileLock(lock)
     try:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import gate
-from harness.cli.chosen import BASELINE
+from harness.cli.record_options import BASELINE
 from harness.cli.remeasure import import_path
-from harness.gate.cells import Key, key_of
 from harness.gate.ci import text
+from harness.gate.matching import Key, key_of
 from harness.store import read_record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def assert_no_regression(
     policy: str | Path | None = None,
     lenient: bool = False,
 ) -> None:
-    """Measure as `harness -m` does, and fail where a result is worse than the baseline.
+    """Measure as `harness -m` does, and fail if a result is worse than the baseline.
 
     Args:
         *overrides: Hydra overrides; without them the newest records in `results` are gated as they are.
@@ -41,7 +41,7 @@ def assert_no_regression(
     Raises:
         AssertionError: There is a regression, an evaluation cannot be measured, or, unless `lenient`, a check is
             undecided.
-        HarnessError: There is nothing to decide from.
+        HarnessError: There is no baseline, or no evaluation to compare with it.
     """
     root = Path(results)
     keys = _measure(overrides, root) if overrides else None
@@ -65,4 +65,4 @@ def _measure(overrides: Sequence[str], root: Path) -> set[Key]:
         process = subprocess.run(command, env=environment, capture_output=True, text=True)
         if process.returncode:
             raise AssertionError(f"harness -m {' '.join(overrides)} failed:\n{process.stderr}")
-        return {key_of(read_record(Path(path.read_text()))) for path in Path(sweep).glob("*.cell")}
+        return {key_of(read_record(Path(path.read_text()))) for path in Path(sweep).glob("*.record")}

@@ -36,7 +36,7 @@ def is_user_module(module: str) -> bool:
 
 
 def code_hash(modules: Iterable[str]) -> str | None:
-    """Return a hash of the user modules among these and of all that they import, 16 hex digits; None without any.
+    """Return a hash of user modules and of the user modules that they import, 16 hex digits; None without any.
 
     Imports are followed in the source, including those inside functions and `import_module("name")`, and through
     the objects that a loaded module references. The versions of imported packages are part of the hash.

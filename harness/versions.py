@@ -1,9 +1,9 @@
-"""Versions of the computations whose results are reused: small integers, raised by hand when a number may change.
+"""Versions of the computations whose results are reused: integers that are raised by hand when a result may change.
 
-A stored evaluation is reused while METRICS, RANKING, DATASETS and the EMBEDDINGS of its encoders are what they were,
-a cached embedding while the EMBEDDINGS of its family is. The tests in tests/golden/ hold rankings and digests of loaded
-datasets: one of them fails when a change of the code changes a number, and says which integer to raise. A change that
-leaves the numbers as they are, such as one of a comment or a report, leaves these integers as they are.
+A stored evaluation is reused while METRICS, RANKING, DATASETS and the EMBEDDINGS of its encoders are unchanged, a
+cached embedding while the EMBEDDINGS of its family are unchanged. The tests in tests/golden/ compare rankings, metrics
+and loaded datasets with stored digests; a test that fails names the integer to raise. Changes that do not affect
+results, such as those of comments or reports, do not raise an integer.
 """
 
 from typing import Final

@@ -24,7 +24,17 @@ def terminal(results: "Results") -> str:
 
 
 def save(results: "Results", path: str | PathLike[str], folder: Path) -> Path:
-    """Write the leaderboard in the format of a path's suffix; return the path. Raises `ConfigError`."""
+    """Write the leaderboard to a file and return the file's path.
+
+    Args:
+        results: The results.
+        path: A file that ends in .csv, .md, .tex or .html; or ``csv``, ``md``, ``latex`` or ``html`` for a file in
+            `folder`.
+        folder: Folder of ``leaderboard.<suffix>`` if `path` names only a format.
+
+    Raises:
+        ConfigError: The format is unknown.
+    """
     target = folder / f"leaderboard{_FORMATS[str(path)]}" if str(path) in _FORMATS else Path(path).expanduser()
     if target.suffix not in _FORMATS.values():
         raise ConfigError(

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 
 def columns(results: "Results", level: str) -> dict[str, list[Any]]:
-    """Return the columns of a level: evaluation, query or hit. Raises `ConfigError` for any other level."""
+    """Return the columns of a table of `results` with a row for each `level`: evaluation, query or hit.
+
+    Raises:
+        ConfigError: The level is unknown.
+    """
     levels: dict[str, Callable[[Results], Iterator[dict[str, Any]]]]
     levels = {"evaluation": _evaluations, "query": _queries, "hit": _hits}
     if level not in levels:

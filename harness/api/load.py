@@ -11,6 +11,7 @@ from typing import Any, cast
 from harness.config import build
 from harness.config.conf import CONF
 from harness.config.evaluation import Composition, dataset_info, retriever_info
+from harness.config.keys import check_keys
 from harness.errors import ConfigError, TargetError
 from harness.evaluation import values
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
@@ -41,7 +42,7 @@ def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", k: int = 
     Args:
         name: A config's name, optionally with settings (``"bm25"``, ``"bm25 k1=0.9"``).
         dataset: The dataset from which some retrievers take their prompts.
-        k: Documents that will be retrieved for each query; the depth of hybrids and rerankers follows it.
+        k: Documents that will be retrieved for each query; also the depth of hybrids and rerankers.
         **settings: Keys of the retriever's config, such as ``k1=0.9``.
 
     Raises:
@@ -61,7 +62,7 @@ def compose(*overrides: str) -> Composition:
 
 
 def dataset_overrides(name: str | PathLike[str], /, **settings: Any) -> list[str]:
-    """Return the overrides that choose a dataset by its name, path or scheme."""
+    """Return the Hydra overrides of the dataset `name` with `settings`; the arguments are those of `load_dataset`."""
     words = shlex.split(name) if isinstance(name, str) and not _is_folder(name) else [str(name)]
     settings_overrides = [f"dataset.{word}" for word in words[1:]]
     settings_overrides += [f"dataset.{key}={build.quote(value)}" for key, value in settings.items()]
@@ -112,11 +113,15 @@ def construct_dataset(composition: Composition) -> Dataset:
 def describe_retriever(composition: Composition, row: str | None = None) -> RetrieverInfo:
     """Return the description of a composition's retriever, without constructing it.
 
+    Args:
+        composition: The config of one evaluation.
+        row: The row's name on the leaderboard; None: the config's name and the values that differ from it.
+
     Raises:
         ConfigError: A key or the type of a value is invalid. A class that cannot be imported is not an error yet.
     """
     with suppress(TargetError, SystemExit):  # raised again when it is constructed
-        build.check_keys(build.resolve(composition.config["retriever"], "retriever"), "retriever")
+        check_keys(build.resolve(composition.config["retriever"], "retriever"), "retriever")
     return retriever_info(composition, row)
 
 

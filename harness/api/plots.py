@@ -14,10 +14,14 @@ _LOWER_IS_BETTER = ("latency", "index", "peak")
 
 
 def pareto(results: "Results", x: str) -> "Figure":
-    """Plot the metric's mean over the common datasets against a column; rows on the Pareto front are joined.
+    """Plot the metric's mean over the common datasets against a timing or size; a line joins the Pareto front.
+
+    Args:
+        results: The results; their `metric` is plotted.
+        x: A numeric column of ``to_pandas()``.
 
     Raises:
-        ConfigError: No such numeric column, or no row has both values.
+        ConfigError: There is no such column, no row has both values, or matplotlib is missing.
     """
     frame = results.to_pandas()
     numeric = [name for name in frame.select_dtypes("number") if name not in results.metrics]
@@ -46,7 +50,17 @@ def pareto(results: "Results", x: str) -> "Figure":
 
 
 def differences(results: "Results", a: str, b: str, metric: str) -> "Figure":
-    """Plot the per-query differences b - a, sorted, with their mean. Raises `ConfigError` without shared queries."""
+    """Plot the per-query differences b - a, sorted, with their mean.
+
+    Args:
+        results: The results.
+        a: The row to compare with.
+        b: The other row.
+        metric: The metric.
+
+    Raises:
+        ConfigError: The rows share no query with this metric, or matplotlib is missing.
+    """
     values = results.paired(a, b, metric)["difference"].sort_values(ascending=False).to_numpy()
     if not len(values):
         raise ConfigError(f"{a!r} and {b!r} share no query with {metric}")

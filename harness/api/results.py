@@ -35,7 +35,7 @@ _LIMITS = {
 class Results:
     """Evaluations of retrievers on datasets.
 
-    Its text form and its notebook display are the leaderboard.
+    Printed, or displayed by a notebook, they are the leaderboard.
 
     Args:
         records: One record for each evaluation.
@@ -66,7 +66,14 @@ class Results:
     def from_evaluations(
         cls, evaluated: "Iterable[Evaluated]", *, datasets: Iterable[Dataset], store: Store | None, **settings: Any
     ) -> "Results":
-        """Return the results of evaluations of this process."""
+        """Return the results of evaluations of this process.
+
+        Args:
+            evaluated: Evaluations with their runs and per-query scores, which need not be stored.
+            datasets: The datasets in memory.
+            store: Store of the records; None: nothing was stored.
+            **settings: `metric` and `baseline`.
+        """
         records: list[Record] = []
         scores: dict[str, PerQuery] = {}
         runs: dict[str, Run] = {}
@@ -126,7 +133,7 @@ class Results:
         return pl.DataFrame(frames.columns(self, level), strict=False)
 
     def run(self, retriever: str, dataset: str | None = None) -> Run:
-        """Return a retriever's run on a dataset, which may be omitted if there is only one.
+        """Return the run of a `retriever` (a row or a config's name) on a `dataset`, which may be omitted if only one.
 
         Raises:
             ConfigError: There is no such evaluation, or its run is not stored.
@@ -175,13 +182,16 @@ class Results:
         return plots.pareto(self, x)
 
     def plot_differences(self, a: str, b: str, metric: str | None = None) -> "Figure":
-        """Plot the sorted per-query differences b - a and return the matplotlib figure."""
+        """Plot the sorted per-query differences `b` - `a` in a `metric` (default: the table's); return the figure."""
         from harness.api import plots
 
         return plots.differences(self, a, b, metric or self.metric)
 
     def paired(self, a: str, b: str, metric: str | None = None) -> "pd.DataFrame":
-        """Return both rows' scores of every query that both have: columns dataset, query_id, a, b, difference."""
+        """Return the scores in a `metric` (default: the table's) of the queries that rows `a` and `b` both have.
+
+        The columns are dataset, query_id, a, b and difference (b - a).
+        """
         import pandas as pd
 
         frame = self.to_pandas("query")
@@ -256,7 +266,7 @@ class Results:
         return self._datasets.get(record.dataset.fingerprint or "")
 
     def table(self, record: Record, kind: Excerpt) -> "pa.Table | None":
-        """Return a record's table of queries or of the first hits; None if it is not stored."""
+        """Return the table of a `record` by its `kind`: the queries, or the first hits. None if it is not stored."""
         data = self.dataset_of(record)
         if data is not None:
             return tables.queries(data) if kind == "queries" else tables.rankings(self.run_of(record), data)

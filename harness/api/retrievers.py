@@ -26,7 +26,7 @@ class RetrieverDescription:
 
     name: str
     construct: Callable[[], Retriever] | None = None
-    """Returns the user's retriever, or a new one with the user's model, so that the index is freed afterwards."""
+    """Returns the retriever that the user gave, or a new one with the user's model, whose index is freed after use."""
     info: RetrieverInfo | None = None
     """None for a config until it is composed for a dataset."""
     row: str | None = None
@@ -82,7 +82,12 @@ def describe(value: Any) -> RetrieverDescription:
 
 
 def info_of(retriever: Any, name: str | None = None) -> RetrieverInfo:
-    """Return the description of a retriever object: its class, and the arguments that differ from the defaults."""
+    """Return the description of a retriever object.
+
+    Args:
+        retriever: The retriever.
+        name: The name in the table; None: the class's name and the arguments that differ from their defaults.
+    """
     config = config_of(retriever)
     differences = {} if name else dict(_differences(retriever, ""))
     return RetrieverInfo(name=name or type(retriever).__name__, differences=differences, config=config)

@@ -16,6 +16,7 @@ from harness.api.results import Results
 from harness.api.retrievers import RetrieverDescription, describe_all, refuse_duplicates
 from harness.config import build
 from harness.config.evaluation import Composition, dataset_info
+from harness.config.keys import check_keys
 from harness.console import listener
 from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings
@@ -53,7 +54,7 @@ def evaluate(
             (``"bm25 k1=0.9"``), an object with ``index``, ``search`` and ``nbytes``, a function
             ``(queries, k) -> hits``, a SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder, a model
             of mteb or beir, a `Run`, or the path of a TREC run file.
-        datasets: One dataset or a list: a `Dataset`, or a name as `load_dataset` takes it.
+        datasets: One dataset or a list: a `Dataset`, or a name as for `load_dataset`.
         metrics: Metric names; the first one orders the table.
         k: Documents retrieved for each query.
         baseline: The row to compare the other rows with.
@@ -129,7 +130,7 @@ class _Session:
 
 @dataclass
 class _PlannedEvaluation:
-    """An evaluation whose config and settings are checked, and its outcome or error."""
+    """An evaluation whose config and settings are valid, and its outcome or error once it has run."""
 
     evaluation: Evaluation
     construct: Callable[[], Retriever]
@@ -165,7 +166,7 @@ def _prepare(description: RetrieverDescription, dataset: AnyDataset, session: _S
     if description.construct is None or in_memory is None:
         overrides = ["retriever=bm25"] if description.construct else load.retriever_overrides(description.name)
         overrides += load.overrides_of_dataset(dataset)
-        composition = load.compose(*overrides, f"k={session.settings.k}")  # a hybrid's and a reranker's depth follow it
+        composition = load.compose(*overrides, f"k={session.settings.k}")  # also the depth of hybrids and rerankers
         if description.construct is None and in_memory is None:
             command = shlex.join(["harness", *overrides, *_settings_overrides(session, description.row)])
     construct, info = description.construct, description.info
@@ -196,7 +197,7 @@ def _construct_for_task(construct: Callable[[], Retriever], task: Mapping[str, A
 
 def _info(composition: "Composition | None") -> DatasetInfo:
     assert composition is not None  # noqa: S101  # a dataset by name has one
-    build.check_keys(composition.public["dataset"], "dataset")
+    check_keys(composition.public["dataset"], "dataset")
     return dataset_info(composition)
 
 

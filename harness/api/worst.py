@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def queries(results: "Results", record: Record, n: int) -> "pd.DataFrame":
-    """Return a record's n queries of lowest score; see `Results.worst`."""
+    """Return the `n` queries of a `record` with the lowest scores in the metric of `results`; see `Results.worst`."""
     import pandas as pd
 
     per_query = results.scores[record.files.per_query or ""]

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harness.cli import chosen
+from harness.cli import record_options
 from harness.cli.remeasure import run
 from harness.config.conf import CONF
 from harness.console import say
@@ -42,13 +42,13 @@ def compare_revisions(revision: str, options: argparse.Namespace, policy: "Polic
         ConfigError: Git cannot check the revision out.
     """
     from harness.gate import make_verdict
-    from harness.gate.cells import group_by_evaluation
+    from harness.gate.matching import group_by_evaluation
     from harness.store import Store
 
     records = list(Store(options.results).records())
-    chosen.check_names(options, records)
+    record_options.check_names(options, records)
     newest = [same[0] for parts in group_by_evaluation(records).values() for same in parts.values()]
-    measured = [record for record in newest if chosen.is_chosen(record, options) and record.status == "ok"]
+    measured = [record for record in newest if record_options.is_selected(record, options) and record.status == "ok"]
     if not measured:
         raise UndecidedError(f"nothing was measured in {options.results}/; measure first: harness experiment=ci")
     findings: list[Finding] = []

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen, non_negative_number
-from harness.cli.chosen import BASELINE
+from harness.cli import non_negative_number, record_options
+from harness.cli.record_options import BASELINE
 from harness.console import show, show_tables
 from harness.errors import ConfigError, UndecidedError
 
@@ -36,8 +36,8 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
             f"--{name.replace('_', '-')}", type=non_negative_number, metavar="N", dest=name, help=meaning
         )
     recommend.set_defaults(command=_recommend)
-    chosen.add(compare, retrievers=False)
-    chosen.add(recommend)
+    record_options.add(compare, retrievers=False)
+    record_options.add(recommend)
     return [compare, recommend]
 
 
@@ -82,8 +82,8 @@ def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Recor
         root = next((folder.parent for folder in path.resolve().parents if folder.name == "records"), store.root)
         return [Store(root).with_absolute_paths(read_record(path))]
     latest = [record for record in store.latest() if record.status == "ok"]
-    chosen.check_names(options, latest)
-    candidates = [record for record in latest if chosen.is_chosen(record, options)]
+    record_options.check_names(options, latest)
+    candidates = [record for record in latest if record_options.is_selected(record, options)]
     records = (
         [record for record in candidates if record.retriever.label == name]
         or [record for record in candidates if len(name) >= 6 and record.id.startswith(name)]
@@ -103,7 +103,7 @@ def _baseline_records(other: "Sequence[Record]", options: argparse.Namespace) ->
 
     accepted = baseline.read(options.results / BASELINE)
     records = [record for record in accepted.records if record.retriever.label == other[0].retriever.label]
-    records = [record for record in records if chosen.is_chosen(record, options)]
+    records = [record for record in records if record_options.is_selected(record, options)]
     if not records:
         raise UndecidedError(f"the baseline has no {other[0].retriever.label!r}; it has {', '.join(accepted.names)}")
     return records
@@ -123,7 +123,7 @@ def _recommend(options: argparse.Namespace) -> int:
     from harness.store import Store
 
     store = Store(options.results)
-    records = chosen.latest(options, store)
+    records = record_options.latest(options, store)
     scores = store.scores(records, [options.metric])
     leaderboard = build(records, options.metric, scores)
     limits = {name.partition("_")[2]: value for name in _LIMITS if (value := getattr(options, name)) is not None}

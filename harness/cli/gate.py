@@ -6,12 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen, remeasure
-from harness.cli.chosen import BASELINE
+from harness.cli import record_options, remeasure
+from harness.cli.record_options import BASELINE
 from harness.config.conf import CONF
 from harness.console import say
 from harness.errors import ConfigError, StoreError, UndecidedError
@@ -46,7 +47,7 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     accept.add_argument("--prune", action="store_true", help="remove evaluations that were not measured")
     accept.set_defaults(command=_accept)
     for command in (gate, accept):
-        chosen.add_filters(command)
+        record_options.add_filters(command)
     return [gate, accept]
 
 
@@ -137,7 +138,11 @@ def _gate(options: argparse.Namespace) -> int:
         else:
             _check_names(options, baseline)
             decision = decide(
-                options.results, baseline, policy, lambda record: chosen.is_chosen(record, options), options.lenient
+                options.results,
+                baseline,
+                policy,
+                lambda record: record_options.is_selected(record, options),
+                options.lenient,
             )
     except UndecidedError as error:
         say(f"error: {error}")
@@ -158,7 +163,7 @@ def _check_names(options: argparse.Namespace, baseline: Path) -> None:
 
     if options.retriever or options.dataset:
         with suppress(StoreError):  # reported where the baseline is read for the verdict
-            chosen.check_names(options, [*accepted.read(baseline).records, *Store(options.results).records()])
+            record_options.check_names(options, [*accepted.read(baseline).records, *Store(options.results).records()])
 
 
 def _write(verdict: "Verdict", options: argparse.Namespace) -> None:
@@ -197,8 +202,8 @@ def _accept(options: argparse.Namespace) -> int:
     available = list(store.records())
     if not available:
         raise UndecidedError(f"nothing to accept in {options.results}/; measure first: harness experiment=ci")
-    chosen.check_names(options, available)
-    records = [record for record in available if chosen.is_chosen(record, options)]
+    record_options.check_names(options, available)
+    records = [record for record in available if record_options.is_selected(record, options)]
     if not records:
         raise UndecidedError("no record of these retrievers on these datasets; see: harness list records")
     metadata = {
@@ -210,7 +215,7 @@ def _accept(options: argparse.Namespace) -> int:
     root = options.baseline or options.results / BASELINE
     changes = baseline.accept(root, store, records, metadata, options.prune)
     if options.json:
-        print(json.dumps([change.to_dict() for change in changes], indent=2, sort_keys=True))
+        print(json.dumps([asdict(change) for change in changes], indent=2, sort_keys=True))
     else:
         print("\n".join(_change_lines(changes)))
     say(f"wrote {root}/; commit it")

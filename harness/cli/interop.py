@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from harness.cli import chosen
+from harness.cli import record_options
 from harness.console import say, show_json
 from harness.errors import UndecidedError
 
@@ -26,7 +26,7 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     into.add_argument("format", choices=_FORMATS)
     into.add_argument("folder", type=Path, metavar="DIR", help="a folder of results in mteb's format")
     into.set_defaults(command=_import)
-    chosen.add_filters(out)
+    record_options.add_filters(out)
     return [out, into]
 
 
@@ -46,8 +46,8 @@ def _export(options: argparse.Namespace) -> int:
 
     store = Store(options.results)
     newest = store.latest()
-    chosen.check_names(options, newest)
-    records = [record for record in newest if chosen.is_chosen(record, options)]
+    record_options.check_names(options, newest)
+    records = [record for record in newest if record_options.is_selected(record, options)]
     if not records:
         raise UndecidedError(f"no records in {options.results}/; measure: harness retriever=bm25 dataset=scifact")
     from harness.interop.mteb import results  # imports mteb, which takes seconds

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cli import chosen, mteb
+from harness.cli import mteb, record_options
 from harness.console import say, show_tables
 from harness.errors import ConfigError
 
@@ -31,17 +31,12 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     report.add_argument("--only", choices=_FORMATS, help="this format only; text goes to stdout, pictures to results/")
     report.add_argument("--baseline", metavar="NAME", help="compare every row with this retriever")
-    report.add_argument("--published", action="store_true", help="show published figures beside measured ones")
+    report.add_argument("--published", action="store_true", help="show published figures next to ours")
     report.add_argument("--benchmark", metavar="NAME", help="add mteb's aggregates of this benchmark")
-    report.add_argument(
-        "--readme",
-        type=Path,
-        metavar="FILE",
-        help="also update the leaderboard between two comments in this file",
-    )
+    report.add_argument("--readme", type=Path, metavar="FILE", help="also update the block `leaderboard` of this file")
     report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is stale")
     report.set_defaults(command=_report)
-    chosen.add(report)
+    record_options.add(report)
     return report
 
 
@@ -51,7 +46,7 @@ def _report(options: argparse.Namespace) -> int:
 
     _refuse_contradictions(options)
     store = Store(options.results)
-    records = chosen.latest(options, store)
+    records = record_options.latest(options, store)
     scores = store.scores(records, [options.metric])
     leaderboard = replace(build(records, options.metric, scores, options.baseline), machines=store.machines(records))
     report = _Report(options, store, records, leaderboard, scores)
@@ -182,8 +177,9 @@ class _Report:
         from harness.leaderboard import writers
         from harness.leaderboard.tables.leaderboard import main_table
 
-        begin, end = "<!-- begin: board -->\n", "<!-- end: board -->"
         text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+        block = "board" if "<!-- begin: board -->" in text else "leaderboard"  # `board` in older READMEs
+        begin, end = f"<!-- begin: {block} -->\n", f"<!-- end: {block} -->"
         if end not in text.partition(begin)[2]:
             raise ConfigError(
                 f"{readme} has no block to fill; add these two lines to it, in this order: {begin.strip()} {end}"

@@ -34,7 +34,7 @@ from harness.types import Dataset, Record, Retriever
 
 ISOLATED = "HARNESS_ISOLATED"
 """Environment variable of a process that runs one evaluation: the file to which it writes its record's path."""
-_NOTE_SUFFIX = ".cell"
+_NOTE_SUFFIX = ".record"
 _sweeps_in_progress: list[Path] = []
 """Log folders of the sweeps in progress."""
 

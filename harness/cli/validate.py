@@ -6,6 +6,7 @@ from typing import Any
 from harness.config import build
 from harness.config.conf import options_of
 from harness.config.evaluation import validate_evaluation_config
+from harness.config.keys import check_keys
 from harness.errors import HarnessError
 from harness.types import Dataset
 
@@ -58,7 +59,7 @@ def _build_complete(overrides: Sequence[str]) -> str:
     config = build.composed(overrides)["retriever"]
     if "???" not in config.values():
         return _build_retriever(overrides)
-    build.check_keys({key: value for key, value in config.items() if value != "???"}, "retriever")
+    check_keys({key: value for key, value in config.items() if value != "???"}, "retriever")
     return str(config["_target_"])
 
 
@@ -69,7 +70,7 @@ def _build_retriever(overrides: Sequence[str], folders: Sequence[str] = ()) -> s
 
 def _check_dataset(overrides: Sequence[str]) -> str:
     config = build.composed(["retriever=bm25", *overrides])["dataset"]
-    build.check_keys(config, "dataset")
+    check_keys(config, "dataset")
     return str(config["_target_"])
 
 

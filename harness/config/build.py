@@ -1,28 +1,25 @@
 """Compose configs and construct objects from them, with errors that a user can act on."""
 
 import contextlib
-import inspect
 import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.singleton import Singleton
 from hydra.errors import HydraException, InstantiationException, OverrideParseException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
 from harness.config.conf import CONF
+from harness.config.keys import check_keys
 from harness.config.resolvers import RESOLVERS
-from harness.config.wording import MOVED_TARGETS, RENAMED_KEYS, explain, invalid_override, unknown_key
+from harness.config.wording import RENAMED_KEYS, explain, invalid_override, unknown_key
 from harness.errors import ConfigError, HarnessError, TargetError
 from harness.evaluation import values
-from harness.types.protocols import parameters
 
 for _name, _resolve in RESOLVERS.items():
     OmegaConf.register_new_resolver(_name, _resolve, replace=True)
@@ -34,7 +31,7 @@ _SECRET_INSIDE = re.compile(rf"(?:^|[\W_]){_SENSITIVE_KEYS}['\"]?\s*:", re.IGNOR
 
 
 def require_complete(config: Mapping[str, Any], where: str = "") -> Mapping[str, Any]:
-    """Return the config, whose key is `where`. Raises `ConfigError` if a value in it is missing."""
+    """Return `config`, whose dotted key is `where`. Raises `ConfigError` if a value in it is missing (`???`)."""
     for key, value in leaves(config, where):
         if value == "???":
             raise ConfigError(f"{key} is not set; add: {key}=VALUE")
@@ -53,12 +50,17 @@ def composed(overrides: Sequence[str], folders: Sequence[str] = (), name: str = 
 
 
 def choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> dict[str, str]:
-    """Return the option chosen in each group, including groups inside a retriever, for overrides."""
+    """Return the option chosen in each group, including groups inside a retriever.
+
+    Args:
+        overrides: Hydra overrides.
+        folders: Additional config folders.
+    """
     return compose_with_choices(overrides, folders)[1]
 
 
 def compose_with_choices(overrides: Sequence[str], folders: Sequence[str] = ()) -> tuple[DictConfig, dict[str, str]]:
-    """Return `compose_config` and `choices` from a single composition."""
+    """Return the results of `compose_config` and `choices` for `overrides` and `folders`, composed only once."""
     full = compose_config(overrides, folders, hydra_too=True)
     config = OmegaConf.masked_copy(full, [str(key) for key in full if key != "hydra"])
     return config, dict(full.hydra.runtime.choices)
@@ -92,11 +94,14 @@ def compose_config(
 
 
 def resolve(config: Any, where: str = "") -> dict[str, Any]:
-    """Return a config as resolved dicts and lists. Raises `ConfigError` for a missing or unresolvable value.
+    """Return a config as resolved dicts and lists.
 
     Args:
         config: The config.
         where: Its key, for messages.
+
+    Raises:
+        ConfigError: A value is missing or cannot be resolved.
     """
     try:
         resolved = _container(config)
@@ -107,12 +112,15 @@ def resolve(config: Any, where: str = "") -> dict[str, Any]:
 
 
 def validate_config(kind: type[Config], config: Any, command: str) -> Config:
-    """Return a command's config as `kind`. Raises `ConfigError` naming key, value and choices.
+    """Return a command's config as an object of its model.
 
     Args:
         kind: The pydantic model of the command's config.
         config: The composed config.
         command: The command, for messages.
+
+    Raises:
+        ConfigError: A key or value is invalid; the message names it and the choices.
     """
     resolved = {key: value for key, value in resolve(config).items() if key != "experiment"}
     try:
@@ -126,7 +134,7 @@ def validate_config(kind: type[Config], config: Any, command: str) -> Config:
             new = RENAMED_KEYS.get(str(first["loc"][-1]))
             message = f"no such key; choices: {', '.join(siblings)}"
             if new in siblings:
-                message = f"the key has another name now, write: {new}"
+                message = f"the key was renamed; write: {new}"
         raise ConfigError(f"{key}={first['input']!r}: {message}; see the whole config: {command} --cfg job") from None
 
 
@@ -185,7 +193,12 @@ def _container(config: Any) -> dict[str, Any]:
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Return the values of a nested config with their dotted keys, each behind `prefix`."""
+    """Yield the dotted key and the value of each leaf of a nested config.
+
+    Args:
+        value: The config, or a value in one.
+        prefix: Dotted key of `value`.
+    """
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from leaves(inner, f"{prefix}.{key}" if prefix else str(key))
@@ -194,11 +207,14 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def construct(config: Mapping[str, Any], where: str) -> Any:
-    """Construct the object that a config describes. Raises `ConfigError`.
+    """Construct the object that a config describes.
 
     Args:
         config: The config, with the class or function under `_target_`.
         where: Its key, for messages.
+
+    Raises:
+        ConfigError: The config is invalid, or the constructor raised an error.
     """
     check_keys(config, where)
     try:
@@ -222,58 +238,6 @@ def _construct(config: Any) -> Any:
     component = instantiate({**settings, "_recursive_": False}, **arguments)
     values.construction_arguments.set(component, arguments)
     return component
-
-
-def check_keys(config: Any, where: str) -> None:
-    """Raise `ConfigError` for a target that does not exist, and for a key or a value that its constructor rejects."""
-    if isinstance(config, Mapping):
-        if "_target_" in config:
-            _check_target(config, where)
-        for key, inner in config.items():
-            check_keys(inner, f"{where}.{key}")
-
-
-def _check_target(config: Mapping[str, Any], where: str) -> None:
-    if (new := MOVED_TARGETS.get(config["_target_"])) is not None:
-        raise ConfigError(f"{where}._target_={config['_target_']!r} was renamed; write: _target_: {new}")
-    try:
-        target = get_object(config["_target_"])
-    except Exception as error:
-        raise TargetError(f"{where}._target_={config['_target_']!r} cannot be imported: {explain(error)}") from None
-    known = parameters(target)
-    if known is None:
-        return
-    for key, value in config.items():
-        if key.startswith("_"):
-            continue
-        if key not in known:
-            raise ConfigError(unknown_key(where, key, list(known)))
-        if expected := _expected_type(value, known[key].annotation):
-            raise ConfigError(f"{where}.{key}={value!r} must be {expected}; see: harness --cfg job")
-
-
-_TYPE_NAMES = {float: "a number", int: "a whole number", str: "a string", bool: "true or false", type(None): "null"}
-
-
-def _expected_type(value: Any, hint: Any) -> str | None:
-    """Return a description of the type that a parameter takes if the value is a scalar of another type, else None."""
-    unknown = hint is inspect.Parameter.empty or isinstance(hint, str)
-    if unknown or not isinstance(value, str | int | float | bool | None):
-        return None
-    kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
-    if (
-        Any in kinds
-        or any(kind is Path or get_origin(kind) is Literal for kind in kinds)
-        or any(kind in _TYPE_NAMES and _is_instance(value, kind) for kind in kinds)
-    ):
-        return None
-    return " or ".join(_TYPE_NAMES.get(kind, "a group of keys with its own _target_ or a list") for kind in kinds)
-
-
-def _is_instance(value: Any, kind: type) -> bool:
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, int | float if kind is float else kind)
 
 
 def explain_error(error: BaseException, arguments: Sequence[str], name: str = "run") -> str:

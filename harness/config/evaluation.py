@@ -89,7 +89,7 @@ class Composition:
 
 
 def retriever_info(composition: Composition, name: str | None = None) -> RetrieverInfo:
-    """Return the retriever's name and its differences to that config: options swapped or added, values changed.
+    """Return the retriever's name and its differences from that config: options swapped or added, values changed.
 
     Args:
         composition: The evaluation's config.
@@ -114,7 +114,7 @@ def retriever_info(composition: Composition, name: str | None = None) -> Retriev
             ]
             default, _ = _composed(tuple(overrides), tuple(composition.folders))
         default = default.copy()
-        default["dataset"] = composition.public["dataset"]  # an instruction in the prompt comes from the dataset
+        default["dataset"] = composition.public["dataset"]  # prompts may contain its instruction
         differences = _differences(config, build.public_config(default)["retriever"])
     parts = {group.partition("@retriever.")[2]: option_name for group, option_name in swapped.items()}
     return RetrieverInfo(name=option, differences={**parts, **prompts, **differences}, config=config, row=name)
@@ -129,7 +129,7 @@ def dataset_info(composition: Composition) -> DatasetInfo:
         default_overrides = ["retriever=bm25", f"dataset={option}"]
         default_overrides += [
             f"dataset.{key}='{config[key]}'" for key in ("task", "id") if config.get(key)
-        ]  # other keys depend on these
+        ]  # the defaults of other keys depend on these
         default, _ = _composed(tuple(default_overrides), tuple(composition.folders))
         differences = _differences(config, build.public_config(default)["dataset"])
     name = config.get("name") or config.get("task") or config.get("id") or Path(config.get("path") or option).name

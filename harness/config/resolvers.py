@@ -1,4 +1,4 @@
-"""OmegaConf resolvers: `${mteb_prompt:MODEL,TASK,query}`, `${mteb_instruction:TASK}`, `${said:TEXT}`."""
+"""OmegaConf resolvers: `mteb_prompt:MODEL,TASK,query`, `mteb_instruction:TASK`, `required_instruction:TEXT`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,5 +40,5 @@ def _required_instruction(instruction: str | None) -> str:
 RESOLVERS: Mapping[str, Callable[..., Any]] = {
     "mteb_prompt": _prompt,
     "mteb_instruction": _instruction,
-    "said": _required_instruction,
+    "required_instruction": _required_instruction,
 }

@@ -34,9 +34,15 @@ MOVED_TARGETS = {
 
 
 def unknown_key(where: str, key: str, known: Sequence[str]) -> str:
-    """Return the message for a key that is not among the known ones."""
+    """Return the message for an unknown key.
+
+    Args:
+        where: Dotted key of the config that has the unknown key; "" for the top level.
+        key: The unknown key.
+        known: The valid keys.
+    """
     if (new := RENAMED_KEYS.get(key)) in known:
-        return f"{where or 'the config'} has no key {key!r}; it has another name now, write: {new}"
+        return f"{where or 'the config'} has no key {key!r}; it was renamed; write: {new}"
     matches = difflib.get_close_matches(key, known, n=1)
     hint = f"; did you mean {f'{where}.' if where else ''}{matches[0]}?" if matches else ""
     return f"{where or 'the config'} has no key {key!r}; choices: {', '.join(known)}{hint}; see: harness --cfg job"

@@ -1,7 +1,7 @@
 """The public BEIR datasets, from a folder in BEIR's layout or downloaded: `dataset=scifact`.
 
-A folder has corpus.jsonl, queries.jsonl and qrels/<split>.tsv. It is looked for in `data_dir` and in the cache, which
-downloads are stored in.
+A folder has corpus.jsonl, queries.jsonl and qrels/<split>.tsv. It is searched for in `data_dir` and then in the cache,
+which holds the downloads.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ def load(
         md5: Checksum of the archive.
         documents: Published number of documents, which the folder must have.
         queries: Published numbers of queries by split.
-        data_dir: Folder of datasets that is looked in first.
+        data_dir: Folder of datasets that is searched before the cache; None: only the cache.
         drop_self_hits: Drop a query's own document from its ranking.
         group: Name of the dataset that this one is a part of, such as ``cqadupstack``.
         parts: Number of parts of the group.
@@ -79,7 +79,7 @@ def _folder(name: str, url: str | None, md5: str | None, data_dir: str | None) -
         )
     archive = roots[-1] / url.rsplit("/", 1)[-1]
     with exclusive(cache_dir() / "locks" / f"{archive.name}.lock", f"downloading {url}"):
-        if not _existing(roots, name):  # no other process was faster
+        if not _existing(roots, name):  # another process may have downloaded it
             fetch(url, archive, md5)
             try:
                 unpack(archive, roots[-1])

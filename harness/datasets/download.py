@@ -18,7 +18,17 @@ _ALTERNATIVE = "or put the unpacked dataset into the folder that data_dir or HAR
 
 
 def fetch(url: str, target: Path, md5: str | None, attempts: int = 5) -> None:
-    """Download `url` to `target`, resuming an earlier attempt. Raises `DownloadError`."""
+    """Download a file, resuming an earlier attempt.
+
+    Args:
+        url: The file's address.
+        target: The path to write; a partial download is ``<target>.part``.
+        md5: Expected checksum, hexadecimal; None: not checked.
+        attempts: Largest number of requests, with exponential backoff after server errors.
+
+    Raises:
+        DownloadError: The download failed, or the checksum differs.
+    """
     part = target.with_name(target.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, attempts + 1):
@@ -73,7 +83,11 @@ def _md5(path: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file's top-level folders into `folder`. Raises `DownloadError` for a path outside of it."""
+    """Unpack the top-level folders of the zip file `archive` into `folder`, replacing folders of the same name.
+
+    Raises:
+        DownloadError: The archive is damaged, or has a link or a path outside the folder; nothing is unpacked then.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with temporary_folder(folder / f".unpacking-{archive.stem}") as target, _open(archive) as files:
         inside = target.resolve()

@@ -99,7 +99,18 @@ def read(
     parts: int = 1,
     instruction: str | None = None,
 ) -> Dataset:
-    """Read a folder in BEIR's layout. The arguments are those of `load` and `harness.datasets.beir.load`.
+    """Read a folder in BEIR's layout.
+
+    Args:
+        folder: The folder.
+        name: Name of the dataset.
+        split: Split of the qrels.
+        columns: Columns of the corpus by role: ``id``, ``text`` and ``title``.
+        query_columns: Columns of the queries by role.
+        drop_self_hits: Drop a query's own document from its ranking.
+        group: Name of the dataset that this one is a part of.
+        parts: Number of parts of the group.
+        instruction: Instruction for models that take one.
 
     Raises:
         ConfigError: The split does not exist.

@@ -29,11 +29,16 @@ class Judgements:
 
 
 def read(path: Path, columns: Mapping[str, str] = BEIR_COLUMNS) -> Judgements:
-    """Read the judgements of a file; a headerless text file has (query, document, grade) or TREC's four columns.
+    """Read the judgements of a file.
+
+    Args:
+        path: A jsonl, csv or parquet file; or text of three columns (query, document, grade), with or without a header,
+            or of TREC's four (query, 0, document, grade), separated by tabs or spaces.
+        columns: Names of the columns by role: ``query``, ``document`` and ``grade``.
 
     Raises:
-        DataError: A field is missing, a grade is not a whole number of 32 bits, or a pair has two grades; names file
-            and line.
+        DataError: A field is missing, a grade is not a whole number of 32 bits, or a pair has two grades; the message
+            names file and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")

@@ -45,7 +45,7 @@ def rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def unreadable(path: Path, error: Exception) -> DataError:
-    """Return the error for a file whose content does not fit its suffix."""
+    """Return the error for the file `path`, which could not be read because of the exception `error`."""
     if isinstance(error, UnicodeDecodeError):
         return DataError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8")
     return DataError(f"{path}: damaged or incomplete ({error}); download or write it again")

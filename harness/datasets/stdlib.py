@@ -48,7 +48,7 @@ def load(documents: int = 1600, queries: int = 500, seed: int = 0, instruction: 
     Args:
         documents: Number of definitions.
         queries: Number of queries.
-        seed: Draws the samples.
+        seed: Seed of the two samples.
         instruction: Instruction for models that take one.
 
     Raises:

@@ -36,7 +36,7 @@ def read(kind: type[T], path: Path, columns: Columns) -> T:
         columns: Columns by role: ``id``, ``text`` and, optionally, ``title``; title and text are joined by a space.
 
     Raises:
-        DataError: An id is missing or repeated, or a text is missing; names file and line.
+        DataError: An id is missing or repeated, or a text is missing; the message names file and line.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file")
@@ -48,9 +48,12 @@ def read(kind: type[T], path: Path, columns: Columns) -> T:
 
 
 def from_stream(kind: type[T], pairs: Iterable[tuple[str, str]]) -> T:
-    """Collect Corpus or Queries from a stream of ids and texts.
+    """Collect Corpus or Queries from a stream.
 
-    Large ones are memory-mapped from an unnamed file, which is deleted with them.
+    Args:
+        kind: `Corpus` or `Queries`.
+        pairs: Ids and texts. Above 64 MiB they are memory-mapped from an unlinked temporary file, whose space is freed
+            together with the result.
     """
     parts: list[pa.RecordBatch] = []
     batches = _batches(iter(pairs))
@@ -79,7 +82,12 @@ def _write_to_file(batches: Iterable[pa.RecordBatch]) -> pa.Table:
 
 
 def title_loader(path: Path, columns: Columns) -> Callable[[], StringColumn] | None:
-    """Return a function that reads the titles of a file in the order of `read`; None without a title column."""
+    """Return a function that reads the titles in the file `path`, in the order of `read`.
+
+    Args:
+        path: A jsonl, csv, tsv or parquet file.
+        columns: Columns by role; without a ``title`` the result is None.
+    """
     column = columns.get("title")
     return None if column is None else partial(_titles, path, column)
 

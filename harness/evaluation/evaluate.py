@@ -1,9 +1,9 @@
-"""Evaluate one retriever on one dataset: reuse the stored record or measure, and keep what came of it.
+"""Evaluate one retriever on one dataset: reuse a stored record, or measure and store a new one.
 
     evaluate(BM25(), dataset, store=Store(Path("results")))
 
-A failure leaves a record too: of an exception, of a `sys.exit` inside a retriever, and, through a file that marks an
-evaluation in progress, of a process that died.
+Failures are recorded too: an exception, a `sys.exit` inside a retriever and, by means of a file that marks an
+evaluation in progress, the death of the process.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -37,11 +37,11 @@ class Settings(BaseModel):
     """Documents retrieved for each query."""
     metrics: tuple[str, ...] = DEFAULT_METRICS
     timing: TimingPlan | None = TimingPlan()
-    """None scores the rankings and times nothing."""
+    """None: score the rankings without timing."""
     seed: int = Field(default=0, ge=0)
 
     def checked(self) -> "Settings":
-        """Return the settings with the metrics' canonical names. Raises `ConfigError` for one that cannot be."""
+        """Return the settings with the metrics' canonical names. Raises `ConfigError` for an invalid metric."""
         return self.model_copy(update={"metrics": tuple(map(str, parse_metrics(self.metrics, self.k)))})
 
 
@@ -60,7 +60,7 @@ class Evaluated:
 class Evaluation:
     """One retriever on one dataset, before it is measured.
 
-    `retriever` and `dataset` say how they are called and configured; both are completed once the objects are there.
+    `retriever` and `dataset` describe the two by name and config; `run` adds the identity and the fingerprint.
     """
 
     retriever: RetrieverInfo
@@ -70,44 +70,49 @@ class Evaluation:
     resume: bool = True
     """Reuse a stored record and cached embeddings."""
     command: str = ""
-    """Repeats the evaluation."""
+    """Command that repeats the evaluation; empty where none does."""
     whole_process: bool = False
-    """This process does nothing else, so that its peak memory is that of the evaluation."""
+    """True if this process runs nothing else: its peak memory is then stored as the evaluation's."""
     notify: Callable[[str], None] = lambda line: None
-    """Takes lines about the progress."""
+    """Called with lines about the progress."""
 
     def run(self, construct: Callable[[], Retriever], load: Callable[[], Dataset]) -> Evaluated:
-        """Construct the retriever, load the dataset, and reuse or measure.
+        """Construct the retriever, load the dataset, and reuse the stored record or measure.
 
-        Raises whatever the retriever or the dataset raises, after a record of the failure was stored; a wrong setting
-        that is refused before the dataset is loaded leaves none.
+        Args:
+            construct: Returns the retriever.
+            load: Returns the dataset.
+
+        Raises:
+            Exception: Whatever the retriever or the dataset raises, after a record of the failure is stored. A
+                `ConfigError` before the dataset is loaded is not recorded.
         """
         self.settings = self.settings.checked()
         started = datetime.now(UTC)
-        with self._failure_kept(started) as pending, cache.using("reuse" if self.resume else "refresh"):
+        with self._failures_recorded(started) as pending, cache.using("reuse" if self.resume else "refresh"):
             retriever = construct()
             with identity.in_use(retriever) as known:
                 self.retriever = self.retriever.model_copy(update={"identity": known})
                 dataset = load()
-                self.dataset = completed(self.dataset, dataset)
-                if record := self._earlier(started):
+                self.dataset = _with_loaded(self.dataset, dataset)
+                if record := self._stored_record(started):
                     return Evaluated(record, reused=True)
                 if pending:
                     pending.update(self._record(started))
-                return self._stored(started, dataset, self._measured(retriever, dataset))
+                return self._store_result(started, dataset, self._measure(retriever, dataset))
         raise AssertionError  # the block returns or raises
 
-    def _earlier(self, started: datetime) -> Record | None:
-        """Return the stored record that makes this evaluation unnecessary."""
+    def _stored_record(self, started: datetime) -> Record | None:
+        """Return the stored record of this evaluation, if it may be reused."""
         if not self.resume or self.store is None:
             return None
         like = self._record(started)
         record = self.store.find(like)
         return self.store.find_scores(like) if record is None and self.settings.timing is None else record
 
-    def _measured(self, retriever: Retriever, dataset: Dataset) -> Measurement:
+    def _measure(self, retriever: Retriever, dataset: Dataset) -> Measurement:
         settings = self.settings
-        if not dataset.extra_metrics:  # their names are known once they are measured
+        if not dataset.extra_metrics:  # the names of extra metrics are known only after measuring
             self._warn_without_main_score(dataset, settings.metrics)
         self.notify(f"{len(dataset.corpus):,} documents, {len(dataset.queries):,} queries")
         measured = measure(
@@ -123,7 +128,7 @@ class Evaluation:
         return measured
 
     def _warn_without_main_score(self, dataset: Dataset, metrics: Collection[str]) -> None:
-        """Say so where the metric that others publish for the dataset is not measured."""
+        """Report that the dataset's main score, which publications use, is not measured."""
         main = dataset.metadata.main_score
         if main is None or main in metrics:
             return
@@ -131,16 +136,16 @@ class Evaluation:
         k = f" k={depth}" if depth.isdigit() and int(depth) > self.settings.k else ""
         self.notify(f"the dataset's main score is {main}, which is not measured; add:{k} metrics=[{main}]")
 
-    def failed(self, started: datetime, error: str) -> None:
-        """Store a record of a failure."""
+    def _record_failure(self, started: datetime, error: str) -> None:
+        """Store a record of a failure with its error message."""
         if self.store:
             self.store.append(
                 self._record(started).model_copy(update={"status": "failed", "error": error}), environment.manifest()
             )
 
     @contextmanager
-    def _failure_kept(self, started: datetime) -> "Iterator[Pending | None]":
-        """Store a record of any failure in the block, of the process's death too."""
+    def _failures_recorded(self, started: datetime) -> "Iterator[Pending | None]":
+        """Store a record of a failure in the block, including the death of the process."""
         if self.store is None:
             try:
                 yield None
@@ -151,19 +156,19 @@ class Evaluation:
             try:
                 yield pending
             except SystemExit as error:
-                self.failed(started, f"SystemExit: {error.code}")
+                self._record_failure(started, f"SystemExit: {error.code}")
                 raise RunError(f"the retriever or the dataset called sys.exit({error.code!r})") from error
             except Exception as error:
-                refused = isinstance(error, ConfigError) and not isinstance(error, TargetError)
-                if not refused or self.dataset.fingerprint:
-                    self.failed(started, f"{type(error).__name__}: {error}")
+                is_invalid_setting = isinstance(error, ConfigError) and not isinstance(error, TargetError)
+                if not is_invalid_setting or self.dataset.fingerprint:
+                    self._record_failure(started, f"{type(error).__name__}: {error}")
                     if isinstance(error, HarnessError):
                         error.is_recorded = True
                 raise
 
-    def _stored(self, started: datetime, dataset: Dataset, measured: Measurement) -> Evaluated:
+    def _store_result(self, started: datetime, dataset: Dataset, measured: Measurement) -> Evaluated:
         timing = measured.timing
-        if timing and self.whole_process and not timing.index.cached_s:  # cached embeddings spare memory too
+        if timing and self.whole_process and not timing.index.cached_s:  # with cached embeddings less memory is used
             timing = timing.model_copy(update={"peak_memory_bytes": peak_memory()})
         result = {"metrics": measured.means, "timing": timing, **measured.description._asdict()}
         record = self._record(started).model_copy(update=result)
@@ -177,12 +182,12 @@ class Evaluation:
         settings = self.settings
         retriever = self.retriever.identity or identity.config_identity(self.retriever.config)
         dataset = self.dataset.fingerprint or identity.config_identity(self.dataset.config)
-        of_plan = partial(
+        identity_for = partial(
             identity.evaluation_identity, retriever, dataset, k=settings.k, metrics=settings.metrics, seed=settings.seed
         )
         return Record(
-            id=of_plan(timing=settings.timing.model_dump() if settings.timing else None),
-            scores_id=of_plan(timing=None),
+            id=identity_for(timing=settings.timing.model_dump() if settings.timing else None),
+            scores_id=identity_for(timing=None),
             started=started,
             status="ok",
             retriever=self.retriever,
@@ -214,11 +219,11 @@ def evaluate(
         dataset: Corpus, queries and qrels.
         name: The row's name; by default the class's.
         settings: k, metrics, timing plan and seed.
-        store: Where the record is looked for and kept; None keeps nothing.
+        store: Store that the record is read from and written to; None: nothing is stored.
         resume: Reuse a stored record of the same evaluation, and cached embeddings.
 
     Raises:
-        ConfigError: A setting cannot be.
+        ConfigError: A setting is invalid.
         RunError: The retriever's run cannot be scored.
     """
     kind = type(retriever)
@@ -227,8 +232,8 @@ def evaluate(
     return evaluation.run(lambda: retriever, lambda: dataset).record
 
 
-def completed(info: DatasetInfo, dataset: Dataset) -> DatasetInfo:
-    """Return the description of a dataset with what is known once it is loaded."""
+def _with_loaded(info: DatasetInfo, dataset: Dataset) -> DatasetInfo:
+    """Return the description with the names, counts and fingerprint of the loaded dataset."""
     return info.model_copy(
         update={
             "name": dataset.name,

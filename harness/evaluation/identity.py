@@ -1,6 +1,6 @@
 """Identity of a retriever and of an evaluation: hashes of everything that their numbers depend on.
 
-A retriever is its class and settings, with weights and files by their content, the user's own code, and the versions
+The identity of a retriever covers its class and settings, the content of weights and files, user code, and the versions
 of the computations (`harness.versions`). A config, an object in Python and an adapter of another tool that describe the
 same retriever have the same identity.
 """
@@ -29,19 +29,19 @@ _CONTAINERS = (list, dict, set, bytearray, np.ndarray)
 def retriever_identity(retriever: Any) -> str:
     """Return the hash of a retriever's class, settings, weights and user code, 16 hex digits.
 
-    A component of the harness counts by its constructor's arguments. An object of any other class counts by its
-    attributes, whether a config or a call constructed it. It is known by the arguments of its config where it holds
-    something without a describable content, such as an open connection; without a config it then equals itself only.
+    A component of the harness is described by its constructor's arguments, an object of any other class by its
+    attributes. If an attribute has no describable content, such as an open connection, the arguments in the object's
+    config are used instead; without a config, no other object has the same identity.
 
-    The hash is computed anew in every call: a setting that was changed since the last one counts. What indexing and
-    searching change inside `in_use` does not.
+    The hash is computed in every call, so that it covers settings that were changed since the last call. Attributes
+    that indexing and searching change inside `in_use` do not change it.
     """
     return _identity_of(Description(), retriever)
 
 
 @contextmanager
 def in_use(retriever: Any) -> Iterator[str]:
-    """Give a retriever's identity, and at the end of the block take what has changed for its state, no setting."""
+    """Yield a retriever's identity; attributes that change in the block count as state and not as settings."""
     description = Description()
     identity = _identity_of(description, retriever)
     try:
@@ -85,7 +85,7 @@ def evaluation_identity(
 
 
 def config_identity(config: Mapping[str, Any]) -> str:
-    """Return the hash of a config, 16 hex digits: the identity of what could not be constructed or read."""
+    """Return the hash of a config, 16 hex digits: the identity of what could not be constructed or loaded."""
     return _hash({"config": config})
 
 
@@ -99,52 +99,53 @@ class HasWeights(Protocol):
     """A component whose output depends on model weights."""
 
     def weights_identity(self) -> str | None:
-        """Return the hash or the revision of the weights, 1 to 64 characters; None where the arguments say it all."""
+        """Return a hash or a revision, 1 to 64 characters; None if the constructor's arguments identify the weights."""
         ...
 
 
 class _Snapshot(NamedTuple):
-    """An object's attributes before its use."""
+    """An object's attributes before it indexes or searches."""
 
     value: Any
     described: Mapping[str, Any]
     """Descriptions by attribute."""
     marks: Mapping[str, Any]
+    """Results of `values.mark` by attribute."""
     changed: frozenset[str]
     """Attributes that an earlier use changed; they are described as before that use."""
 
 
 class Description:
-    """Describes objects, and collects the modules that their classes and functions are from.
+    """Describes objects as JSON values, and collects the modules of their classes and functions.
 
-    An object counts by its class and by what `values.attributes` gives. Attributes that indexing and searching change,
-    such as an index, count by their values before the first use, see `note_changes`; an attribute that the user changes
-    between two uses counts by its new value.
+    An object is described by its class and its `values.attributes`. Attributes that indexing and searching change, such
+    as an index, are described as before the first use, see `note_changes`; an attribute that the user changes between
+    two uses is described by its new value.
     """
 
     def __init__(self) -> None:
         self.modules: set[str] = set()
-        self._above: list[int] = []
+        self._ancestors: list[int] = []
         self._functions: list[types.FunctionType] = []
         self._snapshots: list[_Snapshot] = []
-        self._tokens = 0  # objects so far that are known by a token only
+        self._tokens = 0  # number of objects that are described by a token only
 
     def describe(self, value: Any, key: str = "") -> Any:
-        """Return the description of a value; `key` is the name that it has as an argument or an attribute."""
+        """Return the description of a `value`; `key` is the name of the argument or attribute that has it."""
         if isinstance(value, str):
             return values.text(value, key)
         if values.is_scalar(value):
             return value
-        if id(value) in self._above:
+        if id(value) in self._ancestors:
             return "recursive"
-        self._above.append(id(value))
+        self._ancestors.append(id(value))
         try:
-            return self._collection(value, key)
+            return self._compound(value, key)
         finally:
-            self._above.pop()
+            self._ancestors.pop()
 
     def note_changes(self) -> None:
-        """Note which attributes of the objects described so far have changed, after they were used."""
+        """Remember which attributes of the described objects have changed since they were described."""
         for snapshot in self._snapshots:
             now = values.attributes(snapshot.value) or {}
             changes = {}
@@ -154,11 +155,9 @@ class Description:
                     changes[name] = Changed(snapshot.described.get(name, _ABSENT), mark)
             changed_by_use.set(snapshot.value, changes)
 
-    def _collection(self, value: Any, key: str) -> Any:
+    def _compound(self, value: Any, key: str) -> Any:
         if isinstance(value, Mapping):
-            return {
-                "items": [[str(name), self.describe(inner, str(name))] for name, inner in value.items()]
-            }  # in their order
+            return {"items": [[str(name), self.describe(inner, str(name))] for name, inner in value.items()]}
         if isinstance(value, list | tuple):
             return [self.describe(inner, key) for inner in value]
         if isinstance(value, set | frozenset):
@@ -179,7 +178,7 @@ class Description:
             return self._token(value)
         tokens, arguments = self._tokens, construction_arguments.get(value)
         described = self._attributes(value, attributes)
-        if self._tokens > tokens and arguments is not None:  # such as an open connection: its arguments are known
+        if self._tokens > tokens and arguments is not None:  # a value such as an open connection has only a token
             self._tokens = tokens
             described = {
                 name: self.describe(inner, name) for name, inner in _with_floats(type(value), arguments).items()
@@ -190,36 +189,40 @@ class Description:
         return parts
 
     def _attributes(self, value: Any, attributes: Mapping[str, Any]) -> dict[str, Any]:
-        """Describe an object's attributes, those that its use has changed as before the use."""
+        """Describe an object's attributes; those that indexing or searching changed are described as before."""
         changes = changed_by_use.get(value) or {}
         weights = value.weights_identity() if isinstance(value, HasWeights) else None
         marks = {name: values.mark(value, name, attributes) for name in {*attributes, *changes}}
         unchanged = {name: change.before for name, change in changes.items() if marks[name] == change.mark}
         described = {name: before for name, before in unchanged.items() if before is not _ABSENT}
         for name, attribute in _with_floats(type(value), attributes).items():
-            if name not in unchanged and not (weights and name in ("model", "package")):  # only where weights are found
+            if name not in unchanged and not (weights and name in ("model", "package")):  # the weights identify these
                 described[name] = self.describe(attribute, name)
         self._snapshots.append(_Snapshot(value, described, marks, frozenset(unchanged)))
         return {**described, "model": weights} if weights else described
 
     def _code(self, value: Any) -> Any:
-        """Describe a class or a function by its name and, where it is the user's, by its code."""
+        """Describe a class or a function by its name and, if it is user code, by its code."""
         if isinstance(value, types.MethodType):
             return [self._code(value.__func__), self.describe(value.__self__)]
         module = str(getattr(value, "__module__", None))
         kinds = value.__mro__ if inspect.isclass(value) else ()
-        self.modules |= {name for name in (module, *(kind.__module__ for kind in kinds)) if not _is_known(name)}
+        self.modules |= {
+            name for name in (module, *(kind.__module__ for kind in kinds)) if not _is_harness_or_builtin(name)
+        }
         name = f"{module}.{getattr(value, '__qualname__', value)}"
         if inspect.isclass(value):
-            written = [kind for kind in value.__mro__ if _is_users(kind.__module__)]
-            return [name, [self._class(kind) for kind in written]] if written else name
+            user_classes = [kind for kind in value.__mro__ if _is_user_code(kind.__module__)]
+            return [name, [self._class(kind) for kind in user_classes]] if user_classes else name
         if not isinstance(value, types.FunctionType):
             owner = getattr(value, "__self__", None)
             return name if owner is None or isinstance(owner, types.ModuleType) else [name, self._token(owner)]
-        cells = [[cell, self.describe(inner)] for cell, inner in inspect.getclosurevars(value).nonlocals.items()]
-        if not _is_users(module) and value.__name__.isidentifier():
-            return [name, cells, self.describe(value.__defaults__), self.describe(value.__kwdefaults__)]
-        return [name, cells, self._function(value)]
+        closure = [
+            [variable, self.describe(inner)] for variable, inner in inspect.getclosurevars(value).nonlocals.items()
+        ]
+        if not _is_user_code(module) and value.__name__.isidentifier():
+            return [name, closure, self.describe(value.__defaults__), self.describe(value.__kwdefaults__)]
+        return [name, closure, self._function(value)]
 
     def _class(self, kind: type) -> Any:
         """Describe a user's class by its methods' code and its plain attributes."""
@@ -233,7 +236,7 @@ class Description:
         return members
 
     def _function(self, function: types.FunctionType) -> Any:
-        """Describe a function by its byte code, defaults, and the functions and plain values of its module it uses."""
+        """Describe a function by its byte code, defaults, and the functions and plain values that it uses."""
         if function in self._functions:
             return "recursive"
         self._functions.append(function)
@@ -246,7 +249,7 @@ class Description:
         from_module = {
             name: self._code(value) if isinstance(value, types.FunctionType) else self.describe(value, name)
             for name, value in sorted(used.items())
-            if values.is_plain(value) or (isinstance(value, types.FunctionType) and _is_users(value.__module__))
+            if values.is_plain(value) or (isinstance(value, types.FunctionType) and _is_user_code(value.__module__))
         }
         defaults = [self.describe(function.__defaults__), self.describe(function.__kwdefaults__)]
         self._functions.pop()
@@ -258,18 +261,18 @@ class Description:
 
 
 def _is_changed(snapshot: _Snapshot, name: str, now: Mapping[str, Any], mark: Any) -> bool:
-    """Return whether an attribute is another than before the use; only containers change in their place."""
+    """Return True if an attribute differs from the snapshot; only containers are compared by content."""
     if mark != snapshot.marks.get(name):
         return True
     if not isinstance(now.get(name), _CONTAINERS):
         return False
     description = Description()
-    description._above.append(id(snapshot.value))
+    description._ancestors.append(id(snapshot.value))
     return bool(description.describe(now[name], name) != snapshot.described.get(name))
 
 
 def _with_floats(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments with the integers of parameters that are annotated as float as floats."""
+    """Return arguments, with integers converted to floats for parameters that are annotated as float."""
     names_of_floats = float_parameters(function)
     return {
         name: float(value) if type(value) is int and name in names_of_floats else value
@@ -277,10 +280,10 @@ def _with_floats(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_users(module: str) -> bool:
-    return not _is_known(module) and user_code.is_user_module(module)
+def _is_user_code(module: str) -> bool:
+    return not _is_harness_or_builtin(module) and user_code.is_user_module(module)
 
 
-def _is_known(module: str) -> bool:
-    """Return whether a module is the harness's or Python's built-in one, without looking for its file."""
+def _is_harness_or_builtin(module: str) -> bool:
+    """Return True if a module is part of the harness or is `builtins`; its file is not looked up."""
     return module.partition(".")[0] in ("harness", "builtins")

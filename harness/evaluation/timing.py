@@ -1,6 +1,6 @@
-"""Measure one retriever on one dataset: index, search, score, and the time that each takes.
+"""Index, search and score with one retriever on one dataset, and time each phase.
 
-This is the only module that looks at a clock around a retriever.
+Retrievers are timed in this module only.
 """
 
 import gc
@@ -44,11 +44,11 @@ class TimingPlan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     warmup_documents: int = Field(default=64, ge=0)
-    """Documents indexed, and a few queries searched, before anything is timed; 0 times loading and compiling too."""
+    """Documents indexed, and a few queries searched, before timing; 0: loading and compiling are timed too."""
     repeats: int = Field(default=3, ge=1)
-    """Searches of all queries."""
+    """Number of timed searches of all queries."""
     min_search_s: float = Field(default=0.0, ge=0)
-    """Seconds of searching up to which repeats go on, at most 50 of them: short searches are timed often."""
+    """Seconds of searching before which repeats go on, up to fifty, so that short searches are timed often."""
     max_search_s: float = Field(default=30.0, gt=0)
     """Seconds of searching after which no further repeat begins."""
     latency_queries: int = Field(default=100, ge=0)
@@ -56,7 +56,7 @@ class TimingPlan(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     """Threads for BLAS, torch and our kernels; None for every core."""
     isolate: bool = False
-    """Measure in a process of its own, whose peak memory is that of the evaluation."""
+    """Measure in a separate process, whose peak memory is stored."""
 
 
 _UNTIMED = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
@@ -80,15 +80,15 @@ class Measurement:
     scores: dict[str, NDArray[np.float64]]
     """Per-query values [queries] by metric name."""
     timing: Timing | None
-    """None where nothing was to be timed, or the run was made elsewhere."""
+    """None without a timing plan, or where the retriever has precomputed rankings."""
     description: RecordedMetadata
     """Metadata that the retriever recorded."""
     extra_metrics: dict[str, float] = field(default_factory=dict)
-    """Means of metrics that the dataset defines itself, which have no values by query."""
+    """Means of metrics that the dataset defines, which have no per-query values."""
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean of each metric over all queries with a relevant document, and the dataset's own metrics."""
+        """Mean of each metric over all queries with a relevant document, and the dataset's extra metrics."""
         return {**{name: float(values.mean()) for name, values in self.scores.items()}, **self.extra_metrics}
 
 
@@ -103,20 +103,20 @@ def measure(
 ) -> Measurement:
     """Index the corpus, search every query and score the run; every timed sample is kept.
 
-    Where the dataset has candidates, the retriever scores those of each query instead of searching. A retriever whose
-    rankings were made elsewhere is not timed: reading them is not what they cost.
+    If the dataset has candidates, the retriever scores those of each query instead of searching. A retriever with
+    precomputed rankings is not timed, because reading them takes less time than computing them.
 
     Args:
         retriever: The retriever; it sees neither the dataset's name nor its qrels.
         dataset: Corpus, queries and qrels.
         k: Documents retrieved for each query.
-        metrics: Metric names such as ``ndcg@10``; none may look deeper than ``k``.
+        metrics: Metric names such as ``ndcg@10``, with cutoffs of at most ``k``.
         plan: Warm-up, repeats and latencies; None to search once and time nothing.
         seed: Draws the queries that are timed one at a time.
 
     Raises:
         ConfigError: A metric is unknown or deeper than ``k``, or the retriever cannot score the dataset's candidates.
-        RunError: The retriever returned scores or documents that no metric may score.
+        RunError: The retriever returned a score that is NaN or infinite, or an unknown or repeated document.
     """
     parsed = parse_metrics(metrics, k)
     timed = plan is not None and not is_precomputed(retriever)
@@ -155,7 +155,7 @@ def measure(
 
 
 def parse_metrics(names: Sequence[str], k: int) -> list[Metric]:
-    """Parse metric names. Raises `ConfigError` for none, an unknown one, and one deeper than the k retrieved."""
+    """Parse metric `names`. Raises `ConfigError` if there are none, one is unknown, or a cutoff is above `k`."""
     if not names:
         raise ConfigError("metrics is empty; name at least one, such as metrics=[ndcg@10]")
     parsed = [parse(name) for name in names]
@@ -221,19 +221,21 @@ def _search_all(runner: QueryRunner, plan: TimingPlan, references: list[dict[str
     """Search all queries, repeatedly; reference kernels run after each repeat."""
     phases: list[Phase] = []
     search = runner.prepare()
-    while _continues(phases, plan):
+    while _needs_repeat(phases, plan):
         with instrument.recording() as recorder:
             run = search()
         phases.append(recorder.phase())
         if references is not None:
             references.append(instrument.reference_kernels())
     with instrument.listening(None):
-        recalls = {name: RecallOfExact(k=k, recall=measure()) for name, (k, measure) in recorder.deferred.items()}
+        recalls = {
+            name: RecallOfExact(k=k, recall=measure_recall()) for name, (k, measure_recall) in recorder.deferred.items()
+        }
     return _Searches(run, phases, recorder, recalls)
 
 
 def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, RecallOfExact]) -> RecordedMetadata:
-    """Merge what a retriever recorded in several phases; the later one wins."""
+    """Merge the metadata that a retriever recorded in several phases; later values replace earlier ones."""
     fields: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for recorder in recorders:
         for component, values in recorder.encoders.items():
@@ -242,7 +244,8 @@ def _description(recorders: Sequence[instrument.Recorder], recalls: dict[str, Re
     return RecordedMetadata(encoders, recalls, dict(ChainMap(*(recorder.metadata for recorder in reversed(recorders)))))
 
 
-def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
+def _needs_repeat(searches: Sequence[Phase], plan: TimingPlan) -> bool:
+    """Return True if the plan requires another search after the given ones."""
     spent = sum(search.wall_s for search in searches)
     if len(searches) < plan.repeats:
         return spent < plan.max_search_s
@@ -250,7 +253,7 @@ def _continues(searches: Sequence[Phase], plan: TimingPlan) -> bool:
 
 
 def _search_one_by_one(runner: QueryRunner, n: int, seed: int) -> tuple[list[float], dict[str, Counters]]:
-    """Return the latency of each of n queries in seconds, and their price by component where a provider was paid."""
+    """Return the latency in seconds of each of n queries, and by component what they cost at a provider."""
     rows = np.random.default_rng(seed).permutation(len(runner.queries))[:n]
     latencies: list[float] = []
     price: Counter[str] = Counter()

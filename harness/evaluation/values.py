@@ -1,4 +1,4 @@
-"""Values of retrievers: their contents as JSON values, and what is remembered of objects by object."""
+"""Describe values by their content, as JSON values, and attach information to objects without changing them."""
 
 import hashlib
 import logging
@@ -29,12 +29,14 @@ _hash = partial(hashlib.blake2b, digest_size=16)
 
 
 def text(value: str, key: str = "") -> Any:
-    """Return the hash of the file or folder that a text names, or the text where it names none.
+    """Return the hash of the file or folder that a text names, or the text itself if it names none.
 
-    Under a key that ends in model, path, file, folder or dir every name of an existing file or folder counts by its
-    content. Under any other key a text is a name only if it has a separator (``"runs/a.npz"``, ``"./a"``) or, for a
-    file, a suffix (``"a.npz"``): a plain word such as ``"data"`` stays a word where the working directory has a folder
-    of that name, and so do ``"/"`` and ``".."``.
+    Args:
+        value: The text.
+        key: Name of the argument or attribute that has it. If it ends in model, path, file, folder or dir, the name of
+            any existing file or folder is replaced by the hash. Under another key the text must have a separator
+            (``"runs/a.npz"``, ``"./a"``) or, for a file, a suffix (``"a.npz"``), so that a word such as ``"data"`` is
+            never taken for a folder in the working directory; ``"/"`` and ``".."`` are not names.
     """
     if not value or len(value) > _LONGEST_PATH or "\n" in value:
         return value
@@ -53,7 +55,7 @@ def text(value: str, key: str = "") -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return the content of a value that is neither a collection nor an object with attributes; None for another."""
+    """Return the content of a value that has no items or attributes of interest; None for any other value."""
     if isinstance(value, types.ModuleType):
         return f"module {value.__name__}"
     if isinstance(value, logging.Logger):
@@ -83,12 +85,12 @@ def network(value: Any) -> str | None:
 
 
 def is_scalar(value: Any) -> bool:
-    """Return True for None, a number and a text."""
+    """Return True for None, a boolean, a number or a text."""
     return value is None or isinstance(value, bool | int | float | str)
 
 
 def is_plain(value: Any) -> bool:
-    """Return True for a number, a text, and a collection of them."""
+    """Return True for a scalar, bytes, and a container of these."""
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(is_plain, value))
     if isinstance(value, Mapping):
@@ -97,17 +99,15 @@ def is_plain(value: Any) -> bool:
 
 
 def attributes(value: Any) -> Mapping[str, Any] | None:
-    """Return the values that tell an object from others of its class; None where nothing does.
+    """Return the values that distinguish an object from others of its class, by name; None if it has none.
 
-    They are a `Component`'s constructor arguments (where it has a public attribute of an argument's name, that one's
-    present value) and any other object's attributes.
+    For a `Component` these are its constructor's arguments; if it has an attribute of an argument's name and both are
+    scalars, the attribute's current value. For other objects they are the attributes.
     """
     if isinstance(value, Component):
-        own_attributes = vars(value)
+        current = vars(value)
         return {
-            name: own_attributes[name]
-            if name in own_attributes and is_scalar(own_attributes[name]) and is_scalar(argument)
-            else argument
+            name: current[name] if name in current and is_scalar(current[name]) and is_scalar(argument) else argument
             for name, argument in value.arguments.items()
         }
     if isinstance(value, BaseModel):
@@ -122,7 +122,7 @@ def _state(value: Any) -> Mapping[str, Any] | None:
         return None
     try:
         state = value.__getstate__()
-    except Exception:  # a user's object may refuse to be pickled in any way: it equals no other
+    except Exception:  # objects may refuse to be pickled by any exception
         return None
     if isinstance(state, tuple) and len(state) == 2:  # attributes, and those in slots
         return {**(state[0] or {}), **(state[1] or {})}
@@ -130,7 +130,7 @@ def _state(value: Any) -> Mapping[str, Any] | None:
 
 
 def mark(value: Any, name: str, known: Mapping[str, Any]) -> Any:
-    """Return what shows cheaply that an attribute has another value by now: the scalar, or which object it is.
+    """Return a cheap mark of an attribute's value, which changes when the attribute is assigned another value.
 
     Args:
         value: The object.
@@ -138,7 +138,8 @@ def mark(value: Any, name: str, known: Mapping[str, Any]) -> Any:
         known: The result of `attributes` for the object.
 
     Returns:
-        None where it cannot be told, since `attributes` makes the value anew in every call.
+        Type and value of a scalar; otherwise the object's id and length. None if `attributes` creates a new object in
+        every call, whose id means nothing.
     """
     if name not in known:
         return "absent"
@@ -151,18 +152,18 @@ def mark(value: Any, name: str, known: Mapping[str, Any]) -> Any:
 
 
 class ByObject(Generic[T]):
-    """A mapping that tells objects apart by identity, not by equality, and keeps none of them alive."""
+    """A mapping from objects, compared by identity, to values. It keeps no object alive."""
 
     def __init__(self) -> None:
         self._entries: dict[int, tuple[weakref.ref[Any], T]] = {}
 
     def get(self, key: Any) -> T | None:
-        """Return the value of an object; None where it has none."""
+        """Return the value of an object; None if it has none."""
         reference, value = self._entries.get(id(key), (None, None))
         return value if reference is not None and reference() is key else None
 
     def set(self, key: Any, value: T) -> None:
-        """Keep a value for an object. One that cannot be referred to weakly, such as one with slots, has none."""
+        """Set the `value` of the object `key`; ignored for objects without weak references, such as ones with slots."""
         number = id(key)
         with suppress(TypeError):
             self._entries[number] = weakref.ref(key, lambda _: self._entries.pop(number, None)), value
@@ -170,16 +171,16 @@ class ByObject(Generic[T]):
 
 @dataclass(frozen=True)
 class Changed:
-    """An attribute that the use of its object has changed."""
+    """An attribute that indexing or searching has changed."""
 
     before: Any
     """Its description before the use."""
     mark: Any
-    """Its mark after the use; with another one the user has changed it since."""
+    """Its mark after the use; if the present mark differs, the user has changed the attribute since."""
 
 
 construction_arguments: ByObject[Mapping[str, Any]] = ByObject()
-"""Arguments that objects of users' classes were constructed with from a config."""
+"""Arguments with which objects were constructed from a config."""
 infos: ByObject[RetrieverInfo] = ByObject()
 """Descriptions of the retrievers that were constructed from a config."""
 changed_by_use: ByObject[dict[str, Changed]] = ByObject()
@@ -188,13 +189,13 @@ _tokens: ByObject[str] = ByObject()
 
 
 def token(value: Any) -> str:
-    """Return a text that tells an object from every other one in this process and in later ones."""
+    """Return a random text for an object, the same in every call; no other object in any process has it."""
     text = _tokens.get(value) or uuid4().hex
     _tokens.set(value, text)
     return text
 
 
 def label_of(retriever: Any) -> str:
-    """Return how a retriever is called in tables, by default its class's name."""
+    """Return a retriever's name in tables, by default its class's name."""
     info = infos.get(retriever)
     return info.label if info else type(retriever).__name__

@@ -6,9 +6,9 @@ gate(baseline, match_records(baseline.records, records), scores, policy) -> Verd
 from collections.abc import Sequence
 
 from harness.gate.baseline import Baseline
-from harness.gate.cells import Matched, match_records
 from harness.gate.cost import check_costs
 from harness.gate.findings import MACRO, Finding, Verdict, make_verdict
+from harness.gate.matching import Matched, match_records
 from harness.gate.policy import Policy
 from harness.gate.quality import check_quality
 from harness.leaderboard import Scores

@@ -7,15 +7,15 @@ results/baseline/records/...json  results/baseline/per_query/...parquet
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError, StoreError, UndecidedError
-from harness.gate.cells import Key, group_by_evaluation, key_of, select_newest
+from harness.gate.matching import Key, group_by_evaluation, key_of, select_newest
 from harness.store import Store, inside, read_record, write_atomic
 from harness.types import PerQuery, Record, RecordFiles
 
@@ -25,7 +25,7 @@ _FILE = "baseline.json"
 
 
 class AcceptedFiles(BaseModel):
-    """A string for each file of an evaluation."""
+    """A path, or a hash, for each of the two files of an evaluation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -42,8 +42,8 @@ class AcceptedEvaluation(BaseModel):
     dataset: str
     metrics: dict[str, float]
     """Means over the queries."""
-    record_id: str = Field(alias="cell")
-    """Hash of config, dataset, k, seed and metric version."""
+    record_id: str = Field(validation_alias=AliasChoices("record_id", "cell"))
+    """Hash of config, dataset, k, seed and metric version; called `cell` in version 1."""
     fingerprint: str | None
     """Fingerprint of the dataset."""
     files: AcceptedFiles
@@ -62,12 +62,13 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2
     accepted: datetime
     reason: str
     harness: str
     revision: str | None = None
-    evaluations: list[AcceptedEvaluation] = Field(alias="cells")
+    evaluations: list[AcceptedEvaluation] = Field(validation_alias=AliasChoices("evaluations", "cells"))
+    """Called `cells` in version 1."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def read(root: Path) -> Baseline:
 
 @dataclass(frozen=True)
 class Change:
-    """Effect of accepting on one metric of an evaluation; None on a side that does not have it."""
+    """A metric of an evaluation before and after `accept`; None where the baseline does not have it."""
 
     retriever: str
     dataset: str
@@ -119,14 +120,8 @@ class Change:
     before: float | None
     after: float | None
     carried_over: bool = False
-    """True if it was not measured and stays as it is."""
+    """True if it was not measured and is taken from the old baseline."""
     dataset_changed: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the change for JSON."""
-        data = asdict(self)
-        flags = {"kept": data.pop("carried_over"), "collection_changed": data.pop("dataset_changed")}
-        return data | flags
 
 
 def accept(
@@ -134,7 +129,7 @@ def accept(
 ) -> list[Change]:
     """Make the newest records the baseline.
 
-    Where the newest code has a record with one thread, that one is taken, since its costs can be gated.
+    A record with one thread is preferred among those of the newest code, because only its CPU time can be compared.
 
     Args:
         root: Folder of the baseline.
@@ -167,14 +162,14 @@ def accept(
         for path, content in contents.items():
             write_atomic(root / path, content)
     evaluations = sorted([*(each for each, _ in new.values()), *remaining], key=lambda each: each.key)
-    manifest = Manifest(cells=evaluations, **metadata)
-    write_atomic(root / _FILE, manifest.model_dump_json(indent=2, by_alias=True).encode() + b"\n")
+    manifest = Manifest(evaluations=evaluations, **metadata)
+    write_atomic(root / _FILE, manifest.model_dump_json(indent=2).encode() + b"\n")
     _remove_files(root, {*_paths(old), *orphans} - {*_paths(evaluations)})
     return _changes(old, evaluations, set(new))
 
 
 def _read_replaced(root: Path) -> tuple[list[AcceptedEvaluation], list[str]]:
-    """Return the evaluations of the present baseline, or all its files where its manifest cannot be read."""
+    """Return the present baseline's evaluations or, if its manifest cannot be read, the paths of its files."""
     try:
         manifest = _read_manifest(root)
         return (manifest.evaluations if manifest else []), []
@@ -196,7 +191,7 @@ def _require_ok(record: Record) -> Record:
 def _load_files(store: Store, record: Record) -> tuple[AcceptedEvaluation, dict[str, bytes]]:
     """Return a record's evaluation, and the contents of its files by their paths in the baseline.
 
-    The record names only the files that the baseline has.
+    Paths of files that the baseline does not have are removed from the record.
     """
     try:
         scores = (store.root / (record.files.per_query or "")).read_bytes()
@@ -211,7 +206,7 @@ def _load_files(store: Store, record: Record) -> tuple[AcceptedEvaluation, dict[
         retriever=record.retriever.label,
         dataset=record.dataset.label,
         metrics=record.metrics,
-        cell=record.id,
+        record_id=record.id,
         fingerprint=record.dataset.fingerprint,
         files=files,
         hashes=AcceptedFiles(record=_hash(content), per_query=_hash(scores)),

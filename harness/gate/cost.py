@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from math import isfinite
 from statistics import geometric_mean, median
 
-from harness.gate.cells import Pair
 from harness.gate.findings import Finding
+from harness.gate.matching import Pair
 from harness.gate.policy import Policy
 from harness.types import Record, Timing
 

@@ -28,8 +28,8 @@ class Finding:
     difference: Difference | None = None
     """For a metric: candidate minus baseline; p is one-sided, in the direction of the change, and Holm-adjusted."""
     limit: float | None = None
-    """For a metric: the drop that fails when it is significant, or whatever its p where `difference` exceeds it; for a
-    cost: the largest allowed ratio of after to before."""
+    """For a metric: the policy's limit if the drop exceeds it, otherwise the tolerance; for a cost: the largest allowed
+    ratio of after to before."""
     message: str = ""
     """The reason why it is undecided, or a note."""
     command: str = ""
@@ -76,7 +76,13 @@ class Verdict:
 
 
 def make_verdict(findings: Sequence[Finding], notes: Sequence[str] = (), lenient: bool = False) -> Verdict:
-    """Return the verdict over findings, which are sorted worst first."""
+    """Return the verdict over findings.
+
+    Args:
+        findings: Findings in any order; the verdict has them worst first.
+        notes: Checks that were skipped, and why.
+        lenient: Treat undecided findings as warnings.
+    """
     ordered = sorted(
         findings,
         key=lambda finding: (

@@ -46,7 +46,7 @@ class Policy(Limits):
     cpu: float | None = Field(0.2, gt=0)
     """Allowed increase of CPU seconds per query and per document, relative to the reference kernels; None: no check."""
     remeasure: int = Field(2, ge=0)
-    """Number of times that an evaluation is repeated when its costs are above the limit, before it fails."""
+    """Number of times that an evaluation above a cost limit is measured again before it fails."""
     memory: float | None = Field(0.2, gt=0)
     """Allowed increase of peak memory; None: no check."""
     index_bytes: float | None = Field(0.05, gt=0)
@@ -57,7 +57,7 @@ class Policy(Limits):
     """With `--ab`, number of measurements of each revision."""
 
     def limits_for(self, names: Sequence[str]) -> Limits:
-        """Return the limits of the first of a dataset's names that has its own, or the general ones."""
+        """Return the limits of the first of a dataset's `names` that the policy has limits for, or the general ones."""
         name = next((name for name in names if name in self.datasets), None)
         if name is None:
             return Limits(tolerance=self.tolerance, limit=self.limit)

@@ -11,8 +11,8 @@ from math import ceil
 import numpy as np
 
 from harness import stats
-from harness.gate.cells import Matched, PairScores, pair_scores
 from harness.gate.findings import MACRO, Finding, Status
+from harness.gate.matching import Matched, PairScores, pair_scores
 from harness.gate.policy import Limits, Policy
 from harness.leaderboard import Difference, Scores
 

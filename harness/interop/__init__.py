@@ -1,1 +1,1 @@
-"""Other tools' tasks, models, results and collections here, and ours there."""
+"""Conversions to and from mteb, BEIR and ir_datasets: of datasets, models and results."""

@@ -1,4 +1,4 @@
-"""BEIR both ways: retrievers in BEIR's evaluator, BEIR's searches as retrievers, and datasets.
+"""Our retrievers in BEIR's evaluator, BEIR's searches as retrievers, and datasets in either form.
 
     from beir.datasets.data_loader import GenericDataLoader
     from beir.retrieval.evaluation import EvaluateRetrieval
@@ -49,7 +49,7 @@ class Search(BaseSearch):  # type: ignore[misc]  # beir has no types
     Args:
         retriever: Any retriever. It ranks by its own similarity; BEIR's `score_function` has no effect.
         ignore_identical_ids: Drop the document whose id equals the query's, as BEIR's searches do; `top_k` others are
-            returned. Where queries and documents only happen to share ids, set it to False here and in
+            returned. If queries and documents have equal ids by coincidence, set it to False here and in
             `EvaluateRetrieval.evaluate`.
     """
 
@@ -64,7 +64,17 @@ class Search(BaseSearch):  # type: ignore[misc]  # beir has no types
         score_function: str | None = None,
         **_: Any,
     ) -> dict[str, dict[str, float]]:
-        """Index the corpus and return the scores of each query's `top_k` documents; every query has an entry."""
+        """Index the corpus, and return the scores of each query's best documents.
+
+        Args:
+            corpus: `{document id: {"title": ..., "text": ...}}`.
+            queries: `{query id: text}`.
+            top_k: Number of documents.
+            score_function: Has no effect.
+
+        Returns:
+            `{query id: {document id: score}}`, with an entry for every query.
+        """
         self.retriever.index(Corpus.from_dict(corpus))
         run = self.retriever.search(Queries.from_dict(queries), top_k + self._ignore_identical_ids)
         if self._ignore_identical_ids:
@@ -85,7 +95,7 @@ class BeirRetriever(Component):
 
     Most of BEIR's searches encode the corpus in every call, so their search time includes it: measure them with
     `timing.repeats=1 timing.latency_queries=0`. BEIR's searches also drop the document whose id equals the query's.
-    A query whose id is a document's is therefore searched under another id, and the dataset's `drop_self_hits` decides.
+    A query with the id of a document is therefore searched under another id; the dataset's `drop_self_hits` decides.
 
     Args:
         model: A search of BEIR, or any other `BaseSearch`.
@@ -98,7 +108,7 @@ class BeirRetriever(Component):
         self._model, self._score_function = model, score_function
 
     def index(self, corpus: Corpus) -> None:
-        """Keep the corpus as BEIR's dicts; titles stay joined to the texts."""
+        """Convert the corpus to BEIR's dicts; titles stay joined to the texts."""
         with stage("build"):
             self._corpus = corpus
             self._documents = {
@@ -107,7 +117,7 @@ class BeirRetriever(Component):
             self._search = copy(self._model)  # a FAISS search keeps the index of its first corpus
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k documents of highest score for each query."""
+        """Return the `k` documents of highest score for each of the `queries`."""
         names = self._name_queries(queries)
         texts = dict(zip(names, queries.texts, strict=True))
         if len(texts) == 1:  # BEIR's exact search fails on a single query

@@ -25,9 +25,9 @@ def load(
 
     Args:
         id: Its id in ir_datasets.
-        drop_self_hits: Drop the document whose id equals the query's; None: for the datasets that BEIR does so for.
-        candidates: Rank the documents of its scoreddocs in place of the corpus, as in reranking.
-        instruction: The task in words, for prompts that contain it.
+        drop_self_hits: Drop the document whose id equals the query's; None: only for ArguAna and Quora, as BEIR does.
+        candidates: Rerank the dataset's scoreddocs instead of searching the corpus.
+        instruction: Instruction for models that take one.
 
     Raises:
         ConfigError: The id is unknown, or the dataset has no documents, queries, qrels or scoreddocs.
@@ -88,7 +88,7 @@ def _complete_below(id: str) -> str:
 def _read(id: str, read: Callable[[], T]) -> T:
     try:
         return read()
-    except Exception as error:  # the sources of 700 datasets fail in many ways
+    except Exception as error:  # the readers of 700 datasets raise many types
         message = " ".join(str(error).split())[:300]
         raise DataError(
             f"{id} cannot be loaded by ir_datasets: {type(error).__name__}: {message}; its downloads are kept in "
@@ -109,7 +109,7 @@ def _by_query(rows: Any) -> dict[str, dict[str, Any]]:
 
 
 def _metadata(id: str, source: Any) -> dict[str, Any]:
-    """Return the description of a dataset that ir_datasets has."""
+    """Return the metadata that ir_datasets has of a dataset."""
     documentation = source.documentation() if hasattr(source, "documentation") else {}
     return {
         "source": "ir_datasets",

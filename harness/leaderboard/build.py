@@ -1,8 +1,8 @@
 """Build a leaderboard from records: select the records, name rows and columns, compute costs, test differences.
 
-An evaluation is the newest good record of a retriever on a dataset; other content under the same name is another
-column. A dataset in parts (CQADupStack's forums) is one column, the unweighted mean of its parts, and a gap until all
-parts are there.
+An evaluation is the newest successful record of a retriever on a dataset. Datasets with the same name and different
+content have separate columns. A dataset in parts (CQADupStack's forums) has one column, the unweighted mean of its
+parts, which is empty until all parts are measured.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ class CollectedEvaluations:
     evaluations: dict[str, dict[str, EvaluationSummary]]
     """By label and dataset."""
     failed: dict[str, frozenset[str]]
-    """By label, datasets without a good record."""
+    """By label, datasets on which every record failed."""
     datasets: list[str]
     common: list[str]
     """Datasets that every row with an evaluation has."""
@@ -63,7 +63,11 @@ def build(
 
 
 def find_row(rows: Sequence[Row], name: str) -> Row:
-    """Return the row with this label, or the only one of this config. Raises `ConfigError`."""
+    """Return the row with the label `name`, or else the only one of the `rows` whose config has it.
+
+    Raises:
+        ConfigError: There is no such row, or there are several.
+    """
     matches = [row for row in rows if row.label == name] or [row for row in rows if row.name == name]
     if len(matches) != 1:
         problem = "several rows are" if matches else "no row is"
@@ -84,7 +88,7 @@ def _row(label: str, collected: CollectedEvaluations) -> Row:
 
 
 def _remarks(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Return the encoders' remarks and the recall of approximate search, each with its rows' labels."""
+    """Return the encoders' remarks and the recall of approximate search, each with the labels of its rows."""
     rows_by_remark: dict[str, list[str]] = {}
     for row in rows:
         encoders = [encoder for record in row.records for encoder in record.encoders.values()]
@@ -101,7 +105,12 @@ def _remarks(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
-    """Select the newest good record of each evaluation; records of older metric definitions are left out."""
+    """Select the newest successful record of each evaluation.
+
+    Args:
+        records: Any records; those of older versions of the metrics' definitions are left out.
+        metric: The metric's name.
+    """
     newest: dict[tuple[str, str], dict[str, Record]] = {}  # (row, column) -> part -> record
     failed: set[tuple[str, str]] = set()
     ordered = sorted(records, key=lambda record: record.started)
@@ -163,8 +172,8 @@ def _summarize(parts: dict[str, Record], metric: str) -> EvaluationSummary | Non
 def _column_namer(records: Sequence[Record]) -> Callable[[Record], str]:
     """Return a function that names a record's column.
 
-    Where one name stands for several contents, all but the newest show their hash. The parts of a group have one column
-    together; parts with other content have another one.
+    If datasets of one name have different contents, all but the newest have a hash in their column's name. The parts of
+    a group share a column; parts with other content share another one.
     """
     newest = {
         (record.dataset.label, record.dataset.name): record.dataset.fingerprint
@@ -184,7 +193,7 @@ def _column_namer(records: Sequence[Record]) -> Callable[[Record], str]:
 
 
 def add_costs(row: Row, records: Sequence[Record]) -> Row:
-    """Return the row with its costs over the records; a gap where one of them was not timed."""
+    """Return the `row` with its costs over the `records`; without costs if one of them was not timed."""
     timings = [record.timing for record in records if record.timing is not None]
     if len(timings) < len(records) or not timings:
         return row
@@ -216,7 +225,7 @@ def mark_fronts(rows: Sequence[Row]) -> list[Row]:
 
 
 def _front(rows: Sequence[Row], axis: str) -> list[str]:
-    """Return the labels of the rows that no other row dominates in quality and cost; none where there is one row."""
+    """Return the labels of the rows that no other row dominates in quality and cost; none if there is only one row."""
     points = [(*point, row.label) for row in rows if (point := _point(row, axis)) is not None]
     front: list[tuple[float, float, str]] = []
     for candidate in sorted(points, key=lambda candidate: (-candidate[0], -candidate[1])):

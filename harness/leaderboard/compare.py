@@ -75,7 +75,7 @@ def compare(
         metric: The metric's name.
         scores: Per-query scores by the path that a record names.
         tables: Function that reads a record's stored queries or rankings.
-        names: Names of the two sides where they are not those of their retrievers.
+        names: Names of the two sides; None: the retriever's label.
 
     Raises:
         UndecidedError: They have no dataset of the same content in common, or not this metric.

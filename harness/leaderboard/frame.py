@@ -1,4 +1,4 @@
-"""Leaderboards as data: one tidy DataFrame, also written as CSV, and nested JSON. Nothing is rounded; a gap is null."""
+"""Leaderboards as data: a tidy DataFrame, also as CSV, and nested JSON. Nothing is rounded; a missing value is null."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SCHEMA: dict[str, type] = {
     **dict.fromkeys(("retriever", "family", "dataset", "split", "metric"), str),
     **dict.fromkeys(("value", "low", "high"), float),
-    **{"best": bool, "close": bool, "baseline": str},
+    **{"best": bool, "tied_with_best": bool, "baseline": str},
     **dict.fromkeys(("delta", "delta_low", "delta_high", "p"), float),
     **{"won": int, "tied": int, "lost": int, "effect": float, "queries": int},
     **dict.fromkeys(AXES, float),
@@ -65,7 +65,7 @@ def to_json(value: Any) -> str:
 def leaderboards_data(
     leaderboards: Mapping[str, Leaderboard], published: Sequence[PublishedRow] | None = None
 ) -> dict[str, Any]:
-    """Return every leaderboard by its metric for `to_json`; published scores are in the first."""
+    """Return all `leaderboards` by metric, for `to_json`; the first includes the `published` scores, unless None."""
     data = {metric: _leaderboard(leaderboard) for metric, leaderboard in leaderboards.items()}
     if published is not None:
         data[next(iter(leaderboards))]["published"] = published
@@ -77,13 +77,13 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
     names = ("a", "b", "changed", "slices", "config", "unpaired", "overall")
     return {
         **{name: getattr(comparison, name) for name in names},
-        "board": _leaderboard(comparison.leaderboard),
+        "leaderboard": _leaderboard(comparison.leaderboard),
         "differences": {name: comparison.difference(name) for name in comparison.leaderboard.common},
     }
 
 
 def recommendation_data(leaderboard: Leaderboard, recommendation: Recommendation) -> dict[str, Any]:
-    """Return a recommendation for `to_json`."""
+    """Return a `recommendation` and what it is based on, the `leaderboard`, for `to_json`."""
     difference, runner_up = recommendation.difference, recommendation.runner_up
     return {
         "metric": leaderboard.metric,
@@ -114,7 +114,7 @@ def _frame_rows(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
 def _scores(leaderboard: Leaderboard, evaluation: EvaluationSummary) -> dict[str, Any]:
     low, high = evaluation.interval or (None, None)
     queries = sum(record.dataset.queries or 0 for record in evaluation.records)
-    marks = {"best": evaluation.best, "close": evaluation.tied_with_best}
+    marks = {"best": evaluation.best, "tied_with_best": evaluation.tied_with_best}
     scores = {"value": evaluation.value, "low": low, "high": high, **marks, "queries": queries}
     if evaluation.versus is None:
         return scores
@@ -148,7 +148,7 @@ def _row(row: Row) -> dict[str, Any]:
         "name": row.name,
         "family": row.family,
         "mean": None if row.overall is None else _summary(row.overall),
-        "cells": {name: _summary(each) | _records(each) for name, each in row.evaluations.items()},
+        "evaluations": {name: _summary(each) | _records(each) for name, each in row.evaluations.items()},
         "failed": sorted(row.failed),
         "front": sorted(row.front),
         "environment": row.environment,
@@ -161,7 +161,7 @@ def _costs(row: Row) -> dict[str, Any]:
 
 def _summary(evaluation: EvaluationSummary) -> dict[str, Any]:
     names = ("value", "interval", "best", "versus")
-    return {**{name: getattr(evaluation, name) for name in names}, "close": evaluation.tied_with_best}
+    return {**{name: getattr(evaluation, name) for name in names}, "tied_with_best": evaluation.tied_with_best}
 
 
 def _records(evaluation: EvaluationSummary) -> dict[str, Any]:

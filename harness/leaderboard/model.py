@@ -52,9 +52,9 @@ class Row:
     label: str
     evaluations: dict[str, EvaluationSummary]
     failed: frozenset[str]
-    """Datasets on which its newest try failed and no older one succeeded."""
+    """Datasets on which every attempt failed."""
     overall: EvaluationSummary | None = None
-    """Mean over the common datasets; None where there is none or the row lacks one."""
+    """Mean over the common datasets; None if there are none, or the row lacks one of them."""
     queries_per_s: float | None = None
     docs_per_s: float | None = None
     latency_ms: float | None = None
@@ -62,9 +62,9 @@ class Row:
     index_mb: float | None = None
     """Size of the largest index among the common datasets."""
     environment: str | None = None
-    """Environment of all costs; None where they come from several."""
+    """Environment of all costs; None if they come from several."""
     threads: int | None = None
-    """Number of threads of all costs; None where it differs."""
+    """Number of threads of all costs; None if it differs."""
     front: frozenset[str] = frozenset()
     """The AXES on which the row is on the Pareto front of rows with the same environment and number of threads."""
 

@@ -14,7 +14,11 @@ _AXIS = "queries_per_s"
 
 
 def render(leaderboard: Leaderboard, form: str) -> bytes:
-    """Return the plot as `svg` or `png`; the same leaderboard gives the same bytes with the same matplotlib.
+    """Return the plot as a picture; the same leaderboard gives the same bytes with the same matplotlib.
+
+    Args:
+        leaderboard: The leaderboard.
+        form: `svg` or `png`.
 
     Raises:
         ConfigError: matplotlib is missing, or no row has a mean and queries/s.
@@ -95,7 +99,7 @@ def _label(figure: Any, axes: Any, rows: list[Row]) -> None:
         else:
             occupied.append(box)
     if unplaced:
-        axes.set_title(f"without room for a name: {', '.join(unplaced)}", fontsize=7, loc="left", wrap=True)
+        axes.set_title(f"names that do not fit: {', '.join(unplaced)}", fontsize=7, loc="left", wrap=True)
 
 
 def _fronts(rows: list[Row]) -> list[list[Row]]:

@@ -1,7 +1,7 @@
 """Published scores next to measured ones, each with its source and the difference to ours.
 
-published.tsv has nDCG@10 by the retriever's name and the dataset's config name, the config of ours with the same model
-and settings (empty for none), and the publication. Imported scores stand next to the row whose weights have the same
+published.tsv has nDCG@10 by the retriever's name and the dataset's config name, our config with the same model and
+settings (empty for none), and the publication. Imported scores are shown next to the row whose weights have the same
 hub id.
 """
 

@@ -20,7 +20,7 @@ HEADINGS = {"queries_per_s": "queries/s", "docs_per_s": "docs/s", "latency_ms": 
 
 
 class Marked(NamedTuple):
-    """A text with a mark, which each writer shows in its own way."""
+    """A text with a mark, which each writer formats differently."""
 
     text: str
     mark: Mark

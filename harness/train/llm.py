@@ -103,7 +103,7 @@ class LLM(OpenAIClient):
             now = opened.tokens_in - before[0], opened.tokens_out - before[1]
             generated.cost = {**self._cost(opened.tokens_in, opened.tokens_out), "now": self._cost(*now)}
         generated.documents = {
-            "asked": len(missing),
+            "requested": len(missing),
             "from_journal": len(documents) - len(missing),
             "truncated": sum(len(document.text) > (self._characters or len(document.text)) for document in documents),
             "failed": dict(Counter(_failure_reason(call) for call in failures.values())),

@@ -197,7 +197,7 @@ def _counts(generated: Generated, documents: int, chosen: Sequence[list[int]], n
     n_chosen = sum(map(len, chosen))
     return {
         "documents": {"sampled": documents, **generated.documents, "unusable": _nonzero(generated.unusable)},
-        "queries": {"given": generated.generated, "kept": len(chosen), "dropped": _nonzero(generated.dropped)},
+        "queries": {"generated": generated.generated, "selected": len(chosen), "dropped": _nonzero(generated.dropped)},
         "negatives": {"chosen": n_chosen, "at_random": n * len(chosen) - n_chosen},
         "cost": generated.cost,
     }

@@ -13,6 +13,7 @@ from harness.cli.validate import validate_all
 from harness.config import build, wording
 from harness.config.conf import CONF, options_of
 from harness.config.evaluation import validate_evaluation_config
+from harness.config.keys import check_keys
 from harness.config.wording import RENAMED_KEYS
 from harness.errors import ConfigError
 from harness.evaluation.timing import TimingPlan
@@ -48,7 +49,7 @@ OWNERS = {
 @pytest.mark.parametrize(("old", "new"), [pair for pair in RENAMED_KEYS.items() if pair[1] in OWNERS])
 def test_a_renamed_argument_is_refused_with_its_new_name(old, new):
     with pytest.raises(ConfigError, match=rf"retriever has no key '{old}'.*write: {new}"):
-        build.check_keys({"_target_": OWNERS[new], old: 1}, "retriever")
+        check_keys({"_target_": OWNERS[new], old: 1}, "retriever")
 
 
 @pytest.mark.parametrize(("old", "new"), [("enough_s", "max_search_s"), ("least_s", "min_search_s")])
@@ -157,13 +158,13 @@ def test_an_unknown_key_deep_inside_is_an_error_that_names_the_choices():
 def test_a_synthesis_composes_with_every_generator_and_all_negatives(generator, negatives):
     config = build.composed([f"generator={generator}", f"negatives={negatives}"], name="synthesize")
     for group in ("generator", "negatives"):
-        build.check_keys(config[group], group)
+        check_keys(config[group], group)
 
 
 @pytest.mark.parametrize("negatives", [name for name, _ in options_of("negatives")])
 def test_a_training_composes_with_every_kind_of_negatives(negatives):
     config = build.composed(["dataset=nfcorpus", f"negatives={negatives}"], name="train")
-    build.check_keys(config["negatives"], "negatives")
+    check_keys(config["negatives"], "negatives")
     chosen = build.validate_config(TrainConfig, OmegaConf.create(config), "harness train")
     assert chosen.training == TrainingPlan()
     assert chosen.loss == LossPlan()

@@ -71,8 +71,8 @@ def test_titles_of_a_real_collection_become_triplets_that_datasets_loads(
         "fingerprint": real_dataset("cranfield").corpus.fingerprint,
     }
     queries = said["queries"]
-    assert said["documents"]["sampled"] == 300 == queries["given"] + sum(said["documents"]["unusable"].values())
-    assert queries["kept"] == len(rows) == queries["given"] - sum(queries["dropped"].values())
+    assert said["documents"]["sampled"] == 300 == queries["generated"] + sum(said["documents"]["unusable"].values())
+    assert queries["selected"] == len(rows) == queries["generated"] - sum(queries["dropped"].values())
     assert said["triplets"] == {"rows": len(rows), "fingerprint": triplets.read(Path(output)).fingerprint}
     assert said["command"] == "harness synthesize generator=titles dataset=cranfield documents=300 negatives.n=2"
     assert said["config"]["negatives"]["margin"] == 0.05
@@ -113,9 +113,13 @@ def test_a_query_that_does_not_find_its_document_is_dropped_and_counted(made_her
     corpus.write_text(corpus.read_text().replace('"Cats"', '"Dogs moon strangers"'))  # more like the next one
     folder = ["dataset=folder", "dataset.path=made", "generator=titles", "negatives=random"]
     assert synthesize.main([*folder, "round_trip.k=1"]) == 0
-    assert manifest("triplets/made-titles.parquet")["queries"] == {"given": 3, "kept": 2, "dropped": {"round_trip": 1}}
+    assert manifest("triplets/made-titles.parquet")["queries"] == {
+        "generated": 3,
+        "selected": 2,
+        "dropped": {"round_trip": 1},
+    }
     assert synthesize.main([*folder, "round_trip.k=null"]) == 0
-    assert manifest("triplets/made-titles.parquet")["queries"] == {"given": 3, "kept": 3, "dropped": {}}
+    assert manifest("triplets/made-titles.parquet")["queries"] == {"generated": 3, "selected": 3, "dropped": {}}
 
 
 def test_titles_are_read_only_when_they_are_asked_for_and_change_no_fingerprint(made_here):

@@ -109,14 +109,14 @@ def test_every_question_names_its_document_and_the_cost_is_what_the_server_count
         assert negative in texts - {positive}
     assert manifest["documents"] == {
         "sampled": 20,
-        "asked": 20,
+        "requested": 20,
         "from_journal": 0,
         "truncated": 0,
         "failed": {},
         "failures": [],
         "unusable": {},
     }
-    assert manifest["queries"] == {"given": 40, "kept": 40, "dropped": {}}
+    assert manifest["queries"] == {"generated": 40, "selected": 40, "dropped": {}}
     tokens_in, tokens_out = model.tokens
     usd = pytest.approx((2 * tokens_in + 8 * tokens_out) / 1e6)
     cost = {"tokens_in": tokens_in, "tokens_out": tokens_out, "usd": usd}
@@ -154,7 +154,7 @@ def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server
     assert failures[ANIMALS[8]] == "HTTP 500: oh no"
     assert documents["unusable"] == {"content_filter": 1, "no_questions": 2, "not_json": 1, "refusal": 1, "too_long": 1}
     assert queries["dropped"] == {"copy": 1, "duplicate": 1, "empty": 1, "surplus": 1, "unanswerable": 1}
-    assert (queries["given"], queries["kept"]) == (23, 18)
+    assert (queries["generated"], queries["selected"]) == (23, 18)
     assert manifest["requests"] == {"requests": 33, "retries": 13}
     assert sum(model.requests.values()) == 33
     assert len(triplets.read(OUTPUT)) == manifest["triplets"]["rows"] == 18
@@ -217,7 +217,7 @@ def test_a_server_that_fails_for_every_document_is_not_asked_for_all_of_them(ser
     assert not OUTPUT.exists()
     # no answer was paid for: what is set otherwise now is no matter
     server.after = model
-    assert made(server, "generator.model=other")["queries"]["kept"] == 40
+    assert made(server, "generator.model=other")["queries"]["selected"] == 40
 
 
 def test_the_key_is_in_no_file_and_in_nothing_that_is_said(server, model, waits, capsys):
@@ -250,7 +250,7 @@ def test_a_journal_of_other_settings_says_what_differs_and_is_never_written_over
 
 def test_a_larger_sample_pays_only_for_the_documents_that_are_new(server, model):
     few, more = made(server, "documents=5"), made(server, "documents=12")
-    assert (few["documents"]["asked"], more["documents"]["asked"]) == (5, 7)
+    assert (few["documents"]["requested"], more["documents"]["requested"]) == (5, 7)
     assert len(model.answered) == 12
     assert set(model.answered.values()) == {1}
 
@@ -258,7 +258,7 @@ def test_a_larger_sample_pays_only_for_the_documents_that_are_new(server, model)
 def test_a_document_whose_text_has_changed_is_asked_again(server, model):
     made(server)
     Path("zoo.jsonl").write_text(corpus_lines(ANIMALS).replace("turnips", "carrots", 1))
-    assert made(server)["documents"]["asked"] == 1
+    assert made(server)["documents"]["requested"] == 1
     assert model.answered[ANIMALS[0]] == 2
 
 
@@ -332,7 +332,7 @@ def test_a_line_cut_off_by_the_kill_is_taken_away_and_asked_again(server, model)
     whole = triplets.read(OUTPUT).fingerprint
     content = JOURNAL.read_bytes()
     JOURNAL.write_bytes(content[:-20])
-    assert made(server)["documents"]["asked"] == 1
+    assert made(server)["documents"]["requested"] == 1
     assert journaled() == Counter(ANIMALS)
     assert triplets.read(OUTPUT).fingerprint == whole
 

@@ -220,7 +220,7 @@ def stray(results: Path) -> list[str]:
     """Files of a results folder that no record names, and that are no sweep's own notes."""
     named = {path for record in Store(results).records() for path in record.files.paths().values()}
     others = [name for name in kept(results) if name not in named]
-    return [name for name in others if not re.fullmatch(r"logs/\w+/(multirun\.yaml|\d+\.cell)", name)]
+    return [name for name in others if not re.fullmatch(r"logs/\w+/(multirun\.yaml|\d+\.record)", name)]
 
 
 # --------------------------------------------------------------------------------------- inside the nursery's process

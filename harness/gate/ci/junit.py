@@ -11,7 +11,7 @@ _ILLEGAL = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def render(verdict: Verdict) -> str:
-    """Return XML 1.0: a failed check is a failure, an undecided one an error, or skipped where the gate is lenient."""
+    """Return XML 1.0: a failed check is a failure, an undecided one an error, or skipped if the gate is lenient."""
     suites: dict[str, list[Finding]] = {}
     for finding in verdict.findings:
         suites.setdefault(finding.retriever, []).append(finding)

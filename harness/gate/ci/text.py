@@ -42,7 +42,7 @@ def details(finding: Finding) -> str:
 
 
 def format_figure(finding: Finding, value: float) -> str:
-    """Format a score with four decimals, bytes as MB, any other cost with four significant digits."""
+    """Format a `value` of a `finding`: a score with four decimals, bytes as MB, CPU time with four digits."""
     if finding.is_metric:
         return f"{value:.4f}"
     return f"{value / 1e6:.4g} MB" if finding.check in ("memory", "index bytes") else f"{value:.4g}"
@@ -61,7 +61,7 @@ def summary(verdict: Verdict) -> str:
         text = f"Worse than the baseline: {_names(failed)}"
         return f"{text}; {len(undecided)} more cannot be decided." if undecided else f"{text}."
     if undecided:
-        text = "Cannot be decided" if verdict.exit_code else "Not decided, and let pass"
+        text = "Cannot be decided" if verdict.exit_code else "Undecided, allowed by --lenient"
         return f"{text}: {_names(undecided)}."
     counts = [
         f"{len(findings)} {words}"
@@ -69,12 +69,12 @@ def summary(verdict: Verdict) -> str:
             ("identical", "identical"),
             ("pass", "within the limits"),
             ("improved", "improved"),
-            ("warn", "to look at"),
+            ("warn", "with a warning"),
             ("new", "new"),
         )
         if (findings := verdict.with_status(status))  # type: ignore[arg-type]
     ]
-    return f"Nothing got worse: {', '.join(counts) or 'nothing was gated'}."
+    return f"Nothing got worse: {', '.join(counts) or 'nothing was checked'}."
 
 
 def _names(findings: Sequence[Finding], limit: int = 4) -> str:

@@ -11,12 +11,12 @@ from harness.store import Store
 class ResultCache(library().ResultCache):  # type: ignore[misc]  # mteb is imported without its warnings
     """mteb's cache of results, which also has the evaluations of a results folder.
 
-    A result that the cache lacks is made of the stored record of the same retriever on the same task, so that
-    `mteb.evaluate` runs nothing that was evaluated before. What mteb evaluates itself is written to the cache only.
+    A result that the cache lacks is converted from the stored record of the same retriever on the same task, so that
+    `mteb.evaluate` does not repeat evaluations. New results of mteb are written to the cache and not to the folder.
 
     Args:
         results_dir: The results folder, as for `harness.evaluate`.
-        cache_path: Folder of mteb's results; None: mteb's own.
+        cache_path: Folder of mteb's results; None: mteb's default.
     """
 
     def __init__(self, results_dir: str | Path, cache_path: str | Path | None = None) -> None:
@@ -24,7 +24,14 @@ class ResultCache(library().ResultCache):  # type: ignore[misc]  # mteb is impor
         self._store = Store(Path(results_dir).expanduser())
 
     def load_task_result(self, task_name: str, model_name: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the cached result, or that of a record whose retriever has the identity of the model's revision."""
+        """Return the cached result, or one converted from a record whose retriever's identity is the model's revision.
+
+        Args:
+            task_name: The task.
+            model_name: mteb's `ModelMeta`, or a name followed by the revision.
+            *args: Further arguments of `mteb.ResultCache.load_task_result`.
+            **kwargs: The same by keyword.
+        """
         result = super().load_task_result(task_name, model_name, *args, **kwargs)
         revision = getattr(model_name, "revision", None) or next(iter(args), kwargs.get("model_revision"))
         if result is not None or revision is None:

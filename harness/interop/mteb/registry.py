@@ -29,7 +29,7 @@ class TaskSplit:
 
 
 def library() -> Any:
-    """Import mteb, without the warnings of its import."""
+    """Import and return mteb, suppressing the warnings of its import."""
     with quiet():
         import mteb
     return mteb
@@ -37,7 +37,7 @@ def library() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress warnings, mteb's log and the progress bars of the library datasets."""
+    """Suppress warnings, mteb's log, and progress bars of the `datasets` package during the block."""
     import datasets
 
     log, shows_bars = logging.getLogger("mteb"), not datasets.are_progress_bars_disabled()
@@ -71,20 +71,20 @@ def task(name: str) -> Any:
 
 
 def ranks_texts(task: Any) -> bool:
-    """Return whether a task ranks documents for queries and has no images or sound."""
+    """Return True if a task ranks documents for queries and is of text only."""
     return task.metadata.type in TYPES and task.metadata.modalities == ["text"]
 
 
 def select(
     name: str, subset: str | None = None, split: str | None = None, language: str | None = None
 ) -> tuple[Any, TaskSplit]:
-    """Return a task that is reduced to one split of one subset, and the name of that split.
+    """Return a task, reduced to one split of one subset, and that split.
 
     Args:
         name: The task's name, or NAME:SUBSET:SPLIT.
-        subset: The subset; None: the only one, or that of the language.
+        subset: The subset; None: the task's only subset, or the one in `language`.
         split: The split; None: the only one that mteb evaluates on.
-        language: Language of the subset, such as deu.
+        language: Code of the subset's language (ISO 639-3), such as deu.
 
     Raises:
         ConfigError: The task is unknown, or no subset or split matches, or several do.
@@ -127,7 +127,7 @@ def splits(task: Any) -> list[TaskSplit]:
 
 
 def check_split(task: Any, split: str) -> None:
-    """Refuse a split that the data lack, where mteb's loader would take the only other. Raises `ValueError`."""
+    """Raise `ValueError` if a `task`'s repository lacks a `split`; mteb would load its only split without a warning."""
     from datasets import get_dataset_config_names, get_dataset_split_names
 
     where = {"path": task.metadata.dataset["path"], "revision": task.metadata.dataset.get("revision")}
@@ -138,7 +138,15 @@ def check_split(task: Any, split: str) -> None:
 
 
 def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = None) -> list[Any]:
-    """Return the tasks that rank texts, of these languages (ISO 639-3) and types. Raises `ConfigError` for others."""
+    """Return the tasks that rank texts.
+
+    Args:
+        languages: Codes of languages (ISO 639-3); None: all.
+        types: Some of `TYPES`; None: all.
+
+    Raises:
+        ConfigError: A language or a type is unknown.
+    """
     if wrong := next((kind for kind in types or () if kind not in TYPES), None):
         raise ConfigError(f"--type={wrong!r}{did_you_mean(wrong, TYPES)}; choices: {', '.join(TYPES)}")
     try:
@@ -150,14 +158,14 @@ def tasks(languages: Sequence[str] | None = None, types: Sequence[str] | None = 
 
 @cache
 def _tasks(languages: tuple[str, ...], types: tuple[str, ...]) -> tuple[Any, ...]:
-    """Return mteb's tasks; mteb makes every one anew in each call, which takes a second."""
+    """Return mteb's tasks. They are cached, because mteb takes a second to create them."""
     filters = {"task_types": list(types), "modalities": ["text"], "exclusive_modality_filter": True}
     with quiet():
         return tuple(library().get_tasks(languages=list(languages) or None, **filters))
 
 
 def benchmark(name: str) -> Any:
-    """Return a benchmark with those of its tasks that rank texts. Raises `ConfigError` for one without any."""
+    """Return a benchmark with only its tasks that rank texts. Raises `ConfigError` if it has none or is unknown."""
     try:
         with quiet():
             ranking = _ranking_part(library().get_benchmark(name))
@@ -170,14 +178,14 @@ def benchmark(name: str) -> Any:
 
 
 def benchmarks() -> list[Any]:
-    """Return the benchmarks that have tasks that rank texts, each with those tasks."""
+    """Return the benchmarks that have tasks that rank texts, each with only those tasks."""
     with quiet():
         return [part for each in library().get_benchmarks() if (part := _ranking_part(each)).tasks]
 
 
 def benchmark_splits(name: str) -> list[TaskSplit]:
-    """Return each split of each task of a benchmark that ranks texts. Raises `ConfigError` for an unknown one."""
-    return [place for each in benchmark(name).tasks for place in splits(each)]
+    """Return each split of each task that ranks texts in a benchmark. Raises `ConfigError` if it is unknown."""
+    return [task_split for each in benchmark(name).tasks for task_split in splits(each)]
 
 
 def _ranking_part(benchmark: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Records as results of mteb: what `mteb.ResultCache` and `BenchmarkResults` read, and its files of predictions.
+"""Convert records to mteb's results, as `mteb.ResultCache` and `BenchmarkResults` read them, and to prediction files.
 
     DIR/results/<model>/<revision>/<Task>.json   model_meta.json beside them
     DIR/predictions/<model>/<revision>/<Task>_predictions.json
 
-A model is called harness/<label>. Its revision is the retriever's identity, by which `SearchModel` finds the results;
-where the tasks' records have several, as with prompts that differ by task, it is a hash of the config and weights.
+A model is called harness/<label>. Its revision is the retriever's identity, by which `SearchModel` finds the results.
+If the identity differs between tasks, as with prompts for each task, the revision is a hash of config and weights.
 """
 
 import hashlib
@@ -39,12 +39,12 @@ class ModelResults:
     """The record that the model is described by."""
     records: dict[TaskSplit, Record] = field(default_factory=dict)
     results: list[Any] = field(default_factory=list)
-    """mteb's TaskResults, with those of aggregates all of whose parts are there."""
+    """mteb's TaskResults, including those of aggregates whose parts were all measured."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """Models, and the records that were left out with the reason."""
+    """Models, and a message for each record that was left out."""
 
     models: list[ModelResults]
     left_out: list[str]
@@ -52,7 +52,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One retriever's aggregates of a benchmark by mteb's name for them, such as `Mean(Task)`."""
+    """One retriever's aggregates of a benchmark, by mteb's name, such as `Mean(Task)`."""
 
     label: str
     scores: dict[str, float] = field(default_factory=dict)
@@ -61,27 +61,27 @@ class Aggregate:
 
 
 def from_records(records: Iterable[Record]) -> Conversion:
-    """Return the newest good records of mteb's tasks, and of BEIR's datasets by the configs' names, by model."""
+    """Convert the newest successful records of mteb's tasks, and of BEIR datasets, which are tasks of mteb too."""
     models: dict[tuple[str, str], ModelResults] = {}
     left_out: list[str] = []
     for record in sorted(records, key=lambda record: record.started):
         if record.status != "ok":
             continue
         try:
-            place = split_of(record)
-            reason = "it is no task of mteb's" if place is None else _without_main_score(record, place)
+            task_split = split_of(record)
+            reason = "it is not a task of mteb" if task_split is None else _without_main_score(record, task_split)
         except ConfigError as error:  # a task that this version of mteb does not have
-            place, reason = None, str(error)
-        if place is None or reason:
+            task_split, reason = None, str(error)
+        if task_split is None or reason:
             left_out.append(f"{record.retriever.label} on {record.dataset.label}: {reason}")
             continue
         key = (f"harness/{names.slug(record.retriever.label)}", _revision(record))
         by_split = models.setdefault(key, ModelResults(*key, record)).records
-        if (older := by_split.get(place)) is not None:
+        if (older := by_split.get(task_split)) is not None:
             left_out.append(
                 f"{older.retriever.label} on {older.dataset.label}: {record.dataset.label} is newer, and the same task"
             )
-        by_split[place] = record
+        by_split[task_split] = record
     aggregates = [task for task in registry.tasks() if task.is_aggregate] if models else []
     for model in models.values():
         identities = {record.retriever.identity for record in model.records.values()}
@@ -92,16 +92,19 @@ def from_records(records: Iterable[Record]) -> Conversion:
 
 
 def aggregates(benchmark: str, records: Iterable[Record]) -> list[Aggregate]:
-    """Return a benchmark's aggregates of each retriever, best first; a retriever that lacks a task has none.
+    """Return a benchmark's aggregates of each retriever, best first.
 
-    mteb's rank is among the retrievers that lack none.
+    Args:
+        benchmark: Name of the benchmark in mteb.
+        records: Records of any retrievers and datasets. A retriever without records of every task has no scores, and
+            does not count for mteb's rank.
     """
     from mteb.results import BenchmarkResults, ModelResult
 
     mteb_benchmark, needed = registry.benchmark(benchmark), set(registry.benchmark_splits(benchmark))
     complete, rows = {}, []
     for model in from_records(records).models:
-        missing = sorted({place.task for place in needed - model.records.keys()})
+        missing = sorted({task_split.task for task_split in needed - model.records.keys()})
         if not missing:
             complete[f"{model.name}@{model.revision}"] = model
         elif needed & model.records.keys():
@@ -119,7 +122,7 @@ def aggregates(benchmark: str, records: Iterable[Record]) -> list[Aggregate]:
 
 
 def split_of(record: Record) -> TaskSplit | None:
-    """Return the split of mteb's task that a record is of; None where it is of none."""
+    """Return the split of an mteb task that a record measures; None if it measures another dataset."""
     metadata = record.dataset.metadata
     if metadata.source == "mteb":
         return TaskSplit(metadata.task or "", metadata.subset or "", metadata.split or "")
@@ -132,9 +135,9 @@ def split_of(record: Record) -> TaskSplit | None:
     return TaskSplit(*same, splits[0]) if len(splits) == 1 else None
 
 
-def _without_main_score(record: Record, place: TaskSplit) -> str | None:
-    """Return why a record cannot be a result where its task's main score is not among its metrics."""
-    main = _main_metric(place)
+def _without_main_score(record: Record, task_split: TaskSplit) -> str | None:
+    """Return a message if a record lacks its task's main score, without which mteb has no result; otherwise None."""
+    main = _main_metric(task_split)
     if main in record.metrics:
         return None
     k = main.rpartition("@")[2]
@@ -142,14 +145,14 @@ def _without_main_score(record: Record, place: TaskSplit) -> str | None:
     return f"its main score {main} was not measured; measure again with: {depth}metrics=[{main}]"
 
 
-def _main_metric(place: TaskSplit) -> str:
-    return names.to_metric(registry.task(place.task).metadata.main_score)
+def _main_metric(task_split: TaskSplit) -> str:
+    return names.to_metric(registry.task(task_split.task).metadata.main_score)
 
 
 def _revision(record: Record) -> str:
     """Return a hash of a retriever's config and weights, 16 hex digits.
 
-    Settings that the config takes from the dataset, such as an instruction in a prompt, make no other model.
+    Settings that the config takes from the dataset, such as an instruction in a prompt, are not part of it.
     """
     retriever = record.retriever
     weights = {name: encoder.weights.identity for name, encoder in record.encoders.items() if encoder.weights}
@@ -160,24 +163,24 @@ def _revision(record: Record) -> str:
 
 
 def _without_dataset(config: Any) -> Any:
-    """Return a config without the keys that a dataset may fill in; where a user sets one, it is a difference."""
+    """Return a config without the keys that a dataset may set; values that a user sets are in `differences`."""
     if isinstance(config, Mapping):
         return {key: _without_dataset(inner) for key, inner in config.items() if key not in _FROM_DATASET}
     return [_without_dataset(inner) for inner in config] if isinstance(config, list) else config
 
 
 def _task_results(records: Mapping[TaskSplit, Record], aggregates: Sequence[Any]) -> list[Any]:
-    """Return mteb's results of the tasks, and of the aggregated tasks (CQADupStack) whose parts are all there."""
+    """Return mteb's results of the tasks, and of aggregate tasks (CQADupStack) with all parts measured."""
     from mteb.results import TaskResult
 
     by_task: dict[str, dict[TaskSplit, Record]] = {}
-    for place, record in sorted(records.items(), key=lambda item: str(item[0])):
-        by_task.setdefault(place.task, {})[place] = record
+    for task_split, record in sorted(records.items(), key=lambda item: str(item[0])):
+        by_task.setdefault(task_split.task, {})[task_split] = record
     results: dict[str, Any] = {}
     for name, parts in by_task.items():
         scores: dict[str, dict[str, dict[str, float]]] = {}
-        for place, record in parts.items():
-            scores.setdefault(place.split, {})[place.subset] = _scores(record, _main_metric(place))
+        for task_split, record in parts.items():
+            scores.setdefault(task_split.split, {})[task_split.subset] = _scores(record, _main_metric(task_split))
         measured = list(parts.values())
         with quiet():
             result = TaskResult.from_task_results(registry.task(name), scores, 0.0, date=measured[-1].started)
@@ -195,7 +198,7 @@ def _task_results(records: Mapping[TaskSplit, Record], aggregates: Sequence[Any]
 
 
 def _scores(record: Record, main: str) -> dict[str, float]:
-    """Return means as mteb takes them: over queries without a relevant document too, which the record leaves out."""
+    """Return means as mteb defines them: over all queries, including those without a relevant document."""
     n, without_relevant = record.dataset.queries or 1, record.dataset.metadata.queries_without_relevant
     share = n / (n + without_relevant)
     means = {name: value * (share if _is_metric(name) else 1) for name, value in record.metrics.items()}
@@ -204,7 +207,7 @@ def _scores(record: Record, main: str) -> dict[str, float]:
 
 
 def _is_metric(name: str) -> bool:
-    """Return whether a name is one of the harness's metrics, and not a measure that the task defines itself."""
+    """Return True if a name is one of the harness's metrics; the task's own measures have other names."""
     try:
         parse(name)
     except ConfigError:
@@ -213,7 +216,7 @@ def _is_metric(name: str) -> bool:
 
 
 def _seconds(records: Sequence[Record]) -> float | None:
-    """Return the seconds of indexing and of one search of all queries; None where a run was made elsewhere."""
+    """Return the seconds of indexing and of one search of all queries; None if a record is not timed."""
     timings = [record.timing for record in records if record.timing is not None]
     if len(timings) < len(records):
         return None
@@ -223,7 +226,7 @@ def _seconds(records: Sequence[Record]) -> float | None:
 
 
 def _dataset_revision(records: Sequence[Record]) -> str:
-    """Return the pinned revision, or the content's hash for other data, which mteb does not vouch for."""
+    """Return the pinned revision of a dataset, or the hash of its content where it has no revision."""
     datasets = [record.dataset for record in records]
     revisions = [each.metadata.revision or f"content-{(each.fingerprint or '')[:12]}" for each in datasets]
     return ",".join(dict.fromkeys(revisions))
@@ -243,7 +246,7 @@ def write(models: Iterable[ModelResults], target: Path, results: Path) -> list[P
         meta = _model_meta(model)
         for result in model.results:
             path = cache.get_task_result_path(result.task_name, meta)
-            path.unlink(missing_ok=True)  # mteb writes into what is there
+            path.unlink(missing_ok=True)  # mteb would merge the result into the existing file
             cache.save_to_cache(result, meta)
             written.append(path)
         folder = target / "predictions" / path.parent.relative_to(target / "results")
@@ -271,19 +274,19 @@ def _model_meta(model: ModelResults) -> Any:
 
 
 def _write_predictions(model: ModelResults, folder: Path, results: Path) -> list[Path]:
-    """Write a file for each task whose runs are kept, with one task in memory at a time."""
+    """Write a file for each task with stored runs; only one task is in memory at a time."""
     runs: dict[str, list[tuple[TaskSplit, Record]]] = {}
-    for place, record in model.records.items():
+    for task_split, record in model.records.items():
         if record.files.run and (results / record.files.run).is_file():
-            runs.setdefault(place.task, []).append((place, record))
+            runs.setdefault(task_split.task, []).append((task_split, record))
     written = []
     for task, parts in runs.items():
         content: dict[str, Any] = {"mteb_model_meta": {"model_name": model.name, "revision": model.revision}}
-        for place, record in parts:
+        for task_split, record in parts:
             scores = trec.read(results / (record.files.run or "")).to_dict()
             if record.dataset.metadata.quotes_ids:
                 scores = {unquote(q): {unquote(doc): s for doc, s in docs.items()} for q, docs in scores.items()}
-            content.setdefault(place.subset, {})[place.split] = scores
+            content.setdefault(task_split.subset, {})[task_split.split] = scores
         folder.mkdir(parents=True, exist_ok=True)
         written.append(folder / f"{task}_predictions.json")
         write_atomic(written[-1], json.dumps(content, allow_nan=False).encode())

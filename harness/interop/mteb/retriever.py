@@ -37,23 +37,23 @@ _WRAPPERS = {
 class MtebRetriever(Component):
     """A model of mteb.
 
-    An encoder's embeddings are kept by `index` and compared by the model's own similarity. A search model indexes and
-    searches as it does for mteb. A cross-encoder only scores, as the scorer of `retriever=rerank` or for a dataset with
-    candidates.
+    For an encoder, `index` stores the corpus embeddings and `search` compares them by the model's similarity. A search
+    model indexes and searches as in mteb. A cross-encoder can only score, as the scorer of `retriever=rerank` or on a
+    dataset with candidates.
 
     Args:
         model: A name of mteb's registry, org/name or org/name@revision, or a model object of mteb or
             sentence-transformers.
         task: The mteb task, NAME or NAME:SUBSET:SPLIT, whose prompts and language the model uses; None: any retrieval
             task in English.
-        subset: As for `registry.select`; so are `split` and `language`.
-        split: The task's split.
-        language: The task's language.
+        subset: The task's subset; None: its only subset, or the one in `language`.
+        split: The task's split; None: the only one that mteb evaluates on.
+        language: Code of the subset's language (ISO 639-3), such as deu.
         device: The device; None: as mteb chooses.
         batch_size: Texts in a batch.
 
     Raises:
-        ConfigError: The task cannot be, or mteb cannot load the model.
+        ConfigError: The task or `batch_size` is invalid. Later, on first use: mteb cannot load the model.
     """
 
     _corpus = SetByIndex[Corpus]()
@@ -73,7 +73,7 @@ class MtebRetriever(Component):
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"retriever.batch_size={batch_size} must be at least 1")
-        self._given, self._device, self._batch_size = model, device, batch_size
+        self._source, self._device, self._batch_size = model, device, batch_size
         self._task = None if task is None else registry.select(task, subset, split, language)
         if self._task is not None:
             self.complete(task=str(self._task[1]), subset=None, split=None, language=None)
@@ -81,22 +81,22 @@ class MtebRetriever(Component):
     def for_task(
         self, task: str, subset: str | None = None, split: str | None = None, language: str | None = None
     ) -> "MtebRetriever":
-        """Return a retriever with the prompts of a task, or this one if it has a task."""
+        """Return a retriever for a `task`, `subset`, `split` and `language`, or this one if it already has a task."""
         if self._task is not None:
             return self
         named = {"task": task, "subset": subset, "split": split, "language": language}
         return MtebRetriever(**{**self.arguments, **named})
 
     def weights_identity(self) -> str:
-        """Return the name and the revision of a model of the registry, the hash of another model."""
-        if not isinstance(self._given, str):
-            return retriever_identity(self._given)
-        name, _, revision = self._given.partition("@")
+        """Return NAME@REVISION of a model of the registry, or the hash of another model."""
+        if not isinstance(self._source, str):
+            return retriever_identity(self._source)
+        name, _, revision = self._source.partition("@")
         library()
         from mteb.models.model_implementations import MODEL_REGISTRY
 
         pinned = MODEL_REGISTRY[name].revision if name in MODEL_REGISTRY else None
-        return f"{name}@{pinned}" if pinned and revision in ("", pinned) else weights.identity(self._given)
+        return f"{name}@{pinned}" if pinned and revision in ("", pinned) else weights.identity(self._source)
 
     @cached_property
     def _model(self) -> Any:
@@ -104,9 +104,9 @@ class MtebRetriever(Component):
         if not torch.cuda.is_available():
             cpu.keep_freed_memory()
         with stage("load"), quiet():
-            if isinstance(self._given, str):
-                return _from_registry(mteb, self._given, self._device)
-            return self._given if hasattr(self._given, "mteb_model_meta") else _wrap(self._given)
+            if isinstance(self._source, str):
+                return _from_registry(mteb, self._source, self._device)
+            return self._source if hasattr(self._source, "mteb_model_meta") else _wrap(self._source)
 
     @cached_property
     def _searcher(self) -> Any:
@@ -123,11 +123,11 @@ class MtebRetriever(Component):
 
     @cached_property
     def _task_arguments(self) -> dict[str, Any]:
-        """Arguments that tell mteb's models of the task."""
+        """Arguments of mteb's methods that describe the task."""
         if self._task is None:
             return {"task_metadata": _any_task(), "hf_split": "test", "hf_subset": registry.DEFAULT}
-        task, place = self._task
-        return {"task_metadata": task.metadata, "hf_split": place.split, "hf_subset": place.subset}
+        task, task_split = self._task
+        return {"task_metadata": task.metadata, "hf_split": task_split.split, "hf_subset": task_split.subset}
 
     @property
     def _encode_arguments(self) -> dict[str, Any]:
@@ -153,12 +153,12 @@ class MtebRetriever(Component):
                 step(len(part))
 
     def search(self, queries: Queries, k: int) -> Run:
-        """Return the k documents of highest similarity, or those that the model finds."""
+        """Return for each of the `queries` the `k` documents of highest similarity, or a search model's hits."""
         corpus = self._corpus
         k = min(k, len(corpus))
         if self._is_cross_encoder:
             raise ConfigError(
-                f"{self._name} is a cross-encoder: it scores candidates and finds none; put it behind a first stage: "
+                f"{self._name} is a cross-encoder, which only scores candidates; put it behind a first stage: "
                 "harness retriever=rerank retriever@retriever.scorer=mteb retriever.scorer.model=NAME"
             )
         if self._searcher is not None:
@@ -173,7 +173,10 @@ class MtebRetriever(Component):
             return Run(queries.ids, corpus.ids, docs, scores, corpus.ranks)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return the model's scores [queries, candidates] of the documents `docs`; -inf where there is none (-1)."""
+        """Return scores [queries, candidates] of `docs`, indices of that shape padded with -1, for the `queries`.
+
+        A score is -inf at padding.
+        """
         corpus = self._corpus
         scores = np.full(docs.shape, -np.inf, np.float32)
         candidates = np.unique(docs[docs >= 0])
@@ -189,12 +192,12 @@ class MtebRetriever(Component):
         with stage("score"):
             for first_query, first_doc, similarities in self._similarities(embeddings, len(queries)):
                 columns = docs[first_query : first_query + len(similarities)] - first_doc
-                rows, places = np.nonzero((columns >= 0) & (columns < similarities.shape[1]))
-                scores[first_query + rows, places] = similarities[rows, columns[rows, places]]
+                rows, positions = np.nonzero((columns >= 0) & (columns < similarities.shape[1]))
+                scores[first_query + rows, positions] = similarities[rows, columns[rows, positions]]
         return scores
 
     def nbytes(self) -> int:
-        """Return the bytes of the embeddings; for a model with its own index, those of the texts that it was given."""
+        """Return the bytes of the embeddings; for a model with its own index, the bytes of the texts."""
         return sum(map(_nbytes, self._blocks)) or int(self._corpus.texts.arrow.nbytes)
 
     @property
@@ -248,7 +251,7 @@ def _from_registry(mteb: Any, model: str, device: str | None) -> Any:
     name, _, revision = model.partition("@")
     try:
         return mteb.get_model(name, revision or None, **({} if device is None else {"device": device}))
-    except Exception as error:  # the loaders of 900 models fail in many ways
+    except Exception as error:  # the loaders of 900 models raise many types
         message = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"retriever.model={model!r}: mteb cannot load it: {type(error).__name__}: {message}; give a name of its "
@@ -263,7 +266,7 @@ def _wrap(model: Any) -> Any:
     for kind in type(model).__mro__:
         if kind.__name__ in _WRAPPERS and kind.__module__.startswith("sentence_transformers."):
             return getattr(mteb.models, _WRAPPERS[kind.__name__])(model)
-    raise ConfigError(f"{type(model).__name__} is no model of mteb or sentence-transformers")
+    raise ConfigError(f"{type(model).__name__} is not a model of mteb or sentence-transformers")
 
 
 def _any_task() -> Any:

@@ -19,9 +19,9 @@ class SearchModel:
 
     Args:
         retriever: Any retriever. It never sees mteb's task, split or subset.
-        name: The model's name, org/name, by which mteb files results; None: harness/<label>.
-        revision: The model's revision; None: the retriever's identity, so that a retriever with other settings never
-            gets these results, and exported records of the same retriever are found.
+        name: The model's name, org/name, under which mteb stores results; None: harness/<label>.
+        revision: The model's revision; None: the retriever's identity, so that mteb never reuses results of other
+            settings, and finds exported records of the same retriever.
     """
 
     _corpus = SetByIndex[Corpus]()
@@ -49,9 +49,15 @@ class SearchModel:
     def search(
         self, queries: Any, *, top_k: int, top_ranked: Mapping[str, Sequence[str]] | None = None, **_: Any
     ) -> dict[str, dict[str, float]]:
-        """Return scores by query and document: of the `top_k` best, or of each query's candidates in `top_ranked`.
+        """Return the scores of each query's best documents.
 
-        Every query has an entry, if an empty one: mteb's means are over the queries that a model answers.
+        Args:
+            queries: mteb's rows of queries.
+            top_k: Number of documents.
+            top_ranked: Candidates by query, which are scored instead of the whole corpus.
+
+        Returns:
+            `{query id: {document id: score}}`. Every query has an entry, because mteb's means are over the entries.
 
         Raises:
             RunError: A score is NaN or infinite, a document is ranked twice, or a candidate is not in the corpus.

@@ -1,4 +1,4 @@
-"""Corpus and queries in mteb's rows, with the texts that mteb's models read."""
+"""Convert corpora and queries to and from mteb's rows; texts are joined as mteb's models do."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ _ROWS = 8192
 
 
 def has_spaces(data: Mapping[str, Any]) -> bool:
-    """Return whether an id of a document or a query has white space, which a TREC run file cannot hold."""
+    """Return True if an id of a document or a query has white space, which a TREC run file cannot contain."""
     return any(_SPACE.search(str(key)) for part in ("corpus", "queries") for key in data[part]["id"])
 
 
@@ -39,7 +39,7 @@ def queries(rows: Any) -> Iterator[tuple[str, str]]:
 
 
 def _rows(rows: Any, names: tuple[str, ...]) -> Iterator[Mapping[str, Any]]:
-    """Yield rows as dicts, reading the named columns that there are in batches."""
+    """Yield rows as dicts of those named columns that exist; they are read in batches."""
     columns = [name for name in names if name in rows.column_names]
     if "text" not in columns:
         raise ValueError(f"no column 'text' among {', '.join(rows.column_names)}")

@@ -38,7 +38,7 @@ class PageLayout:
     @cached_property
     def labels(self) -> list[str]:
         """Labels of the first leaderboard in its order, then those that only other metrics have."""
-        return list(dict.fromkeys(row.label for board in self.leaderboards.values() for row in board.rows))
+        return list(dict.fromkeys(row.label for leaderboard in self.leaderboards.values() for row in leaderboard.rows))
 
     @cached_property
     def row_index(self) -> dict[str, int]:
@@ -105,7 +105,12 @@ class PairedRows:
 
 
 def page_data(layout: PageLayout, scores: Scores) -> dict[str, Any]:
-    """Return the embedded data except for the queries and slices."""
+    """Return the data for the page's script, except for the queries and slices.
+
+    Args:
+        layout: The page's layout.
+        scores: Per-query scores by the path that a record names.
+    """
     return {
         "metrics": list(layout.leaderboards),
         "datasets": [_dataset(layout, name) for name in layout.datasets],
@@ -129,7 +134,7 @@ def page_data(layout: PageLayout, scores: Scores) -> dict[str, Any]:
 
 
 def round_value(value: float | None, digits: int = 4) -> float | int | None:
-    """Round to the digits that the page shows; whole numbers become integers."""
+    """Round `value` to `digits` decimals, as the page shows it; whole numbers become integers, None stays None."""
     if value is None:
         return None
     rounded = round(float(value), digits)

@@ -25,8 +25,8 @@ def notes(layout: PageLayout) -> list[tuple[str, list[str]]]:
 
 
 def warnings(layout: PageLayout) -> list[str]:
-    """Return the warnings that stand above the table."""
-    environments = sorted({name for board in layout.leaderboards.values() for name in board.environments})
+    """Return the warnings to show above the table."""
+    environments = sorted({name for leaderboard in layout.leaderboards.values() for name in leaderboard.environments})
     if len(environments) < 2:
         return []
     names = ", ".join(name[:8] for name in environments)
@@ -85,7 +85,7 @@ def _intervals(layout: PageLayout) -> str:
 def _tests(layout: PageLayout) -> list[str]:
     if not layout.first.tests:
         return ["None: per-query scores are not stored, or there is nothing to compare."]
-    counts = ", ".join(f"{board.tests} for {metric}" for metric, board in layout.leaderboards.items() if board.tests)
+    counts = ", ".join(f"{each.tests} for {metric}" for metric, each in layout.leaderboards.items() if each.tests)
     return [
         f"Two-sided paired randomisation over the queries: signs of the differences are flipped, {stats.DRAWS:,} "
         f"draws; exact where {stats.EXACT} or fewer queries differ.",

@@ -75,7 +75,15 @@ def select_queries(layout: PageLayout, scores: Scores, tables: Tables, max_bytes
 
 
 def slices_data(layout: PageLayout, scores: Scores, tables: Tables) -> dict[str, list[Any]]:
-    """Return the slices by metric: dataset, property, and for each bin its name, size, the rows' means and the best."""
+    """Return the slices of each metric as lists of dataset, property and bins.
+
+    A bin is its name, its number of queries, the rows' means, and the rows with the highest mean.
+
+    Args:
+        layout: The page's layout.
+        scores: Per-query scores by the path that a record names.
+        tables: Function that reads a record's table.
+    """
     labels = layout.labels[:MAX_ROWS]
     data: dict[str, list[Any]] = {}
     for metric, leaderboard in layout.leaderboards.items():

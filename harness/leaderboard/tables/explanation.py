@@ -11,7 +11,7 @@ _TEXT_LENGTH = 240
 
 
 def tables(answer: Any) -> list[Table]:
-    """Return the query, then for each document its rank, the beginning of its text, and the tables that explain it."""
+    """Return a table of the query and, for each document, of its rank, the beginning of its text, and the reasons."""
     notes = [] if answer.documents else ["no document matches the query"]
     result = [Table(f"{answer.retriever} on {answer.dataset}: {answer.query}", notes=notes)]
     for document in answer.documents:

@@ -23,7 +23,7 @@ from harness.stats import ALPHA, DRAWS
 
 
 def tables(leaderboard: Leaderboard, published: Sequence[PublishedRow] | None = None) -> list[Table]:
-    """Return all tables of a leaderboard, with published scores where they are given."""
+    """Return all tables of a `leaderboard`, including one of the `published` scores unless they are None."""
     result = [main_table(leaderboard)]
     if leaderboard.baseline is not None:
         rows = [row for row in leaderboard.rows if row.label != leaderboard.baseline]
@@ -48,7 +48,12 @@ def main_table(leaderboard: Leaderboard) -> Table:
 
 
 def recommendation(leaderboard: Leaderboard, recommended: Recommendation) -> Table:
-    """Return the best row and the runner-up, their difference, and the excluded rows."""
+    """Return the best row and the runner-up, their difference, and the excluded rows.
+
+    Args:
+        leaderboard: The leaderboard.
+        recommended: The recommendation, made from it.
+    """
     best, runner_up = recommended.best, recommended.runner_up
     rows = [best, *([runner_up] if runner_up else [])]
     second = f"runner-up {runner_up.label}" if runner_up else "no other retriever is within the limits"
@@ -66,7 +71,7 @@ def recommendation(leaderboard: Leaderboard, recommended: Recommendation) -> Tab
 
 
 def evaluation_of(row: Row, dataset: str | None) -> EvaluationSummary | None:
-    """Return a row's evaluation on one dataset, or its mean over datasets for None."""
+    """Return the evaluation of a `row` on a `dataset`, or its mean over datasets if that is None."""
     return row.overall if dataset is None else row.evaluations.get(dataset)
 
 

@@ -25,12 +25,12 @@ def training(manifest: Mapping[str, Any], output: Path) -> Table:
         is_best = entry["step"] == manifest["best_step"]
         rows.append([str(entry["step"]), losses[-1] if losses else "", Marked(value, "best") if is_best else value])
     notes = [
-        f"Dev is {dev['queries']:,} queries that were not trained on, over {dev['documents']:,} documents: it chooses "
+        f"Dev: {dev['queries']:,} queries that were not trained on, over {dev['documents']:,} documents. It selects "
         "the checkpoint and is not a result."
     ]
     if all(entry[metric] <= manifest["before"] for entry in measured):
         notes.append("No checkpoint is better on dev than the model before it was trained.")
-    legend = f"kept: {output}, after {manifest['seconds']:.0f} s"
+    legend = f"saved: {output}, after {manifest['seconds']:.0f} s"
     return Table("", ["step", "loss", f"dev {metric}"], rows, notes, {"best": legend})
 
 
@@ -38,13 +38,13 @@ def triplets(manifest: Mapping[str, Any]) -> Table:
     """Return the counts of documents, queries and triplets, each with the counts of those that were dropped."""
     documents, queries, cost = manifest["documents"], manifest["queries"], manifest["cost"]
     counts = {"documents": documents["sampled"]}
-    if "asked" in documents:
-        counts |= {"  requested now": documents["asked"], "  from the journal": documents["from_journal"]}
+    if "requested" in documents:
+        counts |= {"  requested now": documents["requested"], "  from the journal": documents["from_journal"]}
         counts |= {f"  failed: {reason}": n for reason, n in documents["failed"].items()}
     counts |= {f"  no query: {reason}": n for reason, n in documents["unusable"].items()}
-    counts["queries"] = queries["given"]
+    counts["queries"] = queries["generated"]
     counts |= {f"  dropped: {reason}": n for reason, n in queries["dropped"].items()}
-    counts["triplets"] = queries["kept"]
+    counts["triplets"] = queries["selected"]
     counts |= {f"  {name.replace('_', ' ')} negatives": n for name, n in manifest["negatives"].items() if n}
     if cost:
         counts |= {"tokens, in": cost["tokens_in"], "tokens, out": cost["tokens_out"]}

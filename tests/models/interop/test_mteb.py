@@ -161,7 +161,7 @@ def test_a_changed_revision_is_measured_anew_under_the_same_command(tmp_path):
         (["dataset.task=SciFact"], "SciFact:default:test cannot be loaded from mteb/scifact at revision d56462d"),
         (["dataset.task=SciFact", "dataset.split=tset"], "mteb evaluates it on test: dataset.split=test"),
         ([], "dataset.task is not set; add: dataset.task=VALUE"),
-        (["dataset.task=SciFact", "dataset.benchmark=NanoBEIR"], "is no part of mteb's benchmark 'NanoBEIR'"),
+        (["dataset.task=SciFact", "dataset.benchmark=NanoBEIR"], "is not part of mteb's benchmark 'NanoBEIR'"),
     ],
 )
 def test_what_cannot_be_is_said_with_what_to_do(words, said, tmp_path, capsys):
@@ -247,7 +247,7 @@ def test_own_measures_that_cannot_be_had_lose_nothing(tmp_path, caplog):
     found = load("NevIR", folder=str(write(tmp_path, rows)))
     bm25 = build.construct(build.composed(["retriever=bm25"])["retriever"], "retriever")
     assert list(measure(bm25, found, k=5, metrics=["mrr@5"], plan=PLAN).means) == ["mrr@5"]
-    assert "mteb's own measures of NevIR:default:test cannot be had: KeyError" in caplog.text
+    assert "mteb's own measures of NevIR:default:test cannot be computed: KeyError" in caplog.text
 
 
 def test_an_instruction_of_ones_own_is_another_column(data, tmp_path):

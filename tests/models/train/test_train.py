@@ -234,7 +234,7 @@ def test_two_processes_of_torchrun_train_one_model(here, monkeypatch):
     done = subprocess.run([*launch, *words], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("before: dev ndcg@10") == 1, "one of them speaks"
-    assert done.stdout.count("* kept: models/tuned") == 1
+    assert done.stdout.count("* saved: models/tuned") == 1
     assert manifest()["steps"] == 8, "each step is a batch of each process"
     assert 0 < ndcg("retriever=minilm", "retriever.encoder.model=models/tuned") <= 1
     leaking = [*launch, *words, "leaks.positives=refuse", "leaks.queries=refuse", "split=test", "output=leaks"]

@@ -453,8 +453,8 @@ def test_accept_writes_means_hashes_reason_and_scores_and_says_what_changes(meas
     assert "wrote results/baseline/; commit it" in out.err
     manifest = json.loads((here / "baseline" / "baseline.json").read_text())
     assert manifest["reason"] == "first"
-    assert manifest["cells"][0]["metrics"] == {"ndcg@10": pytest.approx(BASE.mean())}
-    assert set(manifest["cells"][0]["hashes"]) == {"record", "per_query"}
+    assert manifest["evaluations"][0]["metrics"] == {"ndcg@10": pytest.approx(BASE.mean())}
+    assert set(manifest["evaluations"][0]["hashes"]) == {"record", "per_query"}
     held = accepted.read(here / "baseline")
     assert len(held.records) == len(held.scores) == 2
     put(here, {("a", "x"): moved(-0.01)}, 5)
@@ -557,7 +557,7 @@ def test_a_damaged_baseline_cannot_be_decided(here, monkeypatch, capsys, what):
     if what == "manifest":
         manifest.write_bytes(manifest.read_bytes()[:-20])
     elif what == "version":
-        manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+        manifest.write_text(manifest.read_text().replace('"version": 2', '"version": 3'))
     elif what == "gone":
         next(root.rglob("*.parquet")).unlink()
     else:
@@ -580,6 +580,16 @@ def test_without_a_baseline_nothing_is_decided(tmp_path, monkeypatch, capsys):
     assert harness(monkeypatch, "gate") == 3
     said = 'there is no baseline in results/baseline/; make one: harness accept --reason "..."'
     assert said in capsys.readouterr().err
+
+
+def test_a_baseline_of_version_1_is_read(here):
+    manifest = here / "baseline" / "baseline.json"
+    text = manifest.read_text().replace('"evaluations":', '"cells":').replace('"record_id":', '"cell":')
+    new = accepted.read(here / "baseline")
+    manifest.write_text(text.replace('"version": 2', '"version": 1'))
+    assert '"cells":' in manifest.read_text()
+    old = accepted.read(here / "baseline")
+    assert (old.records, list(old.scores)) == (new.records, list(new.scores))
 
 
 def test_a_killed_accept_leaves_the_old_baseline(here, monkeypatch):
@@ -627,7 +637,7 @@ def test_what_cannot_be_read_cannot_be_decided(here, monkeypatch, capsys):
 def test_a_path_that_leads_out_of_the_folder_is_refused(here, monkeypatch, capsys, path):
     manifest = here / "baseline" / "baseline.json"
     told = json.loads(manifest.read_text())
-    told["cells"][0]["files"]["per_query"] = path
+    told["evaluations"][0]["files"]["per_query"] = path
     manifest.write_text(json.dumps(told))
     assert harness(monkeypatch, "gate") == 3
     assert "leads out of results/baseline/" in capsys.readouterr().err

@@ -135,7 +135,7 @@ def test_a_spreadsheet_does_not_take_a_name_for_a_formula(tmp_path, name):
 
 def test_the_json_is_strict_and_names_records_and_commands(here):
     told = json.loads(to_json(leaderboards_data({"ndcg@10": board_of(here)})), parse_constant=pytest.fail)["ndcg@10"]
-    cell = told["rows"][0]["cells"]["x"]
+    cell = told["rows"][0]["evaluations"]["x"]
     assert cell["commands"] == [f"harness retriever={told['rows'][0]['label']} dataset=x"]
     assert Path("results", cell["records"][0]).is_file()
     assert told["tests"] == 6

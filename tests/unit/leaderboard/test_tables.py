@@ -126,7 +126,7 @@ def test_the_frame_has_typed_columns_and_nulls_for_gaps():
     good = table.row(by_predicate=(pl.col("retriever") == "a") & (pl.col("dataset") == "x"), named=True)
     assert (good["value"], good["docs_per_s"], good["index_mb"], good["baseline"]) == (0.1, 10.0, 2.0, None)
     (first, *_) = csv.DictReader(io.StringIO(to_csv(table)))
-    assert (first["best"], first["close"], first["baseline"], first["value"]) == ("0", "", "", "0.1")
+    assert (first["best"], first["tied_with_best"], first["baseline"], first["value"]) == ("0", "", "", "0.1")
 
 
 def test_the_csv_has_no_control_characters():
@@ -164,7 +164,7 @@ def test_a_trainings_table_marks_the_checkpoint_that_was_kept(tmp_path):
     }
     table = training(manifest, tmp_path)
     assert table.rows == [["0", "", "0.4000"], ["10", "2.000", Marked("0.3000", "best")], ["20", "1.000", "0.2000"]]
-    assert table.legend == {"best": f"kept: {tmp_path}, after 3 s"}
+    assert table.legend == {"best": f"saved: {tmp_path}, after 3 s"}
     assert table.notes[1] == "No checkpoint is better on dev than the model before it was trained."
 
 
@@ -172,12 +172,12 @@ def test_the_counts_of_a_synthesis_stand_below_what_was_dropped_from():
     manifest = {
         "documents": {
             "sampled": 2000,
-            "asked": 3,
+            "requested": 3,
             "from_journal": 1,
             "failed": {"HTTP 500": 2},
             "unusable": {"empty": 4},
         },
-        "queries": {"given": 20, "kept": 12, "dropped": {"copied": 8}},
+        "queries": {"generated": 20, "selected": 12, "dropped": {"copied": 8}},
         "negatives": {"from_search": 24, "random": 0},
         "cost": {"tokens_in": 1500, "tokens_out": 20, "usd": None},
     }

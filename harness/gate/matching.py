@@ -96,7 +96,7 @@ def select_newest(attempts: Sequence[Record], **preferred: int) -> Record:
 
     Args:
         attempts: Records of one evaluation, the newest first.
-        **preferred: Values of `k` and `threads`.
+        **preferred: Preferred values of `k` and `threads`.
     """
     newest = attempts[0]
     if newest.status != "ok":
@@ -114,7 +114,12 @@ def _settings(record: Record) -> dict[str, int]:
 
 
 def match_records(baseline: Sequence[Record], candidates: Sequence[Record]) -> Matched:
-    """Match every evaluation of the baseline with the newest records of the same retriever and dataset."""
+    """Match every evaluation of the baseline with the newest records of the same retriever and dataset.
+
+    Args:
+        baseline: Records of the baseline.
+        candidates: Measured records; `select_newest` chooses one of each evaluation.
+    """
     accepted, measured, matched = group_by_evaluation(baseline), group_by_evaluation(candidates), Matched()
     for key, parts in sorted(accepted.items()):
         before = tuple(records[0] for _, records in sorted(parts.items()))

@@ -51,7 +51,7 @@ def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
             f"dataset=stdlib{depth} metrics=[{options.metric}]"
         )
     check_names(options, newest)
-    records = [record for record in newest if is_chosen(record, options)]
+    records = [record for record in newest if is_selected(record, options)]
     if not any(options.metric in record.metrics for record in records):
         raise UndecidedError(
             f"no record of these retrievers on these datasets has {options.metric}; see: harness list records"
@@ -70,7 +70,7 @@ def check_names(options: argparse.Namespace, records: "Sequence[Record]") -> Non
                 raise ConfigError(f"no record of {kind} {name!r}; there are {', '.join(sorted(known)) or 'none'}{hint}")
 
 
-def is_chosen(record: "Record", options: argparse.Namespace) -> bool:
+def is_selected(record: "Record", options: argparse.Namespace) -> bool:
     """Return True if the options select the record's retriever and dataset."""
     names = _names(record)
     retrievers, datasets = getattr(options, "retriever", None), options.dataset
