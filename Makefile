@@ -1,54 +1,61 @@
-# make quickstart: set up and compare the families on the embedded collection.   make test: set up and run every test.
+# make quickstart: set up and compare the families on the embedded dataset.   make test: set up and run every test.
+# make check: unit tests, lint and types.
 # Needs Python 3.11 or newer and make; PYTHON=python3.12 chooses another one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS = --numprocesses $$($(BIN)/python -c 'import os; print(min(4, os.cpu_count() + 1))')
 
-.PHONY: quickstart test lint docs gate bench board clean
+.PHONY: quickstart test check lint docs gate bench demo clean
 
 quickstart: $(STAMP)
 	$(BIN)/harness quickstart
 
 # several tests at a time, each with one thread; one more than cores, since some wait for processes of their own
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder \
-	  --numprocesses $$($(BIN)/python -c 'import os; print(min(4, os.cpu_count() + 1))')
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder $(WORKERS)
+
+# unit tests, lint and types, without torch
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -m 'not slow' --dist loadfile --no-loadscope-reorder $(WORKERS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check_language.py
+	$(BIN)/python scripts/check_language.py tests
 	$(BIN)/mypy --strict harness
 
 # the documentation, into site/; a broken link or an unknown name is an error
 docs: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	$(BIN)/mkdocs build --strict
 
-# two cells at a time, each with one thread; needs the collections of conf/experiment/ci.yaml in HARNESS_DATA
+# two evaluations at a time, each with one thread; needs the datasets of conf/experiment/ci.yaml in HARNESS_DATA
 gate: $(STAMP)
 	$(BIN)/harness experiment=ci hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(BIN)/harness gate --junit gate.xml
 
-# ours and the peers in turn, growth to a million documents; then the README's tables (without the long loads and kills)
+# the harness and other tools in turn, growth to a million documents, then the tables of docs/explanation/benchmarks.md
+# (without the long tests of the gate's load and of kills)
 bench: $(STAMP)
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-json .benchmarks/bench.json \
 	  --ignore tests/benchmarks/test_gate_load.py --ignore tests/benchmarks/test_kill_many.py
-	$(BIN)/python scripts/bench_blocks.py .benchmarks/bench.json
-	$(BIN)/python scripts/bench_blocks.py
+	$(BIN)/python scripts/benchmark_tables.py .benchmarks/bench.json
+	$(BIN)/python scripts/generated_blocks.py speed ratios growth
 
-# what was measured on this machine already is not measured again
-board: $(STAMP)
-	$(BIN)/harness experiment=board
-	$(BIN)/harness report --results results/board --baseline bm25 --readme README.md
-	$(BIN)/harness report --results results/board --only svg
+# measure the demo leaderboard in results/demo/, without what was measured on this machine before; needs Chromium
+demo: $(STAMP)
+	$(BIN)/harness experiment=demo
+	$(BIN)/python scripts/generated_blocks.py quickstart leaderboard
+	$(BIN)/python scripts/make_screenshot.py
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, this is $$($(PYTHON) --version); try: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""Generate pages of the documentation: command line, configs, record, Python API, and the tables of benchmarks.
+"""Generate pages of the documentation: command line, configs, record, Python API, and the demo leaderboard's page.
 
 mkdocs runs this file while it builds (`make docs`), so that the pages cannot differ from the code.
 
@@ -13,35 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
+for folder in (ROOT, ROOT / "scripts"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 CONF = ROOT / "conf"
-GROWTH_PLOT = ROOT / "results" / "bench" / "growth.svg"
 RECORD_SOURCES = ("harness/types/record.py", "harness/types/phases.py")
 PYTHON_SECTIONS = {
     "Evaluate": ("evaluate", "Results", "open_results", "compare", "score", "TimingPlan", "EvaluationCallback"),
     "Data": ("load_dataset", "Dataset", "Corpus", "Queries", "Qrels", "Run"),
     "Retrievers": ("load_retriever", "Retriever", "BM25", "Dense", "Splade", "ColBERT", "Hybrid", "Rerank"),
 }
-BENCHMARKS = """# Benchmarks
-
-`make bench` times the harness and another tool in turn in one process, checks that both give the same result, and
-writes these tables. The median of the rounds counts. Above 1 in the last column, the harness takes less time. A whole
-process is timed from start to score, imports included, with its peak memory; the harness then searches three times, and
-single queries too.
-
-{ratios}
-
-## Growth
-
-Each size runs in a process of its own: Zipf-distributed text of about 50 words a document for BM25, random vectors of
-384 dimensions for exact dense search, 1,000 queries, k = 100.
-
-{growth}
-
-![Seconds and megabytes by the number of documents]({plot})
-"""
 
 
 def pages() -> dict[str, str]:
@@ -51,7 +33,6 @@ def pages() -> dict[str, str]:
         "reference/configs.md": configs(),
         "reference/record.md": record(),
         "reference/python.md": python_api(),
-        "explanation/benchmarks.md": benchmarks(),
     }
 
 
@@ -124,16 +105,6 @@ def python_api() -> str:
     return "\n".join(lines)
 
 
-def benchmarks() -> str:
-    """Return the tables of the committed measurements of `make bench`."""
-    if str(ROOT / "tests") not in sys.path:
-        sys.path.append(str(ROOT / "tests"))
-    from bench_blocks import blocks
-
-    tables = blocks()
-    return BENCHMARKS.format(ratios=tables["bench"], growth=tables["growth"], plot=GROWTH_PLOT.name)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Write the pages below a folder."""
     parser = argparse.ArgumentParser(description="Write the generated reference pages.")
@@ -146,13 +117,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _build() -> None:
     """Add the pages to the site that mkdocs is building."""
+    import make_screenshot
     import mkdocs_gen_files
 
     for path, text in pages().items():
         with mkdocs_gen_files.open(path, "w") as file:
             file.write(text)
-    with mkdocs_gen_files.open(f"explanation/{GROWTH_PLOT.name}", "w") as file:
-        file.write(GROWTH_PLOT.read_text(encoding="utf-8"))
+    with mkdocs_gen_files.open("leaderboard.html", "w") as file:
+        file.write(make_screenshot.render_page())
 
 
 def _fenced(text: str, language: str) -> list[str]:

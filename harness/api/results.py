@@ -251,9 +251,11 @@ class Results:
         return matches[0]
 
     def _row_records(self, retriever: str) -> list[Record]:
-        """Return a row's records, by its label or by its config's name. Raises `ConfigError`."""
+        """Return a row's records, by its label, its config's name, or its config with settings ("bm25 k1=0.9")."""
         records = [record for record in self.records if record.retriever.label == retriever]
         records = records or [record for record in self.records if record.retriever.name == retriever]
+        words = set(retriever.split())
+        records = records or [record for record in self.records if record.retriever.words == words]
         if len({record.retriever.label for record in records}) != 1:
             raise self._unknown_error("row" if not records else "single row", retriever, self.labels)
         return records

@@ -129,7 +129,7 @@ def _recommend(options: argparse.Namespace) -> int:
     limits = {name.partition("_")[2]: value for name in _LIMITS if (value := getattr(options, name)) is not None}
     best = recommend(leaderboard, limits, scores)
     if options.json:
-        show(frame.to_json(frame.recommendation_data(leaderboard, best)))
+        show(frame.to_json(frame.recommendation_data(best)))
     else:
-        show_tables([recommendation(leaderboard, best)])
+        show_tables([recommendation(best)])
     return 0

@@ -28,7 +28,7 @@ class ChangedQuery:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of two retrievers; differences are B - A."""
+    """A comparison of two retrievers; differences are B - A. Printed as tables."""
 
     a: str
     b: str
@@ -53,6 +53,12 @@ class Comparison:
     def overall(self) -> Difference | None:
         """Difference of the means over several datasets; None where there is one dataset."""
         return self._row.overall.versus if self._row.overall and len(self.leaderboard.common) > 1 else None
+
+    def __repr__(self) -> str:
+        from harness.leaderboard import writers
+        from harness.leaderboard.tables.comparison import tables
+
+        return writers.terminal(tables(self)).rstrip("\n")
 
     @property
     def _row(self) -> Row:

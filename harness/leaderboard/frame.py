@@ -82,8 +82,9 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def recommendation_data(leaderboard: Leaderboard, recommendation: Recommendation) -> dict[str, Any]:
-    """Return a `recommendation` and what it is based on, the `leaderboard`, for `to_json`."""
+def recommendation_data(recommendation: Recommendation) -> dict[str, Any]:
+    """Return a recommendation and the datasets and environments that it is based on, for `to_json`."""
+    leaderboard = recommendation.leaderboard
     difference, runner_up = recommendation.difference, recommendation.runner_up
     return {
         "metric": leaderboard.metric,

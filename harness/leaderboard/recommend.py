@@ -11,14 +11,22 @@ from harness.leaderboard.significance import describe_differences, paired_scores
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best row within limits, the runner-up, and the reasons why other rows are excluded."""
+    """The best row within limits, the runner-up, and the reasons why other rows are excluded. Printed as a table."""
 
+    leaderboard: Leaderboard
+    """The leaderboard that the rows are of."""
     best: Row
     runner_up: Row | None
     difference: Difference | None
     """Best minus runner-up; None without a runner-up or without per-query scores of both."""
     excluded: dict[str, str]
     """By label, the first limit that a row exceeds."""
+
+    def __repr__(self) -> str:
+        from harness.leaderboard import writers
+        from harness.leaderboard.tables.leaderboard import recommendation
+
+        return writers.terminal([recommendation(self)]).rstrip("\n")
 
 
 def recommend(leaderboard: Leaderboard, limits: Mapping[str, float], scores: Scores) -> Recommendation:
@@ -40,7 +48,8 @@ def recommend(leaderboard: Leaderboard, limits: Mapping[str, float], scores: Sco
         reasons = "; ".join(f"{label}: {reason}" for label, reason in excluded.items())
         raise UndecidedError(f"no retriever is within the limits ({reasons}); relax one, or measure more retrievers")
     runner_up = allowed[1] if len(allowed) > 1 else None
-    return Recommendation(allowed[0], runner_up, _difference(leaderboard, allowed[0], runner_up, scores), excluded)
+    difference = _difference(leaderboard, allowed[0], runner_up, scores)
+    return Recommendation(leaderboard, allowed[0], runner_up, difference, excluded)
 
 
 def _exclusion(row: Row, limits: Mapping[str, float]) -> str | None:

@@ -1,27 +1,35 @@
-"""The guides' Python runs, their links lead somewhere, and the generated reference covers the code."""
+"""Tests of the documentation: its commands and Python run, its links lead somewhere, the reference is complete."""
 
-import ast
 import re
 import shlex
-import sys
 import tomllib
+from types import SimpleNamespace
 
+import make_reference
 import pytest
 import yaml
+from generated_blocks import README
 from support import ROOT
+from support.mteb_tasks import evaluated
 
 import harness
 from harness.cli.read import parser
+from harness.commands import JOBS
+from harness.config import build
+from harness.config.conf import options_of
+from harness.interop.mteb import task_of
 from harness.metrics import NAMES
-from harness.types import Record
+from harness.types import Corpus, Dataset, Qrels, Queries, Record
 
 DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in sorted(DOCS.rglob("*.md"))}
-RUN = ("get-started.md", "guides/own-dataset.md", "guides/own-retriever.md", "guides/notebook.md")
-"""Pages whose Python needs no model and no download: it is run. Of other pages the imports are."""
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import make_reference  # noqa: E402
+WITH_README = {"README.md": README.read_text(encoding="utf-8"), **PAGES}
+SELF_CONTAINED = ("get-started.md", "guides/own-dataset.md", "guides/own-retriever.md", "guides/notebook.md")
+"""Pages whose Python needs no model and no download."""
+READING = {"report", "compare", "recommend", "gate", "accept", "cache", "list", "export", "import"}
+"""Commands that take no overrides."""
+EXPERIMENTS = {"quickstart": "quickstart", "mteb": "mteb", "finetuned": "finetune"}
+"""Commands that are sweeps, by the experiment that they run."""
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +37,71 @@ def reference():
     return make_reference.pages()
 
 
-def python_blocks(page):
-    return re.findall(r"```python\n(.*?)\n```", PAGES[page], re.DOTALL)
+def python_blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)\n```", WITH_README[page], re.DOTALL)
 
 
-@pytest.mark.parametrize("page", RUN)
+def shell_lines(page: str) -> list[str]:
+    """Return the lines of a page's shell blocks, with continued lines joined."""
+    return "".join(re.findall(r"```sh\n(.*?)```", WITH_README[page], re.DOTALL)).replace("\\\n", " ").splitlines()
+
+
+def commands(page: str) -> list[str]:
+    """Return the harness command lines of a page, without comments and environment variables."""
+    lines = [re.sub(r"^[A-Z_]+=\S+ ", "", line.split("  #")[0].strip()) for line in shell_lines(page)]
+    return [line for line in lines if line.startswith("harness ")]
+
+
+COMMANDS = [pytest.param(line, id=f"{page}: {line}") for page in WITH_README for line in commands(page)]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_understood(line):
+    """Commands that read are parsed; of the others the config is composed, for one value of each sweep."""
+    words = shlex.split(line)[1:]
+    if words[0] in READING:
+        assert callable(parser().parse_args(words).command)
+        return
+    command = words.pop(0) if words[0] in JOBS else "run"
+    if command in EXPERIMENTS:
+        words = [f"experiment={EXPERIMENTS[command]}", *(word for word in words if "=" in word)]
+        command = "run"
+    words = [word for word in words if not word.startswith(("-", "tuned=")) and word != "job"]
+    if words[:1] in (["validate"], ["explain"]):
+        words = [word for word in words[1:] if not word.startswith(("query=", "doc=", "top="))]
+    if "retriever=mine" in words:  # a config that the reader writes
+        words.remove("retriever=mine")
+    overrides = [_one_value(word) if "," in word else word for word in words]
+    if command == "run" and not any(word.startswith(("retriever=", "experiment=")) for word in overrides):
+        overrides = ["retriever=bm25", *overrides]
+    assert build.composed(overrides, name=command)["k"] >= 10
+
+
+def _one_value(sweep: str) -> str:
+    """Return an override with the first value of a sweep; every value of a config group must exist."""
+    group, _, values = sweep.partition("=")
+    if values.startswith("["):  # each value is a list
+        return f"{group}={values.split('],')[0].removesuffix(']')}]"
+    names = values.split(",")
+    assert set(names) <= {name for name, _ in options_of(group)}
+    return f"{group}={names[0]}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_shell_lines_of_a_page_are_commands_that_there_are(page):
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for line in shell_lines(page):
+        command, *words = [word for word in shlex.split(line, comments=True) if not re.match("[A-Z_]+=", word)] or [""]
+        assert command in ("", "make", "export", "echo", "harness"), line
+        assert command != "make" or words[0] in targets
+
+
+def test_every_page_with_python_has_a_test_that_runs_it():
+    tested = {*SELF_CONTAINED, "python.md", "guides/mteb-and-beir.md", "guides/ci-gate.md", "README.md"}
+    assert {page for page in WITH_README if python_blocks(page)} == tested
+
+
+@pytest.mark.parametrize("page", SELF_CONTAINED)
 def test_the_python_of_a_page_runs_in_order(page, monkeypatch, capsys):
     monkeypatch.setattr("harness.api.run._timing_plan", lambda timing: None)
     names = {}
@@ -42,25 +110,57 @@ def test_the_python_of_a_page_runs_in_order(page, monkeypatch, capsys):
     assert "harness" in names
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in RUN and python_blocks(page)])
-def test_the_python_of_other_pages_is_python_and_imports_what_there_is(page):
-    for code in python_blocks(page):
-        tree = ast.parse(code)
-        imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-        exec(compile(ast.Module(imports, []), page, "exec"), {})
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "harness":
-                assert node.attr in harness.__all__
+def test_the_python_of_the_api_page_runs(monkeypatch, tmp_path, capsys):
+    """With a small dataset and BM25 in place of the download and the model, and stand-ins for logging services."""
+    monkeypatch.chdir(tmp_path)
+    results, opened, own_data, training, wandb, mlflow = python_blocks("python.md")
+    names = {}
+    exec(results.replace('"scifact"', '"stdlib documents=60"').replace('"minilm"', '"bm25 k1=0.9"'), names)
+    assert names["results"].labels == ["bm25", "bm25 [k1=0.9]"]
+    assert (tmp_path / "leaderboard.csv").is_file()
+    harness.evaluate("bm25", names["data"], results_dir="results", timing=None)
+    exec(opened, names)
+    exec(own_data, names)
+    made = []
+    names |= {"SentenceTransformerTrainer": lambda *arguments, **options: made.append(options)}
+    exec(training, names | dict.fromkeys(("model", "args", "rows", "loss")))
+    assert isinstance(made[0]["callbacks"][0], harness.EvaluationCallback)
+    logged = []
+    log = SimpleNamespace(init=lambda **options: None, log=logged.append, Table=lambda dataframe: len(dataframe))
+    exec(wandb, names | {"wandb": log})
+    exec(mlflow, names | {"mlflow": SimpleNamespace(log_metric=lambda *figure: logged.append(figure)), "re": re})
+    score = harness.open_results("results").to_pandas()["ndcg@10"][0]
+    assert logged == [{"leaderboard": 1}, ("bm25.stdlib _documents_60_.ndcg", score)]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_the_shell_lines_of_a_page_are_commands_that_there_are(page):
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    shell = "".join(re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)).replace("\\\n", " ")
-    for line in shell.splitlines():
-        command, *words = [word for word in shlex.split(line, comments=True) if not re.match("[A-Z_]+=", word)] or [""]
-        assert command in ("", "make", "export", "echo", "harness"), line
-        assert command != "make" or words[0] in targets
+def test_the_mteb_example_runs():
+    """The page's lines as they stand, over a task that is made here."""
+    *imports, line = python_blocks("guides/mteb-and-beir.md")[0].splitlines()
+    corpus, queries = Corpus(["d1", "d2"], ["a fox", "a dog"]), Queries(["q1"], ["fox"])
+    task = task_of("SciFact", dataset=Dataset("made", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
+    names = {}
+    exec("\n".join(imports), names)
+    stand_in = SimpleNamespace(evaluate=evaluated, get_task=lambda name: task)
+    assert eval(line, names | {"mteb": stand_in}).get_score() == 1.0
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_beir_example_runs(data):
+    """The page's lines, over a folder of the test data; BEIR's loader leaves its qrels file open."""
+    code = python_blocks("guides/mteb-and-beir.md")[1]
+    names = {}
+    exec(code.replace("data/cranfield", str(data / "cranfield")), names)
+    assert names["ndcg"]["NDCG@10"] > 0.3
+
+
+def test_the_example_of_a_test_suite_calls_the_gate(monkeypatch):
+    """`assert_no_regression` has tests of its own; here it is called as the page shows."""
+    calls = []
+    monkeypatch.setattr("harness.testing.assert_no_regression", lambda *overrides: calls.append(overrides))
+    (code,) = python_blocks("guides/ci-gate.md")
+    exec(code, {})
+    assert calls == [("retriever=bm25", "dataset=stdlib")]
+    assert build.composed(list(calls[0]))["k"]
 
 
 def test_every_extra_that_is_named_exists():
@@ -75,8 +175,15 @@ def test_every_extra_that_is_named_exists():
 def test_every_link_to_a_page_leads_to_one(page, reference):
     for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
         if not re.match("https?:", link) and (name := link.partition("#")[0]):
-            target = (DOCS / page).parent.joinpath(name).resolve().relative_to(DOCS).as_posix()
-            assert target in PAGES or target in reference, link
+            path = (DOCS / page).parent.joinpath(name).resolve()
+            target = path.relative_to(DOCS).as_posix()
+            assert path.is_file() or target in reference or target == "leaderboard.html", link
+
+
+def test_every_link_of_the_readme_leads_to_a_file():
+    links = re.findall(r"\]\(([^)\s]+)\)", WITH_README["README.md"])
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def test_the_navigation_has_every_page(reference):

@@ -36,25 +36,25 @@ def tables(leaderboard: Leaderboard, published: Sequence[PublishedRow] | None = 
 
 
 def main_table(leaderboard: Leaderboard) -> Table:
-    """Return the main table: a score for each dataset, their mean where there are several, and costs."""
+    """Return the main table: scores by dataset, their mean where there are several, and costs if any is known."""
     columns = columns_of(leaderboard)
+    has_costs = any(getattr(row, axis) is not None for row in leaderboard.rows for axis in AXES)
+    costs = [_costs(row) if has_costs else () for row in leaderboard.rows]
     return Table(
         "",
-        [leaderboard.metric, *columns.values(), *HEADINGS.values()],
-        [[row.label, *(_score(row, name) for name in columns), *_costs(row)] for row in leaderboard.rows],
+        [leaderboard.metric, *columns.values(), *(HEADINGS.values() if has_costs else ())],
+        [
+            [row.label, *(_score(row, name) for name in columns), *cells]
+            for row, cells in zip(leaderboard.rows, costs, strict=True)
+        ],
         [*_notes(leaderboard)],
         _legend(leaderboard),
     )
 
 
-def recommendation(leaderboard: Leaderboard, recommended: Recommendation) -> Table:
-    """Return the best row and the runner-up, their difference, and the excluded rows.
-
-    Args:
-        leaderboard: The leaderboard.
-        recommended: The recommendation, made from it.
-    """
-    best, runner_up = recommended.best, recommended.runner_up
+def recommendation(recommended: Recommendation) -> Table:
+    """Return the best row and the runner-up, their difference, and the excluded rows."""
+    leaderboard, best, runner_up = recommended.leaderboard, recommended.best, recommended.runner_up
     rows = [best, *([runner_up] if runner_up else [])]
     second = f"runner-up {runner_up.label}" if runner_up else "no other retriever is within the limits"
     notes = [_verdict(recommended)] if runner_up else []
