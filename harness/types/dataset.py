@@ -46,7 +46,7 @@ class Dataset:
         metadata: The source's description, for the record: citation, licence, languages, main score.
         extra_metrics: Computes metrics that the source defines itself: means over a run's queries, by name.
 
-    Example:
+    Examples:
         >>> dataset = Dataset.from_dicts({"d1": "Cats purr."}, {"q1": "what purrs"}, {"q1": {"d1": 1}})
         >>> dataset.corpus["d1"], dataset.qrels["q1"]["d1"]
         ('Cats purr.', 1)
@@ -85,7 +85,11 @@ class Dataset:
             corpus: `{document id: text}` or `{document id: {"title": ..., "text": ...}}`.
             queries: `{query id: text}`. Queries without a relevant document are left out.
             qrels: `{query id: {document id: grade}}`.
-            name, split, drop_self_hits, instruction, candidates: As the attributes of these names.
+            name: Name in tables and records.
+            split: Name of the split.
+            drop_self_hits: Whether a query's own document is dropped from its hits.
+            instruction: Description of the task, which configs may use in prompts.
+            candidates: Document ids to rank for each query instead of the whole corpus.
 
         Raises:
             DataError: A value has a wrong type, or the parts do not fit together; see `validated`.

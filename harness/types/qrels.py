@@ -29,7 +29,7 @@ class Qrels(IndexedMapping[Mapping[str, int]]):
     Raises:
         DataError: An id is not a string or a grade is not a whole number of 32 bits; the message names the first one.
 
-    Example:
+    Examples:
         >>> qrels = Qrels({"q1": {"d1": 2, "d2": 0}})
         >>> qrels["q1"]["d1"], qrels.queries_with_relevant()
         (2, ['q1'])

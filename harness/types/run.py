@@ -44,7 +44,7 @@ class Run(IndexedMapping[dict[str, float]]):
         RunError: A score is NaN or infinite, a query or a document of a query is repeated, or shapes do not fit.
         DataError: An id is not a string.
 
-    Example:
+    Examples:
         >>> run = Run.from_dict({"q1": {"d1": 0.5, "d2": 2.0}})
         >>> run["q1"], run.top(1)[0]
         ({'d2': 2.0, 'd1': 0.5}, {'d2': 2.0})

@@ -191,7 +191,7 @@ class Texts(IndexedMapping[str]):
 class Corpus(Texts):
     """The documents of a dataset, by id; a text is the title and the body joined by one space.
 
-    Example:
+    Examples:
         >>> corpus = Corpus.from_dict({"d1": "Cats purr.", "d2": {"title": "Dogs", "text": "bark."}})
         >>> corpus["d2"], corpus[0], list(corpus)
         ('Dogs bark.', 'Cats purr.', ['d1', 'd2'])
@@ -204,7 +204,7 @@ class Corpus(Texts):
 class Queries(Texts):
     """The queries of a dataset, by id.
 
-    Example:
+    Examples:
         >>> queries = Queries.from_dict({"q1": "which animals purr", "q2": "barking"})
         >>> queries["q1"], len(queries[:1])
         ('which animals purr', 1)
