@@ -29,7 +29,7 @@ lint: $(STAMP)
 
 # the documentation, into site/; a broken link or an unknown name is an error
 docs: $(STAMP)
-	DISABLE_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # two evaluations at a time, each with one thread; needs the datasets of conf/experiment/ci.yaml in HARNESS_DATA
 gate: $(STAMP)
