@@ -8,9 +8,9 @@ import pytest
 from harness.errors import DataError
 
 
-def exact(message: str) -> str:
-    """Return a pattern for `pytest.raises` that matches `message` and nothing around it."""
-    return f"^{re.escape(message)}$"
+def mentions(*parts: str) -> str:
+    """Return a pattern for `pytest.raises` that matches a message which has the `parts` in this order."""
+    return "(?s)" + ".*".join(re.escape(part) for part in parts)
 
 
 def data_error(message: str) -> AbstractContextManager[pytest.ExceptionInfo[DataError]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 from ir_measures import AP, RR, Judged, P, R, Rprec, Success, nDCG
+from support.errors import mentions
 
 from harness.datasets import judgements
 from harness.errors import ConfigError
@@ -302,22 +303,33 @@ CHOICES = "ndcg@k, map@k, recall@k, precision@k, mrr@k, hit@k, judged@k, rprec"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "suggestion"),
     [
-        ("elephant", f"unknown metric 'elephant'; choices: {CHOICES}"),
-        ("", f"unknown metric ''; choices: {CHOICES}"),
-        ("recal@10", f"unknown metric 'recal@10'; choices: {CHOICES}; did you mean recall@10?"),
-        ("rpre", f"unknown metric 'rpre'; choices: {CHOICES}; did you mean rprec?"),
-        ("ndcg@ten", f"unknown metric 'ndcg@ten'; choices: {CHOICES}; did you mean ndcg@10?"),
-        ("ndcg@-1", f"unknown metric 'ndcg@-1'; choices: {CHOICES}; did you mean ndcg@10?"),
-        ("ndcg@1.5", f"unknown metric 'ndcg@1.5'; choices: {CHOICES}; did you mean ndcg@10?"),
-        ("mrr", "metric 'mrr' needs a cutoff of at least 1, such as mrr@10"),
-        ("map@0", "metric 'map@0' needs a cutoff of at least 1, such as map@10"),
-        ("rprec@10", "metric 'rprec@10' takes no cutoff: write rprec"),
+        ("elephant", None),
+        ("", None),
+        ("recal@10", "recall@10"),
+        ("rpre", "rprec"),
+        ("ndcg@ten", "ndcg@10"),
+        ("ndcg@-1", "ndcg@10"),
+        ("ndcg@1.5", "ndcg@10"),
     ],
 )
-def test_the_error_about_an_invalid_metric_names_choices_or_a_correction(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+def test_the_error_about_an_unknown_metric_names_choices_and_a_similar_one(text: str, suggestion: str | None) -> None:
+    with pytest.raises(ConfigError, match=mentions(repr(text), f"choices: {CHOICES}")) as error:
+        parse(text)
+    assert str(error.value).partition("did you mean ")[2] == (f"{suggestion}?" if suggestion else "")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("mrr", ("'mrr'", "at least 1", "mrr@10")),
+        ("map@0", ("'map@0'", "at least 1", "map@10")),
+        ("rprec@10", ("'rprec@10'", "no cutoff", "rprec")),
+    ],
+)
+def test_the_error_about_an_invalid_cutoff_names_a_valid_one(text: str, parts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match=mentions(*parts)):
         parse(text)
 
 

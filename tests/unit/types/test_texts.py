@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.errors import exact
+from support.errors import mentions
 
 from harness.errors import DataError
 from harness.types import Corpus, Fingerprint, Queries, StringColumn
@@ -77,23 +77,23 @@ def test_ids_at_reads_string_columns_and_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "parts"),
     [
-        (lambda: Corpus(["a"], ["x", "y"]), "1 document ids but 2 texts: one text for each id"),
-        (lambda: Queries(["a", "b"], ["x"]), "2 query ids but 1 texts: one text for each id"),
-        (lambda: Corpus(pa.array(["a", None, "b"]), ["x", "y", "z"]), "document number 2 has no id"),
-        (lambda: Queries(["a", "b"], pa.array(["x", None])), "query number 2 has no text"),
-        (lambda: Corpus(["a", "b", ""], ["x", "y", "z"]), "document number 3 has an empty id"),
-        (lambda: Queries([""], ["x"]), "query number 1 has an empty id"),
+        (lambda: Corpus(["a"], ["x", "y"]), ("1 document ids", "2 texts")),
+        (lambda: Queries(["a", "b"], ["x"]), ("2 query ids", "1 texts")),
+        (lambda: Corpus(pa.array(["a", None, "b"]), ["x", "y", "z"]), ("document number 2", "no id")),
+        (lambda: Queries(["a", "b"], pa.array(["x", None])), ("query number 2", "no text")),
+        (lambda: Corpus(["a", "b", ""], ["x", "y", "z"]), ("document number 3", "empty id")),
+        (lambda: Queries([""], ["x"]), ("query number 1", "empty id")),
         (
             lambda: Corpus(["a", "b", "c", "b"], ["w", "x", "y", "z"]),
-            "document id 'b' occurs more than once: ids must be unique",
+            ("document id 'b'", "more than once"),
         ),
-        (lambda: Queries(["ü", "ü"], ["x", "x"]), "query id 'ü' occurs more than once: ids must be unique"),
+        (lambda: Queries(["ü", "ü"], ["x", "x"]), ("query id 'ü'", "more than once")),
     ],
 )
-def test_a_missing_empty_or_repeated_id_is_refused(make: Callable[[], object], message: str) -> None:
-    with pytest.raises(DataError, match=exact(message)):
+def test_a_missing_empty_or_repeated_id_is_refused(make: Callable[[], object], parts: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=mentions(*parts)):
         make()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.errors import exact
+from support.errors import mentions
 from support.runs import make_run
 
 from harness.errors import DataError, RunError
@@ -72,7 +72,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("key", ["a b", "a\tb", "a\n", "a\u00a0b", "\u3000"])
 def test_an_id_with_white_space_is_refused_on_writing(tmp_path: Path, key: str) -> None:
-    message = exact(f"id {key!r} has white space, which a TREC run file cannot hold: replace it in the data")
+    message = mentions(repr(key), "white space", "replace it")
     with pytest.raises(RunError, match=message):
         trec.write(make_run({"a": 2.0, key: 1.0}), tmp_path / "run.trec", "t")
     with pytest.raises(RunError, match=message):
@@ -84,15 +84,14 @@ def test_an_id_with_white_space_is_refused_on_writing(tmp_path: Path, key: str) 
 def test_a_malformed_line_is_reported_with_file_and_line_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "bad.trec"
     path.write_text(f"q Q0 a 1 2.5 tag\n\n{line}\n")
-    message = f"{path}:3: not a run line: {line!r}; six columns are needed: query Q0 document rank score tag"
-    with pytest.raises(DataError, match=exact(message)):
+    with pytest.raises(DataError, match=mentions(f"{path}:3: ", repr(line), "query Q0 document rank score tag")):
         trec.read(path)
 
 
 def test_a_run_file_without_lines_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "empty.trec"
     path.write_text("\n")
-    with pytest.raises(DataError, match=exact(f"{path}: no run lines in it")):
+    with pytest.raises(DataError, match=mentions(str(path), "no run lines")):
         trec.read(path)
 
 
@@ -109,18 +108,18 @@ def test_words_after_the_tag_of_a_line_are_ignored_as_in_trec_eval(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("lines", "parts"),
     [
-        ("q Q0 a 1 1 t\nq Q0 a 2 0.5 t\n", "query 'q': document 'a' is ranked more than once"),
-        ("p Q0 a 1 1 t\nq Q0 a 1 nan t\n", "query 'q': a score is nan; scores must be finite"),
-        ("p Q0 a 1 inf t\n", "query 'p': a score is inf; scores must be finite"),
+        ("q Q0 a 1 1 t\nq Q0 a 2 0.5 t\n", ("query 'q'", "document 'a'", "more than once")),
+        ("p Q0 a 1 1 t\nq Q0 a 1 nan t\n", ("query 'q'", "nan", "finite")),
+        ("p Q0 a 1 inf t\n", ("query 'p'", "inf", "finite")),
     ],
 )
 def test_a_run_file_with_repeated_documents_or_scores_that_are_not_finite_is_refused(
-    tmp_path: Path, lines: str, message: str
+    tmp_path: Path, lines: str, parts: tuple[str, ...]
 ) -> None:
     (tmp_path / "run.trec").write_text(lines)
-    with pytest.raises(RunError, match=exact(message)):
+    with pytest.raises(RunError, match=mentions(*parts)):
         trec.read(tmp_path / "run.trec")
 
 
