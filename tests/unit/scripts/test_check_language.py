@@ -4,12 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from check_language import check
 from support import ROOT
 
 SCRIPT = ROOT / "scripts" / "check_language.py"
-sys.path.insert(0, str(SCRIPT.parent))
-
-from check_language import check  # noqa: E402
 
 GOOD = '''
 """Score documents."""
