@@ -1,4 +1,4 @@
-"""The contributing guide, the workflows and the release files agree with this repository."""
+"""Tests that the contributing guide, the workflows and the release files agree with this repository."""
 
 import re
 import shlex
@@ -19,14 +19,16 @@ SOURCE = next(iter(PROJECT["urls"].values()))
 
 
 def load(path):
+    """Return the content of a YAML file."""
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def words_in_backquotes(text):
+    """Return the words of all spans in backquotes."""
     return [word for span in re.findall(r"`([^`\n]+)`", text) for word in span.split()]
 
 
-def test_one_version_is_named_everywhere():
+def test_the_version_is_the_same_in_every_file():
     released = re.search(r"^## \[(\d[^\]]*)\]", CHANGELOG, re.MULTILINE)
     citation = load(ROOT / "CITATION.cff")
     assert PROJECT["version"] == harness.__version__ == citation["version"]
@@ -35,13 +37,13 @@ def test_one_version_is_named_everywhere():
     assert citation["repository-code"] == PROJECT["urls"]["Source"]
 
 
-def test_the_changelog_keeps_the_format():
+def test_the_changelog_has_the_headings_of_keep_a_changelog():
     headings = re.findall(r"^### (.*)$", CHANGELOG, re.MULTILINE)
     assert "## [Unreleased]" in CHANGELOG
     assert set(headings) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_every_path_that_the_guide_names_exists():
+def test_every_path_in_the_guide_exists():
     folders = ("harness/", "conf/", "docs/", "tests/", "scripts/", "results/", ".github/")
     links = re.findall(r"\]\(([^)#:]+)\)", GUIDE)
     named = [
@@ -51,12 +53,12 @@ def test_every_path_that_the_guide_names_exists():
     assert [name for name in [*named, *links] if not (ROOT / name).exists()] == []
 
 
-def test_the_guide_names_every_package():
+def test_the_guide_lists_every_package():
     packages = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "harness").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `(harness/\w+)` ", GUIDE, re.MULTILINE)) == packages
 
 
-def test_the_guide_names_every_version_to_raise():
+def test_the_guide_lists_every_version_constant():
     from harness import versions
 
     rows = re.findall(r"^\| `([A-Z]+)", GUIDE, re.MULTILINE)
@@ -72,25 +74,25 @@ def test_a_workflow_runs_targets_and_files_of_this_repository(path):
     assert all("timeout-minutes" in job for job in jobs.values())
 
 
-def test_make_targets_that_the_guide_names_exist():
+def test_make_targets_in_the_guide_exist():
     named = re.findall(r"\bmake ([a-z]+(?: [a-z]+)*)", "\n".join(re.findall(r"`(make [^`]+)`", GUIDE)))
     assert {"lint", "gate"} <= {word for words in named for word in words.split()} <= TARGETS
 
 
-def test_the_pythons_that_are_tested_are_those_of_the_classifiers():
+def test_the_tested_python_versions_are_those_of_the_classifiers():
     tested = load(ROOT / ".github" / "workflows" / "tests.yml")["jobs"]["test"]["strategy"]["matrix"]["python"]
     named = [text.rpartition(" ")[2] for text in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", text)]
     assert tested == named
     assert PROJECT["requires-python"] == f">={named[0]}"
 
 
-def test_only_the_publishing_job_may_have_a_token_of_pypis():
+def test_only_the_publishing_job_may_request_a_token_for_pypi():
     jobs = load(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
     assert [name for name, job in jobs.items() if "id-token" in job.get("permissions", {})] == ["publish"]
     assert "password" not in str(jobs)
 
 
-def test_issue_forms_have_what_github_requires():
+def test_issue_forms_have_the_fields_that_github_requires():
     for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"):
         form = load(path)
         if path.stem != "config":
@@ -99,7 +101,7 @@ def test_issue_forms_have_what_github_requires():
             assert all(item["attributes"]["label"] for item in form["body"])
 
 
-def test_every_address_of_the_project_is_of_one_repository():
+def test_all_project_urls_point_to_the_same_repository():
     assert all(url.startswith(SOURCE) for url in PROJECT["urls"].values())
 
 

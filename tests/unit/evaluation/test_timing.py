@@ -1,4 +1,4 @@
-"""What a measured cell holds: every sample, honest stages, the right identity."""
+"""Tests of measuring an evaluation: samples, stages, counters, self-hits and refused runs."""
 
 import time
 
@@ -13,8 +13,8 @@ from harness.types import Corpus, Counters, Dataset, EncoderInfo, Qrels, Queries
 PLAN = TimingPlan(warmup_documents=2, repeats=3, latency_queries=2)
 
 
-class Fixed:
-    """Ranks the documents as they come; remembers what it was asked."""
+class CorpusOrder:
+    """A retriever that ranks documents in corpus order and records its calls."""
 
     def __init__(self, score=lambda rank: 1.0 / (1 + rank)):
         self.indexed, self.searched, self.score = [], [], score
@@ -37,15 +37,16 @@ class Fixed:
         return 123
 
 
-def dataset(**settings):
+def make_dataset(**settings):
+    """Return a dataset of four documents and two queries, one of which has the id of a document."""
     corpus = Corpus(["a", "b", "c", "d"], ["w", "x", "y", "z"])
     queries = Queries(["a", "q"], ["one", "two"])
-    return Dataset("made", "test", corpus, queries, Qrels({"a": {"b": 1}, "q": {"a": 2, "c": 1}}), **settings)
+    return Dataset("letters", "test", corpus, queries, Qrels({"a": {"b": 1}, "q": {"a": 2, "c": 1}}), **settings)
 
 
-def test_every_sample_is_kept():
-    retriever = Fixed()
-    measured = measure(retriever, dataset(), k=4, metrics=["ndcg@3"], plan=PLAN)
+def test_every_sample_is_recorded():
+    retriever = CorpusOrder()
+    measured = measure(retriever, make_dataset(), k=4, metrics=["ndcg@3"], plan=PLAN)
     timing = measured.timing
     assert retriever.indexed == [2, 4], "a warm-up on two documents, then the corpus once"
     assert len(timing.searches) == 3
@@ -66,87 +67,87 @@ def test_every_sample_is_kept():
 
 
 def test_metadata_is_not_recorded_while_single_queries_are_timed():
-    seen = []
+    calls = []
 
-    class Watching(Fixed):
+    class MetadataRetriever(CorpusOrder):
         def search(self, queries, k):
-            seen.append((len(queries), instrument.wants_metadata()))
+            calls.append((len(queries), instrument.wants_metadata()))
             instrument.describe("queries", len(queries))
             return super().search(queries, k)
 
-    measured = measure(Watching(), dataset(), k=2, metrics=["ndcg@2"], plan=PLAN)
-    assert {wanted for n, wanted in seen if n == 2} == {True}
-    assert {wanted for n, wanted in seen if n == 1} == {False}
+    measured = measure(MetadataRetriever(), make_dataset(), k=2, metrics=["ndcg@2"], plan=PLAN)
+    assert {wants_metadata for n, wants_metadata in calls if n == 2} == {True}
+    assert {wants_metadata for n, wants_metadata in calls if n == 1} == {False}
     assert measured.description.metadata["queries"] == 2
 
 
-def test_no_warm_up_when_none_is_asked_for():
-    retriever = Fixed()
-    measure(retriever, dataset(), k=2, metrics=["ndcg@2"], plan=TimingPlan(warmup_documents=0, latency_queries=0))
+def test_zero_warmup_documents_skip_the_warm_up():
+    retriever = CorpusOrder()
+    measure(retriever, make_dataset(), k=2, metrics=["ndcg@2"], plan=TimingPlan(warmup_documents=0, latency_queries=0))
     assert retriever.indexed == [4]
 
 
-def test_repeats_end_when_enough_time_was_spent():
-    retriever = Fixed()
+def test_repeats_end_after_max_search_s():
+    retriever = CorpusOrder()
     plan = TimingPlan(warmup_documents=0, latency_queries=0, repeats=5, max_search_s=1e-9)
-    assert len(measure(retriever, dataset(), k=2, metrics=["ndcg@2"], plan=plan).timing.searches) == 1
+    assert len(measure(retriever, make_dataset(), k=2, metrics=["ndcg@2"], plan=plan).timing.searches) == 1
 
 
-def test_stages_hold_their_own_time_and_not_that_of_stages_inside():
-    with instrument.recording() as seen, instrument.stage("outer"):
+def test_the_time_of_a_stage_excludes_nested_stages():
+    with instrument.recording() as recorder, instrument.stage("outer"):
         time.sleep(0.02)
         with instrument.stage("inner"):
             time.sleep(0.05)
-    phase = seen.phase()
+    phase = recorder.phase()
     assert phase.stages["inner"] >= 0.05
-    assert 0.02 <= phase.stages["outer"] < 0.05
-    assert sum(phase.stages.values()) <= phase.wall_s
+    assert phase.stages["outer"] >= 0.02
+    assert sum(phase.stages.values()) <= phase.wall_s, "the outer stage does not count the inner one"
 
 
-def test_the_query_that_is_its_own_document_is_dropped_once_by_the_flag():
-    kept = measure(Fixed(), dataset(), k=2, metrics=["mrr@2"], plan=PLAN)
-    dropped = measure(Fixed(), dataset(drop_self_hits=True), k=2, metrics=["mrr@2"], plan=PLAN)
-    assert kept.run.hits(0)[0] == ["a", "b"]
-    assert dropped.run.hits(0)[0] == ["b", "c"], "one more is searched, so that k are left"
-    assert dropped.run.hits(1)[0] == ["a", "b"], "another query keeps that document"
-    assert kept.scores["mrr@2"].tolist() == [0.5, 1.0]
-    assert dropped.scores["mrr@2"].tolist() == [1.0, 1.0]
+def test_drop_self_hits_removes_the_document_with_the_id_of_the_query():
+    with_self_hits = measure(CorpusOrder(), make_dataset(), k=2, metrics=["mrr@2"], plan=PLAN)
+    without_self_hits = measure(CorpusOrder(), make_dataset(drop_self_hits=True), k=2, metrics=["mrr@2"], plan=PLAN)
+    assert with_self_hits.run.hits(0)[0] == ["a", "b"]
+    assert without_self_hits.run.hits(0)[0] == ["b", "c"], "one more hit is searched, so that k remain"
+    assert without_self_hits.run.hits(1)[0] == ["a", "b"], "other queries keep that document"
+    assert with_self_hits.scores["mrr@2"].tolist() == [0.5, 1.0]
+    assert without_self_hits.scores["mrr@2"].tolist() == [1.0, 1.0]
 
 
-def test_self_hits_are_found_in_a_plain_list_of_ids_too():
+def test_self_hits_are_dropped_from_runs_with_a_list_of_ids():
     run = Run(["x", "y"], ["y", "z"], np.array([[0, 1], [0, 1]]), np.array([[2.0, 1.0], [2.0, 1.0]]))
     assert drop_self_hits(run).hits(1)[0] == ["z"]
     assert drop_self_hits(Run(["x"], StringColumn(["y"]), np.array([[0]]), np.array([[1.0]]))).hits(0)[0] == ["y"]
 
 
-def test_the_mean_covers_queries_that_are_not_answered():
-    class Silent(Fixed):
+def test_queries_without_hits_count_as_zero_in_the_mean():
+    class NoHits(CorpusOrder):
         def search(self, queries, k):
             run = super().search(queries, k)
             return Run(run.query_ids, run.doc_ids, np.full_like(run.docs, -1), run.scores)
 
-    assert measure(Silent(), dataset(), k=2, metrics=["ndcg@2"], plan=PLAN).means == {"ndcg@2": 0.0}
+    assert measure(NoHits(), make_dataset(), k=2, metrics=["ndcg@2"], plan=PLAN).means == {"ndcg@2": 0.0}
 
 
-def test_a_retriever_that_gives_nan_is_refused_by_name_of_the_query():
+def test_the_error_about_a_nan_score_names_the_query():
     with pytest.raises(RunError, match="query 'a': a score is nan"):
-        measure(Fixed(score=lambda rank: float("nan")), dataset(), k=2, metrics=["ndcg@2"], plan=PLAN)
+        measure(CorpusOrder(score=lambda rank: float("nan")), make_dataset(), k=2, metrics=["ndcg@2"], plan=PLAN)
 
 
-def test_a_metric_deeper_than_k_is_refused():
+def test_a_metric_with_a_cutoff_above_k_is_refused():
     with pytest.raises(ConfigError, match=r"metric recall@100 looks deeper than k=10; set k=100 or more"):
-        measure(Fixed(), dataset(), k=10, metrics=["recall@100"], plan=PLAN)
+        measure(CorpusOrder(), make_dataset(), k=10, metrics=["recall@100"], plan=PLAN)
 
 
-def test_the_parts_of_a_hybrid_are_told_apart_in_the_record():
-    with instrument.recording() as seen:
+def test_components_of_a_retriever_are_recorded_separately():
+    with instrument.recording() as recorder:
         for name in ("one", "two"):
             with instrument.component(name), instrument.stage("encode"):
                 instrument.count("texts", 4)
                 instrument.describe_encoder(device=name)
         with instrument.component("two"):
             instrument.count("truncated", 1)
-    assert set(seen.stages) == {"one/encode", "two/encode"}
-    assert seen.counters == {"one": {"texts": 4}, "two": {"texts": 4, "truncated": 1}}
-    assert seen.encoders == {"one": {"device": "one"}, "two": {"device": "two"}}
-    assert seen.phase().truncated_share == 0.25
+    assert set(recorder.stages) == {"one/encode", "two/encode"}
+    assert recorder.counters == {"one": {"texts": 4}, "two": {"texts": 4, "truncated": 1}}
+    assert recorder.encoders == {"one": {"device": "one"}, "two": {"device": "two"}}
+    assert recorder.phase().truncated_share == 0.25

@@ -1,18 +1,17 @@
-"""The board's forms and the commands that read it: report, compare, recommend."""
+"""Tests of the output formats of a leaderboard and of the commands `report`, `compare` and `recommend`."""
 
 import csv
 import io
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.command_line import harness
 from support.records import START, make_record, make_timing
 
-from harness import __main__
 from harness.gate.baseline import accept
 from harness.leaderboard import build, pareto, writers
 from harness.leaderboard.frame import leaderboards_data, to_csv, to_frame, to_json
@@ -23,8 +22,8 @@ from harness.types import PerQuery, RetrieverInfo
 QUERIES = [f"q{number}" for number in range(40)]
 
 
-def put(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0, environment="e" * 32, **info):
-    """A good record with its per-query scores, its rankings and its queries."""
+def store_record(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0, environment="e" * 32, **info):
+    """Store a record with per-query scores, rankings and queries, and return it."""
     timing = make_timing(
         1 / speed,
         latencies_s=[0.01 / speed] * 5,
@@ -43,7 +42,7 @@ def put(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0,
         **{"fingerprint": dataset * 8, "queries": len(values), **info},
     )
     ids = QUERIES[: len(values)]
-    ranked = pa.table(
+    rankings = pa.table(
         {
             "query_id": ids,
             "docs": [[f"{retriever}-first", "shared"]] * len(ids),
@@ -51,7 +50,7 @@ def put(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0,
             "first": [f"text of {retriever}"] * len(ids),
         }
     )
-    asked = pa.table(
+    queries = pa.table(
         {
             "query_id": ids,
             "text": [f"what is {query}" for query in ids],
@@ -61,151 +60,152 @@ def put(store, retriever, dataset, values, *, speed=1.0, megabytes=1, minutes=0,
         }
     )
     scores = PerQuery(ids, {"ndcg@10": np.asarray(values, float), "hit@10": np.ceil(values)})
-    return store.append(record, {}, None, scores, {"rankings": ranked, "queries": asked})
+    return store.append(record, {}, None, scores, {"rankings": rankings, "queries": queries})
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A working folder whose results hold a slow good retriever, a fast bad one, and one of the same quality."""
+def store(tmp_path, monkeypatch):
+    """Return the store of a new working folder: a good slow retriever, one tied with it, and a bad fast one."""
     monkeypatch.chdir(tmp_path)
     store = Store(Path("results"))
     noise = np.random.default_rng(0).random((2, len(QUERIES))) * 0.2
     for name, dataset in enumerate("xy"):
-        put(store, "good", dataset, 0.6 + noise[name], speed=1.0, megabytes=50)
-        put(store, "alike", dataset, 0.599 + noise[name][::-1], speed=2.0, megabytes=20)
-        put(store, "bad", dataset, 0.1 + noise[name], speed=50.0)
+        store_record(store, "good", dataset, 0.6 + noise[name], speed=1.0, megabytes=50)
+        store_record(store, "equal", dataset, 0.599 + noise[name][::-1], speed=2.0, megabytes=20)
+        store_record(store, "bad", dataset, 0.1 + noise[name], speed=50.0)
     return store
 
 
-def board_of(store, **options):
+def leaderboard_of(store, **options):
+    """Return the leaderboard of a store's latest records by ndcg@10."""
     records = store.latest()
     return build(records, "ndcg@10", store.scores(records), **options)
 
 
-def harness(monkeypatch, *arguments):
-    """Run the command in this process; gives its exit code."""
-    monkeypatch.setattr(sys, "argv", ["harness", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        __main__.main()
-    return stop.value.code
-
-
-def test_every_text_form_marks_the_best_and_what_cannot_be_told_from_it(here):
-    board = board_of(here)
-    best, close = board.rows[0].overall, board.rows[1].overall
-    assert (best.best, close.tied_with_best, board.rows[2].overall.tied_with_best) == (True, True, False)
-    said = f"{best.value:.4f}", f"{close.value:.4f}"
-    assert f"{said[0]}*" in writers.terminal(tables(board))
-    assert f"{said[1]}=" in writers.terminal(tables(board))
-    assert f"**{said[0]}**" in writers.markdown(tables(board))
-    assert f"\\textbf{{{said[0]}}}" in writers.latex(tables(board))
-    assert f"\\underline{{{said[1]}}}" in writers.latex(tables(board))
-    for text in (writers.terminal(tables(board), 400), writers.markdown(tables(board)), writers.latex(tables(board))):
+def test_text_formats_mark_the_best_and_rows_tied_with_it(store):
+    leaderboard = leaderboard_of(store)
+    best, tied = leaderboard.rows[0].overall, leaderboard.rows[1].overall
+    assert (best.best, tied.tied_with_best, leaderboard.rows[2].overall.tied_with_best) == (True, True, False)
+    values = f"{best.value:.4f}", f"{tied.value:.4f}"
+    assert f"{values[0]}*" in writers.terminal(tables(leaderboard))
+    assert f"{values[1]}=" in writers.terminal(tables(leaderboard))
+    assert f"**{values[0]}**" in writers.markdown(tables(leaderboard))
+    assert f"\\textbf{{{values[0]}}}" in writers.latex(tables(leaderboard))
+    assert f"\\underline{{{values[1]}}}" in writers.latex(tables(leaderboard))
+    for text in (
+        writers.terminal(tables(leaderboard), 400),
+        writers.markdown(tables(leaderboard)),
+        writers.latex(tables(leaderboard)),
+    ):
         assert "6 paired randomisation tests, Holm" in text
         assert "80" in text
 
 
-def test_a_baseline_adds_differences_tests_and_counts(here):
-    board = board_of(here, baseline="bad")
-    good = next(row for row in board.rows if row.label == "good")
+def test_a_baseline_adds_differences_tests_and_counts(store):
+    leaderboard = leaderboard_of(store, baseline="bad")
+    good = next(row for row in leaderboard.rows if row.label == "good")
     assert good.evaluations["x"].versus.delta == pytest.approx(0.5)
-    told = f"+0.5000 p={good.evaluations['x'].versus.p:.4f} 40/0/0"
-    assert told in writers.terminal(tables(board), 200)
-    assert told in writers.markdown(tables(board))
+    difference = f"+0.5000 p={good.evaluations['x'].versus.p:.4f} 40/0/0"
+    assert difference in writers.terminal(tables(leaderboard), 200)
+    assert difference in writers.markdown(tables(leaderboard))
 
 
-def test_the_csv_is_long_and_not_rounded(here):
-    rows = list(csv.DictReader(io.StringIO(to_csv(to_frame({"ndcg@10": board_of(here, baseline="bad")})))))
+def test_the_csv_has_a_row_per_evaluation_and_unrounded_values(store):
+    rows = list(csv.DictReader(io.StringIO(to_csv(to_frame({"ndcg@10": leaderboard_of(store, baseline="bad")})))))
     assert len([row for row in rows if row["dataset"]]) == 6
     mean = next(row for row in rows if row["retriever"] == "good" and not row["dataset"])
     assert (mean["status"], float(mean["delta"]) > 0.4, mean["baseline"]) == ("mean", True, "bad")
-    one = next(row for row in rows if row["retriever"] == "good" and row["dataset"] == "x")
-    record = next(r for r in here.latest() if r.retriever.name == "good" and r.dataset.name == "x")
-    assert float(one["value"]) == record.metrics["ndcg@10"]
-    assert float(one["low"]) < float(one["value"]) < float(one["high"])
-    assert (one["won"], one["lost"], one["record"]) == ("40", "0", record.files.record)
+    evaluation = next(row for row in rows if row["retriever"] == "good" and row["dataset"] == "x")
+    record = next(r for r in store.latest() if r.retriever.name == "good" and r.dataset.name == "x")
+    assert float(evaluation["value"]) == record.metrics["ndcg@10"]
+    assert float(evaluation["low"]) < float(evaluation["value"]) < float(evaluation["high"])
+    assert (evaluation["won"], evaluation["lost"], evaluation["record"]) == ("40", "0", record.files.record)
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
-def test_a_spreadsheet_does_not_take_a_name_for_a_formula(tmp_path, name):
-    put(Store(tmp_path), name, "x", np.full(3, 0.5))
-    (row,) = csv.DictReader(io.StringIO(to_csv(to_frame({"m": board_of(Store(tmp_path))}))))
+def test_a_name_that_looks_like_a_formula_is_quoted_in_the_csv(tmp_path, name):
+    store_record(Store(tmp_path), name, "x", np.full(3, 0.5))
+    (row,) = csv.DictReader(io.StringIO(to_csv(to_frame({"m": leaderboard_of(Store(tmp_path))}))))
     assert row["retriever"] == f"'{name}"
 
 
-def test_the_json_is_strict_and_names_records_and_commands(here):
-    told = json.loads(to_json(leaderboards_data({"ndcg@10": board_of(here)})), parse_constant=pytest.fail)["ndcg@10"]
-    cell = told["rows"][0]["evaluations"]["x"]
-    assert cell["commands"] == [f"harness retriever={told['rows'][0]['label']} dataset=x"]
-    assert Path("results", cell["records"][0]).is_file()
-    assert told["tests"] == 6
+def test_the_json_is_strict_and_lists_records_and_commands(store):
+    text = to_json(leaderboards_data({"ndcg@10": leaderboard_of(store)}))
+    content = json.loads(text, parse_constant=pytest.fail)["ndcg@10"]
+    evaluation = content["rows"][0]["evaluations"]["x"]
+    assert evaluation["commands"] == [f"harness retriever={content['rows'][0]['label']} dataset=x"]
+    assert Path("results", evaluation["records"][0]).is_file()
+    assert content["tests"] == 6
 
 
-def test_names_are_text_in_every_form(tmp_path):
+def test_markup_in_names_is_escaped_in_every_format(tmp_path):
     hostile = r"<img src=x> & 50% $a_b$ \cite{x} `c` **d** |e| #f ~ ^"
-    put(Store(tmp_path), hostile, "x", np.full(3, 0.5))
-    board = board_of(Store(tmp_path))
-    shown = writers.markdown(tables(board)).splitlines()
-    pipes = {place: len(re.findall(r"(?<!\\)\|", line)) for place, line in enumerate(shown)}
-    for place in [place for place, line in enumerate(shown) if "img" in line]:
-        assert "<" not in shown[place]
-        assert pipes[place] == pipes[place - 1]
-    for line in [line for line in writers.latex(tables(board)).splitlines() if "img" in line]:
-        bare = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}", "", line.partition(" & ")[0])
-        assert not set(r"&%$#_{}~^\<>") & set(bare.replace("textbackslash", ""))
-    assert hostile in writers.terminal(tables(board), 200)
+    store_record(Store(tmp_path), hostile, "x", np.full(3, 0.5))
+    leaderboard = leaderboard_of(Store(tmp_path))
+    lines = writers.markdown(tables(leaderboard)).splitlines()
+    pipes = {number: len(re.findall(r"(?<!\\)\|", line)) for number, line in enumerate(lines)}
+    for number in [number for number, line in enumerate(lines) if "img" in line]:
+        assert "<" not in lines[number]
+        assert pipes[number] == pipes[number - 1]
+    for line in [line for line in writers.latex(tables(leaderboard)).splitlines() if "img" in line]:
+        unescaped = re.sub(r"\\[&%$#_{}]|\\text\w+\{\}", "", line.partition(" & ")[0])
+        assert not set(r"&%$#_{}~^\<>") & set(unescaped.replace("textbackslash", ""))
+    assert hostile in writers.terminal(tables(leaderboard), 200)
 
 
-def test_the_same_records_give_the_same_bytes_in_every_form(here):
-    first, second = (board_of(Store(Path("results")), baseline="bad") for _ in range(2))
-    for form in (writers.terminal, writers.markdown, writers.latex):
-        assert form(tables(first)) == form(tables(second))
+@pytest.mark.slow
+def test_the_same_records_give_the_same_bytes_in_every_format(store):
+    first, second = (leaderboard_of(Store(Path("results")), baseline="bad") for _ in range(2))
+    for write in (writers.terminal, writers.markdown, writers.latex):
+        assert write(tables(first)) == write(tables(second))
     assert to_csv(to_frame({"m": first})) == to_csv(to_frame({"m": second}))
-    for picture in ("svg", "png"):
-        assert pareto.render(first, picture) == pareto.render(second, picture)
+    for image_format in ("svg", "png"):
+        assert pareto.render(first, image_format) == pareto.render(second, image_format)
 
 
-def test_a_picture_names_every_row_and_says_what_it_shows(here):
-    svg = pareto.render(board_of(here), "svg").decode()
-    for name in ("good", "alike", "bad"):
+def test_the_pareto_plot_names_every_row_and_has_a_digest_of_its_data(store):
+    svg = pareto.render(leaderboard_of(store), "svg").decode()
+    for name in ("good", "equal", "bad"):
         assert f"<!-- {name} -->" in svg
-    assert pareto.digest(board_of(here)) in svg
-    assert pareto.render(board_of(here), "png").startswith(b"\x89PNG")
+    assert pareto.digest(leaderboard_of(store)) in svg
+    assert pareto.render(leaderboard_of(store), "png").startswith(b"\x89PNG")
 
 
-def test_no_name_in_a_picture_covers_another_or_leaves_the_frame(tmp_path):
+def test_names_in_the_pareto_plot_do_not_overlap_or_leave_the_frame(tmp_path):
     store = Store(tmp_path)
     for number in range(16):
-        put(store, f"retriever_number_{number}", "x", np.full(8, 0.5 + 0.001 * (number % 4)), speed=1 + 0.01 * number)
-    figure = pareto.draw_figure(board_of(store))
+        store_record(
+            store, f"retriever_number_{number}", "x", np.full(8, 0.5 + 0.001 * (number % 4)), speed=1 + 0.01 * number
+        )
+    figure = pareto.draw_figure(leaderboard_of(store))
     (axes,) = figure.axes
     frame, boxes = axes.get_window_extent(), [pareto._extent(text) for text in axes.texts]
     assert len(boxes) > 8
-    for place, box in enumerate(boxes):
+    for position, box in enumerate(boxes):
         assert frame.x0 <= box.x0 < box.x1 <= frame.x1
         assert frame.y0 <= box.y0 < box.y1 <= frame.y1
-        assert not any(box.overlaps(other) for other in boxes[:place])
-    named = {text.get_text() for text in axes.texts}
+        assert not any(box.overlaps(other) for other in boxes[:position])
+    labels = {text.get_text() for text in axes.texts}
     for number in range(16):
-        assert f"retriever_number_{number}" in named or f"retriever_number_{number}" in axes.get_title(loc="left")
+        assert f"retriever_number_{number}" in labels or f"retriever_number_{number}" in axes.get_title(loc="left")
 
 
-def test_latex_has_the_differences_to_the_baseline(here):
-    text = writers.latex(tables(board_of(here, baseline="bad")))
+def test_latex_has_differences_to_the_baseline(store):
+    text = writers.latex(tables(leaderboard_of(store, baseline="bad")))
     assert text.count(r"\begin{table}") == 3
     assert "Against bad: difference, p (Holm), queries won/tied/lost." in text
     assert re.search(r"^good & \+0\.\d{4} p=0\.\d{4} 40/0/0 & ", text, re.MULTILINE)
 
 
-def test_options_that_exclude_each_other_are_refused(here, monkeypatch, capsys):
-    for one, other in (("--check", "--json"), ("--check", "--only=md"), ("--only=md", "--json")):
-        assert harness(monkeypatch, "report", one, other) == 2
+def test_options_that_exclude_each_other_are_refused(store, monkeypatch, capsys):
+    for first, second in (("--check", "--json"), ("--check", "--only=md"), ("--only=md", "--json")):
+        assert harness(monkeypatch, "report", first, second) == 2
         assert "exclude each other; give one of them" in capsys.readouterr().err
     assert harness(monkeypatch, "report", "--only", "md", "--readme", "README.md") == 2
     assert "--only and --readme exclude each other" in capsys.readouterr().err
 
 
-def test_what_is_stale_is_named_with_the_command_that_writes_it(here, monkeypatch, capsys):
+def test_the_error_about_a_stale_file_has_the_command_that_writes_it(store, monkeypatch, capsys):
     chosen = ["--baseline", "bad", "--dataset", "x", "--published"]
     assert harness(monkeypatch, "report", *chosen) == 0
     assert "this leaderboard has only some of the records" in capsys.readouterr().err
@@ -217,7 +217,7 @@ def test_what_is_stale_is_named_with_the_command_that_writes_it(here, monkeypatc
     assert f"write again: {words} && {words} --only svg" in capsys.readouterr().err
 
 
-def test_a_readme_whose_marks_are_the_wrong_way_round_is_left_alone(here, monkeypatch, capsys):
+def test_a_readme_with_markers_in_the_wrong_order_is_not_changed(store, monkeypatch, capsys):
     text = "a <!-- end: board -->\n<!-- begin: board -->\nprecious tail"
     Path("R.md").write_text(text)
     assert harness(monkeypatch, "report", "--readme", "R.md") == 2
@@ -225,14 +225,14 @@ def test_a_readme_whose_marks_are_the_wrong_way_round_is_left_alone(here, monkey
     assert Path("R.md").read_text() == text
 
 
-def test_a_folder_whose_name_looks_like_a_pattern_is_read(here, monkeypatch, capsys):
+def test_a_results_folder_named_like_a_glob_pattern_is_read(store, monkeypatch, capsys):
     Path("results").rename("re[s]ults*")
     assert harness(monkeypatch, "report", "--results", "re[s]ults*", "--only", "md") == 0
     assert "paired randomisation" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["per_query", "rankings", "queries"])
-def test_a_damaged_table_is_named(here, monkeypatch, capsys, kind):
+def test_the_error_about_a_damaged_table_names_it(store, monkeypatch, capsys, kind):
     path = next(Path("results", kind).rglob("*.parquet"))
     path.write_bytes(b"trash")
     assert harness(monkeypatch, "compare", "good", "bad") in (0, 2)
@@ -240,14 +240,14 @@ def test_a_damaged_table_is_named(here, monkeypatch, capsys, kind):
     assert f"error: {path}: " in capsys.readouterr().err
 
 
-def test_rows_that_could_not_be_tested_are_named(here, monkeypatch, capsys):
-    record = next(own for own in here.latest() if own.retriever.name == "bad" and own.dataset.name == "x")
+def test_rows_that_could_not_be_tested_are_named(store, monkeypatch, capsys):
+    record = next(record for record in store.latest() if record.retriever.name == "bad" and record.dataset.name == "x")
     Path("results", record.files.per_query).unlink()
     assert harness(monkeypatch, "report", "--only", "md") == 0
     assert "Not tested, because per-query scores are missing or of other queries: x: bad." in capsys.readouterr().out
 
 
-def test_the_machine_is_named_where_it_is_known(here, monkeypatch, capsys):
+def test_the_machine_is_named_if_its_environment_is_stored(store, monkeypatch, capsys):
     manifest = {
         **{"cpu": "A CPU", "cores": 2, "memory_gib": 24, "gpus": ["H100", "H100"], "python": "3.11.7"},
         "packages": {"torch": "2.13.0"},
@@ -255,11 +255,11 @@ def test_the_machine_is_named_where_it_is_known(here, monkeypatch, capsys):
     (path,) = Path("results/environments").glob("*.json")
     path.write_text(json.dumps(manifest))
     assert harness(monkeypatch, "report", "--only", "md") == 0
-    said = "Measured on A CPU, 2 cores, 2 x H100, 24 GiB, Python 3.11.7, torch 2.13.0 (eeeeeeee)."
-    assert said in capsys.readouterr().out
+    message = "Measured on A CPU, 2 cores, 2 x H100, 24 GiB, Python 3.11.7, torch 2.13.0 (eeeeeeee)."
+    assert message in capsys.readouterr().out
 
 
-def test_report_writes_its_files_and_check_sees_a_stale_one(here, monkeypatch, capsys):
+def test_report_writes_its_files_and_check_finds_stale_ones(store, monkeypatch, capsys):
     Path("README.md").write_text("before\n<!-- begin: board -->\nold\n<!-- end: board -->\nafter\n", encoding="utf-8")
     words = ["report", "--baseline", "bad", "--readme", "README.md"]
     assert harness(monkeypatch, *words, "--check") == 1
@@ -279,39 +279,39 @@ def test_report_writes_its_files_and_check_sees_a_stale_one(here, monkeypatch, c
             f"stale: {path}; write again: harness report --baseline bad --readme README.md" in capsys.readouterr().err
         )
         Path(path).write_bytes(content)
-    put(here, "better", "x", np.full(40, 0.95), minutes=1)
+    store_record(store, "better", "x", np.full(40, 0.95), minutes=1)
     assert harness(monkeypatch, *words, "--check") == 1
 
 
-def test_a_readme_without_a_block_is_refused(here, monkeypatch, capsys):
+def test_a_readme_without_markers_is_refused(store, monkeypatch, capsys):
     Path("README.md").write_text("nothing\n", encoding="utf-8")
     assert harness(monkeypatch, "report", "--readme", "README.md") == 2
-    assert (
-        "README.md has no block to fill; add these two lines to it, in this order: <!-- begin"
-        in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "README.md has no block to fill" in error
+    assert "<!-- begin" in error
 
 
-def test_report_shows_what_is_asked_for(here, monkeypatch, capsys):
+def test_report_shows_the_chosen_retrievers_datasets_and_metric(store, monkeypatch, capsys):
     assert harness(monkeypatch, "report", "--only", "md", "--retriever", "good", "bad", "--dataset", "x") == 0
     out = capsys.readouterr().out
     assert out.startswith("| ndcg@10 | x | queries/s |")
-    assert "alike" not in out
+    assert "equal" not in out
     assert harness(monkeypatch, "report", "--only", "csv") == 0
     assert {row["metric"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))} == {"ndcg@10", "hit@10"}
     assert harness(monkeypatch, "report", "--retriever", "good", "nobody") == 2
-    assert "no record of retriever 'nobody'; there are alike, bad, good" in capsys.readouterr().err
+    assert "no record of retriever 'nobody'; there are bad, equal, good" in capsys.readouterr().err
     assert harness(monkeypatch, "report", "--dataset", "z") == 2
     assert "no record of dataset 'z'; there are x, y" in capsys.readouterr().err
     assert harness(monkeypatch, "report", "--metric", "map@100") == 3
-    said = "nothing in results/ has map@100; it has hit@10, ndcg@10; measure it: harness retriever=bm25 dataset=stdlib"
-    assert f"{said} metrics=[map@100]" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "nothing in results/ has map@100; it has hit@10, ndcg@10" in error
+    assert "harness retriever=bm25 dataset=stdlib metrics=[map@100]" in error
     assert harness(monkeypatch, "report", "--baseline", "nobody") == 2
     assert "no row is called 'nobody'; choices: " in capsys.readouterr().err
     assert not Path("results/leaderboard.md").exists()
 
 
-def test_compare_says_what_b_gains_over_a_and_where(here, monkeypatch, capsys):
+def test_compare_shows_differences_slices_and_changed_queries(store, monkeypatch, capsys):
     assert harness(monkeypatch, "compare", "bad", "good") == 0
     out = capsys.readouterr().out
     assert "A: bad, B: good, ndcg@10" in out
@@ -322,31 +322,31 @@ def test_compare_says_what_b_gains_over_a_and_where(here, monkeypatch, capsys):
     )
     assert re.search(r"k1 +50\.0 +1\.0", out)
     assert harness(monkeypatch, "compare", "bad", "good", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["differences"]["x"]["delta"] == pytest.approx(0.5)
-    assert told["overall"]["won"] == 80
-    assert len(told["changed"]) == 10
-    assert told["changed"][0]["a_ranked"] == [["bad-first", None], ["shared", 1]]
-    assert told["changed"][0]["text"].startswith("what is q")
-    assert {cut["by"] for cut in told["slices"]} >= {"words in the query"}
+    comparison = json.loads(capsys.readouterr().out)
+    assert comparison["differences"]["x"]["delta"] == pytest.approx(0.5)
+    assert comparison["overall"]["won"] == 80
+    assert len(comparison["changed"]) == 10
+    assert comparison["changed"][0]["a_ranked"] == [["bad-first", None], ["shared", 1]]
+    assert comparison["changed"][0]["text"].startswith("what is q")
+    assert {by_property["by"] for by_property in comparison["slices"]} >= {"words in the query"}
     assert harness(monkeypatch, "compare", "bad", "good", "--md") == 0
     assert "| x | 0." in capsys.readouterr().out
 
 
-def test_the_queries_that_changed_most_come_first_whichever_way_they_changed(tmp_path, monkeypatch, capsys):
+def test_compare_sorts_queries_by_the_size_of_their_change(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     store, before = Store(Path("results")), np.full(40, 0.5)
     after = before.copy()
     after[[3, 7, 11]] = 0.9, 0.0, 0.6
-    put(store, "a", "x", before)
-    put(store, "b", "x", after)
+    store_record(store, "a", "x", before)
+    store_record(store, "b", "x", after)
     assert harness(monkeypatch, "compare", "a", "b", "--json") == 0
-    assert [one["query_id"] for one in json.loads(capsys.readouterr().out)["changed"]] == ["q7", "q3", "q11"]
+    assert [query["query_id"] for query in json.loads(capsys.readouterr().out)["changed"]] == ["q7", "q3", "q11"]
 
 
-def test_compare_takes_files_and_cells_and_two_records_of_one_retriever(here, monkeypatch, capsys):
-    old = next(r for r in here.latest() if r.retriever.name == "good" and r.dataset.name == "x")
-    new = put(here, "good", "x", np.full(40, 0.9), minutes=5)
+def test_compare_accepts_files_and_ids_of_records(store, monkeypatch, capsys):
+    old = next(r for r in store.latest() if r.retriever.name == "good" and r.dataset.name == "x")
+    new = store_record(store, "good", "x", np.full(40, 0.9), minutes=5)
     files = [f"results/{record.files.record}" for record in (old, new)]
     assert harness(monkeypatch, "compare", *files) == 0
     out = capsys.readouterr().out
@@ -357,9 +357,9 @@ def test_compare_takes_files_and_cells_and_two_records_of_one_retriever(here, mo
     )
 
 
-def test_compare_takes_the_baseline_as_a_side(here, monkeypatch, capsys):
+def test_compare_accepts_the_baseline(store, monkeypatch, capsys):
     other = Store(Path("other"))
-    put(other, "good", "x", np.full(40, 0.3))
+    store_record(other, "good", "x", np.full(40, 0.3))
     accept(Path("results/baseline"), other, list(other.records()), {"accepted": START, "reason": "r", "harness": "0"})
     assert harness(monkeypatch, "compare", "baseline", "good") == 0
     out = capsys.readouterr().out
@@ -373,57 +373,53 @@ def test_compare_takes_the_baseline_as_a_side(here, monkeypatch, capsys):
     assert "both sides are the baseline; name a retriever" in capsys.readouterr().err
 
 
-def test_compare_refuses_what_has_nothing_in_common(here, monkeypatch, capsys):
+def test_compare_refuses_records_without_a_common_dataset(store, monkeypatch, capsys):
     assert harness(monkeypatch, "compare", "good", "nobody") == 2
-    assert (
-        "'nobody' is not a retriever in results/, a record's file or a record's id; choices: alike, bad, good"
-        in capsys.readouterr().err
-    )
-    put(here, "other", "z", np.full(4, 0.5))
+    error = capsys.readouterr().err
+    assert "'nobody' is not a retriever in results/" in error
+    assert "choices: bad, equal, good" in error
+    store_record(store, "other", "z", np.full(4, 0.5))
     assert harness(monkeypatch, "compare", "good", "other") == 3
-    assert (
-        "nothing to compare: good was measured on x, y, other on z, and no dataset with ndcg@10 is the same in both"
-        in capsys.readouterr().err
-    )
-    put(here, "moved", "x", np.full(40, 0.5), fingerprint="another")
+    assert "nothing to compare: good was measured on x, y, other on z" in capsys.readouterr().err
+    store_record(store, "moved", "x", np.full(40, 0.5), fingerprint="another")
     assert harness(monkeypatch, "compare", "good", "moved") == 3
 
 
-def test_what_cannot_be_paired_is_said_and_not_tested(here, monkeypatch, capsys):
-    put(here, "fewer", "x", np.full(20, 0.5))
-    record = put(here, "lost", "x", np.full(40, 0.5))
+def test_compare_does_not_test_evaluations_that_cannot_be_paired(store, monkeypatch, capsys):
+    store_record(store, "fewer", "x", np.full(20, 0.5))
+    record = store_record(store, "lost", "x", np.full(40, 0.5))
     Path("results", record.files.per_query).unlink()
     for name in ("fewer", "lost"):
         assert harness(monkeypatch, "compare", "good", name, "--json") == 0
-        told = json.loads(capsys.readouterr().out)
-        assert (told["unpaired"], told["differences"], told["changed"]) == (["x"], {"x": None}, [])
+        comparison = json.loads(capsys.readouterr().out)
+        assert (comparison["unpaired"], comparison["differences"], comparison["changed"]) == (["x"], {"x": None}, [])
 
 
-def test_recommend_takes_the_best_within_the_limits(here, monkeypatch, capsys):
+def test_recommend_chooses_the_best_retriever_within_the_limits(store, monkeypatch, capsys):
     assert harness(monkeypatch, "recommend", "--max-index-mb", "45") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "take alike; runner-up bad"
-    assert re.match(r"alike +0\.7\d{3} +80\.0 +200 +5\.00 +20\.0", lines[2])
+    assert lines[0] == "take equal; runner-up bad"
+    assert re.match(r"equal +0\.7\d{3} +80\.0 +200 +5\.00 +20\.0", lines[2])
     assert re.match(r"bad +0\.[12]\d{3} ", lines[3])
     assert lines[5].startswith("the difference is significant: +0.49")
     assert lines[6:] == ["left out good: index_mb is 50, above 45", "mean over x, y"]
     assert harness(monkeypatch, "recommend", "--min-queries-per-s", "30", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {told["best"]["label"], told["runner_up"]["label"]} == {"good", "alike"}
-    assert told["significant"] is False
+    choice = json.loads(capsys.readouterr().out)
+    assert {choice["best"]["label"], choice["runner_up"]["label"]} == {"good", "equal"}
+    assert choice["significant"] is False
     assert harness(monkeypatch, "recommend", "--max-index-mb", "50") == 0
     out = capsys.readouterr().out
     assert out.startswith("take good; "), "a limit that is just kept"
     assert "the difference is not significant: " in out
-    for wrong in ("nan", "-1"):
-        assert harness(monkeypatch, "recommend", f"--max-latency-ms={wrong}") == 2
-        assert f"{wrong} must be a number of 0 or more" in capsys.readouterr().err
+    for value in ("nan", "-1"):
+        assert harness(monkeypatch, "recommend", f"--max-latency-ms={value}") == 2
+        assert f"{value} must be a number of 0 or more" in capsys.readouterr().err
     assert harness(monkeypatch, "recommend", "--max-latency-ms", "0.00001") == 3
     assert "no retriever is within the limits (" in capsys.readouterr().err
 
 
-def test_figures_that_were_not_measured_keep_no_limit(here, monkeypatch, capsys):
-    record = put(here, "untimed", "x", np.full(40, 0.99))
+def test_recommend_leaves_out_retrievers_without_the_limited_figure(store, monkeypatch, capsys):
+    record = store_record(store, "untimed", "x", np.full(40, 0.99))
     path = Path("results", record.files.record)
     path.write_text(record.model_copy(update={"timing": None}).model_dump_json(), encoding="utf-8")
     assert harness(monkeypatch, "recommend", "--dataset", "x", "--min-docs-per-s", "1") == 0

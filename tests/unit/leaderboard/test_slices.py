@@ -1,4 +1,4 @@
-"""What is kept of a collection beside a record, and scores by what queries are like."""
+"""Tests of stored queries and rankings, and of scores by slices of the queries."""
 
 import numpy as np
 import pyarrow as pa
@@ -13,31 +13,34 @@ from harness.store import tables as store_tables
 from harness.types import Corpus, Dataset, PerQuery, Qrels, Queries, RecordFiles, Run
 
 CORPUS = Corpus(["d1", "d2", "d3"], ["The quick brown fox", "lazy dogs " + "sleep " * 100, ""])
-QUERIES = Queries(["q1", "q2", "q3", "q4"], ["Quick FOX quick", "dogs or cats a", "?", "nobody asks"])
+QUERIES = Queries(["q1", "q2", "q3", "q4"], ["Quick FOX quick", "dogs or cats a", "?", "nothing relevant"])
 QRELS = Qrels({"q1": {"d1": 2, "d2": 1, "gone": 1}, "q2": {"d2": 1, "d1": 0}, "q3": {"d3": 1}, "q4": {"d1": 0}})
 
 
 @pytest.fixture
-def made():
+def dataset():
+    """Return a dataset of three documents and four queries, one without a relevant document."""
     return Dataset("made", "test", CORPUS, QUERIES, QRELS)
 
 
-def test_what_was_asked_is_kept_with_what_queries_are_cut_by(made):
-    rows = store_tables.queries(made).to_pylist()
+def test_queries_are_stored_with_words_relevant_documents_and_overlap(dataset):
+    rows = store_tables.queries(dataset).to_pylist()
     assert [row["query_id"] for row in rows] == ["q1", "q2", "q3"], "a query without a relevant document has no score"
     assert [row["words"] for row in rows] == [3, 3, 0]
     assert [row["relevant"] for row in rows] == [3, 1, 1]
-    assert rows[0]["overlap"] == pytest.approx((1 + 0) / 2), "of d1 both words, of d2 none; d3 is not held"
+    assert rows[0]["overlap"] == pytest.approx((1 + 0) / 2), (
+        "of d1 both words, of d2 none; the document `gone` is not in the corpus"
+    )
     assert rows[1]["overlap"] == pytest.approx(1 / 3)
     assert rows[2]["overlap"] is None
     assert rows[0]["text"] == "Quick FOX quick"
 
 
-def test_the_first_answers_are_kept_with_their_grades_and_the_firsts_text(made):
+def test_rankings_are_stored_with_grades_and_the_text_of_the_first_hit(dataset):
     run = Run(
         ["q2", "q1"], CORPUS.ids, np.array([[1, 0, 2], [0, -1, -1]]), np.array([[3, 2, 1], [1, 0, 0]], np.float32)
     )
-    rows = {row["query_id"]: row for row in store_tables.rankings(run, made).to_pylist()}
+    rows = {row["query_id"]: row for row in store_tables.rankings(run, dataset).to_pylist()}
     assert (rows["q2"]["docs"], rows["q2"]["grades"]) == (["d2", "d1", "d3"], [1, 0, None])
     assert len(rows["q2"]["first"]) == 100
     assert rows["q2"]["first"].startswith("lazy dogs sleep")
@@ -45,7 +48,8 @@ def test_the_first_answers_are_kept_with_their_grades_and_the_firsts_text(made):
     assert (rows["q3"]["docs"], rows["q3"]["first"]) == ([], None)
 
 
-def with_tables(label, values, tables, properties, grades):
+def evaluation_with_tables(label, values, tables, properties, grades):
+    """Return a record with its scores, and add its queries and rankings to `tables`."""
     record = make_record(label, "x", 0)
     path = f"{label}/x"
     ids = [f"q{place}" for place in range(len(values))]
@@ -57,7 +61,7 @@ def with_tables(label, values, tables, properties, grades):
     return record, {path: PerQuery(ids, {"ndcg@10": np.asarray(values, float)})}
 
 
-def test_queries_are_cut_in_thirds_and_unjudged_by_half():
+def test_queries_are_sliced_into_thirds_and_by_unjudged_share():
     values = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]
     properties = {
         "words": pa.array([1, 1, 5, 5, 9, 9], pa.int32()),
@@ -66,35 +70,36 @@ def test_queries_are_cut_in_thirds_and_unjudged_by_half():
     }
     grades = [[1, 0], [1, None], [None, None], [1, 1], [1, None], [None, None]]
     tables = {}
-    one, ours = with_tables("a", values, tables, properties, grades)
-    other, theirs = with_tables("b", values[::-1], tables, properties, grades)
-    scores = ours | theirs
-    board = build([one, other], "ndcg@10", scores)
+    first, first_scores = evaluation_with_tables("a", values, tables, properties, grades)
+    second, second_scores = evaluation_with_tables("b", values[::-1], tables, properties, grades)
+    scores = first_scores | second_scores
+    leaderboard = build([first, second], "ndcg@10", scores)
 
-    def kept(record, kind):
+    def read_table(record, kind):
         return tables.get((record.files.record, kind))
 
-    found = {cut.by: cut for cut in compute_slices(board, scores, kept)}
-    words = found["words in the query"].bins
-    assert [(own.name, own.queries) for own in words] == [("1", 2), ("5", 2), ("9", 2)]
-    assert [own.means["a"] for own in words] == pytest.approx([0.05, 0.25, 0.45])
-    assert [own.means["b"] for own in words] == pytest.approx([0.45, 0.25, 0.05])
-    assert "relevant documents" not in found, "all queries are alike in that"
-    assert sum(own.queries for own in found["share of the query's words in relevant documents"].bins) == 5
-    unjudged = found["unjudged share of the first ten"].bins
-    assert [(own.name, own.queries) for own in unjudged] == [("0%", 2), ("50%", 2), ("100%", 2)]
-    alone = compute_slices(board, scores, kept, ["a"])
+    slices = {each.by: each for each in compute_slices(leaderboard, scores, read_table)}
+    words = slices["words in the query"].bins
+    assert [(each.name, each.queries) for each in words] == [("1", 2), ("5", 2), ("9", 2)]
+    assert [each.means["a"] for each in words] == pytest.approx([0.05, 0.25, 0.45])
+    assert [each.means["b"] for each in words] == pytest.approx([0.45, 0.25, 0.05])
+    assert "relevant documents" not in slices, "every query has the same number"
+    assert sum(each.queries for each in slices["share of the query's words in relevant documents"].bins) == 5
+    unjudged = slices["unjudged share of the first ten"].bins
+    assert [(each.name, each.queries) for each in unjudged] == [("0%", 2), ("50%", 2), ("100%", 2)]
+    alone = compute_slices(leaderboard, scores, read_table, ["a"])
     assert set(alone[0].bins[0].means) == {"a"}
 
 
-def test_without_what_is_needed_there_are_no_slices():
-    record, scores = with_tables("a", [0.1, 0.2], {}, {"words": [1, 2]}, [[], []])
-    board = build([record], "ndcg@10", scores)
-    assert compute_slices(board, scores, lambda *_: None) == []
-    assert compute_slices(board, {}, lambda *_: None) == []
+def test_without_tables_or_scores_there_are_no_slices():
+    record, scores = evaluation_with_tables("a", [0.1, 0.2], {}, {"words": [1, 2]}, [[], []])
+    leaderboard = build([record], "ndcg@10", scores)
+    assert compute_slices(leaderboard, scores, lambda *_: None) == []
+    assert compute_slices(leaderboard, {}, lambda *_: None) == []
 
 
-def test_the_bins_of_a_real_collection_add_up_to_its_mean(real_dataset):
+@pytest.mark.slow
+def test_slices_of_a_real_dataset_average_to_its_mean(real_dataset):
     dataset = real_dataset("scifact")
     retriever = construct(composed(["retriever=bm25"])["retriever"], "retriever")
     retriever.index(dataset.corpus)
@@ -109,11 +114,14 @@ def test_the_bins_of_a_real_collection_add_up_to_its_mean(real_dataset):
     )
     tables = store_tables.excerpts(run, dataset)
     scores = {"p": PerQuery(ids, values)}
-    found = compute_slices(build([record], "ndcg@10", scores), scores, lambda _, kind: tables[kind])
-    assert {cut.by for cut in found} >= {"words in the query", "share of the query's words in relevant documents"}
-    for cut in found:
-        assert sum(own.queries for own in cut.bins) == 300
-        total = sum(own.means["bm25"] * own.queries for own in cut.bins) / 300
+    slices = compute_slices(build([record], "ndcg@10", scores), scores, lambda _, kind: tables[kind])
+    assert {by_property.by for by_property in slices} >= {
+        "words in the query",
+        "share of the query's words in relevant documents",
+    }
+    for by_property in slices:
+        assert sum(bin_.queries for bin_ in by_property.bins) == 300
+        total = sum(bin_.means["bm25"] * bin_.queries for bin_ in by_property.bins) / 300
         assert total == pytest.approx(record.metrics["ndcg@10"])
-    by_overlap = next(cut for cut in found if cut.by.startswith("share of the query's words"))
+    by_overlap = next(by_property for by_property in slices if by_property.by.startswith("share of the query's words"))
     assert by_overlap.bins[0].means["bm25"] < by_overlap.bins[-1].means["bm25"], "BM25 needs shared words"

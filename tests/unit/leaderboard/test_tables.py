@@ -1,4 +1,4 @@
-"""Tables as data, their three writers, and the leaderboard as a DataFrame."""
+"""Tests of tables, their terminal, Markdown and LaTeX writers, and the leaderboard as a DataFrame."""
 
 import csv
 import io
@@ -74,7 +74,7 @@ def test_only_the_best_is_bold_in_a_terminal_with_colours():
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_no_writer_lets_control_characters_through(write):
+def test_writers_remove_control_characters(write):
     hostile = "a\x1b]0;title\x07\x9b2J\u202eb\r\nc"
     text = write([Table(hostile, [hostile, "n"], [[hostile, Marked(hostile, "best")]], [hostile], {"best": hostile})])
     assert not set(text) & set("\x1b\x07\x9b\u202e\r")
@@ -84,12 +84,12 @@ def test_no_writer_lets_control_characters_through(write):
     )
 
 
-def test_a_table_without_headings_is_its_title_and_notes():
+def test_a_table_without_headings_is_title_and_notes():
     assert writers.terminal([Table("title", notes=["note"]), Table("next")]) == "title\nnote\n\nnext\n"
     assert writers.markdown([Table("title", notes=["note"])]) == "**title**\n\nnote\n"
 
 
-def test_only_a_table_of_numbers_is_split_where_the_terminal_is_too_narrow():
+def test_only_tables_of_numbers_are_split_in_a_narrow_terminal():
     numbers = Table("", ["row", *(f"column{n}" for n in range(9))], [["label", *(f"{n}.0000" for n in range(9))]])
     assert writers.terminal([numbers], 40).count("label") > 1
     texts = Table("", ["key", "A", "B"], [["label", "a " * 40, "b " * 40]], align="lll")
@@ -98,26 +98,28 @@ def test_only_a_table_of_numbers_is_split_where_the_terminal_is_too_narrow():
 
 
 def test_marks_and_notes_of_a_leaderboard_are_the_same_in_every_format():
-    board = built(
+    leaderboard = built(
         scored(make_record("best", "x", 0), 0.7 + noise(0)),
         scored(make_record("near", "x", 0), 0.699 + noise(0)[::-1]),
         scored(make_record("far", "x", 0), 0.2 + noise(1)),
         baseline="far",
     )
-    main, differences, intervals = tables(board)
+    main, differences, intervals = tables(leaderboard)
     assert [row[1].mark if isinstance(row[1], Marked) else None for row in main.rows] == ["best", "tied", None]
     assert set(main.legend) == {"best", "tied", "front"}
     assert [row[0] for row in differences.rows] == ["best", "near"], "the baseline has no difference to itself"
-    low, high = board.rows[0].evaluations["x"].interval
+    low, high = leaderboard.rows[0].evaluations["x"].interval
     assert intervals.rows[0][1] == f"{low:.4f} to {high:.4f}"
     for write in WRITERS:
         for note in main.notes:
-            assert note.split()[0] in write([main_table(board)])
+            assert note.split()[0] in write([main_table(leaderboard)])
 
 
-def test_the_frame_has_typed_columns_and_nulls_for_gaps():
-    board = build([make_record("a", "x", 0.1), make_record("a", "y", 0.5), make_record("b", "x", 0, status="failed")])
-    table = to_frame({"ndcg@10": board})
+def test_the_data_frame_has_typed_columns_and_nulls_for_gaps():
+    leaderboard = build(
+        [make_record("a", "x", 0.1), make_record("a", "y", 0.5), make_record("b", "x", 0, status="failed")]
+    )
+    table = to_frame({"ndcg@10": leaderboard})
     assert table["status"].to_list() == ["ok", "ok", "mean", "failed"]
     assert table.schema["best"] == pl.Boolean
     assert table.schema["won"] == pl.Int64
@@ -135,19 +137,21 @@ def test_the_csv_has_no_control_characters():
     assert len(text.splitlines()) == 2
 
 
-def test_published_scores_are_of_the_metric_that_is_reported():
+def test_published_scores_belong_to_their_metric():
     records = [make_record("minilm", "x", 0.5).model_copy(update={"metrics": {"map@100": 0.3, "ndcg@10": 0.5}})]
     figures = {"model": "a/b", "revision": "r", "family": "", "dataset_revision": "r", "source": "somewhere"}
-    boards = {name: build(records, name) for name in ("map@100", "ndcg@10")}
-    found = published_rows(boards["map@100"], [PublishedFigures(datasets=["x"], metrics={"map@100": 0.4}, **figures)])
-    data = json.loads(to_json(leaderboards_data(boards, found)))
+    leaderboards = {name: build(records, name) for name in ("map@100", "ndcg@10")}
+    published = published_rows(
+        leaderboards["map@100"], [PublishedFigures(datasets=["x"], metrics={"map@100": 0.4}, **figures)]
+    )
+    data = json.loads(to_json(leaderboards_data(leaderboards, published)))
     assert data["map@100"]["published"][0]["values"] == {"x": 0.4}
     assert "published" not in data["ndcg@10"]
-    (row,) = to_frame(boards, found).filter(pl.col("status") == "published").to_dicts()
+    (row,) = to_frame(leaderboards, published).filter(pl.col("status") == "published").to_dicts()
     assert (row["metric"], row["value"], row["source"]) == ("map@100", 0.4, "somewhere")
 
 
-def test_a_trainings_table_marks_the_checkpoint_that_was_kept(tmp_path):
+def test_the_training_table_marks_the_saved_checkpoint(tmp_path):
     curve = [
         {"step": 5, "loss": 2.0},
         {"step": 10, "ndcg@10": 0.3},
@@ -168,7 +172,7 @@ def test_a_trainings_table_marks_the_checkpoint_that_was_kept(tmp_path):
     assert table.notes[1] == "No checkpoint is better on dev than the model before it was trained."
 
 
-def test_the_counts_of_a_synthesis_stand_below_what_was_dropped_from():
+def test_the_synthesis_table_groups_counts_below_their_total():
     manifest = {
         "documents": {
             "sampled": 2000,

@@ -1,4 +1,4 @@
-"""Records of version 1 are read as version 2: those that are committed, and one that holds every renamed field."""
+"""Tests of reading records of version 1: the committed ones, and one with every renamed field."""
 
 import json
 
@@ -9,11 +9,11 @@ from harness.store import read_record
 from harness.types import Counters, EncoderInfo, RecallOfExact, Record
 from harness.types.record import EncoderWeights
 
-ROOT = ROOT / "results"
-COMMITTED = [path for path in sorted(ROOT.rglob("*.json")) if path.parts[-4:-1] and "records" in path.parts]
+COMMITTED = [path for path in sorted((ROOT / "results").rglob("*.json")) if "records" in path.parts]
 
 
-def old_record(**changes):
+def record_v1(**changes):
+    """Return the JSON of a record of version 1 that has every field which version 2 renamed."""
     phase = {"wall_s": 2.0, "cpu_s": 1.0, "stages": {"first_stage/search": 1.0}, "counts": {}}
     counts = {"texts": 4, "tokens": 90, "scorer/texts": 8, "scorer/truncated": 2, "scorer/tokens": 60}
     counts |= {"scorer/padding": 20, "scorer/flops": 30, "scorer/gemm_flops": 40}
@@ -45,8 +45,8 @@ def old_record(**changes):
     }
 
 
-def test_every_renamed_field_of_version_1_has_its_place():
-    record = Record.model_validate_json(json.dumps(old_record()))
+def test_every_field_of_version_1_is_read_under_its_new_name():
+    record = Record.model_validate_json(json.dumps(record_v1()))
     assert (record.version, record.id) == (2, "0123456789abcdef")
     assert record.encoders == {
         "": EncoderInfo(device="cpu"),
@@ -63,12 +63,17 @@ def test_every_renamed_field_of_version_1_has_its_place():
         "rankings": "rankings/a.parquet",
         "queries": "queries/a.parquet",
     }
-    about = record.dataset.metadata
-    assert (about.source, about.task, about.quotes_ids, about.type) == ("mteb", "SciFact", True, "Retrieval")
+    metadata = record.dataset.metadata
+    assert (metadata.source, metadata.task, metadata.quotes_ids, metadata.type) == (
+        "mteb",
+        "SciFact",
+        True,
+        "Retrieval",
+    )
 
 
 def test_counters_and_times_of_version_1_give_the_same_shares():
-    timing = Record.model_validate_json(json.dumps(old_record())).timing
+    timing = Record.model_validate_json(json.dumps(record_v1())).timing
     assert timing.index.counters[""] == Counters(texts=4, tokens=90)
     assert timing.index.counters["scorer"].truncated == 2
     assert (timing.index.cached_s, timing.index.foreign_machine) == (0.5, False)
@@ -77,18 +82,18 @@ def test_counters_and_times_of_version_1_give_the_same_shares():
     assert timing.latency_counters == {"first_stage": Counters(micro_usd=7)}
 
 
-def test_a_record_is_read_back_as_it_was_written():
-    record = Record.model_validate_json(json.dumps(old_record()))
+def test_a_record_survives_a_round_trip_through_json():
+    record = Record.model_validate_json(json.dumps(record_v1()))
     assert Record.model_validate_json(record.model_dump_json()) == record
 
 
 @pytest.mark.parametrize("field", ["record", "ranked", "asked", "run"])
-def test_a_path_out_of_the_results_folder_is_refused(field):
+def test_a_path_outside_the_results_folder_is_refused(field):
     with pytest.raises(ValueError, match="leads out of the results folder"):
-        Record.model_validate(old_record(files={field: "../../etc/passwd"}))
+        Record.model_validate(record_v1(files={field: "../../etc/passwd"}))
 
 
-def test_the_committed_records_give_the_figures_that_were_stored_with_them():
+def test_committed_records_give_the_figures_stored_with_them():
     compared = 0
     for path in COMMITTED:
         old, record = json.loads(path.read_bytes()), read_record(path)

@@ -1,0 +1,105 @@
+"""Tests of the checks of costs: CPU time, memory and index size."""
+
+import pytest
+from support.gate import BASE, RULES, gate_record, gate_timing, make_evaluations, run_gate
+
+from harness.gate import policy
+from harness.gate.ci import text
+from harness.gate.cost import cpu_per_document, cpu_per_query
+
+
+def gate_costs(before, after, rules=RULES, repeats=(), **changed):
+    """Return the statuses of the cost checks by name, and the verdict, on a timing against an accepted one."""
+    accepted, accepted_scores = make_evaluations({("a", "x"): BASE})
+    records, scores = make_evaluations({("a", "x"): BASE}, 1)
+    accepted = [accepted[0].model_copy(update={"timing": before})]
+    records = [records[0].model_copy(update={"timing": after, **changed})]
+    repeated = [gate_record("a", "x", 2 + number, timing=timing) for number, timing in enumerate(repeats)]
+    verdict = run_gate(accepted, accepted_scores, records, scores, rules, repeats=repeated)
+    return {finding.check: finding.status for finding in verdict.findings if not finding.is_metric}, verdict
+
+
+def test_cpu_time_is_in_units_of_the_reference_kernels():
+    timing = gate_timing(cpu=2.0, unit=1.0)
+    assert cpu_per_query(timing) == pytest.approx(2.0 / 0.004 / 100)
+    assert cpu_per_document(timing) == pytest.approx(2.0 / 0.004 / 10)
+    assert cpu_per_query(gate_timing(cpu=4.0, unit=2.0)) == pytest.approx(cpu_per_query(timing))
+
+
+def test_a_cost_above_the_policy_fails():
+    checks, verdict = gate_costs(gate_timing(), gate_timing(cpu=1.21))
+    assert checks == {"cpu/query": "fail", "cpu/document": "fail", "memory": "pass", "index bytes": "pass"}
+    assert verdict.exit_code == 1
+    assert text.line(verdict.findings[0]).endswith("(x1.21, limit x1.20)")
+    assert gate_costs(gate_timing(), gate_timing(cpu=1.19))[1].exit_code == 0
+    assert gate_costs(gate_timing(), gate_timing(cpu=2.0, unit=2.0))[1].exit_code == 0, "a slower machine"
+    assert gate_costs(gate_timing(), gate_timing(memory=int(1.21e8)))[0]["memory"] == "fail"
+    assert gate_costs(gate_timing(), gate_timing(size=1060))[0]["index bytes"] == "fail"
+    rules = policy.validate({"cpu": None, "memory": None, "index_bytes": None}, "p")
+    assert gate_costs(gate_timing(), gate_timing(cpu=9, size=9999, memory=10**10), rules)[0] == {}
+
+
+def test_the_lowest_of_several_measurements_counts():
+    checks, verdict = gate_costs(
+        gate_timing(), gate_timing(cpu=1.5), repeats=[gate_timing(cpu=1.4), gate_timing(cpu=1.1)]
+    )
+    assert checks["cpu/query"] == "pass"
+    line = next(text.line(finding) for finding in verdict.findings if finding.check == "cpu/query")
+    assert line.endswith("(x1.10, limit x1.20, least of 3 measurements)")
+
+
+def test_a_repeat_without_a_figure_does_not_replace_one_that_has_it():
+    cached = gate_timing(cpu=1.0, cached=0.9, memory=None)
+    checks, verdict = gate_costs(gate_timing(), gate_timing(cpu=1.5, memory=5 * 10**8), repeats=[cached])
+    assert checks == {"cpu/query": "pass", "cpu/document": "fail", "memory": "fail", "index bytes": "pass"}
+    assert "least of" not in next(finding.message for finding in verdict.findings if finding.check == "memory")
+
+
+def test_the_accepted_record_is_not_a_measurement_of_the_candidate():
+    accepted, accepted_scores = make_evaluations({("a", "x"): BASE})
+    records, scores = make_evaluations({("a", "x"): BASE}, 1)
+    slow = records[0].model_copy(update={"timing": gate_timing(cpu=2.0)})
+    verdict = run_gate(accepted, accepted_scores, [*accepted, slow], scores)
+    assert {finding.check for finding in verdict.with_status("fail")} == {"cpu/query", "cpu/document"}
+
+
+def test_a_record_with_one_thread_is_gated_even_if_a_newer_one_of_the_same_code_used_two():
+    accepted, accepted_scores = make_evaluations({("a", "x"): BASE})
+    records, scores = make_evaluations({("a", "x"): BASE}, 1)
+    slow = records[0].model_copy(update={"timing": gate_timing(cpu=2.0)})
+    two_threads = gate_record("a", "x", 2, timing=gate_timing(threads=2), files={"per_query": "a x 1", "record": "r"})
+    verdict = run_gate(accepted, accepted_scores, [slow, two_threads], scores)
+    assert {finding.check for finding in verdict.with_status("fail")} == {"cpu/query", "cpu/document"}
+    other_code = two_threads.model_copy(update={"code": "another"})
+    assert "measured with 2 threads" in " ".join(run_gate(accepted, accepted_scores, [slow, other_code], scores).notes)
+
+
+@pytest.mark.parametrize("broken", [{"queries": 0}, {"unit": 0.0}, {"cpu": 0.0}])
+def test_a_cost_of_zero_is_not_gated(broken):
+    checks, verdict = gate_costs(gate_timing(**broken), gate_timing(**broken))
+    assert "cpu/query" not in checks
+    assert verdict.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "remaining", "reason"),
+    [
+        ({"threads": 2}, {"memory", "index bytes"}, "measured with 2 threads; one is needed: timing=cpu1"),
+        ({"cached": 0.5}, {"cpu/query", "memory", "index bytes"}, "the embeddings were cached"),
+        (
+            {"memory": None},
+            {"cpu/query", "cpu/document", "index bytes"},
+            "separate process that encodes anew: timing=cpu1",
+        ),
+    ],
+)
+def test_costs_measured_under_other_conditions_are_noted_and_not_gated(changed, remaining, reason):
+    checks, verdict = gate_costs(gate_timing(), gate_timing(**changed))
+    assert set(checks) == remaining
+    assert any(reason in note and note.endswith("(1 of 1 evaluations)") for note in verdict.notes)
+
+
+def test_in_another_environment_only_the_index_size_is_gated():
+    checks, verdict = gate_costs(gate_timing(), gate_timing(cpu=99.0), environment="f" * 16)
+    assert set(checks) == {"index bytes"}
+    assert "measured in another environment" in " ".join(verdict.notes)

@@ -1,0 +1,88 @@
+"""Tests of the formats of a verdict: JUnit, annotations and the summary."""
+
+import re
+
+from junitparser import Error, Failure, JUnitXml, Skipped
+from support.gate import BASE, gate_values, shifted
+
+from harness.gate import Finding, make_verdict
+from harness.gate.ci import github, junit
+
+
+def verdict_with_failures(n):
+    """Return a verdict with `n` failed evaluations and one finding of every other kind."""
+    names = [f"r{number}, <b>%::" for number in range(n)]
+    failing = gate_values({(name, "x|y"): BASE for name in names}, {(name, "x|y"): shifted(-0.02) for name in names})
+    remaining = [
+        Finding(
+            "undecided",
+            "lost",
+            "x",
+            "evaluation",
+            message="it was not measured\nreally",
+            command="harness retriever=lost",
+        ),
+        Finding("new", "fresh", "x", "evaluation", message="not in the baseline"),
+        Finding("fail", "slow", "x", "cpu/query", 1.0, 1.5, limit=1.2, command="harness retriever=slow"),
+    ]
+    return make_verdict(
+        [*failing.findings, *remaining], ["cpu/query: measured in another environment (1 of 2 evaluations)"]
+    )
+
+
+def test_junit_is_valid_and_counts_failures_errors_and_skips(tmp_path):
+    verdict = verdict_with_failures(3)
+    path = tmp_path / "gate.xml"
+    path.write_text(junit.render(verdict), encoding="utf-8")
+    report = JUnitXml.fromfile(str(path))
+    suites = {suite.name: suite for suite in report}
+    assert set(suites) == {"r0, <b>%::", "r1, <b>%::", "r2, <b>%::", "lost", "fresh", "slow"}
+    kinds = {suite: [type(result) for case in cases for result in case.result] for suite, cases in suites.items()}
+    assert kinds["r0, <b>%::"] == [Failure]
+    assert kinds["lost"] == [Error]
+    assert kinds["fresh"] == [Skipped]
+    assert (report.failures, report.errors, report.skipped) == (4, 1, 1)
+    case = next(iter(suites["slow"]))
+    assert (case.classname, case.name) == ("slow", "x cpu/query")
+    assert "x1.50" in case.result[0].message
+    lenient = junit.render(make_verdict(verdict.findings, [], lenient=True))
+    assert JUnitXml.fromstring(lenient.encode()).errors == 0
+
+
+def test_junit_leaves_out_characters_that_xml_forbids():
+    finding = Finding("undecided", "a\x00b\x1b", "x", "evaluation", message="\x0b\ud800 odd")
+    assert JUnitXml.fromstring(junit.render(make_verdict([finding])).encode()).errors == 1
+
+
+def test_at_most_ten_annotations_are_printed_and_the_last_counts_the_rest():
+    lines = github.annotations(verdict_with_failures(20))
+    assert len(lines) == 10
+    assert lines[-1] == "::notice title=Retrieval gate::and 13 more, see the summary"
+    for line in lines:
+        assert re.fullmatch(r"::(error|warning|notice) title=[^:,\n]*::[^\n\r]*", line)
+    assert "r0%2C <b>%25%3A%3A" in " ".join(github.annotations(verdict_with_failures(1)))
+    assert len(github.annotations(verdict_with_failures(2))) == 4
+
+
+def test_the_summary_shows_changes_and_folds_the_rest():
+    verdict = make_verdict(
+        [*verdict_with_failures(2).findings, *gate_values({("a", "x"): BASE}, {("a", "x"): BASE}).findings], ["a note"]
+    )
+    summary = github.summary(verdict)
+    assert summary.startswith("### \N{CROSS MARK} Retrieval gate\n")
+    before, _, folded = summary.partition("<details>")
+    assert "r0, &lt;b>" in before
+    assert r"x\|y" in before
+    assert "| identical | a on x |" in folded
+    assert "Not gated: a note." in summary
+    assert "harness retriever=slow" in summary
+    passed = github.summary(gate_values({("a", "x"): BASE}, {("a", "x"): BASE}))
+    assert passed.startswith("### \N{WHITE HEAVY CHECK MARK} Retrieval gate")
+
+
+def test_the_summary_stays_below_githubs_limit():
+    finding = Finding("fail", "r" * 400, "d" * 400, "ndcg@10", 0.5, 0.4, limit=0.005, message="s" * 400)
+    summary = github.summary(make_verdict([finding] * 5000))
+    assert len(summary.encode()) < 1024 * 1024
+    assert re.search(r"\nand \d+ more\n", summary)
+    assert len(github.summary(make_verdict([finding] * 5000), limit=3000).encode()) < 3000
