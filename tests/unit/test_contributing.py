@@ -106,5 +106,6 @@ def test_all_project_urls_point_to_the_same_repository():
 
 
 def test_pre_commit_runs_the_tools_of_the_environment():
+    tools = [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/python", ".venv/bin/mypy"]
     (repository,) = load(ROOT / ".pre-commit-config.yaml")["repos"]
-    assert [hook["entry"].split()[0] for hook in repository["hooks"]] == [".venv/bin/ruff"] * 2 + [".venv/bin/mypy"]
+    assert [hook["entry"].split()[0] for hook in repository["hooks"]] == tools
