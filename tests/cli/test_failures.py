@@ -81,6 +81,7 @@ def test_every_failure_leaves_a_failed_record(project, source, error):
     assert error in message
 
 
+@pytest.mark.slow
 def test_changed_module_of_a_user_retriever_is_evaluated_again(project):
     assert evaluate(project).returncode == 0
     assert evaluate(project).returncode == 0
@@ -94,6 +95,7 @@ def test_changed_module_of_a_user_retriever_is_evaluated_again(project):
     assert records(project)[-1][0] == "failed"
 
 
+@pytest.mark.slow
 def test_changed_docstring_of_the_harness_reuses_records_and_embeddings(project):
     """Edit a copy of the package; the stored record is reused and, for another seed, the cached embeddings."""
     copy = project / "copy"

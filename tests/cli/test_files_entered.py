@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from support import ROOT
 
 SCRIPT = ROOT / "scripts" / "files_entered.py"
@@ -18,6 +19,7 @@ UNUSED = (
 )
 
 
+@pytest.mark.slow
 def test_plain_evaluation_runs_functions_of_few_files(tmp_path):
     printed = subprocess.check_output([sys.executable, str(SCRIPT)], cwd=tmp_path, text=True)
     *lines, summary = printed.splitlines()

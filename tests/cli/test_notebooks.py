@@ -7,6 +7,8 @@ import pytest
 from nbclient import NotebookClient
 from support import ROOT
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = ROOT / "notebooks"
 
 
