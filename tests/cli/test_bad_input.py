@@ -9,6 +9,7 @@ from typing import NamedTuple
 import huggingface_hub.constants
 import pytest
 from support.command_line import harness
+from support.dataset_files import HEADER, write_dataset
 
 HYDRA_INTERNALS = (
     "Config search path",
@@ -42,23 +43,24 @@ class CommandResult(NamedTuple):
 Command = Callable[..., CommandResult]
 
 
-def write_dataset(folder: Path, documents: str) -> None:
-    """Write a dataset of one query in BEIR's layout; `documents` are the lines of its corpus."""
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text(documents)
-    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "green"}\n')
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+DOCUMENTS = [
+    {"_id": "d1", "title": "", "text": "a green bottle"},
+    {"_id": "d2", "title": "", "text": "a red bottle"},
+]
 
 
-DOCUMENTS = '{"_id": "d1", "title": "", "text": "a green bottle"}\n{"_id": "d2", "title": "", "text": "a red bottle"}\n'
+def write_tiny(folder: Path) -> Path:
+    """Write a dataset of two documents and one query in BEIR's layout and return its folder."""
+    return write_dataset(folder, DOCUMENTS, [{"_id": "q1", "text": "green"}], f"{HEADER}q1\td1\t1\n")
 
 
 @pytest.fixture
 def working_folder(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Run in a folder with the datasets tiny, broken and sets/nfcorpus; no hub, no package index, empty caches."""
-    write_dataset(tmp_path / "tiny", DOCUMENTS)
-    write_dataset(tmp_path / "broken", DOCUMENTS.splitlines()[0] + '\n{"_id": "d2", "text"\n')
-    write_dataset(tmp_path / "sets" / "nfcorpus", DOCUMENTS)
+    write_tiny(tmp_path / "tiny")
+    corpus = write_tiny(tmp_path / "broken") / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().splitlines()[0] + '\n{"_id": "d2", "text"\n')
+    write_tiny(tmp_path / "sets" / "nfcorpus")
     (tmp_path / "nothing").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))

@@ -1,6 +1,5 @@
 """Tests of failed evaluations, which leave a failed record, and of when a user's retriever is evaluated again."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.dataset_files import HEADER, write_dataset, write_jsonl
 from support.models import write_dense
 
 from harness.store import Store
@@ -35,12 +35,8 @@ class UserRetriever:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Write a folder with a dataset, a user's retriever, a module that it imports, and its config."""
-    data = tmp_path / "data"
-    (data / "qrels").mkdir(parents=True)
-    rows = [{"_id": f"d{n}", "text": f"text {n}"} for n in range(4)]
-    (data / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (data / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "text 0"}) + "\n")
-    (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
+    documents = [{"_id": f"d{n}", "text": f"text {n}"} for n in range(4)]
+    write_dataset(tmp_path / "data", documents, [{"_id": "q", "text": "text 0"}], f"{HEADER}q\td0\t1\n")
     (tmp_path / "user_retriever.py").write_text(USER_RETRIEVER)
     (tmp_path / "user_helper.py").write_text("SIGN = 1\n")
     (tmp_path / "conf" / "retriever").mkdir(parents=True)
@@ -102,8 +98,8 @@ def test_changed_docstring_of_the_harness_reuses_records_and_embeddings(project)
     shutil.copytree(ROOT / "harness", copy / "harness")  # with the compiled kernels
     shutil.copytree(ROOT / "conf", copy / "conf")
     model = write_dense(project / "model")
-    lines = [json.dumps({"_id": f"d{n}", "text": f"text {n}"}) + "\n" for n in range(150)]  # enough for one shard
-    (project / "data" / "corpus.jsonl").write_text("".join(lines))
+    documents = [{"_id": f"d{n}", "text": f"text {n}"} for n in range(150)]  # enough for one shard
+    write_jsonl(project / "data" / "corpus.jsonl", documents)
     overrides = ("retriever=minilm", f"retriever.encoder.model={model}", "retriever.encoder.package=null")
     assert evaluate(project, *overrides, harness=copy).returncode == 0
     for file in ("leaderboard/build.py", "embedding_cache/contents.py", "encoders/dense.py"):
