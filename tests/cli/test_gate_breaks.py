@@ -89,7 +89,7 @@ def runs(tmp_path_factory, real_dataset):
 @pytest.fixture(scope="module")
 def baseline_folder(tmp_path_factory, data, runs):
     """Return a baseline that the unchanged code evaluated and `harness accept` wrote."""
-    folder = tmp_path_factory.mktemp("baseline_folder")
+    folder = tmp_path_factory.mktemp("base")
     tree = Checkout(folder / "tree", folder / "results")
     tree.use_runs(runs)
     for overrides in (RRF, MIN_MAX, BM25):
@@ -328,7 +328,7 @@ def test_ab_times_two_revisions_in_turn(project):
     for git_arguments in (
         ["init", "-q"],
         ["add", "-A"],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "baseline_folder"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "base"],
     ):
         subprocess.run(["git", *git_arguments], check=True)
     (project / "repeated.py").write_text(USER_RETRIEVER.format(times=60))
