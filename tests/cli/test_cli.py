@@ -201,11 +201,11 @@ def test_killed_isolated_evaluation_leaves_a_failed_record(dataset, monkeypatch,
 
 def test_config_dir_is_part_of_the_recorded_command(dataset, monkeypatch):
     Path("conf/retriever").mkdir(parents=True)
-    Path("conf/retriever/mine.yaml").write_text("defaults: [bm25, _self_]\nk1: 3.0\n")
+    Path("conf/retriever/user_bm25.yaml").write_text("defaults: [bm25, _self_]\nk1: 3.0\n")
     folder = Path("conf").resolve()
-    assert harness(monkeypatch, f"--config-dir={folder}", "retriever=mine", *dataset) == 0
+    assert harness(monkeypatch, f"--config-dir={folder}", "retriever=user_bm25", *dataset) == 0
     (record,) = records()
-    assert record.retriever.label == "mine"
+    assert record.retriever.label == "user_bm25"
     assert f"--config-dir={folder}" in record.command
 
 
