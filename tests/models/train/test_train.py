@@ -73,6 +73,7 @@ def ndcg(*overrides):
     return float(values["ndcg@10"].mean())
 
 
+@pytest.mark.slow
 def test_training_improves_ndcg(base_model, monkeypatch, capsys):
     assert harness(monkeypatch, *TRAIN_WELL, *base_model) == 0
     out, err = capsys.readouterr()
@@ -91,6 +92,7 @@ def test_training_improves_ndcg(base_model, monkeypatch, capsys):
     assert not Path("models/tuned/.training").exists()
 
 
+@pytest.mark.slow
 def test_finetuned_evaluates_base_tuned_and_hybrids(base_model, monkeypatch, capsys):
     assert harness(monkeypatch, *TRAIN_WELL, *base_model) == 0
     sweep = ["~hydra.sweeper.params.dataset", "dataset.path=ciphered", *EVALUATE]
@@ -119,6 +121,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_model_family_is_trained_and_evaluated(family, base_model, models, monkeypatch):
     arguments, base, evaluate_arguments = FAMILIES[family]
@@ -142,6 +145,7 @@ def test_every_model_family_is_trained_and_evaluated(family, base_model, models,
     assert 0 < expected <= 1
 
 
+@pytest.mark.slow
 def test_matryoshka_mini_batches_and_bfloat16_are_trained(base_model, monkeypatch):
     settings = ["positives=nearest", "training.epochs=4", "training.dtype=bfloat16", "training.patience=1"]
     settings += ["loss.matryoshka=[8,4]", "loss.mini_batch=4"]
@@ -149,6 +153,7 @@ def test_matryoshka_mini_batches_and_bfloat16_are_trained(base_model, monkeypatc
     assert ndcg("retriever=minilm", "retriever.encoder.model=models/tuned", "retriever.encoder.dimensions=4") > 0
 
 
+@pytest.mark.slow
 def test_repeated_training_is_reused_and_another_is_refused(base_model, monkeypatch, capsys):
     assert harness(monkeypatch, *TRAIN, *base_model) == 0
     first = manifest()
@@ -192,6 +197,7 @@ def kill_after_a_checkpoint(arguments):
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_from_its_checkpoint(base_model, monkeypatch, capsys):
     arguments = [*TRAIN, *base_model, "training.epochs=16", "training.evaluations=8"]
     arguments += ["training.learning_rate=0.003"]
@@ -212,6 +218,7 @@ def test_killed_training_resumes_from_its_checkpoint(base_model, monkeypatch, ca
     assert resumed["best_step"] == whole["best_step"]
 
 
+@pytest.mark.slow
 def test_patience_is_counted_across_an_interruption(base_model, monkeypatch, capsys):
     arguments = [*TRAIN, *base_model, "training.epochs=16", "training.evaluations=8", "training.patience=3"]
     arguments += ["training.learning_rate=1e-9"]  # no evaluation is better than the first
@@ -230,6 +237,7 @@ def test_patience_is_counted_across_an_interruption(base_model, monkeypatch, cap
     assert manifest()["steps"] == 40, "the first evaluation and three that are not better"
 
 
+@pytest.mark.slow
 def test_torchrun_with_two_processes_trains_one_model(base_model, monkeypatch):
     arguments = [*TRAIN, *base_model, "training.epochs=2", "training.batch_size=8"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "harness"]
@@ -269,6 +277,7 @@ def test_missing_package_is_named_first(base_model, monkeypatch, capsys):
     assert not Path("models").exists()
 
 
+@pytest.mark.slow
 def test_other_files_in_the_output_folder_are_kept(base_model, monkeypatch, capsys):
     assert harness(monkeypatch, *TRAIN, *base_model) == 0
     Path("models/tuned/notes.txt").write_text("my notes")
@@ -287,6 +296,7 @@ def test_written_configs_contain_no_secret(base_model, monkeypatch):
     assert "depth: ${k}" in texts["base"]
 
 
+@pytest.mark.slow
 def test_results_of_another_training_are_not_mixed(base_model, monkeypatch, capsys):
     assert harness(monkeypatch, *TRAIN, *base_model) == 0
     assert harness(monkeypatch, *TRAIN, *base_model, "seed=1", "output=models/other") == 0
@@ -366,6 +376,7 @@ def test_mistake_is_named_with_the_remedy(name, base_model, monkeypatch, capsys)
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_gpu_trains_in_bfloat16(base_model, monkeypatch):
