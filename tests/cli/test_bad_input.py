@@ -1,18 +1,17 @@
-"""Mistakes in a command line: each is answered by one message that names the value, the choices and what to type."""
+"""Tests of messages about mistakes on the command line: each names the value, the choices and what to type."""
 
 import json
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub.constants
 import pytest
+from support.command_line import harness
+from support.dataset_files import HEADER, write_dataset
 
-from harness import __main__
-
-HYDRAS_OWN = (
+HYDRA_INTERNALS = (
     "Config search path",
     "provider=",
     "in struct",
@@ -24,7 +23,7 @@ HYDRAS_OWN = (
     "TypeError(",
     "Traceback",
 )
-"""What no message for a user may hold."""
+"""Hydra's and Python's wording, which no message contains."""
 
 TINY = ("dataset=folder", "dataset.path=tiny")
 BM25 = ("retriever=bm25", *TINY)
@@ -33,33 +32,35 @@ FUSED = ("retriever=hybrid", "retriever@retriever.retrievers.dense=bm25_mteb", *
 COLBERT = ("retriever=colbert_minilm", *TINY)
 
 
-class Said(NamedTuple):
-    """What a command gave."""
+class CommandResult(NamedTuple):
+    """The exit code of a command and what it printed."""
 
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Said]
+    exit_code: int
+    stdout: str
+    stderr: str
 
 
-def collection(folder: Path, documents: str) -> None:
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text(documents)
-    (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "green"}\n')
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+Command = Callable[..., CommandResult]
 
 
-DOCUMENTS = '{"_id": "d1", "title": "", "text": "a green bottle"}\n{"_id": "d2", "title": "", "text": "a red bottle"}\n'
+DOCUMENTS = [
+    {"_id": "d1", "title": "", "text": "a green bottle"},
+    {"_id": "d2", "title": "", "text": "a red bottle"},
+]
+
+
+def write_tiny(folder: Path) -> Path:
+    """Write a dataset of two documents and one query in BEIR's layout and return its folder."""
+    return write_dataset(folder, DOCUMENTS, [{"_id": "q1", "text": "green"}], f"{HEADER}q1\td1\t1\n")
 
 
 @pytest.fixture
-def place(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run in: collections tiny, broken and sets/nfcorpus; no hub, no package index, empty caches."""
-    collection(tmp_path / "tiny", DOCUMENTS)
-    collection(tmp_path / "broken", DOCUMENTS.splitlines()[0] + '\n{"_id": "d2", "text"\n')
-    collection(tmp_path / "sets" / "nfcorpus", DOCUMENTS)
+def working_folder(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run in a folder with the datasets tiny, broken and sets/nfcorpus; no hub, no package index, empty caches."""
+    write_tiny(tmp_path / "tiny")
+    corpus = write_tiny(tmp_path / "broken") / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().splitlines()[0] + '\n{"_id": "d2", "text"\n')
+    write_tiny(tmp_path / "sets" / "nfcorpus")
     (tmp_path / "nothing").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -70,34 +71,32 @@ def place(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def command(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """The real command in this process."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # so that it is as it was afterwards: the command sets it
+def command(
+    working_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Command]:
+    """Return a function that runs the command in this process."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it; pytest restores it
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
 
-    def give(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["harness", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            __main__.main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, out, err)
+    def run(*arguments: str) -> CommandResult:
+        exit_code = harness(monkeypatch, *arguments)
+        return CommandResult(exit_code, *capsys.readouterr())
 
-    yield give
-    root.handlers[:] = handlers  # Hydra has put its own there, which write to this test's captured stderr
+    yield run
+    root.handlers[:] = handlers  # Hydra's handlers write to this test's captured stderr
     root.setLevel(level)
 
 
 RETRIEVERS = ("bm25_anserini", "hybrid", "minilm", "harness list retrievers")
 DATASETS = ("scifact", "cqadupstack/android", "harness list datasets")
 
-BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
-    # nothing of that name
+MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
+    # unknown names
     "unknown retriever": (("retriever=bm26", *TINY), 2, ("bm26", *RETRIEVERS)),
     "unknown retriever in a sweep": (("-m", "retriever=bm25,bm26", *TINY), 2, ("bm26", *RETRIEVERS)),
-    "unknown part of a hybrid": (
+    "unknown retriever in a hybrid": (
         ("retriever=hybrid", "retriever@retriever.retrievers.dense=nope", *TINY),
         2,
         ("nope", *RETRIEVERS),
@@ -110,18 +109,18 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         1,
         ("retriever._target_='harness.nope.BM25'", "cannot be imported"),
     ),
-    # nothing chosen
+    # required choices that are missing
     "no retriever": (("dataset=scifact",), 2, ("'retriever'", "retriever=", "bm25", "minilm")),
     "retriever null": (("retriever=null", *TINY), 2, ("retriever", "null", *RETRIEVERS)),
     "folder without a path": (("retriever=bm25", "dataset=folder"), 2, ("dataset.path=",)),
-    # values that cannot be
+    # invalid values
     "k is a word": ((*BM25, "k=abc"), 2, ("k='abc'", "integer", "harness --cfg job")),
     "k is zero": ((*BM25, "k=0"), 2, ("k=0", "greater than or equal to 1", "harness --cfg job")),
     "k below a cutoff": ((*BM25, "k=5"), 2, ("ndcg@10", "k=5", "set k=10 or more")),
     "unknown metric": ((*BM25, "metrics=[ndgc@10]"), 2, ("'ndgc@10'", "recall@k", "did you mean ndcg@10?")),
     "no metric": ((*BM25, "metrics=[]"), 2, ("metrics is empty", "metrics=[ndcg@10]")),
     "metric without a cutoff": ((*BM25, "metrics=[ndcg]"), 2, ("'ndcg'", "needs a cutoff", "ndcg@10")),
-    "metrics is no list": ((*BM25, "metrics=ndcg@10"), 2, ("metrics='ndcg@10'", "list")),
+    "metrics is not a list": ((*BM25, "metrics=ndcg@10"), 2, ("metrics='ndcg@10'", "list")),
     "negative seed": ((*BM25, "seed=-1"), 2, ("seed=-1", "greater than or equal to 0", "harness --cfg job")),
     "zero threads": ((*BM25, "timing.threads=0"), 2, ("timing.threads=0", "greater than or equal to 1")),
     "negative k1": ((*BM25, "retriever.k1=-1"), 2, ("k1=-1", "0 or more", "0.9 to 2.0")),
@@ -154,7 +153,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         ("encoder.dtype='int3'", "auto, float32, bfloat16, float16"),
     ),
     "model null": ((*MINILM, "retriever.encoder.model=null"), 2, ("encoder.model=None", "must be a string")),
-    "fusion constant below zero": (
+    "negative fusion constant": (
         (*FUSED, "retriever.fusion.constant=-1"),
         2,
         ("retriever.fusion.constant=-1", "60"),
@@ -166,15 +165,15 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("retriever.fusion.normalize='softmax'", "min_max, z_score, dbsf"),
     ),
-    "weights for another number of parts": (
+    "weights for another number of retrievers": (
         (*FUSED, "retriever.fusion.weights=[1,2,3]"),
         2,
         ("retriever.fusion.weights=[1, 2, 3]", "3 numbers for 2 retrievers", "one for each"),
     ),
-    "a weight below zero": ((*FUSED, "retriever.fusion.weights=[1,-1]"), 2, ("weights=[1, -1]", "0 or more")),
-    "a weight that is a word": ((*FUSED, "retriever.fusion.weights=[a,1]"), 2, ("weights=['a', 1]", "numbers")),
-    "no candidates": ((*COLBERT, "retriever.candidates=0"), 2, ("candidates=0", "at least 1", "null for all")),
-    "unknown precision of token vectors": (
+    "negative weight": ((*FUSED, "retriever.fusion.weights=[1,-1]"), 2, ("weights=[1, -1]", "0 or more")),
+    "weight is a word": ((*FUSED, "retriever.fusion.weights=[a,1]"), 2, ("weights=['a', 1]", "numbers")),
+    "zero candidates": ((*COLBERT, "retriever.candidates=0"), 2, ("candidates=0", "at least 1", "null for all")),
+    "unknown storage precision": (
         (*COLBERT, "retriever.encoder.storage_dtype=float8"),
         2,
         ("encoder.storage_dtype='float8'", "float16, float32"),
@@ -190,29 +189,29 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("encoder.pooling='average'", "mean, cls, last_token, weighted_mean, max"),
     ),
-    "no dimensions": ((*MINILM, "retriever.encoder.dimensions=0"), 2, ("encoder.dimensions=0", "at least 1")),
+    "zero dimensions": ((*MINILM, "retriever.encoder.dimensions=0"), 2, ("encoder.dimensions=0", "at least 1")),
     "unknown rescoring": (
         ("retriever=minilm_binary", "retriever.index.rescore=int4", *TINY),
         2,
         ("index.rescore='int4'", "null, int8, float32"),
     ),
-    "no oversampling": (
+    "zero oversampling": (
         ("retriever=minilm_binary", "retriever.index.oversample=0", *TINY),
         2,
         ("index.oversample=0", "at least 1"),
     ),
-    "fewer than no queries checked": (
+    "negative recall sample": (
         ("retriever=minilm_int8", "retriever.recall_sample=-1", *TINY),
         2,
         ("retriever.recall_sample=-1", "0 or more"),
     ),
-    "unknown kind of index": (
+    "unknown index kind": (
         ("retriever=minilm_hnsw", "retriever.index.kind=flat", *TINY),
         2,
         ("index.kind='flat'", "hnsw, ivf"),
     ),
-    "an instruction that the collection has not": (("retriever=e5_instruct", *TINY), 2, ("dataset.instruction",)),
-    # keys that are not there
+    "dataset without an instruction": (("retriever=e5_instruct", *TINY), 2, ("dataset.instruction",)),
+    # unknown keys
     "unknown key of the retriever": ((*BM25, "retriever.k2=1"), 2, ("retriever", "'k2'", "k1, b, tokenizer")),
     "unknown key added to the retriever": (
         (*BM25, "+retriever.k2=1"),
@@ -231,13 +230,13 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("timing.foo=1", "warmup_documents, repeats", "harness --cfg job"),
     ),
-    # what is no override
+    # malformed arguments
     "malformed override": (("retriever=bm25=", *TINY), 2, ("'retriever=bm25='", "harness --help")),
-    "words without an equals sign": (("bm25", "scifact"), 2, ("'bm25'", "KEY=VALUE", "harness --help")),
+    "argument without an equals sign": (("bm25", "scifact"), 2, ("'bm25'", "KEY=VALUE", "harness --help")),
     "misspelt command": (("lisst", "retrievers"), 2, ("'lisst'", "list", "harness --help")),
     "unknown flag": ((*BM25, "--multirn"), 2, ("--multirn", "--multirun")),
     # data
-    "folder that is not there": (
+    "missing folder": (
         ("retriever=bm25", "dataset=folder", "dataset.path=/nope"),
         2,
         ("'/nope'", "dataset.path=FOLDER"),
@@ -247,7 +246,7 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         1,
         ("broken/corpus.jsonl:2: not JSON", '{"_id": "d2", "text"', "one JSON object"),
     ),
-    "folder in no known layout": (
+    "folder in an unknown layout": (
         ("retriever=bm25", "dataset=folder", "dataset.path=nothing"),
         1,
         ("nothing", "dataset.corpus=FILE dataset.queries=FILE dataset.qrels=FILE"),
@@ -257,14 +256,14 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("nfcorpus has no split 'nope'", "choices: test"),
     ),
-    "a set of another size": (
+    "dataset of an unpublished size": (
         ("retriever=bm25", "dataset=nfcorpus", "data_dir=sets"),
         1,
         ("2 documents", "published nfcorpus has 3633", "dataset=folder dataset.path=sets/nfcorpus"),
     ),
-    "results where none can be written": ((*BM25, "results_dir=tiny/corpus.jsonl"), 2, ("results_dir", "corpus.jsonl")),
+    "results folder is a file": ((*BM25, "results_dir=tiny/corpus.jsonl"), 2, ("results_dir", "corpus.jsonl")),
     # weights
-    "weights out of reach": (
+    "unreachable weights": (
         ("retriever=bge_small", *TINY),
         1,
         (
@@ -276,84 +275,84 @@ BAD: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
             "encoder.model=FOLDER",
         ),
     ),
-    "weights of a part out of reach": (
+    "unreachable weights in a hybrid": (
         ("retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small", *TINY),
         1,
         ("no weights for 'BAAI/bge-small-en-v1.5@", "encoder.model=FOLDER"),
     ),
-    "weights in a folder that is not there": (
+    "missing weights folder": (
         (*MINILM, "retriever.encoder.model=/nope/model"),
         1,
         ("no folder '/nope/model'", "org/name"),
     ),
-    "weights in an empty folder": (
+    "empty weights folder": (
         (*MINILM, "retriever.encoder.model=./nothing"),
         1,
         ("nothing", "config.json", "retriever.encoder.model="),
     ),
-    # the commands that read
+    # explain, list and report
     "explain without a query": (("explain", *BM25), 2, ("no query is given", 'query="some words"')),
-    "explain the best none": (("explain", *BM25, "query=green", "top=0"), 2, ("top='0'", "at least 1")),
-    "explain the best two squared": (("explain", *BM25, "query=green", "top=²"), 2, ("top='²'", "whole number")),
+    "explain the top 0": (("explain", *BM25, "query=green", "top=0"), 2, ("top='0'", "at least 1")),
+    "explain the top superscript two": (("explain", *BM25, "query=green", "top=²"), 2, ("top='²'", "whole number")),
     "explain an unknown document": (
         ("explain", *BM25, "query=green", "doc=d9"),
         2,
         ("doc='d9'", "2 documents of tiny", "'d1'", "top=10"),
     ),
-    "explain with no retriever": (("explain", *TINY, "query=green"), 2, ("'retriever'", "bm25", "minilm")),
-    "list of something unknown": (("list", "retriever"), 2, ("'retriever'", "'retrievers'", "'datasets'", "'records'")),
-    "list of nothing": (("list",), 2, ("what", "retrievers", "harness list")),
+    "explain without a retriever": (("explain", *TINY, "query=green"), 2, ("'retriever'", "bm25", "minilm")),
+    "list of an unknown kind": (("list", "retriever"), 2, ("'retriever'", "'retrievers'", "'datasets'", "'records'")),
+    "list without a kind": (("list",), 2, ("what", "retrievers", "harness list")),
     "report without records": (("report",), 3, ("nothing in results/", "ndcg@10", "harness retriever=bm25")),
     "report of an unknown metric": (
         ("report", "--metric", "ndgc@10"),
         2,
         ("'ndgc@10'", "recall@k", "did you mean ndcg@10?"),
     ),
-    "report in an unknown form": (("report", "--only", "pdf"), 2, ("'pdf'", "--only", "md")),
+    "report in an unknown format": (("report", "--only", "pdf"), 2, ("'pdf'", "--only", "md")),
 }
 
 
-@pytest.mark.parametrize(("arguments", "code", "fragments"), BAD.values(), ids=BAD.keys())
-def test_a_mistake_is_answered_by_a_message_that_helps(
-    command: Command, arguments: tuple[str, ...], code: int, fragments: tuple[str, ...]
+@pytest.mark.parametrize(("arguments", "exit_code", "fragments"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_error_names_the_value_the_choices_and_the_next_command(
+    command: Command, arguments: tuple[str, ...], exit_code: int, fragments: tuple[str, ...]
 ):
-    said = command(*arguments)
-    assert said.out == ""
-    assert [hydras for hydras in HYDRAS_OWN if hydras in said.err] == []
-    assert [fragment for fragment in fragments if fragment not in said.err] == [], said.err
-    assert said.code == code
+    result = command(*arguments)
+    assert result.stdout == ""
+    assert [internal for internal in HYDRA_INTERNALS if internal in result.stderr] == []
+    assert [fragment for fragment in fragments if fragment not in result.stderr] == [], result.stderr
+    assert result.exit_code == exit_code
 
 
-def test_after_a_mistake_nothing_but_its_message_is_said(command: Command):
-    said = command(*BM25, "k=0")
-    assert [line for line in said.err.splitlines() if not line.startswith("error: ")] == []
+def test_stderr_has_only_the_error(command: Command):
+    result = command(*BM25, "k=0")
+    assert [line for line in result.stderr.splitlines() if not line.startswith("error: ")] == []
 
 
-def test_advice_to_add_a_key_is_not_given_where_it_would_not_help(command: Command):
-    assert "+retriever.k2" not in command(*BM25, "retriever.k2=1").err
+def test_unknown_argument_is_not_advised_to_be_added(command: Command):
+    assert "+retriever.k2" not in command(*BM25, "retriever.k2=1").stderr
 
 
-def test_a_broken_pattern_is_not_explained_in_the_words_of_the_engine(command: Command):
-    assert "extract_all" not in command(*BM25, "retriever.tokenizer.pattern='('").err
+def test_broken_pattern_error_hides_the_regex_engine(command: Command):
+    assert "extract_all" not in command(*BM25, "retriever.tokenizer.pattern='('").stderr
 
 
-def test_advice_for_a_part_of_a_hybrid_does_not_name_the_key_of_a_lone_retriever(command: Command):
-    said = command("retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small", *TINY)
-    assert "no weights for" in said.err
-    assert " retriever.encoder.model=" not in said.err
+def test_advice_inside_a_hybrid_leaves_out_the_top_level_key(command: Command):
+    result = command("retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small", *TINY)
+    assert "no weights for" in result.stderr
+    assert " retriever.encoder.model=" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("report",), ("report", "--json"), ("list", "records")], ids=" ".join)
 @pytest.mark.parametrize("content", ["", "{", '{"version": 7}', "[]"])
-def test_a_record_that_cannot_be_read_is_named(place: Path, command: Command, arguments: tuple[str], content: str):
-    path = place / "results" / "records" / "tiny" / "bm25" / "20250101T000000.000000Z-00000000.json"
+def test_unreadable_record_is_named(working_folder: Path, command: Command, arguments: tuple[str], content: str):
+    path = working_folder / "results" / "records" / "tiny" / "bm25" / "20250101T000000.000000Z-00000000.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
-    said = command(*arguments)
-    assert said.err.startswith(f"error: {path.relative_to(place)} is not a record of this version: ")
-    assert "move it away and repeat the command" in said.err
-    assert len(said.err.splitlines()) == 1
-    assert (said.code, said.out) == (2, "")
+    result = command(*arguments)
+    assert result.stderr.startswith(f"error: {path.relative_to(working_folder)} is not a record of this version: ")
+    assert "move it away and repeat the command" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert (result.exit_code, result.stdout) == (2, "")
 
 
 @pytest.mark.parametrize(
@@ -366,35 +365,35 @@ def test_a_record_that_cannot_be_read_is_named(place: Path, command: Command, ar
     ],
     ids=lambda value: " ".join(value),
 )
-def test_validate_says_what_is_wrong_among_its_findings(
+def test_validate_reports_the_mistake_as_a_failure(
     command: Command, arguments: tuple[str, ...], fragments: tuple[str, ...]
 ):
-    said = command("validate", *arguments)
-    assert said.code == 1
-    assert "FAIL" in said.out
-    assert [fragment for fragment in fragments if fragment not in said.out] == []
-    assert [hydras for hydras in HYDRAS_OWN if hydras in said.out + said.err] == []
+    result = command("validate", *arguments)
+    assert result.exit_code == 1
+    assert "FAIL" in result.stdout
+    assert [fragment for fragment in fragments if fragment not in result.stdout] == []
+    assert [internal for internal in HYDRA_INTERNALS if internal in result.stdout + result.stderr] == []
 
 
-def test_validate_in_json_has_the_same_finding(command: Command):
-    said = command("validate", "--json", "dataset=folder", "dataset.path=/nope")
-    assert said.code == 1
-    assert json.loads(said.out) == [
+def test_validate_json_contains_the_failure(command: Command):
+    result = command("validate", "--json", "dataset=folder", "dataset.path=/nope")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == [
         {"config": "dataset=folder dataset.path=/nope", "ok": False, "message": "no folder '/nope'; give one: "
          "dataset.path=FOLDER"}
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("values", ["1.2,-1", "-1,1.2"])
-def test_one_bad_cell_of_a_sweep_does_not_take_the_good_one_with_it(place: Path, command: Command, values: str):
-    said = command("-m", "retriever=bm25", *TINY, f"retriever.k1={values}")
-    assert said.code == 2
-    assert "k1=-1 must be 0 or more" in said.err
-    assert said.out.splitlines()[0].split()[:2] == ["ndcg@10", "tiny"]
-    assert len(list((place / "results" / "records").rglob("*.json"))) == 1
+def test_sweep_finishes_the_valid_evaluation_beside_an_invalid_one(working_folder: Path, command: Command, values: str):
+    result = command("-m", "retriever=bm25", *TINY, f"retriever.k1={values}")
+    assert result.exit_code == 2
+    assert "k1=-1 must be 0 or more" in result.stderr
+    assert result.stdout.splitlines()[0].split()[:2] == ["ndcg@10", "tiny"]
+    assert len(list((working_folder / "results" / "records").rglob("*.json"))) == 1
 
 
-def test_the_collection_of_these_tests_is_measured_when_nothing_is_wrong(command: Command):
-    said = command(*BM25)
-    assert said.code == 0
-    assert said.out.splitlines()[1].split()[:2] == ["bm25", "1.0000"]
+def test_dataset_of_these_tests_is_evaluated_without_a_mistake(command: Command):
+    result = command(*BM25)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[1].split()[:2] == ["bm25", "1.0000"]

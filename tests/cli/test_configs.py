@@ -1,4 +1,4 @@
-"""Every config composes, is built where it can be, and says what it is and how to run it."""
+"""Tests of the configs in conf/: each composes, constructs its object, and opens with a comment and a command."""
 
 import re
 
@@ -22,8 +22,8 @@ from harness.train.plan import DevPlan, LeakPlan, LossPlan, TrainingPlan
 from harness.types import Retriever
 
 FILES = sorted(CONF.rglob("*.yaml"))
-NEEDED = {"mteb": ["retriever.model=org/name"], "run_file": [f"retriever.path={CONF / 'run.yaml'}"]}
-"""What only the user can name."""
+REQUIRED = {"mteb": ["retriever.model=org/name"], "run_file": [f"retriever.path={CONF / 'run.yaml'}"]}
+"""Overrides of the keys that have no default."""
 BEIR = [
     *("msmarco", "trec-covid", "nfcorpus", "nq", "hotpotqa", "fiqa", "arguana", "webis-touche2020"),
     *("quora", "dbpedia-entity", "scidocs", "fever", "climate-fever", "scifact"),
@@ -31,7 +31,7 @@ BEIR = [
 
 
 @pytest.mark.parametrize(("old", "new"), wording.MOVED_TARGETS.items())
-def test_a_target_that_has_moved_is_refused_with_its_new_name(old, new):
+def test_moved_target_is_refused_with_its_new_name(old, new):
     assert callable(get_object(new))
     with pytest.raises(ConfigError, match=f"_target_: {new}"):
         build.construct({"_target_": old}, "retriever")
@@ -47,13 +47,13 @@ OWNERS = {
 
 
 @pytest.mark.parametrize(("old", "new"), [pair for pair in RENAMED_KEYS.items() if pair[1] in OWNERS])
-def test_a_renamed_argument_is_refused_with_its_new_name(old, new):
+def test_renamed_argument_is_refused_with_its_new_name(old, new):
     with pytest.raises(ConfigError, match=rf"retriever has no key '{old}'.*write: {new}"):
         check_keys({"_target_": OWNERS[new], old: 1}, "retriever")
 
 
 @pytest.mark.parametrize(("old", "new"), [("enough_s", "max_search_s"), ("least_s", "min_search_s")])
-def test_a_renamed_timing_key_is_refused_with_its_new_name(old, new):
+def test_renamed_timing_key_is_refused_with_its_new_name(old, new):
     with pytest.raises(ConfigError, match=rf"timing has no key '{old}'.*write: {new}"):
         build.composed(["retriever=bm25", f"timing.{old}=1"])
     config = build.compose_config(["retriever=bm25", f"+timing.{old}=1"])
@@ -61,17 +61,18 @@ def test_a_renamed_timing_key_is_refused_with_its_new_name(old, new):
         validate_evaluation_config(config)
 
 
-def test_validate_finds_every_config_good():
-    found = validate_all()
-    assert [finding for finding in found if not finding["ok"]] == []
-    assert len(found) == sum(len(options_of(group)) for group in ("retriever", "dataset", "experiment"))
+@pytest.mark.slow
+def test_validate_accepts_every_config():
+    findings = validate_all()
+    assert [finding for finding in findings if not finding["ok"]] == []
+    assert len(findings) == sum(len(options_of(group)) for group in ("retriever", "dataset", "experiment"))
 
 
 @pytest.mark.parametrize("name", [name for name, _ in options_of("retriever")])
-def test_a_retriever_is_built_without_loading_weights(name, monkeypatch):
-    monkeypatch.setattr("harness.weights.find", lambda *_: pytest.fail("weights were looked for"))
+def test_retriever_is_constructed_without_loading_weights(name, monkeypatch):
+    monkeypatch.setattr("harness.weights.find", lambda *_: pytest.fail("weights were loaded"))
     retriever: Retriever = build.construct(
-        build.composed([f"retriever={name}", *NEEDED.get(name, [])])["retriever"], "retriever"
+        build.composed([f"retriever={name}", *REQUIRED.get(name, [])])["retriever"], "retriever"
     )
     assert callable(retriever.index)
     assert callable(retriever.search)
@@ -79,7 +80,7 @@ def test_a_retriever_is_built_without_loading_weights(name, monkeypatch):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(CONF).as_posix())
-def test_a_config_opens_with_a_comment(path):
+def test_config_opens_with_a_comment_and_a_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
     group = path.relative_to(CONF).parts[0]
@@ -87,7 +88,8 @@ def test_a_config_opens_with_a_comment(path):
         assert "harness" in "".join(line for line in lines if line.startswith("#")), "no command to run it"
 
 
-def test_every_public_beir_set_has_a_config_with_a_checksum_and_counts():
+@pytest.mark.slow
+def test_every_public_beir_dataset_has_a_config_with_a_checksum_and_counts():
     forums = [name for name, _ in options_of("dataset") if name.startswith("cqadupstack/")]
     assert len(BEIR) + 1 == 15
     assert len(forums) == 12
@@ -103,27 +105,27 @@ def test_every_public_beir_set_has_a_config_with_a_checksum_and_counts():
     assert build.composed(["retriever=bm25", "dataset=msmarco"])["dataset"]["split"] == "dev"
 
 
-def test_the_beir_experiment_sweeps_all_of_them():
+def test_beir_experiment_sweeps_every_beir_dataset():
     text = (CONF / "experiment" / "beir.yaml").read_text(encoding="utf-8")
     swept = yaml.safe_load(text)["hydra"]["sweeper"]["params"]["dataset"].split(",")
     assert sorted(swept) == sorted([*BEIR, *(name for name, _ in options_of("dataset") if name.startswith("cqa"))])
 
 
 @pytest.mark.parametrize("name", [name for name, _ in options_of("experiment")])
-def test_an_experiment_asks_only_for_what_exists(name):
+def test_experiment_names_existing_retrievers_datasets_and_metrics(name):
     config = build.composed([f"experiment={name}"])
     text = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
     params = yaml.safe_load(text)["hydra"]["sweeper"]["params"]
     for group in ("retriever", "dataset"):
-        known = {option for option, _ in options_of(group)}
-        made = set(tuned.NAMES) if name == "finetune" else set()  # by harness train
-        assert set(params[group].split(",")) <= known | made
+        choices = {option for option, _ in options_of(group)}
+        written_by_train = set(tuned.NAMES) if name == "finetune" else set()
+        assert set(params[group].split(",")) <= choices | written_by_train
     for metric in config["metrics"]:
         assert (parse(metric).k or 0) <= config["k"]
 
 
 @pytest.mark.parametrize("name", [name for name, _ in options_of("timing")])
-def test_a_timing_is_a_plan(name):
+def test_timing_config_is_a_valid_plan(name):
     plan = TimingPlan.model_validate(build.composed(["retriever=bm25", f"timing={name}"])["timing"])
     assert plan.repeats >= 1
     if name == "cpu1":
@@ -131,7 +133,7 @@ def test_a_timing_is_a_plan(name):
         assert plan.isolate
 
 
-def test_the_hub_models_are_pinned_to_a_revision():
+def test_hub_models_are_pinned_to_a_revision():
     for name in ("minilm", "mpnet", "bge_small", "bge_base", "bge_large"):
         encoder = build.composed([f"retriever={name}"])["retriever"]["encoder"]
         assert re.fullmatch(r"[\w-]+/[\w.-]+@[0-9a-f]{40}", encoder["model"])
@@ -140,13 +142,13 @@ def test_the_hub_models_are_pinned_to_a_revision():
             assert encoder["document_prompt"] is None
 
 
-def test_a_part_of_a_hybrid_can_be_swapped_by_name():
+def test_retriever_of_a_hybrid_can_be_swapped_by_name():
     config = build.composed(["retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small"])["retriever"]
     assert config["retrievers"]["dense"]["encoder"]["model"].startswith("BAAI/bge-small")
     assert config["retrievers"]["lexical"]["_target_"].endswith("BM25")
 
 
-def test_an_unknown_key_deep_inside_is_an_error_that_names_the_choices():
+def test_unknown_nested_key_is_refused_with_a_suggestion():
     config = build.composed(["retriever=hybrid"])["retriever"]
     config["retrievers"]["dense"]["encoder"]["devise"] = "cpu"
     with pytest.raises(ConfigError, match=r"retriever\.retrievers\.dense\.encoder has no key 'devise'.*did you mean"):
@@ -155,18 +157,18 @@ def test_an_unknown_key_deep_inside_is_an_error_that_names_the_choices():
 
 @pytest.mark.parametrize("generator", [name for name, _ in options_of("generator")])
 @pytest.mark.parametrize("negatives", [name for name, _ in options_of("negatives")])
-def test_a_synthesis_composes_with_every_generator_and_all_negatives(generator, negatives):
+def test_synthesis_composes_with_every_generator_and_negatives(generator, negatives):
     config = build.composed([f"generator={generator}", f"negatives={negatives}"], name="synthesize")
     for group in ("generator", "negatives"):
         check_keys(config[group], group)
 
 
 @pytest.mark.parametrize("negatives", [name for name, _ in options_of("negatives")])
-def test_a_training_composes_with_every_kind_of_negatives(negatives):
+def test_training_composes_with_every_kind_of_negatives(negatives):
     config = build.composed(["dataset=nfcorpus", f"negatives={negatives}"], name="train")
     check_keys(config["negatives"], "negatives")
-    chosen = build.validate_config(TrainConfig, OmegaConf.create(config), "harness train")
-    assert chosen.training == TrainingPlan()
-    assert chosen.loss == LossPlan()
-    assert chosen.dev == DevPlan()
-    assert chosen.leaks == LeakPlan()
+    settings = build.validate_config(TrainConfig, OmegaConf.create(config), "harness train")
+    assert settings.training == TrainingPlan()
+    assert settings.loss == LossPlan()
+    assert settings.dev == DevPlan()
+    assert settings.leaks == LeakPlan()

@@ -1,12 +1,11 @@
-"""`harness explain`: what it adds up is the score, for every family, in the terminal and as JSON."""
+"""Tests of `harness explain`: the contributions add up to the score, in the terminal and as JSON."""
 
 import json
-import sys
 
 import pytest
+from support.command_line import harness
 from support.datasets import write_beir
 
-from harness import __main__
 from harness.cli.explain import ExplainedDocument, QueryExplanation, explain
 from harness.config import build
 from harness.config.conf import options_of
@@ -16,134 +15,136 @@ from harness.leaderboard.tables.explanation import tables
 from harness.types import Explanation
 
 ADDITIVE = ["bm25", "bm25_rank_bm25", "splade_tiny", "colbert_minilm"]
-MADE_OF_OTHERS = ["hybrid", "rerank_colbert_minilm"]
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """Words that choose a small collection."""
+def dataset(tmp_path, monkeypatch):
+    """Return the arguments that choose a small dataset."""
     monkeypatch.delenv("HARNESS_DATA", raising=False)
-    return ["dataset=folder", f"dataset.path={write_beir(tmp_path / 'made')}"]
+    return ["dataset=folder", f"dataset.path={write_beir(tmp_path / 'tiny')}"]
 
 
 def column(why, name):
+    """Return the values of a column of an explanation."""
     return [row[why.columns.index(name)] for row in why.rows]
 
 
 @pytest.mark.parametrize("name", ADDITIVE)
-def test_what_the_rows_add_is_the_score(name, made, models):
-    found = explain([f"retriever={name}", *made, "query=does the moon orbit the earth", "top=2"])
-    assert found.documents[0].doc == "d3"
-    assert [one.rank for one in found.documents] == list(range(1, len(found.documents) + 1))
-    for one in found.documents:
-        assert sum(column(one.why, "adds")) == pytest.approx(one.score, abs=2e-3 if name == "colbert_minilm" else 1e-4)
+def test_contributions_add_up_to_the_score(name, dataset, models):
+    explanation = explain([f"retriever={name}", *dataset, "query=does the moon orbit the earth", "top=2"])
+    assert explanation.documents[0].doc == "d3"
+    assert [document.rank for document in explanation.documents] == list(range(1, len(explanation.documents) + 1))
+    for document in explanation.documents:
+        assert sum(column(document.why, "adds")) == pytest.approx(
+            document.score, abs=2e-3 if name == "colbert_minilm" else 1e-4
+        )
 
 
-def test_bm25_names_the_terms_by_what_they_add(made):
-    found = explain(["retriever=bm25", *made, "query=what orbits the earth and the moon", "doc=d3"])
-    assert column(found.documents[0].why, "term")[-1] == "moon", "the one that another document has too adds least"
-    assert set(column(found.documents[0].why, "term")) == {"orbit", "earth", "moon"}
-    assert "2 of 4" in column(found.documents[0].why, "documents with it")
+def test_bm25_lists_terms_by_contribution(dataset):
+    explanation = explain(["retriever=bm25", *dataset, "query=what orbits the earth and the moon", "doc=d3"])
+    assert column(explanation.documents[0].why, "term")[-1] == "moon", "a term of two documents contributes least"
+    assert set(column(explanation.documents[0].why, "term")) == {"orbit", "earth", "moon"}
+    assert "2 of 4" in column(explanation.documents[0].why, "documents with it")
 
 
-def test_late_interaction_pairs_a_token_with_its_own_word(made, models):
-    why = explain(["retriever=colbert_minilm", *made, "query=bread", "doc=d4"]).documents[0].why
+def test_late_interaction_pairs_equal_tokens(dataset, models):
+    why = explain(["retriever=colbert_minilm", *dataset, "query=bread", "doc=d4"]).documents[0].why
     assert ("bread", "bread") in zip(column(why, "query token"), column(why, "document token"), strict=True)
 
 
-def test_dense_says_how_many_documents_are_nearer(made, models):
-    found = explain(["retriever=minilm", *made, "query=q1", "top=4"])
-    assert found.query == "why do cats purr"
-    for one in found.documents:
-        similarity = dict(one.why.rows)["this document"]
-        assert similarity == pytest.approx(one.score, abs=1e-5)
-        assert f"; {one.rank - 1} documents are nearer" in one.why.summary
-    assert dict(found.documents[0].why.rows)["corpus, 100 % below"] == pytest.approx(found.documents[0].score, abs=1e-5)
+def test_dense_reports_the_similarity_and_the_number_of_nearer_documents(dataset, models):
+    explanation = explain(["retriever=minilm", *dataset, "query=q1", "top=4"])
+    assert explanation.query == "why do cats purr"
+    for document in explanation.documents:
+        similarity = dict(document.why.rows)["this document"]
+        assert similarity == pytest.approx(document.score, abs=1e-5)
+        assert f"; {document.rank - 1} documents are nearer" in document.why.summary
+    assert dict(explanation.documents[0].why.rows)["corpus, 100 % below"] == pytest.approx(
+        explanation.documents[0].score, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("fusion", ["rrf", "min_max", "z_score", "dbsf"])
-def test_a_hybrids_parts_add_up_and_explain_themselves(fusion, made, models):
-    words = ["retriever=hybrid", f"fusion@retriever.fusion={fusion}", *made, "query=why do cats purr", "top=4"]
-    for one in explain(words).documents:
-        assert sum(column(one.why, "adds")) == pytest.approx(one.score, abs=1e-5)
-        assert set(one.why.parts) == {"lexical", "dense"}
+def test_contributions_of_a_hybrid_add_up_to_the_score(fusion, dataset, models):
+    arguments = ["retriever=hybrid", f"fusion@retriever.fusion={fusion}", *dataset, "query=why do cats purr", "top=4"]
+    for document in explain(arguments).documents:
+        assert sum(column(document.why, "adds")) == pytest.approx(document.score, abs=1e-5)
+        assert set(document.why.parts) == {"lexical", "dense"}
 
 
-def test_a_part_that_does_not_find_the_document_has_no_rank(made, models):
-    found = explain(["retriever=hybrid", *made, "query=why do cats purr", "doc=d4"])
-    rows = {row[0]: row for row in found.documents[0].why.rows}
+def test_retriever_of_a_hybrid_without_the_document_has_no_rank(dataset, models):
+    explanation = explain(["retriever=hybrid", *dataset, "query=why do cats purr", "doc=d4"])
+    rows = {row[0]: row for row in explanation.documents[0].why.rows}
     assert rows["lexical"] == ("lexical", None, None, 0.0)
     assert rows["dense"][1] is not None
-    line = next(line for line in writers.terminal(tables(found)).splitlines() if line.strip().startswith("lexical "))
+    line = next(
+        line for line in writers.terminal(tables(explanation)).splitlines() if line.strip().startswith("lexical ")
+    )
     assert line.split() == ["lexical", "-", "-", "0.0000"]
 
 
-def test_a_reranker_says_the_rank_before_and_after(made, models):
-    found = explain(["retriever=rerank_colbert_minilm", *made, "query=the moon and dogs that bark", "top=2"])
-    for one in found.documents:
-        assert [row[0] for row in one.why.rows] == ["first stage", "scorer"]
-        assert one.why.rows[1][1:] == (one.rank, pytest.approx(one.score))
-        assert set(one.why.parts) == {"first_stage", "scorer"}
-    outside = explain(["retriever=rerank_colbert_minilm", *made, "query=cats purr", "doc=d4"]).documents[0]
+def test_reranker_reports_the_ranks_of_both_stages(dataset, models):
+    explanation = explain(["retriever=rerank_colbert_minilm", *dataset, "query=the moon and dogs that bark", "top=2"])
+    for document in explanation.documents:
+        assert [row[0] for row in document.why.rows] == ["first stage", "scorer"]
+        assert document.why.rows[1][1:] == (document.rank, pytest.approx(document.score))
+        assert set(document.why.parts) == {"first_stage", "scorer"}
+    outside = explain(["retriever=rerank_colbert_minilm", *dataset, "query=cats purr", "doc=d4"]).documents[0]
     assert outside.rank is None
     assert outside.why.summary == "not among the first stage's 100 best, so it is not scored"
 
 
-OTHERS = {"mteb", "run_file"}
-"""Rankings of another's making, which says nothing of why."""
+PRECOMPUTED = {"mteb", "run_file"}
+"""Retrievers whose ranking another program computes, so that the harness cannot explain it."""
 
 
-@pytest.mark.parametrize("name", [name for name, _ in options_of("retriever") if name not in OTHERS])
-def test_every_retriever_of_the_configs_can_explain_itself(name):
+@pytest.mark.parametrize("name", [name for name, _ in options_of("retriever") if name not in PRECOMPUTED])
+def test_every_configured_retriever_has_explain(name):
     retriever = build.construct(build.composed([f"retriever={name}"])["retriever"], "retriever")
     assert callable(retriever.explain)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["retriever=bm25"], "no query is given; add: query="),
         (["retriever=bm25", "query="], "no query is given"),
         (["retriever=bm25", "query=x", "top=0"], "top='0' must be a whole number of at least 1"),
         (["retriever=bm25", "query=x", "top=many"], "top='many' must be a whole number"),
-        (["retriever=bm25", "query=x", "doc=nine"], "doc='nine' is not among the 4 documents of made (such as 'd1')"),
+        (["retriever=bm25", "query=x", "doc=nine"], "doc='nine' is not among the 4 documents of tiny (such as 'd1')"),
         (["retriever=bm52", "query=x"], "did you mean bm25?"),
         (["query=x"], "retriever"),
         (["retriever=bm25", "retriever.k2=1", "query=x"], "retriever has no key 'k2'; choices: k1, b, tokenizer"),
         (["retriever=bm25,minilm", "query=x"], "'retriever=bm25,minilm' gives several values"),
     ],
 )
-def test_a_mistake_is_named(words, said, made):
+def test_mistake_is_named_in_the_error(arguments, message, dataset):
     with pytest.raises(ConfigError) as error:
-        explain([*words, *made])
-    assert said in str(error.value)
+        explain([*arguments, *dataset])
+    assert message in str(error.value)
 
 
-def test_the_command_prints_the_sentence_and_as_json_the_same_numbers(made, monkeypatch, capsys):
-    words = ["explain", "retriever=bm25", *made, "query=q3", "top=1"]
-    texts = []
-    for more in ([], ["--json"]):
-        monkeypatch.setattr(sys, "argv", ["harness", *words, *more])
-        with pytest.raises(SystemExit) as stop:
-            __main__.main()
-        assert stop.value.code == 0
-        texts.append(capsys.readouterr().out)
-    (document,) = json.loads(texts[1])["documents"]
+def test_terminal_and_json_have_the_same_numbers(dataset, monkeypatch, capsys):
+    arguments = ["explain", "retriever=bm25", *dataset, "query=q3", "top=1"]
+    assert harness(monkeypatch, *arguments) == 0
+    text = capsys.readouterr().out
+    assert harness(monkeypatch, *arguments, "--json") == 0
+    (document,) = json.loads(capsys.readouterr().out)["documents"]
     assert document["doc"] == "d4"
-    assert f"d4: rank 1, score {document['score']:.4f}" in texts[0]
-    assert document["why"]["summary"] in " ".join(texts[0].split())
+    assert f"d4: rank 1, score {document['score']:.4f}" in text
+    assert document["why"]["summary"] in " ".join(text.split())
 
 
-def test_what_looks_like_markup_is_printed_as_it_is():
-    why = Explanation("[red]said[/red]", ("term", "adds"), [("[bold]x", 1.0)])
-    answer = QueryExplanation(
+def test_markup_characters_are_printed_unchanged():
+    why = Explanation("[red]text[/red]", ("term", "adds"), [("[bold]x", 1.0)])
+    explanation = QueryExplanation(
         "bm25", "d", "[b]query", 10, [ExplainedDocument("[i]d", "[u]text " * 99, None, None, why)]
     )
-    shown = writers.terminal(tables(answer))
-    for text in ("[b]query", "[i]d: not among the first 10", "[u]text", "[red]said[/red]", "[bold]x"):
+    shown = writers.terminal(tables(explanation))
+    for text in ("[b]query", "[i]d: not among the first 10", "[u]text", "[red]text[/red]", "[bold]x"):
         assert text in shown
 
 
-def test_a_query_that_matches_nothing_says_so(made):
-    shown = writers.terminal(tables(explain(["retriever=bm25", *made, "query=zzyzx"])))
+def test_query_without_matches_is_reported(dataset):
+    shown = writers.terminal(tables(explain(["retriever=bm25", *dataset, "query=zzyzx"])))
     assert "no document matches the query" in shown

@@ -1,6 +1,5 @@
-"""A failed evaluation leaves a failed record, however it fails, and reuse follows what the numbers depend on."""
+"""Tests of failed evaluations, which leave a failed record, and of when a user's retriever is evaluated again."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -8,16 +7,18 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.dataset_files import HEADER, write_dataset, write_jsonl
+from support.models import write_dense
 
 from harness.store import Store
 
-OWN = """
+USER_RETRIEVER = """
 import numpy as np
-from helper_of_user import SIGN
+from user_helper import SIGN
 from harness.types import Run
 
 
-class Own:
+class UserRetriever:
     def index(self, corpus):
         self.corpus = corpus
 
@@ -33,84 +34,81 @@ class Own:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with a dataset, a retriever of the user's, a module beside it, and a config."""
-    data = tmp_path / "data"
-    (data / "qrels").mkdir(parents=True)
-    rows = [{"_id": f"d{n}", "text": f"text {n}"} for n in range(4)]
-    (data / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (data / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "text 0"}) + "\n")
-    (data / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td0\t1\n")
-    (tmp_path / "own_of_user.py").write_text(OWN)
-    (tmp_path / "helper_of_user.py").write_text("SIGN = 1\n")
+    """Write a folder with a dataset, a user's retriever, a module that it imports, and its config."""
+    documents = [{"_id": f"d{n}", "text": f"text {n}"} for n in range(4)]
+    write_dataset(tmp_path / "data", documents, [{"_id": "q", "text": "text 0"}], f"{HEADER}q\td0\t1\n")
+    (tmp_path / "user_retriever.py").write_text(USER_RETRIEVER)
+    (tmp_path / "user_helper.py").write_text("SIGN = 1\n")
     (tmp_path / "conf" / "retriever").mkdir(parents=True)
-    (tmp_path / "conf" / "retriever" / "own.yaml").write_text("_target_: own_of_user.Own\n")
+    (tmp_path / "conf" / "retriever" / "user.yaml").write_text("_target_: user_retriever.UserRetriever\n")
     return tmp_path
 
 
-def measure(project: Path, *words: str, harness: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def evaluate(project: Path, *overrides: str, harness: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Evaluate the user's retriever in a process of its own; `harness` is the checkout that is imported."""
-    command = [sys.executable, "-P", "-m", "harness", f"--config-dir={project / 'conf'}", "retriever=own"]
-    command += ["dataset=folder", f"dataset.path={project / 'data'}", "k=2", "metrics=[ndcg@2]", *words]
+    command = [sys.executable, "-P", "-m", "harness", f"--config-dir={project / 'conf'}", "retriever=user"]
+    command += ["dataset=folder", f"dataset.path={project / 'data'}", "k=2", "metrics=[ndcg@2]", *overrides]
     environment = {"PYTHONPATH": f"{harness}:{project}", "PATH": "/usr/bin:/bin", "HOME": str(project)}
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
 
 
 def records(project: Path) -> list[tuple[str, str | None, float | None]]:
-    held = Store(project / "results").records()
-    return [(record.status, record.error, record.metrics.get("ndcg@2")) for record in held]
+    """Return the status, the error and nDCG@2 of each record."""
+    stored = Store(project / "results").records()
+    return [(record.status, record.error, record.metrics.get("ndcg@2")) for record in stored]
 
 
 @pytest.mark.parametrize(
     ("source", "error"),
     [
-        ("import no_such_module_of_user\n", "no_such_module_of_user"),
+        ("import no_such_module\n", "no_such_module"),
         ("raise ValueError('broken on import')\n", "broken on import"),
         ("import sys\nsys.exit('not today')\n", "not today"),
-        (OWN.replace("self.corpus = corpus", "raise SystemExit(3)"), "SystemExit: 3"),
-        (OWN.replace("self.corpus = corpus", "import os; os._exit(9)"), "ProcessDied"),
+        (USER_RETRIEVER.replace("self.corpus = corpus", "raise SystemExit(3)"), "SystemExit: 3"),
+        (USER_RETRIEVER.replace("self.corpus = corpus", "import os; os._exit(9)"), "ProcessDied"),
     ],
-    ids=["import error", "error on import", "exit on import", "exit in index", "death"],
+    ids=["import error", "error on import", "exit on import", "exit in index", "process death"],
 )
 def test_every_failure_leaves_a_failed_record(project, source, error):
-    (project / "own_of_user.py").write_text(source)
-    assert measure(project).returncode != 0
+    (project / "user_retriever.py").write_text(source)
+    assert evaluate(project).returncode != 0
     ((status, message, _),) = records(project)
     assert status == "failed"
     assert error in message
 
 
-def test_a_broken_module_beside_the_users_retriever_is_evaluated_anew(project):
-    assert measure(project).returncode == 0
-    assert measure(project).returncode == 0
+@pytest.mark.slow
+def test_changed_module_of_a_user_retriever_is_evaluated_again(project):
+    assert evaluate(project).returncode == 0
+    assert evaluate(project).returncode == 0
     (first,) = records(project)
-    (project / "helper_of_user.py").write_text("SIGN = -1\n")
-    assert measure(project).returncode == 0
+    (project / "user_helper.py").write_text("SIGN = -1\n")
+    assert evaluate(project).returncode == 0
     (_, second) = records(project)
     assert first[2] != second[2]
-    (project / "helper_of_user.py").write_text("SIGN = 1 / 0\n")
-    assert measure(project).returncode == 1
+    (project / "user_helper.py").write_text("SIGN = 1 / 0\n")
+    assert evaluate(project).returncode == 1
     assert records(project)[-1][0] == "failed"
 
 
-def test_a_changed_docstring_of_the_harness_reuses_the_evaluation_and_the_embeddings(project):
-    """In a copy of the package: the report's and the cache's code are edited, and nothing is measured or encoded."""
+@pytest.mark.slow
+def test_changed_docstring_of_the_harness_reuses_records_and_embeddings(project):
+    """Edit a copy of the package; the stored record is reused and, for another seed, the cached embeddings."""
     copy = project / "copy"
-    shutil.copytree(ROOT / "harness", copy / "harness")  # with the kernels that are compiled already
+    shutil.copytree(ROOT / "harness", copy / "harness")  # with the compiled kernels
     shutil.copytree(ROOT / "conf", copy / "conf")
-    from support.models import write_dense
-
     model = write_dense(project / "model")
-    lines = [json.dumps({"_id": f"d{n}", "text": f"text {n}"}) + "\n" for n in range(150)]  # enough for a shard
-    (project / "data" / "corpus.jsonl").write_text("".join(lines))
-    words = ("retriever=minilm", f"retriever.encoder.model={model}", "retriever.encoder.package=null")
-    assert measure(project, *words, harness=copy).returncode == 0
-    for edited in ("leaderboard/build.py", "embedding_cache/contents.py", "encoders/dense.py"):
-        path = copy / "harness" / edited
+    documents = [{"_id": f"d{n}", "text": f"text {n}"} for n in range(150)]  # enough for one shard
+    write_jsonl(project / "data" / "corpus.jsonl", documents)
+    overrides = ("retriever=minilm", f"retriever.encoder.model={model}", "retriever.encoder.package=null")
+    assert evaluate(project, *overrides, harness=copy).returncode == 0
+    for file in ("leaderboard/build.py", "embedding_cache/contents.py", "encoders/dense.py"):
+        path = copy / "harness" / file
         path.write_text(path.read_text().replace('"""', '"""Edited. ', 1))
-    again = measure(project, *words, harness=copy)
-    assert "measured" in again.stderr
+    reused = evaluate(project, *overrides, harness=copy)
+    assert "measured" in reused.stderr
     assert len(records(project)) == 1
-    anew = measure(project, *words, "seed=1", "timing.latency_queries=0", harness=copy)
-    assert anew.returncode == 0
+    other_seed = evaluate(project, *overrides, "seed=1", "timing.latency_queries=0", harness=copy)
+    assert other_seed.returncode == 0
     newest = list(Store(project / "results").records())[-1]
-    assert newest.timing.index.cached_s > 0, "the embeddings came from the cache"
+    assert newest.timing.index.cached_s > 0, "the embeddings are read from the cache"

@@ -1,13 +1,14 @@
-"""One plain evaluation runs functions of few files of the harness."""
+"""Test of the number of files of the harness whose functions a plain evaluation runs."""
 
 import subprocess
 import sys
 
+import pytest
 from support import ROOT
 
 SCRIPT = ROOT / "scripts" / "files_entered.py"
-MOST = 42
-NEEDLESS = (
+MAX_FILES = 42
+UNUSED = (
     "cli/record_options.py",
     "datasets/beir.py",
     "encoders/",
@@ -18,11 +19,12 @@ NEEDLESS = (
 )
 
 
-def test_a_plain_evaluation_enters_few_files_and_none_of_what_it_has_no_need_of(tmp_path):
+@pytest.mark.slow
+def test_plain_evaluation_runs_functions_of_few_files(tmp_path):
     printed = subprocess.check_output([sys.executable, str(SCRIPT)], cwd=tmp_path, text=True)
-    *lines, total = printed.splitlines()
+    *lines, summary = printed.splitlines()
     files = [line.split()[1] for line in lines]
-    assert total == f"{len(files)} files"
+    assert summary == f"{len(files)} files"
     assert {"retrievers/bm25.py", "search/postings.py", "evaluation/evaluate.py", "store/folder.py"} <= {*files}
-    assert len(files) <= MOST, f"merge modules that belong together, or avoid a call; entered: {', '.join(files)}"
-    assert [name for name in files if name.startswith(NEEDLESS)] == []
+    assert len(files) <= MAX_FILES, f"merge modules that belong together, or avoid a call; entered: {', '.join(files)}"
+    assert [name for name in files if name.startswith(UNUSED)] == []

@@ -1,4 +1,4 @@
-"""The notebooks run from their first cell to their last, offline."""
+"""Tests of the notebooks: each runs offline from the first cell to the last."""
 
 from pathlib import Path
 
@@ -7,11 +7,13 @@ import pytest
 from nbclient import NotebookClient
 from support import ROOT
 
+pytestmark = pytest.mark.slow
+
 NOTEBOOKS = ROOT / "notebooks"
 
 
 def run(name: str, folder: Path) -> list[dict]:
-    """Run a notebook in a kernel of its own and return its code cells' outputs."""
+    """Run a notebook in a new kernel and return the outputs of its code cells."""
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
@@ -20,15 +22,17 @@ def run(name: str, folder: Path) -> list[dict]:
 
 
 def texts(outputs: list[dict], kind: str) -> str:
+    """Return the outputs of a media type, joined by line breaks."""
     return "\n".join(output["data"][kind] for output in outputs if kind in output.get("data", {}))
 
 
 @pytest.fixture(autouse=True)
-def importable(monkeypatch):
+def importable_harness(monkeypatch):
+    """Let the notebooks' kernels import this checkout."""
     monkeypatch.setenv("PYTHONPATH", str(NOTEBOOKS.parent))
 
 
-def test_retrievers_are_compared(tmp_path, monkeypatch):
+def test_notebook_compares_retrievers(tmp_path, monkeypatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     outputs = run("compare_retrievers.ipynb", tmp_path)
     html = texts(outputs, "text/html")
@@ -38,7 +42,7 @@ def test_retrievers_are_compared(tmp_path, monkeypatch):
     assert "delta=-" in texts(outputs, "text/plain")
 
 
-def test_checkpoints_are_watched(tmp_path, monkeypatch, models):
+def test_notebook_watches_checkpoints(tmp_path, monkeypatch, models):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("MODEL", str(models / "all-MiniLM-L6-v2"))
     outputs = run("watch_checkpoints.ipynb", tmp_path)

@@ -1,20 +1,20 @@
-"""How a measuring process ends early: by SIGTERM, and with the process that started it."""
+"""Tests of how an evaluation ends early: on SIGTERM, and with the process that started it."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from support.command_line import wait_until
 from support.datasets import write_beir
 
 from harness.store import Store
 
-SLOW = """
+USER_RETRIEVER = """
 import pathlib, time
 import numpy as np
 from harness.types import Run
@@ -32,71 +32,65 @@ class Slow:
 
 
 @pytest.fixture
-def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a sweep of a cell that is quick and one that takes a minute, and waits until it is at the second."""
+def start_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts an evaluation, or a sweep, and waits until the retriever indexes."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    write_beir(Path("made"))
-    Path("slow_of_mine.py").write_text(SLOW)
+    write_beir(Path("tiny"))
+    Path("slow_retriever.py").write_text(USER_RETRIEVER)
     Path("conf/retriever").mkdir(parents=True)
-    Path("conf/retriever/slow.yaml").write_text("_target_: slow_of_mine.Slow\nwait_s: 60\n")
-    started: list[subprocess.Popen[str]] = []
+    Path("conf/retriever/slow.yaml").write_text("_target_: slow_retriever.Slow\nwait_s: 600\n")
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "harness", f"--config-dir={tmp_path / 'conf'}", *arguments]
-        command += ["dataset=folder", "dataset.path=made", "retriever=slow", "timing.latency_queries=1", "k=10"]
+        command += ["dataset=folder", "dataset.path=tiny", "retriever=slow", "timing.latency_queries=1", "k=10"]
         command += ["timing.warmup_documents=0", "metrics=[ndcg@10]"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        until(Path("begun").exists)
+        wait_until(Path("begun").exists)
         return process
 
     return start
 
 
-def until(true: Callable[[], bool], within_s: float = 60) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
-def test_sigterm_is_a_ctrl_c_and_what_was_measured_is_kept(begun):
-    process = begun("-m", "retriever.wait_s=0,60")
-    until(lambda: len(list(Path("results").rglob("records/**/*.json"))) == 1)
-    (kept,) = Path("results").rglob("records/**/*.json")
-    until(lambda: Path("begun").stat().st_mtime_ns > kept.stat().st_mtime_ns)  # the second cell indexes
+@pytest.mark.slow
+def test_sigterm_keeps_the_finished_evaluations(start_evaluation):
+    process = start_evaluation("-m", "retriever.wait_s=0,600")
+    wait_until(lambda: len(list(Path("results").rglob("records/**/*.json"))) == 1)
+    (stored,) = Path("results").rglob("records/**/*.json")
+    wait_until(lambda: Path("begun").stat().st_mtime_ns > stored.stat().st_mtime_ns)  # the second evaluation indexes
     process.terminate()
-    said = process.communicate(timeout=20)[1]
-    assert said.endswith("interrupted; what was measured is kept; repeat the command to continue\n")
+    error = process.communicate(timeout=120)[1]
+    assert "interrupted" in error
+    assert error.endswith("repeat the command to continue\n")
     assert process.returncode == 143
     (record,) = Store(Path("results")).records()
     assert record.status == "ok"
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_cell_in_its_own_process_ends_with_the_process_that_started_it(begun, sent, code):
-    process = begun("timing.isolate=true")
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_isolated_evaluation_ends_with_its_parent_process(start_evaluation, sent, exit_code):
+    process = start_evaluation("timing.isolate=true")
     (child,) = psutil.Process(process.pid).children()
     process.send_signal(sent)
-    child.wait(timeout=20)
-    process.communicate(timeout=20)
-    assert process.returncode == code
-    left = [record.error.partition(":")[0] for record in Store(Path("results")).records()]
-    assert left == (["ProcessDied"] if sent == signal.SIGKILL else []), "an interruption is no failure"
+    child.wait(timeout=120)
+    process.communicate(timeout=120)
+    assert process.returncode == exit_code
+    errors = [record.error.partition(":")[0] for record in Store(Path("results")).records()]
+    assert errors == (["ProcessDied"] if sent == signal.SIGKILL else []), "an interruption is not a failure"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells a process of its parent's death")
-def test_a_cell_whose_starter_died_before_it_had_begun_ends_at_once():
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for parent, said in ((os.getpid(), "alive\n"), (gone.pid, "")):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux notifies a process of its parent's death")
+def test_process_whose_parent_is_dead_ends_at_once():
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for parent, output in ((os.getpid(), "alive\n"), (dead.pid, "")):
         code = f"from harness.signals import end_with; end_with({parent}); print('alive')"
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert done.stdout == said
+        assert done.stdout == output
 
 
-AGAIN = """
+RESTORE = """
 import signal
 from harness.cli.job import Terminated, terminable
 before = signal.getsignal(signal.SIGTERM)
@@ -108,5 +102,5 @@ except Terminated:
 """
 
 
-def test_what_a_signal_did_before_it_does_again_afterwards():
-    assert subprocess.check_output([sys.executable, "-c", AGAIN], text=True) == "True\n"
+def test_signal_handler_is_restored():
+    assert subprocess.check_output([sys.executable, "-c", RESTORE], text=True) == "True\n"

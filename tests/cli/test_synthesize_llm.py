@@ -1,4 +1,4 @@
-"""`harness synthesize` with a language model: a real server on the loopback that misbehaves, and processes killed."""
+"""Tests of `harness synthesize` with a language model behind a local server, its failures and killed processes."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,12 +28,13 @@ from support.chat_server import (
     writing,
     zoo,
 )
+from support.command_line import wait_until
 
 from harness.cli import synthesize
 from harness.train import triplets
 
-OUTPUT = Path("made/zoo.parquet")
-JOURNAL, MANIFEST = Path("made/zoo.parquet.answers.jsonl"), Path("made/zoo.parquet.manifest.json")
+OUTPUT = Path("synthetic/zoo.parquet")
+JOURNAL, MANIFEST = Path("synthetic/zoo.parquet.answers.jsonl"), Path("synthetic/zoo.parquet.manifest.json")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def model() -> Model:
 
 @pytest.fixture
 def server(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
-    """Behind it the model; the working folder has the animals' documents."""
+    """Serve the model; the working folder has one document for each animal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
@@ -55,54 +55,59 @@ def server(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The waits between attempts, which are not waited for."""
+    """Record the waits between attempts instead of waiting."""
     return recorded_waits(monkeypatch)
 
 
 def arguments(server: Provider, *more: str) -> list[str]:
+    """Return the arguments of a synthesis with the server's model, with random negatives unless `more` sets others."""
     return [
         f"generator.base_url={server.address}/v1",
         "generator.model=m",
         "generator.api_key_env=MY_KEY",
-        "generator.timeout_s=1",
+        "generator.timeout_s=30",
         "corpus=zoo.jsonl",
         f"output={OUTPUT}",
         "per_document=2",
-        *(more if any("negatives" in one for one in more) else ("negatives=random", "round_trip.k=null", *more)),
+        *(
+            more
+            if any("negatives" in argument for argument in more)
+            else ("negatives=random", "round_trip.k=null", *more)
+        ),
     ]
 
 
-def made(server: Provider, *more: str) -> dict[str, Any]:
-    """The manifest, once the command has ended well."""
+def synthesize_manifest(server: Provider, *more: str) -> dict[str, Any]:
+    """Run a synthesis that succeeds and return its manifest."""
     assert synthesize.main(arguments(server, *more)) == 0
     manifest: dict[str, Any] = json.loads(MANIFEST.read_text())
     return manifest
 
 
-def refused(server: Provider, capsys: pytest.CaptureFixture[str], *more: str, code: int = 1) -> str:
-    """The error of a command that ends badly."""
-    assert synthesize.main(arguments(server, *more)) == code
+def synthesis_error(server: Provider, capsys: pytest.CaptureFixture[str], *more: str, exit_code: int = 1) -> str:
+    """Run a synthesis that fails and return its error message."""
+    assert synthesize.main(arguments(server, *more)) == exit_code
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def asking(*fields: str) -> dict[str, Any]:
-    """Questions, each with its answer after it."""
+def question_list(*fields: str) -> dict[str, Any]:
+    """Return a model's answer with these questions; `fields` are question, answer, question, answer, ..."""
     pairs = zip(fields[::2], fields[1::2], strict=True)
     return {"questions": [{"question": question, "answer": answer} for question, answer in pairs]}
 
 
-def journaled() -> Counter[str]:
-    """How often each document is answered in the journal, a last line cut off left out."""
+def journal_counts() -> Counter[str]:
+    """Return the number of answers in the journal by document, without a last line that is cut off."""
     lines = JOURNAL.read_bytes().split(b"\n")[1:-1] if JOURNAL.exists() else []
     entries = [json.loads(line) for line in lines]
     return Counter(entry["id"] for entry in entries if entry["status"] == "answered")
 
 
-def test_every_question_names_its_document_and_the_cost_is_what_the_server_counted(server, model, capsys):
+def test_questions_are_paired_with_their_documents_and_tokens_are_counted(server, model, capsys):
     prices = ["generator.input_price_per_million_tokens=2", "generator.output_price_per_million_tokens=8"]
-    manifest = made(server, *prices, "negatives=mined", "negatives.margin=null")
+    manifest = synthesize_manifest(server, *prices, "negatives=mined", "negatives.margin=null")
     rows = triplets.read(OUTPUT)
-    assert sorted(rows.anchors) == sorted(one["question"] for animal in ANIMALS for one in good(animal))
+    assert sorted(rows.anchors) == sorted(item["question"] for animal in ANIMALS for item in good(animal))
     texts = {zoo(animal) for animal in ANIMALS}
     for anchor, positive, (negative,) in zip(rows.anchors, rows.positives, rows.negatives, strict=True):
         assert positive == next(zoo(animal) for animal in ANIMALS if animal in anchor)
@@ -128,16 +133,17 @@ def test_every_question_names_its_document_and_the_cost_is_what_the_server_count
     assert re.search(r"^triplets +40$", out, re.MULTILINE)
 
 
-def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server, model, waits, capsys):
+@pytest.mark.slow
+def test_failures_and_dropped_questions_are_counted_by_reason(server, model, waits, capsys):
     first, copied = ANIMALS[0], f"Kept by Mr {ANIMALS[6][::-1]}"
     model.script = {
-        first: [BUSY, BROKEN, HANG],  # well in the end
+        first: [BUSY, BROKEN, HANG],  # then a valid answer
         ANIMALS[1]: [writing("Sure! Here are your questions:")],
         ANIMALS[2]: [writing({"questions": []})],
         ANIMALS[3]: [writing(None, refusal="I cannot help with that.")],
         ANIMALS[4]: [writing({"questions": good(ANIMALS[4])}, finish="length")],
-        ANIMALS[5]: [writing(asking(" ", "hay", good(first)[0]["question"], "hay"))],
-        ANIMALS[6]: [writing(asking(copied, "hay", "How tall is it?", "unknown"))],
+        ANIMALS[5]: [writing(question_list(" ", "hay", good(first)[0]["question"], "hay"))],
+        ANIMALS[6]: [writing(question_list(copied, "hay", "How tall is it?", "unknown"))],
         ANIMALS[7]: [writing({"questions": good(ANIMALS[7], 3)})],
         ANIMALS[8]: [BROKEN] * 4,
         ANIMALS[9]: [HANG] * 4,
@@ -146,7 +152,7 @@ def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server
         ANIMALS[12]: [writing("", finish="content_filter")],
         ANIMALS[13]: [cut_off_body] * 4,
     }
-    manifest = made(server, "generator.retries=3", "generator.concurrency=8", "generator.timeout_s=0.6")
+    manifest = synthesize_manifest(server, "generator.retries=3", "generator.concurrency=8", "generator.timeout_s=2")
     documents, queries = manifest["documents"], manifest["queries"]
     assert documents["failed"] == {"HTTP 500": 1, "no answer": 1, "invalid answer": 1}
     failures = {failure["id"]: failure["message"] for failure in documents["failures"]}
@@ -162,12 +168,12 @@ def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server
     assert "failed: HTTP 500" in capsys.readouterr().out
 
 
-def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(server, model, waits):
+def test_repeated_command_requests_only_the_failed_documents(server, model, waits):
     model.script = {ANIMALS[3]: [BROKEN, BROKEN], ANIMALS[4]: [writing("no JSON")]}
-    first = made(server, "generator.retries=1")
+    first = synthesize_manifest(server, "generator.retries=1")
     assert first["documents"]["failed"] == {"HTTP 500": 1}
     before = model.requests.copy()
-    second = made(server, "generator.retries=1")
+    second = synthesize_manifest(server, "generator.retries=1")
     assert model.requests - before == Counter([ANIMALS[3]])
     assert second["documents"]["from_journal"] == 19
     assert second["documents"]["unusable"] == {"not_json": 1}
@@ -192,39 +198,42 @@ def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(serv
             "repeat the command later to resume; for fewer concurrent requests: generator.concurrency=1",
         ),
     ],
+    ids=["HTTP 401", "HTTP 403", "HTTP 404", "HTTP 429"],
 )
-def test_what_no_other_document_can_mend_stops_at_once_and_the_answers_are_kept(
-    server, model, waits, capsys, answer, message, advice
-):
-    made(server, "documents=3")
-    before = journaled()
+def test_permanent_error_stops_at_once_and_keeps_the_answers(server, model, waits, capsys, answer, message, advice):
+    synthesize_manifest(server, "documents=3")
+    before = journal_counts()
     server.after = answer
-    assert refused(server, capsys) == f"error: openai 'm' at {server.address}/v1: {message}; {advice}"
-    assert journaled() == before
+    error = synthesis_error(server, capsys)
+    assert error.startswith(f"error: openai 'm' at {server.address}/v1: {message}")
+    assert error.endswith(advice)
+    assert journal_counts() == before
     assert waits == []
     server.after = model
-    assert made(server)["documents"]["from_journal"] == 3
+    assert synthesize_manifest(server)["documents"]["from_journal"] == 3
     assert max(model.answered.values()) == 1
 
 
-def test_a_server_that_fails_for_every_document_is_not_asked_for_all_of_them(server, model, waits, capsys):
+def test_failing_server_is_given_up_after_a_few_documents(server, model, waits, capsys):
     server.after = BROKEN
-    message = refused(server, capsys, "generator.retries=1", "generator.concurrency=1")
+    message = synthesis_error(server, capsys, "generator.retries=1", "generator.concurrency=1")
     assert message.startswith(
         f"error: openai 'm' at {server.address}/v1: HTTP 500: oh no (tried 2 times); repeat the command"
     )
     assert len(server.requests) <= 22
     assert not OUTPUT.exists()
-    # no answer was paid for: what is set otherwise now is no matter
+    # the journal has no answers, so that other settings are accepted
     server.after = model
-    assert made(server, "generator.model=other")["queries"]["selected"] == 40
+    assert synthesize_manifest(server, "generator.model=other")["queries"]["selected"] == 40
 
 
-def test_the_key_is_in_no_file_and_in_nothing_that_is_said(server, model, waits, capsys):
+def test_api_key_is_in_no_file_and_not_printed(server, model, waits, capsys):
     model.script = {ANIMALS[0]: [repeating_the_key], ANIMALS[1]: [refusing_with_the_key(500)] * 2}
-    made(server, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3")
+    synthesize_manifest(server, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3")
     server.after = refusing_with_the_key(401)
-    refused(server, capsys, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3")
+    synthesis_error(
+        server, capsys, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3"
+    )
     out, err = capsys.readouterr()
     assert KEY not in out + err
     files = [path for path in Path().rglob("*") if path.is_file()]
@@ -234,36 +243,38 @@ def test_the_key_is_in_no_file_and_in_nothing_that_is_said(server, model, waits,
     assert server.requests[0]["user_token"] == KEY
 
 
-def test_a_journal_of_other_settings_says_what_differs_and_is_never_written_over(server, model, capsys):
-    made(server)
-    paid = JOURNAL.read_bytes()
-    assert refused(server, capsys, "generator.temperature=0.1", "per_document=1", code=2) == (
-        f"error: {JOURNAL} has answers to other settings: per_document 2, not 1, temperature 0.7, not 0.1; keep them "
-        "and write to another file: output=FILE; or move them aside and pay for new ones: resume=false"
-    )
-    assert JOURNAL.read_bytes() == paid
-    made(server, "generator.temperature=0.1", "resume=false")
-    (aside,) = Path("made").glob("zoo.parquet.answers.2*.jsonl")
-    assert aside.read_bytes() == paid
+def test_journal_of_other_settings_is_refused_and_not_overwritten(server, model, capsys):
+    synthesize_manifest(server)
+    paid_answers = JOURNAL.read_bytes()
+    error = synthesis_error(server, capsys, "generator.temperature=0.1", "per_document=1", exit_code=2)
+    assert error.startswith(f"error: {JOURNAL} has answers to other settings: ")
+    for fragment in ("per_document 2, not 1", "temperature 0.7, not 0.1", "output=FILE", "resume=false"):
+        assert fragment in error
+    assert JOURNAL.read_bytes() == paid_answers
+    synthesize_manifest(server, "generator.temperature=0.1", "resume=false")
+    (moved,) = Path("synthetic").glob("zoo.parquet.answers.2*.jsonl")
+    assert moved.read_bytes() == paid_answers
     assert set(model.answered.values()) == {2}
 
 
-def test_a_larger_sample_pays_only_for_the_documents_that_are_new(server, model):
-    few, more = made(server, "documents=5"), made(server, "documents=12")
+def test_larger_sample_requests_only_the_new_documents(server, model):
+    few, more = synthesize_manifest(server, "documents=5"), synthesize_manifest(server, "documents=12")
     assert (few["documents"]["requested"], more["documents"]["requested"]) == (5, 7)
     assert len(model.answered) == 12
     assert set(model.answered.values()) == {1}
 
 
-def test_a_document_whose_text_has_changed_is_asked_again(server, model):
-    made(server)
+def test_changed_document_is_requested_again(server, model):
+    synthesize_manifest(server)
     Path("zoo.jsonl").write_text(corpus_lines(ANIMALS).replace("turnips", "carrots", 1))
-    assert made(server)["documents"]["requested"] == 1
+    assert synthesize_manifest(server)["documents"]["requested"] == 1
     assert model.answered[ANIMALS[0]] == 2
 
 
-def test_the_request_holds_what_is_set_and_nothing_that_is_null(server):
-    made(server, "documents=1", "generator.temperature=null", "generator.max_tokens=77", "generator.characters=30")
+def test_request_contains_only_the_settings_that_are_not_null(server):
+    synthesize_manifest(
+        server, "documents=1", "generator.temperature=null", "generator.max_tokens=77", "generator.characters=30"
+    )
     (body,) = server.requests
     assert set(body) == {"model", "messages", "response_format", "max_tokens"}
     assert body["max_tokens"] == 77
@@ -280,8 +291,8 @@ def body_animal(message: dict[str, str]) -> str:
 
 
 @pytest.fixture
-def begun(server: Provider, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command in a process of its own."""
+def start_synthesis(server: Provider, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Return a function that starts a synthesis in a process of its own."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*more: str) -> subprocess.Popen[str]:
@@ -297,62 +308,59 @@ def begun(server: Provider, tmp_path: Path) -> Iterator[Callable[..., subprocess
         process.communicate()
 
 
-def until(true: Callable[[], bool], within_s: float = 60) -> None:
-    end = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.002)
-
-
-def test_killed_in_the_middle_and_given_again_no_answer_is_paid_for_twice(server, model, begun):
+@pytest.mark.slow
+def test_killed_synthesis_requests_no_stored_answer_again(server, model, start_synthesis):
     model.pause_s = 0.05
-    kept = Counter[str]()
-    for moment in (5, 8):
+    stored = Counter[str]()
+    for n_requests in (5, 8):
         before = sum(model.requests.values())
-        process = begun("generator.concurrency=3")
-        until(lambda before=before, moment=moment: sum(model.requests.values()) - before >= moment)
+        process = start_synthesis("generator.concurrency=3")
+        wait_until(lambda before=before, n=n_requests: sum(model.requests.values()) - before >= n)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        time.sleep(0.2)  # what it had sent has come
-        before, kept = kept, journaled()
-        assert set(kept.values()) == {1}
-        # who asks for another document has kept all answers but those that are on their way
-        assert moment - 3 <= (kept - before).total() < len(ANIMALS)
+        wait_until(lambda: server.open_connections == 0)  # the last requests of the killed process are read
+        earlier, stored = stored, journal_counts()
+        assert set(stored.values()) == {1}
+        # an answer is stored before the next request, so that at most three (the concurrency) are missing
+        assert n_requests - 3 <= (stored - earlier).total() < len(ANIMALS)
     before = model.requests.copy()
-    manifest = made(server, "generator.concurrency=3")
-    assert not (model.requests - before).keys() & kept.keys()
-    assert manifest["documents"]["from_journal"] == len(kept)
-    assert journaled() == Counter(ANIMALS)
+    manifest = synthesize_manifest(server, "generator.concurrency=3")
+    assert not (model.requests - before).keys() & stored.keys()
+    assert manifest["documents"]["from_journal"] == len(stored)
+    assert journal_counts() == Counter(ANIMALS)
     assert model.requests.total() - len(ANIMALS) <= 2 * 3
     assert len(triplets.read(OUTPUT)) == 2 * len(ANIMALS)
 
 
-def test_a_line_cut_off_by_the_kill_is_taken_away_and_asked_again(server, model):
-    made(server)
-    whole = triplets.read(OUTPUT).fingerprint
+def test_incomplete_last_line_of_the_journal_is_requested_again(server, model):
+    synthesize_manifest(server)
+    fingerprint = triplets.read(OUTPUT).fingerprint
     content = JOURNAL.read_bytes()
     JOURNAL.write_bytes(content[:-20])
-    assert made(server)["documents"]["requested"] == 1
-    assert journaled() == Counter(ANIMALS)
-    assert triplets.read(OUTPUT).fingerprint == whole
+    assert synthesize_manifest(server)["documents"]["requested"] == 1
+    assert journal_counts() == Counter(ANIMALS)
+    assert triplets.read(OUTPUT).fingerprint == fingerprint
 
 
-def test_after_sigterm_every_answer_that_the_server_gave_is_kept(server, model, begun):
+@pytest.mark.slow
+def test_sigterm_keeps_every_answer_of_the_server(server, model, start_synthesis):
     model.pause_s = 0.05
-    process = begun("generator.concurrency=4")
-    until(lambda: sum(model.answered.values()) >= 5)
+    process = start_synthesis("generator.concurrency=4")
+    wait_until(lambda: sum(model.answered.values()) >= 5)
     process.terminate()
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert err.endswith("interrupted; what was done is kept; repeat the command to continue\n")
-    assert journaled() == model.answered
+    assert "interrupted" in err
+    assert err.endswith("repeat the command to continue\n")
+    assert journal_counts() == model.answered
     assert len(model.answered) < len(ANIMALS)
 
 
-def test_two_processes_pay_for_one_set_of_answers(server, model, begun):
+@pytest.mark.slow
+def test_two_processes_request_each_answer_once(server, model, start_synthesis):
     model.pause_s = 0.02
-    processes = [begun(), begun()]
+    processes = [start_synthesis(), start_synthesis()]
     for process in processes:
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
     assert model.answered == Counter(ANIMALS)

@@ -1,4 +1,4 @@
-"""The wheel carries all that the command needs: installed where nothing else of ours is, it lists and measures."""
+"""Tests of the wheel: its files and its declared dependencies, and the command installed from it."""
 
 import ast
 import os
@@ -17,13 +17,14 @@ from support import ROOT
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
+    """Build the wheel and return its path."""
     folder = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_has_every_config_the_types_marker_and_the_licence(wheel):
+def test_wheel_contains_every_config_the_types_marker_and_the_licence(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     configs = {path.relative_to(ROOT / "conf").as_posix() for path in (ROOT / "conf").rglob("*.yaml")}
     assert {f"harness/conf/{name}" for name in configs} <= set(names)
@@ -32,16 +33,17 @@ def test_the_wheel_has_every_config_the_types_marker_and_the_licence(wheel):
     assert not [name for name in names if name.startswith(("tests", "results")) or name.endswith(".pyc")]
 
 
-def test_the_wheel_runs_in_an_environment_without_the_checkout(wheel, tmp_path):
-    """Other packages are those of this environment, which `make` filled from the same declarations."""
+@pytest.mark.slow
+def test_wheel_runs_in_an_environment_without_the_checkout(wheel, tmp_path):
+    """Install the wheel alone; its dependencies are read from this environment through a .pth file."""
     binaries = tmp_path / "venv" / "bin"
     venv.create(tmp_path / "venv", with_pip=False)
     install = [sys.executable, "-m", "pip", "--python", binaries / "python", "install", "--quiet", "--no-deps", wheel]
     subprocess.run(install, check=True)
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    clean["NUMBA_DISABLE_JIT"] = "1"  # nothing is compiled here yet, and the collection is small
+    clean["NUMBA_DISABLE_JIT"] = "1"  # compiling the kernels takes longer than a small dataset
 
     def harness(*arguments):
         done = subprocess.run(
@@ -61,24 +63,24 @@ def test_the_wheel_runs_in_an_environment_without_the_checkout(wheel, tmp_path):
     assert (tmp_path / "results" / "records").is_dir()
 
 
-def declared(wheel, extras):
-    """Names of the packages that the wheel asks for, always or, with `extras`, for one of a user's extras."""
-    whole = zipfile.ZipFile(wheel)
-    (path,) = (name for name in whole.namelist() if name.endswith(".dist-info/METADATA"))
-    asked = HeaderParser().parsestr(whole.read(path).decode()).get_all("Requires-Dist")
-    kept = [line for line in asked if "extra ==" not in line or (extras and "'dev'" not in line)]
-    return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in kept}
+def declared_packages(wheel, extras):
+    """Return the names of the wheel's dependencies, with `extras` those of its extras for users too."""
+    archive = zipfile.ZipFile(wheel)
+    (path,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+    requirements = HeaderParser().parsestr(archive.read(path).decode()).get_all("Requires-Dist")
+    selected = [line for line in requirements if "extra ==" not in line or (extras and "'dev'" not in line)]
+    return {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", line)[0]).lower() for line in selected}
 
 
-def _is_for_types(node):
+def _is_type_checking(node):
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
-def imported(path):
-    """Top names that a file imports: each, and whether that is inside a function or for types alone."""
+def imported_packages(path):
+    """Yield the top-level packages that a file imports, and whether lazily: in a function or for types only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    lazy = [own for own in ast.walk(tree) if isinstance(own, ast.FunctionDef) or _is_for_types(own)]
-    inside = {id(node) for own in lazy for node in ast.walk(own)}
+    lazy = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) or _is_type_checking(node)]
+    inside = {id(node) for block in lazy for node in ast.walk(block)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name.partition(".")[0], id(node) in inside) for alias in node.names)
@@ -86,15 +88,15 @@ def imported(path):
             yield node.module.partition(".")[0], id(node) in inside
 
 
-def test_what_is_imported_is_declared_and_what_an_extra_brings_is_imported_where_it_is_used(wheel):
+def test_imports_are_declared_and_optional_ones_are_lazy(wheel):
     packages = packages_distributions()
-    always, with_extras = declared(wheel, extras=False), declared(wheel, extras=True)
-    lacking = {
+    always, with_extras = declared_packages(wheel, extras=False), declared_packages(wheel, extras=True)
+    undeclared = {
         (path.relative_to(ROOT).as_posix(), name)
         for path in (ROOT / "harness").rglob("*.py")
-        for name, lazily in imported(path)
+        for name, lazily in imported_packages(path)
         if name not in sys.stdlib_module_names and name != "harness"
-        if not {re.sub(r"[-_.]+", "-", own).lower() for own in packages.get(name, [name])}
+        if not {re.sub(r"[-_.]+", "-", package).lower() for package in packages.get(name, [name])}
         & (with_extras if lazily else always)
     }
-    assert not lacking
+    assert not undeclared

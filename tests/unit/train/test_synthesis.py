@@ -1,4 +1,4 @@
-"""Queries for documents: samples, titles and sentences, a model's questions read, the journal of its answers."""
+"""Tests of synthesis: sampled documents, titles and sentences as queries, a model's questions and its journal."""
 
 from collections import Counter
 from pathlib import Path
@@ -16,7 +16,7 @@ from harness.types import Corpus, StringColumn
 # ---- documents and pseudo-queries
 
 
-def test_a_smaller_sample_is_a_part_of_a_larger_one():
+def test_smaller_sample_is_a_subset_of_a_larger_one():
     corpus = Corpus(map(str, range(100)), ["text"] * 100)
     small, large = sample_documents(corpus, 10, 7), sample_documents(corpus, 40, 7)
     assert len(small) == 10
@@ -25,27 +25,29 @@ def test_a_smaller_sample_is_a_part_of_a_larger_one():
     assert sample_documents(corpus, None, 7) == sample_documents(corpus, 100, 7) == list(range(100))
 
 
-def task(texts: list[str], titles: list[str] | None = None, per_document: int = 3) -> Task:
+def generation_task(texts: list[str], titles: list[str] | None = None, per_document: int = 3) -> Task:
+    """Return the task of writing queries for all documents with these texts and titles."""
     corpus = Corpus(map(str, range(len(texts))), texts)
-    read = None if titles is None else lambda: StringColumn(titles)
-    return Task("mine", corpus, read, list(range(len(texts))), per_document, Path("unused"), True)
+    load_titles = None if titles is None else lambda: StringColumn(titles)
+    return Task("tiny", corpus, load_titles, list(range(len(texts))), per_document, Path("unused"), True)
 
 
-def test_a_title_asks_for_the_text_below_it_however_often_it_stands_there():
+def test_title_is_the_query_and_is_removed_from_the_positive():
     texts = ["Cats Cats purr.", "On  dogs On  dogs On  dogs bark.", "No title.", "Only", "The moon orbits."]
-    made = pseudo.Titles().generate(task(texts, ["Cats", " On  dogs ", "", "Only", "Elsewhere"]))
-    assert [(one.doc, one.anchor, one.positive) for one in made.candidates] == [
+    generated = pseudo.Titles().generate(generation_task(texts, ["Cats", " On  dogs ", "", "Only", "Elsewhere"]))
+    assert [(candidate.doc, candidate.anchor, candidate.positive) for candidate in generated.candidates] == [
         (0, "Cats", "purr."),
         (1, "On dogs", "bark."),
         (4, "Elsewhere", "The moon orbits."),
     ]
-    assert made.unusable == Counter(no_title=1, no_text=1)
+    assert generated.unusable == Counter(no_title=1, no_text=1)
 
 
-def test_titles_of_a_source_without_them_are_an_error_that_names_another_generator():
+def test_missing_titles_are_an_error_that_names_another_generator():
     with pytest.raises(ConfigError) as error:
-        pseudo.Titles().generate(task(["a"]))
-    assert str(error.value) == ("mine has no separate titles; use sentences as queries: generator=sentences")
+        pseudo.Titles().generate(generation_task(["a"]))
+    assert str(error.value).startswith("tiny has no separate titles")
+    assert str(error.value).endswith("generator=sentences")
 
 
 TEXT = (
@@ -53,40 +55,45 @@ TEXT = (
 )
 
 
-def test_a_sentence_is_taken_out_of_its_document_and_is_the_query():
-    made = pseudo.Sentences([4, 40], keep=0.0).generate(task([TEXT, "One sentence with many words alone."], None, 9))
-    assert {one.anchor for one in made.candidates} == {
+def test_sentence_is_the_query_and_is_removed_from_the_positive():
+    generated = pseudo.Sentences([4, 40], keep=0.0).generate(
+        generation_task([TEXT, "One sentence with many words alone."], None, 9)
+    )
+    assert {candidate.anchor for candidate in generated.candidates} == {
         "The first has five words.",
         "The second has a break.",
         "A heading without a stop",
     }
-    for one in made.candidates:
-        assert Counter(words(one.anchor)) + Counter(words(one.positive)) == Counter(words(TEXT))
-    assert made.unusable == Counter(no_sentence=1)
+    for candidate in generated.candidates:
+        assert Counter(words(candidate.anchor)) + Counter(words(candidate.positive)) == Counter(words(TEXT))
+    assert generated.unusable == Counter(no_sentence=1)
 
 
-def test_some_sentences_stay_as_often_as_it_says():
+def test_share_of_sentences_stays_in_the_positive():
     texts = [TEXT.replace("first", f"first{number}") for number in range(400)]
-    made = pseudo.Sentences([4, 40], keep=0.25).generate(task(texts, per_document=1))
-    stayed = sum(one.positive == texts[one.doc] for one in made.candidates)
-    assert len(made.candidates) == 400
-    assert 70 < stayed < 130
-    again = pseudo.Sentences([4, 40], keep=0.25).generate(task(texts, per_document=1))
-    assert again.candidates == made.candidates
-    assert pseudo.Sentences([4, 40], 0.25, seed=1).generate(task(texts, per_document=1)).candidates != made.candidates
+    generated = pseudo.Sentences([4, 40], keep=0.25).generate(generation_task(texts, per_document=1))
+    n_kept = sum(candidate.positive == texts[candidate.doc] for candidate in generated.candidates)
+    assert len(generated.candidates) == 400
+    assert 70 < n_kept < 130
+    repeated = pseudo.Sentences([4, 40], keep=0.25).generate(generation_task(texts, per_document=1))
+    assert repeated.candidates == generated.candidates
+    assert (
+        pseudo.Sentences([4, 40], 0.25, seed=1).generate(generation_task(texts, per_document=1)).candidates
+        != generated.candidates
+    )
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"words": [0, 4]}, "generator.words=[0, 4] must be two numbers, minimum and maximum, such as [5,40]"),
         ({"words": [1, 4], "keep": 1.5}, "generator.keep=1.5 must be a share from 0 to 1"),
     ],
 )
-def test_sentences_that_cannot_be_are_refused(settings, said):
+def test_invalid_sentence_settings_are_refused(settings, message):
     with pytest.raises(ConfigError) as error:
         pseudo.Sentences(**settings)
-    assert str(error.value) == said
+    assert str(error.value) == message
 
 
 # ---- questions
@@ -95,7 +102,7 @@ DOCUMENT = "The wobbat, a nocturnal marsupial, was first described by J. Gould i
 
 
 @pytest.mark.parametrize(
-    ("content", "finish", "found"),
+    ("content", "finish", "result"),
     [
         ('{"questions": [1]}', "stop", [1]),
         ('{"questions": [1]}', "length", "too_long"),
@@ -110,15 +117,15 @@ DOCUMENT = "The wobbat, a nocturnal marsupial, was first described by J. Gould i
         ('["one"]', "stop", "no_questions"),
     ],
 )
-def test_an_answer_lists_questions_or_is_counted_under_a_reason(content, finish, found):
-    assert questions.parse_questions(content, finish) == found
+def test_answer_is_parsed_or_counted_by_reason(content, finish, result):
+    assert questions.parse_questions(content, finish) == result
 
 
 @pytest.mark.parametrize(
     ("question", "answer", "reason"),
     [
-        ("Who found the wobbat?", "John Gould", None),
-        ("When was it found?", 1855, None),
+        ("Who discovered the wobbat?", "John Gould", None),
+        ("When was it discovered?", 1855, None),
         ("北京有几只", "三只", None),
         ("Who\n found  it?", "by Gould", None),
         ("", "Gould", "empty"),
@@ -134,16 +141,16 @@ def test_an_answer_lists_questions_or_is_counted_under_a_reason(content, finish,
         ("Is it nocturnal?", True, "unanswerable"),
     ],
 )
-def test_a_question_is_kept_or_dropped_for_a_reason(question, answer, reason):
-    kept, dropped = questions.filter_questions([{"question": question, "answer": answer}], DOCUMENT, 3)
+def test_question_is_selected_or_dropped_for_a_reason(question, answer, reason):
+    valid, dropped = questions.filter_questions([{"question": question, "answer": answer}], DOCUMENT, 3)
     assert dropped == ({} if reason is None else {reason: 1})
-    assert kept == ([" ".join(question.split())] if reason is None else [])
+    assert valid == ([" ".join(question.split())] if reason is None else [])
 
 
-def test_entries_that_are_no_questions_and_halves_of_characters_do_no_harm():
+def test_invalid_entries_and_characters_are_tolerated():
     listed = ["text", None, {"question": "Who \ud800 found it?", "answer": "Gould"}, {"question": "More?"}]
-    kept, dropped = questions.filter_questions(listed, DOCUMENT, 3)
-    assert kept == ["Who ? found it?"]
+    valid, dropped = questions.filter_questions(listed, DOCUMENT, 3)
+    assert valid == ["Who ? found it?"]
     assert dropped == {"empty": 2, "surplus": 1}
 
 
@@ -153,18 +160,19 @@ SETTINGS = {"model": "m", "prompt": "p" * 90}
 
 
 def entry(key: str, **more: Any) -> journal.Entry:
+    """Return the journal entry of an answered document."""
     return journal.Entry(id=key, text="t", status="answered", content='{"a": "ü"}', tokens_in=5, **more)
 
 
-def test_a_journal_is_read_back_and_its_torn_end_is_cut(tmp_path):
+def test_journal_is_read_and_its_incomplete_last_line_removed(tmp_path):
     path = tmp_path / "new" / "j.jsonl"
     with journal.open_journal(path, SETTINGS, resume=True) as first:
         first.append(entry("a", tokens_out=2))
         first.append(journal.Entry(id="b", text="t", status="failed", message="HTTP 500", tokens_in=1))
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole.splitlines()[1][:-9])
+    complete = path.read_bytes()
+    path.write_bytes(complete + complete.splitlines()[1][:-9])
     with journal.open_journal(path, SETTINGS, resume=True) as second:
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == complete
         assert second.answers == {("a", "t"): entry("a", tokens_out=2)}
         assert (second.tokens_in, second.tokens_out) == (6, 2)
         second.append(entry("b"))
@@ -172,7 +180,7 @@ def test_a_journal_is_read_back_and_its_torn_end_is_cut(tmp_path):
         assert list(third.answers) == [("a", "t"), ("b", "t")]
 
 
-def test_a_journal_of_other_settings_is_refused_with_what_differs(tmp_path):
+def test_journal_of_other_settings_is_refused_with_the_differences(tmp_path):
     path = tmp_path / "j.jsonl"
     with journal.open_journal(path, SETTINGS, resume=True) as first:
         first.append(entry("a"))
@@ -181,8 +189,8 @@ def test_a_journal_of_other_settings_is_refused_with_what_differs(tmp_path):
         journal.open_journal(path, {"model": "n", "prompt": "q" * 90}, resume=True),
     ):
         pass
-    said = f"{path} has answers to other settings: model 'm', not 'n', prompt '{'p' * 39}... (92 characters), not "
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(f"{path} has answers to other settings: model 'm', not 'n', prompt 'ppp")
+    assert "(92 characters)" in str(error.value)
     with journal.open_journal(path, {"model": "n"}, resume=False) as second:
         assert second.answers == {}
     assert len(list(tmp_path.glob("j.2*.jsonl"))) == 1
@@ -192,13 +200,11 @@ def test_a_journal_of_other_settings_is_refused_with_what_differs(tmp_path):
     ("content", "line"),
     [("", 1), ("{}\n", 1), ("[]\n", 1), ('{"journal": 1}\nnonsense\n', 2), ('{"journal": 1}\n{"id": 3}\n', 2)],
 )
-def test_a_file_that_is_no_journal_is_named_and_left(content, line, tmp_path):
+def test_file_that_is_not_a_journal_is_named_and_unchanged(content, line, tmp_path):
     path = tmp_path / "j.jsonl"
     path.write_text(content)
     with pytest.raises(StoreError) as error, journal.open_journal(path, SETTINGS, resume=True):
         pass
-    assert str(error.value) == (
-        f"{path}:{line}: not a line of a journal of answers; fix or remove the line, or write to another file: "
-        "output=FILE"
-    )
+    assert str(error.value).startswith(f"{path}:{line}: not a line of a journal")
+    assert str(error.value).endswith("output=FILE")
     assert path.read_text() == content

@@ -1,4 +1,4 @@
-"""Triplets in files, and the negatives in them: mined from a run, or random."""
+"""Tests of triplet files and of negatives: mined from a run, or random."""
 
 import json
 import logging
@@ -18,38 +18,38 @@ from harness.train.negatives import Mined, Random, fill_with_random, pad_with_ra
 from harness.train.triplets import Triplets
 from harness.types import Corpus, Queries, Retriever, Run
 
-MADE = Triplets(["a", "ü\n2"], ["pa", 'p "b"'], [["n1", "n2"], ["", "日本"]])
+TRIPLETS = Triplets(["a", "ü\n2"], ["pa", 'p "b"'], [["n1", "n2"], ["", "日本"]])
 
 # ---- triplets
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl", "t.jsonl.gz"])
 @pytest.mark.parametrize("width", [0, 1, 2])
-def test_triplets_come_back_as_they_were_written_and_datasets_loads_them(name, width, tmp_path):
-    made = Triplets(MADE.anchors, MADE.positives, [row[:width] for row in MADE.negatives])
+def test_triplets_are_read_as_written_also_by_the_datasets_library(name, width, tmp_path):
+    written = Triplets(TRIPLETS.anchors, TRIPLETS.positives, [row[:width] for row in TRIPLETS.negatives])
     path = tmp_path / "new" / name
-    triplets.write(path, made)
-    assert triplets.read(path) == made
-    assert triplets.read(path).fingerprint == made.fingerprint
+    triplets.write(path, written)
+    assert triplets.read(path) == written
+    assert triplets.read(path).fingerprint == written.fingerprint
     kind = "parquet" if name.endswith("parquet") else "json"
     rows = datasets.load_dataset(kind, data_files=str(path), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.column_names == ["anchor", "positive", "negative_1", "negative_2"][: 2 + width]
-    assert rows["anchor"][:] == MADE.anchors
-    assert [row.get("negative_1") for row in rows] == [next(iter(row), None) for row in made.negatives]
+    assert rows["anchor"][:] == TRIPLETS.anchors
+    assert [row.get("negative_1") for row in rows] == [next(iter(row), None) for row in written.negatives]
 
 
-def test_a_fingerprint_tells_contents_and_orders_apart():
-    others = [
-        Triplets(MADE.anchors[::-1], MADE.positives[::-1], MADE.negatives[::-1]),
-        Triplets(["a", "x"], MADE.positives, MADE.negatives),
-        Triplets(MADE.anchors, MADE.positives, [["n1n2", ""], ["", "日本"]]),
-        Triplets(MADE.anchors, MADE.positives, [[], []]),
+def test_fingerprint_depends_on_content_and_order():
+    variants = [
+        Triplets(TRIPLETS.anchors[::-1], TRIPLETS.positives[::-1], TRIPLETS.negatives[::-1]),
+        Triplets(["a", "x"], TRIPLETS.positives, TRIPLETS.negatives),
+        Triplets(TRIPLETS.anchors, TRIPLETS.positives, [["n1n2", ""], ["", "日本"]]),
+        Triplets(TRIPLETS.anchors, TRIPLETS.positives, [[], []]),
     ]
-    assert len({one.fingerprint for one in [MADE, *others]}) == 5
+    assert len({content.fingerprint for content in [TRIPLETS, *variants]}) == 5
 
 
-def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, caplog):
-    path = tmp_path / "mine.jsonl"
+def test_column_named_negative_is_read_and_unknown_columns_are_reported(tmp_path, caplog):
+    path = tmp_path / "triplets.jsonl"
     row = {"score": 1, "negative_10": "n10", "negative_2": "n2", "negative": "n", "positive": "p", "anchor": "a"}
     path.write_text(json.dumps(row) + "\n")
     with caplog.at_level(logging.WARNING):
@@ -58,58 +58,58 @@ def test_a_plain_negative_is_read_and_columns_of_other_names_are_said(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "line", "fragments"),
     [
-        (
-            [{"query": "a", "positive": "p"}],
-            "1: no column 'anchor' among 'query', 'positive'; triplets have anchor, positive and, where there are "
-            "negatives, negative_1, negative_2, ...: rename yours",
-        ),
-        ([{"anchor": "a"}], "1: no column 'positive' among 'anchor'; triplets have anchor, positive and, where"),
+        ([{"query": "a", "positive": "p"}], 1, ("no column 'anchor'", "'query', 'positive'", "rename yours")),
+        ([{"anchor": "a"}], 1, ("no column 'positive'", "'anchor'", "rename yours")),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": None}],
-            "2: column 'positive' has None, which is not a string; fix or remove the row",
+            2,
+            ("column 'positive' has None", "not a string", "fix or remove the row"),
         ),
         (
             [{"anchor": "a", "positive": "p", "negative_1": "n"}, {"anchor": "b", "positive": "p"}],
-            "2: column 'negative_1' has None, which is not a string",
+            2,
+            ("column 'negative_1' has None", "not a string"),
         ),
         (
             [{"anchor": "a", "positive": "p"}, {"anchor": "b", "positive": "p", "negative_1": "n"}],
-            "2: column 'negative_1' is not in the first row; give every row the same columns",
+            2,
+            ("column 'negative_1'", "give every row the same columns"),
         ),
-        ([{"anchor": 3, "positive": "p"}], "1: column 'anchor' has 3, which is not a string"),
+        ([{"anchor": 3, "positive": "p"}], 1, ("column 'anchor' has 3", "not a string")),
     ],
 )
-def test_a_row_that_is_no_triplet_is_named(rows, said, tmp_path):
-    path = tmp_path / "mine.jsonl"
+def test_invalid_row_is_named(rows, line, fragments, tmp_path):
+    path = tmp_path / "triplets.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError) as error:
         triplets.read(path)
-    assert str(error.value).startswith(f"{path}:{said}")
+    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert [fragment for fragment in fragments if fragment not in str(error.value)] == [], error.value
 
 
-def test_a_row_of_a_parquet_file_is_named_too(tmp_path):
-    path = tmp_path / "mine.parquet"
+def test_invalid_row_of_a_parquet_file_is_named(tmp_path):
+    path = tmp_path / "triplets.parquet"
     pq.write_table(pa.table({"anchor": ["a", None], "positive": ["p", "q"]}), path)
-    with pytest.raises(DataError, match=r"mine\.parquet:2: column 'anchor' has None"):
+    with pytest.raises(DataError, match=r"triplets\.parquet:2: column 'anchor' has None"):
         triplets.read(path)
 
 
-def test_triplets_are_written_under_names_that_can_be_read(tmp_path):
+def test_unknown_suffix_is_refused_with_the_choices(tmp_path):
     with pytest.raises(ConfigError) as error:
-        triplets.write(Path("made/t.csv"), MADE)
-    assert str(error.value) == "output='made/t.csv' has an unknown suffix; choices: .parquet, .jsonl, .jsonl.gz"
+        triplets.write(Path("new/t.csv"), TRIPLETS)
+    assert str(error.value) == "output='new/t.csv' has an unknown suffix; choices: .parquet, .jsonl, .jsonl.gz"
 
 
 # ---- negatives
 
 CORPUS = Corpus([f"d{number}" for number in range(8)], ["same", "one", "same", "two", "three", "four", "five", "six"])
-ASKED = Queries(["0", "1"], ["x", "y"])
+QUERIES = Queries(["0", "1"], ["x", "y"])
 
 
-class Fixed:
-    """Ranks d0, d1, ... for every query, with these scores."""
+class FixedRanking:
+    """A retriever that ranks d0, d1, ... for every query, with these scores."""
 
     def __init__(self, scores: list[float]) -> None:
         self.scores = scores
@@ -126,11 +126,12 @@ class Fixed:
 
 
 def mined(known: set[int], *, n: int = 8, window: list[int], margin: float | None = None, scores: Any = None) -> Any:
-    retriever = Fixed(scores or [10, 9.5, 9, 8, 7, 6, 5, 4])
-    return Mined(retriever, n, window, margin).choose(ASKED[:1], CORPUS, [known])[0]
+    """Return the mined negatives of one query whose positives are `known`."""
+    retriever = FixedRanking(scores or [10, 9.5, 9, 8, 7, 6, 5, 4])
+    return Mined(retriever, n, window, margin).choose(QUERIES[:1], CORPUS, [known])[0]
 
 
-def test_mined_negatives_come_from_the_window_and_are_no_positives_nor_their_copies():
+def test_mined_negatives_are_from_the_window_and_differ_from_positives():
     assert mined({1}, window=[1, 8]) == [0, 2, 3, 4, 5, 6, 7]
     assert mined({1}, window=[3, 5]) == [2, 3, 4]
     assert mined({0}, window=[1, 4]) == [1, 3]  # d2 has the text of d0
@@ -138,7 +139,7 @@ def test_mined_negatives_come_from_the_window_and_are_no_positives_nor_their_cop
     assert mined({1}, window=[9, 12]) == []
 
 
-def test_the_margin_is_a_share_of_the_best_positives_score():
+def test_margin_is_relative_to_the_score_of_the_best_positive():
     assert mined({1}, window=[1, 8], margin=0.0) == [2, 3, 4, 5, 6, 7]
     assert mined({1, 4}, window=[1, 8], margin=0.1) == [3, 5, 6, 7]  # at most 8.55
     assert mined({1}, window=[4, 8], margin=0.1) == [3, 4, 5, 6, 7]  # the positive lies before the window
@@ -147,43 +148,44 @@ def test_the_margin_is_a_share_of_the_best_positives_score():
     assert mined({0}, window=[1, 8], margin=0.1, scores=negative) == [3, 4, 5, 6, 7]
 
 
-def test_a_choice_is_seeded_and_best_ranked_first():
-    def chosen(seed: int) -> list[list[int]]:
-        return Mined(Fixed([8, 7, 6, 5, 4, 3, 2, 1]), 3, [1, 8], None, seed).choose(ASKED, CORPUS, [{1}, {7}])
+def test_mined_negatives_are_seeded_and_in_rank_order():
+    def choose(seed: int) -> list[list[int]]:
+        return Mined(FixedRanking([8, 7, 6, 5, 4, 3, 2, 1]), 3, [1, 8], None, seed).choose(QUERIES, CORPUS, [{1}, {7}])
 
-    assert chosen(0) == chosen(0)
-    assert len({str(chosen(seed)) for seed in range(5)}) > 1
-    assert all(row == sorted(row) and len(set(row)) == 3 for seed in range(5) for row in chosen(seed))
+    assert choose(0) == choose(0)
+    assert len({str(choose(seed)) for seed in range(5)}) > 1
+    assert all(row == sorted(row) and len(set(row)) == 3 for seed in range(5) for row in choose(seed))
 
 
-def test_random_negatives_are_all_others_in_the_end():
+def test_random_negatives_are_drawn_from_all_other_documents():
     for seed in range(20):
-        one, other = Random(3, seed).choose(ASKED, CORPUS, [{0}, {1, 3}])
-        assert len(set(one)) == len(set(other)) == 3
-        assert not {0, 2} & set(one)  # d2 has the text of d0
-        assert not {1, 3} & set(other)
-    one, other = Random(8).choose(ASKED, CORPUS, [{0}, {1, 3}])
-    assert (sorted(one), sorted(other)) == ([1, 3, 4, 5, 6, 7], [0, 2, 4, 5, 6, 7])
-    assert Random(0).choose(ASKED, CORPUS, [{0}, {1}]) == [[], []]
+        first, second = Random(3, seed).choose(QUERIES, CORPUS, [{0}, {1, 3}])
+        assert len(set(first)) == len(set(second)) == 3
+        assert not {0, 2} & set(first)  # d2 has the text of d0
+        assert not {1, 3} & set(second)
+    first, second = Random(8).choose(QUERIES, CORPUS, [{0}, {1, 3}])
+    assert (sorted(first), sorted(second)) == ([1, 3, 4, 5, 6, 7], [0, 2, 4, 5, 6, 7])
+    assert Random(0).choose(QUERIES, CORPUS, [{0}, {1}]) == [[], []]
 
 
-def test_what_is_missing_is_filled_with_random_documents_as_far_as_there_are_any():
-    for fill in (
+def test_missing_negatives_are_filled_with_random_documents():
+    for filled in (
         pad_with_random([[5, 4], []], 3, CORPUS, [{0}, {1}], seed=0),
-        fill_with_random([[5, 4], []], 3, ASKED, CORPUS, [{0}, {1}], seed=0),
+        fill_with_random([[5, 4], []], 3, QUERIES, CORPUS, [{0}, {1}], seed=0),
     ):
-        one, other = fill
-        assert one[:2] == [5, 4]
-        assert len(set(one)) == len(set(other)) == 3
-        assert not set(one) & {0, 2}
-        assert 1 not in other
-    one, other = pad_with_random([[5, 4], []], 7, CORPUS, [{0}, set(range(8))], seed=0)
-    assert one[:2] == [5, 4]
-    assert sorted(one) == [1, 3, 4, 5, 6, 7]
-    assert other == []
+        first, second = filled
+        assert first[:2] == [5, 4]
+        assert len(set(first)) == len(set(second)) == 3
+        assert not set(first) & {0, 2}
+        assert 1 not in second
+    first, second = pad_with_random([[5, 4], []], 7, CORPUS, [{0}, set(range(8))], seed=0)
+    assert first[:2] == [5, 4]
+    assert sorted(first) == [1, 3, 4, 5, 6, 7]
+    assert second == []
     with pytest.raises(ConfigError) as error:
-        fill_with_random([[5, 4], []], 7, ASKED, CORPUS, [{0}, {1}], seed=0)
-    assert str(error.value) == "negatives.n=7: of 8 documents only 6 can be negatives of 'x'; try: negatives.n=6"
+        fill_with_random([[5, 4], []], 7, QUERIES, CORPUS, [{0}, {1}], seed=0)
+    assert str(error.value).startswith("negatives.n=7: of 8 documents only 6")
+    assert str(error.value).endswith("negatives.n=6")
 
 
 def bm25() -> Retriever:
@@ -191,24 +193,24 @@ def bm25() -> Retriever:
     return retriever
 
 
-def test_of_a_real_run_no_positive_is_mined_and_the_margin_holds(real_dataset):
+def test_negatives_mined_from_a_real_run_respect_positives_and_margin(real_dataset):
     dataset = real_dataset("cranfield")
-    place = {doc: number for number, doc in enumerate(dataset.corpus.ids)}
-    known = [{place[doc] for doc in dataset.qrels[query] if doc in place} for query in dataset.queries.ids]
+    positions = {doc: number for number, doc in enumerate(dataset.corpus.ids)}
+    known = [{positions[doc] for doc in dataset.qrels[query] if doc in positions} for query in dataset.queries.ids]
     chosen = Mined(bm25(), 5, [2, 50], 0.1).choose(dataset.queries, dataset.corpus, known)
     retriever = bm25()
     retriever.index(dataset.corpus)
     run = retriever.search(dataset.queries, 50)
-    for row, (own, positives) in enumerate(zip(chosen, known, strict=True)):
-        assert not set(own) & positives
+    for row, (negatives, positives) in enumerate(zip(chosen, known, strict=True)):
+        assert not set(negatives) & positives
         ranks = {doc: rank for rank, doc in enumerate(run.docs[row].tolist())}
-        assert all(1 <= ranks[doc] < 50 for doc in own)
+        assert all(1 <= ranks[doc] < 50 for doc in negatives)
         best = min((ranks[doc] for doc in positives if doc in ranks), default=None)
-        assert best is None or all(run.scores[row, ranks[doc]] <= 0.9 * run.scores[row, best] for doc in own)
+        assert best is None or all(run.scores[row, ranks[doc]] <= 0.9 * run.scores[row, best] for doc in negatives)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"n": -1, "window": [1, 2]}, "negatives.n=-1 must be 0 or more"),
         (
@@ -219,7 +221,7 @@ def test_of_a_real_run_no_positive_is_mined_and_the_margin_holds(real_dataset):
         ({"n": 1, "window": [1, 2], "margin": 1}, "negatives.margin=1 must be a share from 0 to below 1, or null"),
     ],
 )
-def test_a_choice_that_cannot_be_is_refused(settings, said):
+def test_invalid_negatives_settings_are_refused(settings, message):
     with pytest.raises(ConfigError) as error:
-        Mined(Fixed([]), **settings)
-    assert str(error.value).startswith(said)
+        Mined(FixedRanking([]), **settings)
+    assert str(error.value).startswith(message)
