@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 import growth_child
-from bench_blocks import GROWTH, machine, write
+from benchmark_tables import GROWTH, machine, write
 from growth_report import TERMS, limits, plot, series, table
 
 

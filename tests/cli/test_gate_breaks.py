@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from readme_blocks import README, block
+from generated_blocks import block
 from support import ROOT
 from support.command_line import harness_process
 from support.killing import write_numbered
@@ -211,16 +211,16 @@ def gate_without_stemming(tree, baseline):
     return gate(tree.results, "--retriever", "bm25", "--baseline", str(baseline))
 
 
-def test_readme_shows_the_output_of_the_gate(tmp_path, data, capsys):
-    readme_block = block("gate", README.read_text(encoding="utf-8"))
+def test_the_guide_shows_the_output_of_the_gate(tmp_path, data, capsys):
+    shown = block("gate", (ROOT / "docs" / "guides" / "ci-gate.md").read_text(encoding="utf-8"))
     baseline = ROOT / "results" / "baseline"
     fingerprints = {record.dataset.fingerprint for record in read_baseline(baseline).records}
     if stdlib.load().fingerprint not in fingerprints:
         pytest.skip("the committed baseline was made with another Python, whose standard library is another dataset")
     assert gate_without_stemming(Checkout(tmp_path / "tree", tmp_path / "results"), baseline) == 1
     output = capsys.readouterr().out
-    expected = f"```\n$ harness gate --retriever bm25 --policy quality.yaml\n{output}```\n"
-    assert readme_block == expected, f"replace it by:\n{expected}"
+    expected = f"```text\n$ harness gate --retriever bm25 --policy quality.yaml\n{output}```\n"
+    assert shown == expected, f"replace it by:\n{expected}"
 
 
 # ---- a user's retriever that becomes slower
