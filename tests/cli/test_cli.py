@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
 import torch
-from support.datasets import JUDGED, write_beir
+from support.datasets import QRELS, write_beir
 
 from harness import __main__
 from harness.store import Store
@@ -173,9 +173,9 @@ def test_an_exported_run_scored_by_trec_evals_code_gives_the_records_numbers(her
     run = trec.read(Path("results") / record.files.run)
     results = {query: dict(zip(*run.hits(row), strict=True)) for row, query in enumerate(run.query_ids)}
     results = {query: {doc: float(score) for doc, score in docs.items()} for query, docs in results.items()}
-    peer = pytrec_eval.RelevanceEvaluator(JUDGED, {"ndcg_cut.10", "map_cut.100", "recall.100"}).evaluate(results)
+    peer = pytrec_eval.RelevanceEvaluator(QRELS, {"ndcg_cut.10", "map_cut.100", "recall.100"}).evaluate(results)
     for ours, theirs in (("ndcg@10", "ndcg_cut_10"), ("map@100", "map_cut_100"), ("recall@100", "recall_100")):
-        assert record.metrics[ours] == pytest.approx(sum(row[theirs] for row in peer.values()) / len(JUDGED), abs=1e-6)
+        assert record.metrics[ours] == pytest.approx(sum(row[theirs] for row in peer.values()) / len(QRELS), abs=1e-6)
     per_query = pq.read_table(Path("results") / record.files.per_query).to_pandas()
     means = per_query.groupby("metric", observed=True)["value"].mean()
     assert means["ndcg@10"] == pytest.approx(record.metrics["ndcg@10"])

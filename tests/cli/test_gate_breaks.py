@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from readme_blocks import README, block
 from support import ROOT
-from support.killing import write_numbered
+from support.datasets import write_random_beir
 
 from harness.cli import ab, read, remeasure
 from harness.config import build
@@ -247,7 +247,7 @@ def project(tmp_path, monkeypatch):
     (top / "mine.py").write_text(SEARCHES.format(times=20))
     monkeypatch.setenv("PYTHONPATH", f"{top}{os.pathsep}{ROOT}")
     monkeypatch.chdir(top)
-    write_numbered(top / "made", 300, 100)
+    write_random_beir(top / "made", 300, 100)
     return top
 
 

@@ -10,7 +10,7 @@ import growth_report
 import pytest
 import yaml
 from readme_blocks import README, block, generated
-from support.mteb_tasks import evaluated
+from support.mteb_tasks import evaluate_with_mteb
 
 from harness.cli import read
 from harness.commands import JOBS
@@ -131,7 +131,7 @@ def test_the_adapters_example_is_what_mteb_takes(text):
     task = task_of("SciFact", dataset=Dataset("made", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
     named = {}
     exec("\n".join(imports), named)
-    fake = SimpleNamespace(evaluate=evaluated, get_task=lambda name: task)
+    fake = SimpleNamespace(evaluate=evaluate_with_mteb, get_task=lambda name: task)
     assert eval(line, named | {"mteb": fake}).get_score() == 1.0
 
 

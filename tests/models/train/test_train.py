@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.datasets import write_cipher
 from support.models import write_dense, write_masked
-from support.trainable import write_ciphered
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness import __main__
@@ -40,7 +40,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def here(tmp_path, monkeypatch, models):
     """A working folder with the collection in `made`; gives what chooses the tiny dense model."""
-    write_ciphered(tmp_path / "made")
+    write_cipher(tmp_path / "made")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return [f"retriever.encoder.model={models['dense']}", "retriever.encoder.package=null"]
