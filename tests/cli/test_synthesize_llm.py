@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.api_server import KEY, Provider, recorded_waits, refusing
-from support.api_server import repeating_the_key as refusing_with_the_key
+from support.api_server import KEY, Provider, error_with_key, http_error, record_waits
 from support.chat_server import (
     ANIMALS,
     BROKEN,
     BUSY,
     HANG,
-    Model,
-    chatting,
+    ChatModel,
+    answer_with_key,
+    chat_answer,
     corpus_lines,
-    cut_off_body,
-    good,
-    repeating_the_key,
-    writing,
-    zoo,
+    document_about,
+    serving_chat,
+    truncated_json,
+    valid_questions,
 )
 
 from harness.cli import synthesize
@@ -38,25 +37,25 @@ JOURNAL, MANIFEST = Path("made/zoo.parquet.answers.jsonl"), Path("made/zoo.parqu
 
 
 @pytest.fixture
-def model() -> Model:
-    return Model()
+def model() -> ChatModel:
+    return ChatModel()
 
 
 @pytest.fixture
-def server(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+def server(model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     """Behind it the model; the working folder has the animals' documents."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     Path("zoo.jsonl").write_text(corpus_lines(ANIMALS))
-    with chatting(model) as provider:
+    with serving_chat(model) as provider:
         yield provider
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, which are not waited for."""
-    return recorded_waits(monkeypatch)
+    return record_waits(monkeypatch)
 
 
 def arguments(server: Provider, *more: str) -> list[str]:
@@ -102,10 +101,10 @@ def test_every_question_names_its_document_and_the_cost_is_what_the_server_count
     prices = ["generator.input_price_per_million_tokens=2", "generator.output_price_per_million_tokens=8"]
     manifest = made(server, *prices, "negatives=mined", "negatives.margin=null")
     rows = triplets.read(OUTPUT)
-    assert sorted(rows.anchors) == sorted(one["question"] for animal in ANIMALS for one in good(animal))
-    texts = {zoo(animal) for animal in ANIMALS}
+    assert sorted(rows.anchors) == sorted(one["question"] for animal in ANIMALS for one in valid_questions(animal))
+    texts = {document_about(animal) for animal in ANIMALS}
     for anchor, positive, (negative,) in zip(rows.anchors, rows.positives, rows.negatives, strict=True):
-        assert positive == next(zoo(animal) for animal in ANIMALS if animal in anchor)
+        assert positive == next(document_about(animal) for animal in ANIMALS if animal in anchor)
         assert negative in texts - {positive}
     assert manifest["documents"] == {
         "sampled": 20,
@@ -132,19 +131,19 @@ def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server
     first, copied = ANIMALS[0], f"Kept by Mr {ANIMALS[6][::-1]}"
     model.script = {
         first: [BUSY, BROKEN, HANG],  # well in the end
-        ANIMALS[1]: [writing("Sure! Here are your questions:")],
-        ANIMALS[2]: [writing({"questions": []})],
-        ANIMALS[3]: [writing(None, refusal="I cannot help with that.")],
-        ANIMALS[4]: [writing({"questions": good(ANIMALS[4])}, finish="length")],
-        ANIMALS[5]: [writing(asking(" ", "hay", good(first)[0]["question"], "hay"))],
-        ANIMALS[6]: [writing(asking(copied, "hay", "How tall is it?", "unknown"))],
-        ANIMALS[7]: [writing({"questions": good(ANIMALS[7], 3)})],
+        ANIMALS[1]: [chat_answer("Sure! Here are your questions:")],
+        ANIMALS[2]: [chat_answer({"questions": []})],
+        ANIMALS[3]: [chat_answer(None, refusal="I cannot help with that.")],
+        ANIMALS[4]: [chat_answer({"questions": valid_questions(ANIMALS[4])}, finish="length")],
+        ANIMALS[5]: [chat_answer(asking(" ", "hay", valid_questions(first)[0]["question"], "hay"))],
+        ANIMALS[6]: [chat_answer(asking(copied, "hay", "How tall is it?", "unknown"))],
+        ANIMALS[7]: [chat_answer({"questions": valid_questions(ANIMALS[7], 3)})],
         ANIMALS[8]: [BROKEN] * 4,
         ANIMALS[9]: [HANG] * 4,
-        ANIMALS[10]: [cut_off_body, writing({"questions": good(ANIMALS[10])}, usage=False)],
-        ANIMALS[11]: [writing(["no object"])],
-        ANIMALS[12]: [writing("", finish="content_filter")],
-        ANIMALS[13]: [cut_off_body] * 4,
+        ANIMALS[10]: [truncated_json, chat_answer({"questions": valid_questions(ANIMALS[10])}, usage=False)],
+        ANIMALS[11]: [chat_answer(["no object"])],
+        ANIMALS[12]: [chat_answer("", finish="content_filter")],
+        ANIMALS[13]: [truncated_json] * 4,
     }
     manifest = made(server, "generator.retries=3", "generator.concurrency=8", "generator.timeout_s=0.6")
     documents, queries = manifest["documents"], manifest["queries"]
@@ -158,12 +157,12 @@ def test_a_server_that_misbehaves_loses_nothing_and_every_drop_is_counted(server
     assert manifest["requests"] == {"requests": 33, "retries": 13}
     assert sum(model.requests.values()) == 33
     assert len(triplets.read(OUTPUT)) == manifest["triplets"]["rows"] == 18
-    assert server.most_in_flight <= 8
+    assert server.max_in_flight <= 8
     assert "failed: HTTP 500" in capsys.readouterr().out
 
 
 def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(server, model, waits):
-    model.script = {ANIMALS[3]: [BROKEN, BROKEN], ANIMALS[4]: [writing("no JSON")]}
+    model.script = {ANIMALS[3]: [BROKEN, BROKEN], ANIMALS[4]: [chat_answer("no JSON")]}
     first = made(server, "generator.retries=1")
     assert first["documents"]["failed"] == {"HTTP 500": 1}
     before = model.requests.copy()
@@ -179,15 +178,19 @@ def test_what_failed_is_asked_again_by_the_same_command_and_nothing_else_is(serv
 @pytest.mark.parametrize(
     ("answer", "message", "advice"),
     [
-        (refusing(401, "no such key"), "HTTP 401: no such key", "check the API key in the environment variable MY_KEY"),
-        (refusing(403, "not yours"), "HTTP 403: not yours", "check the API key in the environment variable MY_KEY"),
         (
-            refusing(404, "no model"),
+            http_error(401, "no such key"),
+            "HTTP 401: no such key",
+            "check the API key in the environment variable MY_KEY",
+        ),
+        (http_error(403, "not yours"), "HTTP 403: not yours", "check the API key in the environment variable MY_KEY"),
+        (
+            http_error(404, "no model"),
             "HTTP 404: no model",
             "check that the server is running, and check generator.base_url and generator.model",
         ),
         (
-            refusing(429, "pay first", code="insufficient_quota"),
+            http_error(429, "pay first", code="insufficient_quota"),
             "HTTP 429: pay first",
             "repeat the command later to resume; for fewer concurrent requests: generator.concurrency=1",
         ),
@@ -198,17 +201,17 @@ def test_what_no_other_document_can_mend_stops_at_once_and_the_answers_are_kept(
 ):
     made(server, "documents=3")
     before = journaled()
-    server.after = answer
+    server.default_answer = answer
     assert refused(server, capsys) == f"error: openai 'm' at {server.address}/v1: {message}; {advice}"
     assert journaled() == before
     assert waits == []
-    server.after = model
+    server.default_answer = model
     assert made(server)["documents"]["from_journal"] == 3
     assert max(model.answered.values()) == 1
 
 
 def test_a_server_that_fails_for_every_document_is_not_asked_for_all_of_them(server, model, waits, capsys):
-    server.after = BROKEN
+    server.default_answer = BROKEN
     message = refused(server, capsys, "generator.retries=1", "generator.concurrency=1")
     assert message.startswith(
         f"error: openai 'm' at {server.address}/v1: HTTP 500: oh no (tried 2 times); repeat the command"
@@ -216,14 +219,14 @@ def test_a_server_that_fails_for_every_document_is_not_asked_for_all_of_them(ser
     assert len(server.requests) <= 22
     assert not OUTPUT.exists()
     # no answer was paid for: what is set otherwise now is no matter
-    server.after = model
+    server.default_answer = model
     assert made(server, "generator.model=other")["queries"]["selected"] == 40
 
 
 def test_the_key_is_in_no_file_and_in_nothing_that_is_said(server, model, waits, capsys):
-    model.script = {ANIMALS[0]: [repeating_the_key], ANIMALS[1]: [refusing_with_the_key(500)] * 2}
+    model.script = {ANIMALS[0]: [answer_with_key], ANIMALS[1]: [error_with_key(500)] * 2}
     made(server, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3")
-    server.after = refusing_with_the_key(401)
+    server.default_answer = error_with_key(401)
     refused(server, capsys, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3")
     out, err = capsys.readouterr()
     assert KEY not in out + err
@@ -268,7 +271,7 @@ def test_the_request_holds_what_is_set_and_nothing_that_is_null(server):
     assert set(body) == {"model", "messages", "response_format", "max_tokens"}
     assert body["max_tokens"] == 77
     (message,) = body["messages"]
-    assert message["content"].endswith(f"Document:\n{zoo(body_animal(message))[:30]}")
+    assert message["content"].endswith(f"Document:\n{document_about(body_animal(message))[:30]}")
     assert "Write 2 questions" in message["content"]
 
 
