@@ -1,4 +1,4 @@
-"""Small datasets: written as files in BEIR's layout, or made of another Dataset."""
+"""Small datasets: in memory, written as files in BEIR's layout, or made of another Dataset."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.types import Dataset
+from harness.types import Corpus, Dataset, Qrels, Queries
 
 DOCUMENTS = {
     "d1": ("Cats", "Cats purr when they are content."),
@@ -23,8 +23,30 @@ DOCUMENTS = {
 QUERIES = {"q1": "why do cats purr", "q2": "what orbits the earth", "q3": "how is bread baked"}
 QRELS = {"q1": {"d1": 2}, "q2": {"d3": 1, "d2": 0}, "q3": {"d4": 1}}
 
+PET_TEXTS = {
+    "d0": "the cat sat on the mat",
+    "d1": "dogs chase cats in the garden",
+    "d2": "bread is baked in an oven",
+    "d3": "the moon circles the earth",
+    "d4": "a garden with roses",
+}
+"""The documents of `pets_dataset`."""
+
 N_CIPHER_DOCUMENTS, N_CIPHER_TRAINING_QUERIES = 120, 80
 _CIPHER = dict(zip(string.ascii_lowercase[:10], string.digits, strict=True))
+
+
+def pets_dataset() -> Dataset:
+    """Return a dataset of five documents and three queries."""
+    queries = Queries(["q0", "q1", "q2"], ["cats", "baking bread in an oven", "roses in the garden"])
+    qrels = Qrels({"q0": {"d1": 2, "d0": 1}, "q1": {"d2": 1}, "q2": {"d4": 1, "d1": 0}})
+    return Dataset("pets", "test", Corpus(list(PET_TEXTS), list(PET_TEXTS.values())), queries, qrels)
+
+
+def fruit_dataset() -> Dataset:
+    """Return a dataset of three documents and one query."""
+    corpus = Corpus(["a", "b", "c"], ["apples and pears", "pears", "plums"])
+    return Dataset("fruit", "test", corpus, Queries(["q"], ["pears"]), Qrels({"q": {"b": 1}}))
 
 
 def write_beir(folder: Path) -> Path:
