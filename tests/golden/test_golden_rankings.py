@@ -45,6 +45,7 @@ def entry_of(case, models):
     return Entry(current_versions(cases.versions_of(config)), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.ALL_CASES)
 def test_a_ranking_changes_only_with_its_versions(case, models, regenerate):
     current = entry_of(case, models)
