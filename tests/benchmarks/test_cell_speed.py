@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
-from support.mteb_tasks import evaluated
+from support.mteb_tasks import evaluate_with_mteb
 
 from harness.config import build
 from harness.embedding_cache import cache
@@ -47,7 +47,7 @@ def mtebs(model, dataset):
 
     def evaluate():
         task.dataset, task.data_loaded = data, True
-        return evaluated(model, task).get_score()
+        return evaluate_with_mteb(model, task).get_score()
 
     return evaluate
 

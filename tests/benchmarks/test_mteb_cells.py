@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from support.mteb_tasks import rows_of, write
+from support.mteb_tasks import dataset_rows, write_repository
 
 from harness import weights
 from harness.config import build
@@ -43,7 +43,7 @@ def test_a_whole_cell_against_mteb(versus, measuring, benchmark, real_dataset, t
     if not measuring:
         pytest.skip("takes minutes: make bench")
     dataset = real_dataset(task.lower())
-    folder = write(tmp_path / task, rows_of(dataset))
+    folder = write_repository(tmp_path / task, dataset_rows(dataset))
     found = {"ours": [], "mteb": []}
 
     def run(side):

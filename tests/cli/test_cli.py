@@ -14,7 +14,7 @@ import pytest
 import pytrec_eval
 import torch
 from support.command_line import harness, harness_process
-from support.datasets import JUDGED, write_beir
+from support.datasets import QRELS, write_beir
 
 from harness.config import build
 from harness.store import Store
@@ -159,10 +159,10 @@ def test_trec_eval_scores_of_the_exported_run_equal_the_record(dataset, monkeypa
     run = trec.read(Path("results") / record.files.run)
     results = {query: dict(zip(*run.hits(row), strict=True)) for row, query in enumerate(run.query_ids)}
     results = {query: {doc: float(score) for doc, score in docs.items()} for query, docs in results.items()}
-    peer = pytrec_eval.RelevanceEvaluator(JUDGED, {"ndcg_cut.10", "map_cut.100", "recall.100"}).evaluate(results)
+    peer = pytrec_eval.RelevanceEvaluator(QRELS, {"ndcg_cut.10", "map_cut.100", "recall.100"}).evaluate(results)
     for metric, reference in (("ndcg@10", "ndcg_cut_10"), ("map@100", "map_cut_100"), ("recall@100", "recall_100")):
         assert record.metrics[metric] == pytest.approx(
-            sum(row[reference] for row in peer.values()) / len(JUDGED), abs=1e-6
+            sum(row[reference] for row in peer.values()) / len(QRELS), abs=1e-6
         )
     per_query = pq.read_table(Path("results") / record.files.per_query).to_pandas()
     means = per_query.groupby("metric", observed=True)["value"].mean()

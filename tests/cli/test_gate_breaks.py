@@ -11,7 +11,7 @@ import pytest
 from generated_blocks import block
 from support import ROOT
 from support.command_line import harness_process
-from support.killing import write_numbered
+from support.datasets import write_random_beir
 
 from harness.cli import ab, read, remeasure
 from harness.config import build
@@ -250,7 +250,7 @@ def project(tmp_path, monkeypatch):
     (top / "repeated.py").write_text(USER_RETRIEVER.format(times=20))
     monkeypatch.setenv("PYTHONPATH", f"{top}{os.pathsep}{ROOT}")
     monkeypatch.chdir(top)
-    write_numbered(top / "numbered", 300, 100)
+    write_random_beir(top / "numbered", 300, 100)
     return top
 
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from generated_blocks import README
 from support import ROOT
-from support.mteb_tasks import evaluated
+from support.mteb_tasks import evaluate_with_mteb
 
 import harness
 from harness.cli.read import parser
@@ -140,7 +140,7 @@ def test_the_mteb_example_runs():
     task = task_of("SciFact", dataset=Dataset("made", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
     names = {}
     exec("\n".join(imports), names)
-    stand_in = SimpleNamespace(evaluate=evaluated, get_task=lambda name: task)
+    stand_in = SimpleNamespace(evaluate=evaluate_with_mteb, get_task=lambda name: task)
     assert eval(line, names | {"mteb": stand_in}).get_score() == 1.0
 
 

@@ -12,21 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.api_server import KEY, Provider, recorded_waits, refusing
-from support.api_server import repeating_the_key as refusing_with_the_key
+from support.api_server import KEY, Provider, error_with_key, http_error, record_waits
 from support.chat_server import (
     ANIMALS,
     BROKEN,
     BUSY,
     HANG,
-    Model,
-    chatting,
+    ChatModel,
+    answer_with_key,
+    chat_answer,
     corpus_lines,
-    cut_off_body,
-    good,
-    repeating_the_key,
-    writing,
-    zoo,
+    document_about,
+    serving_chat,
+    truncated_json,
+    valid_questions,
 )
 from support.command_line import wait_until
 
@@ -38,25 +37,25 @@ JOURNAL, MANIFEST = Path("synthetic/zoo.parquet.answers.jsonl"), Path("synthetic
 
 
 @pytest.fixture
-def model() -> Model:
-    return Model()
+def model() -> ChatModel:
+    return ChatModel()
 
 
 @pytest.fixture
-def server(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
+def server(model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provider]:
     """Serve the model; the working folder has one document for each animal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MY_KEY", KEY)
     monkeypatch.delenv("HARNESS_DATA", raising=False)
     Path("zoo.jsonl").write_text(corpus_lines(ANIMALS))
-    with chatting(model) as provider:
+    with serving_chat(model) as provider:
         yield provider
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the waits between attempts instead of waiting."""
-    return recorded_waits(monkeypatch)
+    return record_waits(monkeypatch)
 
 
 def arguments(server: Provider, *more: str) -> list[str]:
@@ -107,10 +106,10 @@ def test_questions_are_paired_with_their_documents_and_tokens_are_counted(server
     prices = ["generator.input_price_per_million_tokens=2", "generator.output_price_per_million_tokens=8"]
     manifest = synthesize_manifest(server, *prices, "negatives=mined", "negatives.margin=null")
     rows = triplets.read(OUTPUT)
-    assert sorted(rows.anchors) == sorted(item["question"] for animal in ANIMALS for item in good(animal))
-    texts = {zoo(animal) for animal in ANIMALS}
+    assert sorted(rows.anchors) == sorted(item["question"] for animal in ANIMALS for item in valid_questions(animal))
+    texts = {document_about(animal) for animal in ANIMALS}
     for anchor, positive, (negative,) in zip(rows.anchors, rows.positives, rows.negatives, strict=True):
-        assert positive == next(zoo(animal) for animal in ANIMALS if animal in anchor)
+        assert positive == next(document_about(animal) for animal in ANIMALS if animal in anchor)
         assert negative in texts - {positive}
     assert manifest["documents"] == {
         "sampled": 20,
@@ -138,19 +137,19 @@ def test_failures_and_dropped_questions_are_counted_by_reason(server, model, wai
     first, copied = ANIMALS[0], f"Kept by Mr {ANIMALS[6][::-1]}"
     model.script = {
         first: [BUSY, BROKEN, HANG],  # then a valid answer
-        ANIMALS[1]: [writing("Sure! Here are your questions:")],
-        ANIMALS[2]: [writing({"questions": []})],
-        ANIMALS[3]: [writing(None, refusal="I cannot help with that.")],
-        ANIMALS[4]: [writing({"questions": good(ANIMALS[4])}, finish="length")],
-        ANIMALS[5]: [writing(question_list(" ", "hay", good(first)[0]["question"], "hay"))],
-        ANIMALS[6]: [writing(question_list(copied, "hay", "How tall is it?", "unknown"))],
-        ANIMALS[7]: [writing({"questions": good(ANIMALS[7], 3)})],
+        ANIMALS[1]: [chat_answer("Sure! Here are your questions:")],
+        ANIMALS[2]: [chat_answer({"questions": []})],
+        ANIMALS[3]: [chat_answer(None, refusal="I cannot help with that.")],
+        ANIMALS[4]: [chat_answer({"questions": valid_questions(ANIMALS[4])}, finish="length")],
+        ANIMALS[5]: [chat_answer(question_list(" ", "hay", valid_questions(first)[0]["question"], "hay"))],
+        ANIMALS[6]: [chat_answer(question_list(copied, "hay", "How tall is it?", "unknown"))],
+        ANIMALS[7]: [chat_answer({"questions": valid_questions(ANIMALS[7], 3)})],
         ANIMALS[8]: [BROKEN] * 4,
         ANIMALS[9]: [HANG] * 4,
-        ANIMALS[10]: [cut_off_body, writing({"questions": good(ANIMALS[10])}, usage=False)],
-        ANIMALS[11]: [writing(["no object"])],
-        ANIMALS[12]: [writing("", finish="content_filter")],
-        ANIMALS[13]: [cut_off_body] * 4,
+        ANIMALS[10]: [truncated_json, chat_answer({"questions": valid_questions(ANIMALS[10])}, usage=False)],
+        ANIMALS[11]: [chat_answer(["no object"])],
+        ANIMALS[12]: [chat_answer("", finish="content_filter")],
+        ANIMALS[13]: [truncated_json] * 4,
     }
     manifest = synthesize_manifest(server, "generator.retries=3", "generator.concurrency=8", "generator.timeout_s=2")
     documents, queries = manifest["documents"], manifest["queries"]
@@ -164,12 +163,12 @@ def test_failures_and_dropped_questions_are_counted_by_reason(server, model, wai
     assert manifest["requests"] == {"requests": 33, "retries": 13}
     assert sum(model.requests.values()) == 33
     assert len(triplets.read(OUTPUT)) == manifest["triplets"]["rows"] == 18
-    assert server.most_in_flight <= 8
+    assert server.max_in_flight <= 8
     assert "failed: HTTP 500" in capsys.readouterr().out
 
 
 def test_repeated_command_requests_only_the_failed_documents(server, model, waits):
-    model.script = {ANIMALS[3]: [BROKEN, BROKEN], ANIMALS[4]: [writing("no JSON")]}
+    model.script = {ANIMALS[3]: [BROKEN, BROKEN], ANIMALS[4]: [chat_answer("no JSON")]}
     first = synthesize_manifest(server, "generator.retries=1")
     assert first["documents"]["failed"] == {"HTTP 500": 1}
     before = model.requests.copy()
@@ -185,15 +184,19 @@ def test_repeated_command_requests_only_the_failed_documents(server, model, wait
 @pytest.mark.parametrize(
     ("answer", "message", "advice"),
     [
-        (refusing(401, "no such key"), "HTTP 401: no such key", "check the API key in the environment variable MY_KEY"),
-        (refusing(403, "not yours"), "HTTP 403: not yours", "check the API key in the environment variable MY_KEY"),
         (
-            refusing(404, "no model"),
+            http_error(401, "no such key"),
+            "HTTP 401: no such key",
+            "check the API key in the environment variable MY_KEY",
+        ),
+        (http_error(403, "not yours"), "HTTP 403: not yours", "check the API key in the environment variable MY_KEY"),
+        (
+            http_error(404, "no model"),
             "HTTP 404: no model",
             "check that the server is running, and check generator.base_url and generator.model",
         ),
         (
-            refusing(429, "pay first", code="insufficient_quota"),
+            http_error(429, "pay first", code="insufficient_quota"),
             "HTTP 429: pay first",
             "repeat the command later to resume; for fewer concurrent requests: generator.concurrency=1",
         ),
@@ -203,19 +206,19 @@ def test_repeated_command_requests_only_the_failed_documents(server, model, wait
 def test_permanent_error_stops_at_once_and_keeps_the_answers(server, model, waits, capsys, answer, message, advice):
     synthesize_manifest(server, "documents=3")
     before = journal_counts()
-    server.after = answer
+    server.default_answer = answer
     error = synthesis_error(server, capsys)
     assert error.startswith(f"error: openai 'm' at {server.address}/v1: {message}")
     assert error.endswith(advice)
     assert journal_counts() == before
     assert waits == []
-    server.after = model
+    server.default_answer = model
     assert synthesize_manifest(server)["documents"]["from_journal"] == 3
     assert max(model.answered.values()) == 1
 
 
 def test_failing_server_is_given_up_after_a_few_documents(server, model, waits, capsys):
-    server.after = BROKEN
+    server.default_answer = BROKEN
     message = synthesis_error(server, capsys, "generator.retries=1", "generator.concurrency=1")
     assert message.startswith(
         f"error: openai 'm' at {server.address}/v1: HTTP 500: oh no (tried 2 times); repeat the command"
@@ -223,14 +226,14 @@ def test_failing_server_is_given_up_after_a_few_documents(server, model, waits, 
     assert len(server.requests) <= 22
     assert not OUTPUT.exists()
     # the journal has no answers, so that other settings are accepted
-    server.after = model
+    server.default_answer = model
     assert synthesize_manifest(server, "generator.model=other")["queries"]["selected"] == 40
 
 
 def test_api_key_is_in_no_file_and_not_printed(server, model, waits, capsys):
-    model.script = {ANIMALS[0]: [repeating_the_key], ANIMALS[1]: [refusing_with_the_key(500)] * 2}
+    model.script = {ANIMALS[0]: [answer_with_key], ANIMALS[1]: [error_with_key(500)] * 2}
     synthesize_manifest(server, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3")
-    server.after = refusing_with_the_key(401)
+    server.default_answer = error_with_key(401)
     synthesis_error(
         server, capsys, "generator.retries=1", f"generator.extra_body={{user_token: {KEY}}}", "per_document=3"
     )
@@ -279,7 +282,7 @@ def test_request_contains_only_the_settings_that_are_not_null(server):
     assert set(body) == {"model", "messages", "response_format", "max_tokens"}
     assert body["max_tokens"] == 77
     (message,) = body["messages"]
-    assert message["content"].endswith(f"Document:\n{zoo(body_animal(message))[:30]}")
+    assert message["content"].endswith(f"Document:\n{document_about(body_animal(message))[:30]}")
     assert "Write 2 questions" in message["content"]
 
 
@@ -318,7 +321,7 @@ def test_killed_synthesis_requests_no_stored_answer_again(server, model, start_s
         wait_until(lambda before=before, n=n_requests: sum(model.requests.values()) - before >= n)
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        wait_until(lambda: server.open_connections == 0)  # the last requests of the killed process are read
+        wait_until(lambda: server.n_open_connections == 0)  # the last requests of the killed process are read
         earlier, stored = stored, journal_counts()
         assert set(stored.values()) == {1}
         # an answer is stored before the next request, so that at most three (the concurrency) are missing

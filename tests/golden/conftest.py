@@ -1,4 +1,4 @@
-"""The option that writes the golden files anew."""
+"""The option `--regenerate`, which rewrites the golden files."""
 
 import pytest
 
@@ -14,5 +14,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def regenerate(request: pytest.FixtureRequest) -> bool:
-    """Write golden values in place of comparing with them."""
+    """Return True if golden values are written instead of compared."""
     return bool(request.config.getoption("--regenerate", default=False))

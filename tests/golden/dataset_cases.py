@@ -1,4 +1,4 @@
-"""The datasets that have golden digests: one of each loader and of each kind of file, made of tests/golden/fixtures."""
+"""The datasets that have golden digests: one for each loader and each file format, from tests/golden/fixtures."""
 
 import csv
 import gzip
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from golden_collection import COLLECTION, FIXTURES, Rows, candidates, corpus_rows, qrels_rows, query_rows
+from golden_dataset import DATASET_FOLDER, FIXTURES, Rows, candidates, corpus_rows, qrels_rows, query_rows
 from golden_file import Values
 from support import mteb_tasks
 
@@ -45,22 +45,22 @@ def digest(dataset: Dataset) -> Values:
 
 
 def beir(_: Path) -> Dataset:
-    """A set in BEIR's layout that lies in a folder of collections."""
+    """A dataset in BEIR's layout in a folder of datasets."""
     return load("xquad/en", name="collection", data_dir=str(FIXTURES), documents=None, queries=None)
 
 
 def beir_dev_split(_: Path) -> Dataset:
-    """Another split, whose queries' own documents do not count."""
+    """Another split, with self hits dropped."""
     settings = {"documents": 78, "queries": {"dev": 3}, "drop_self_hits": True}
     return load("xquad/en", name="collection", split="dev", data_dir=str(FIXTURES), **settings)
 
 
 def folder_in_beirs_layout(_: Path) -> Dataset:
-    return load("folder", path=str(COLLECTION))
+    return load("folder", path=str(DATASET_FOLDER))
 
 
 def folder_csv(folder: Path) -> Dataset:
-    """Files with columns of other names."""
+    """CSV files whose columns have other names."""
     names = {"_id": "docno", "title": "headline", "text": "body"}
     _write_csv(folder / "docs.csv", [{names[key]: row[key] for key in names} for row in corpus_rows()])
     _write_csv(folder / "queries.csv", query_rows())
@@ -92,38 +92,38 @@ def folder_parquet(folder: Path) -> Dataset:
 
 
 def stdlib(_: Path) -> Dataset:
-    """The embedded collection, made of a small library in place of this Python's."""
+    """The dataset of the standard library, read from a small library instead."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sysconfig, "get_path", lambda *_: str(FIXTURES / "library"))
         return load("stdlib")
 
 
 def irds(folder: Path) -> Dataset:
-    """A collection of ir_datasets over local files."""
+    """A dataset of ir_datasets over local files."""
     with _registered(folder) as name:
         return load("irds", id=name)
 
 
 def irds_candidates(folder: Path) -> Dataset:
-    """Its scoreddocs to be ranked in place of the corpus."""
+    """The same dataset with its scoreddocs as candidates."""
     with _registered(folder) as name:
         return load("irds", id=name, candidates=True)
 
 
 def mteb(folder: Path) -> Dataset:
     """A task of mteb from a copy of its repository."""
-    return load("mteb", task="SciFact", folder=str(mteb_tasks.write(folder, _mteb_rows())))
+    return load("mteb", task="SciFact", folder=str(mteb_tasks.write_repository(folder, _mteb_rows())))
 
 
 def mteb_candidates(folder: Path) -> Dataset:
-    """A task with candidates, from parquet files."""
+    """The same task with candidates, from Parquet files."""
     ranked = [{"query-id": query, "corpus-ids": docs} for query, docs in candidates().items()]
     rows = {**_mteb_rows(), "top_ranked": ranked}
-    return load("mteb", task="SciFact", folder=str(mteb_tasks.write(folder, rows, kind="parquet")))
+    return load("mteb", task="SciFact", folder=str(mteb_tasks.write_repository(folder, rows, kind="parquet")))
 
 
 def mteb_in_beirs_layout(_: Path) -> Dataset:
-    return load("mteb", task="SciFact", folder=str(COLLECTION))
+    return load("mteb", task="SciFact", folder=str(DATASET_FOLDER))
 
 
 CASES: dict[str, Callable[[Path], Dataset]] = {
@@ -133,7 +133,7 @@ CASES: dict[str, Callable[[Path], Dataset]] = {
         *(stdlib, irds, irds_candidates, mteb, mteb_candidates, mteb_in_beirs_layout),
     )
 }
-"""Loaders by the names of their cases; each is given an empty folder."""
+"""Loaders by the names of their cases; each takes an empty folder."""
 OPTIONS = ("xquad/en", "folder", "stdlib", "irds", "mteb")
 """The options of conf/dataset that the cases load."""
 
@@ -165,20 +165,20 @@ def _write_trec(path: Path, rows: Rows) -> None:
 
 @contextmanager
 def _registered(folder: Path) -> Iterator[str]:
-    """Register the collection with ir_datasets for a while; yields its id."""
+    """Register the dataset with ir_datasets for a while, and yield its id."""
     import ir_datasets
     from ir_datasets.formats import TrecScoredDocs
 
     name = "local/golden/test"
-    docs, queries, qrels, scored = (folder / part for part in ("docs.tsv", "queries.tsv", "qrels", "run"))
+    docs, queries, qrels, scoreddocs = (folder / part for part in ("docs.tsv", "queries.tsv", "qrels", "run"))
     docs.write_text("".join(f"{row['_id']}\t{row['title']} {row['text']}\n" for row in corpus_rows()), "utf-8")
     queries.write_text("".join(f"{row['_id']}\t{row['text']}\n" for row in query_rows()), "utf-8")
     _write_trec(qrels, qrels_rows())
     pairs = [(query, doc) for query, ranked in candidates().items() for doc in ranked]
-    scored.write_text("".join(f"{query} Q0 {doc} 1 1.0 run\n" for query, doc in pairs), "utf-8")
+    scoreddocs.write_text("".join(f"{query} Q0 {doc} 1 1.0 run\n" for query, doc in pairs), "utf-8")
     whole = ir_datasets.create_dataset(str(docs), str(queries), str(qrels))
-    with_scored = TrecScoredDocs(ir_datasets.util.LocalDownload(str(scored)))
-    ir_datasets.registry.register(name, ir_datasets.datasets.base.Dataset(whole, with_scored))
+    with_candidates = TrecScoredDocs(ir_datasets.util.LocalDownload(str(scoreddocs)))
+    ir_datasets.registry.register(name, ir_datasets.datasets.base.Dataset(whole, with_candidates))
     try:
         yield name
     finally:

@@ -1,6 +1,6 @@
-"""Golden files: stored values that today's values are compared with, beside the versions that they were made under.
+"""Golden files: stored values that current values are compared with, and the versions under which they were stored.
 
-Values may change only together with one of their versions in harness/versions.py; REGENERATE then writes them anew.
+Values may change only together with one of their versions in harness/versions.py; `REGENERATE` then rewrites them.
 """
 
 import json
@@ -18,7 +18,7 @@ REGENERATE = "python -m pytest tests/golden --regenerate"
 
 Values = dict[str, Any]
 FindDifference = Callable[[Values, Values], str | None]
-"""Return the first difference of the stored values and today's in words, or None."""
+"""A function that returns the first difference of stored and current values in words, or None."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class GoldenFile:
     Args:
         path: The file; it need not exist yet.
         cases: The names of all cases; entries of others are dropped when one is stored.
-        regenerate: Store the current values where that is allowed, in place of comparing.
+        regenerate: Store the current values where that is allowed, instead of comparing.
     """
 
     def __init__(self, path: Path, cases: Collection[str], regenerate: bool = False) -> None:

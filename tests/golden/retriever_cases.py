@@ -1,7 +1,7 @@
-"""The retrievers that have golden rankings: every config that can be built offline, and how.
+"""The retrievers that have golden rankings: every config that can be built offline, and its overrides.
 
-Encoders whose weights are on the hub alone get tiny ones (stand_ins.py), and so do variations of a config, which cost
-seconds otherwise. Providers of embeddings answer on the loopback.
+Encoders whose weights are only on the hub get tiny ones (stand_ins.py), and so do variations of a config, which would
+take seconds each. Providers of embeddings are replaced by a server on the loopback.
 """
 
 import inspect
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from differences import DEPTH, DIGITS, ranking_difference
-from golden_collection import RUN, corpus_rows, query_rows
+from golden_dataset import RUN, corpus_rows, query_rows
 from golden_file import FindDifference, Values
 from hydra.utils import get_object
 
@@ -27,7 +27,7 @@ FAMILIES = {
     "CohereEncoder": "cohere",
     "MtebRetriever": "mteb",
 }
-"""The family in versions.EMBEDDINGS by the class of an encoder, and of mteb's models, which have no encoder of ours."""
+"""The family in versions.EMBEDDINGS by the class of an encoder, and by MtebRetriever for mteb's models."""
 _STATIC = "retriever.encoder.model='{static}'"
 CASES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("bm25", "bm25_anserini", "bm25_mteb", "bm25_rank_bm25"), ()),
@@ -47,9 +47,9 @@ CASES: dict[str, tuple[str, ...]] = {
     "cohere_v3": ("retriever.encoder.base_url='{provider}'",),
     "mteb": ("retriever.model=mteb/baseline-random-encoder",),
 }
-"""Overrides by the name of a config; braces name a stand-in. The three families of encoders keep their real weights."""
+"""Overrides by the name of a config; braces name a stand-in. One encoder of each family keeps its real weights."""
 LEFT_OUT = {
-    "sharded": "gives what its retriever gives, which tests/test_distributed.py compares on a cluster",
+    "sharded": "returns the run of its retriever, which tests/models/test_distributed.py compares on a cluster",
     **dict.fromkeys(
         (
             *("answerai_colbert_small", "colbertv2", "gte_moderncolbert"),
@@ -58,7 +58,7 @@ LEFT_OUT = {
             *("splade_cocondenser", "splade_distil", "splade_v3"),
             *("cohere_v4", "openai_ada", "openai_compatible", "openai_large"),
         ),
-        "a case's code with other weights, which are on the hub or behind an API alone",
+        "the code of another case with weights that are only on the hub or behind an API",
     ),
 }
 """Configs without a golden ranking, and the reason."""
@@ -75,14 +75,14 @@ _DEFAULTS = {
     "openai_small": CASES["openai_small"],
     "cohere_v3": CASES["cohere_v3"],
 }
-"""Configs that are built once more without the keys that have a default in their constructor."""
+"""Configs that are also built without the keys that have a default in their constructor."""
 _MARK = " by constructor defaults"
 ALL_CASES = {**CASES, **{f"{name}{_MARK}": overrides for name, overrides in _DEFAULTS.items()}}
 _TOLERANCES = {
     **dict.fromkeys(("colbert_minilm", "rerank_colbert_minilm"), 2e-4),
     **dict.fromkeys(("minilm_binary", "minilm_int8"), 1e-3),
 }
-"""Of scores of embeddings in two bytes or one, whose last bit decides which way they are rounded."""
+"""Tolerances for embeddings stored in two bytes or one, which a last bit may round the other way."""
 
 
 def corpus() -> Corpus:
@@ -106,7 +106,7 @@ def config_of(case: str, stand_ins: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare(case: str, versions: Collection[str]) -> FindDifference:
-    """Return the comparison of a case's rankings; without embeddings no processor may change the order."""
+    """Return the comparison of a case's rankings; without embeddings the order must be the same on every processor."""
     tolerance = _TOLERANCES.get(case.removesuffix(_MARK), 2e-5)
     return partial(ranking_difference, tolerance=tolerance, strict_order=set(versions) == {"RANKING"})
 
@@ -121,17 +121,17 @@ def targets(config: Any) -> Iterator[dict[str, Any]]:
 
 
 def required_only(config: Any) -> Any:
-    """Return a config without the keys that have a default in their constructor, unless they say what to run where."""
+    """Return a config without the keys that have a default in their constructor, those of `_ALWAYS_KEPT` excepted."""
     if not isinstance(config, Mapping):
         return config
     if "_target_" not in config or config.get("_partial_"):
         return {key: required_only(value) for key, value in config.items()}
     parameters = inspect.signature(get_object(config["_target_"])).parameters.values()
-    kept = {*_KEPT, *(parameter.name for parameter in parameters if parameter.default is parameter.empty)}
-    return {key: required_only(value) for key, value in config.items() if key in kept}
+    keys = {*_ALWAYS_KEPT, *(parameter.name for parameter in parameters if parameter.default is parameter.empty)}
+    return {key: required_only(value) for key, value in config.items() if key in keys}
 
 
-_KEPT = ("_target_", "package", "device", "index", "query_encoder", "base_url", "projection")
+_ALWAYS_KEPT = ("_target_", "package", "device", "index", "query_encoder", "base_url", "projection")
 
 
 def versions_of(config: Mapping[str, Any]) -> list[str]:

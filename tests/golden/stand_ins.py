@@ -1,4 +1,4 @@
-"""Stand-ins for models of the hub and for providers: tiny models of fixed weights, and counts of words.
+"""Stand-ins for models of the hub and for API providers: tiny models of fixed weights, and counts of words.
 
 The weights come from numpy's legacy generator, whose stream never changes, so that no release of torch or transformers
 changes a golden ranking by initialising its layers in another order.
@@ -64,7 +64,7 @@ def _fill(folder: Path) -> None:
 
 
 def _numbers(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Normally distributed numbers, the same for the same name and shape."""
+    """Return normally distributed numbers, the same for the same name and shape."""
     return np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Digests of what every dataset loader reads: they change only together with versions.DATASETS."""
+"""Tests that every dataset loader's digest changes only together with versions.DATASETS."""
 
 import dataset_cases as cases
 import pytest
@@ -24,7 +24,7 @@ def test_every_loader_has_a_golden_digest():
     assert {targets[name] for name in cases.OPTIONS} == {target for target in targets.values() if target}
 
 
-def test_every_kind_of_file_gives_the_same_collection():
+def test_every_file_format_is_loaded_as_the_same_dataset():
     stored = {name: entry.values for name, entry in GoldenFile(DATASETS, cases.CASES).read().items()}
     same = [values for name, values in stored.items() if name not in ("stdlib", "beir_dev_split")]
     assert len({values["corpus fingerprint"] for values in same}) == 1

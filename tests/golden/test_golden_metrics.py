@@ -1,8 +1,8 @@
-"""Values of every metric for a fixed run and qrels: they change only together with versions.METRICS."""
+"""Tests that every metric's values for a fixed run and qrels change only together with versions.METRICS."""
 
 import pytest
 from differences import numeric_difference
-from golden_collection import RUN, qrels
+from golden_dataset import RUN, qrels
 from golden_file import FOLDER, Entry, GoldenFile, current_versions
 
 from harness.metrics import NAMES, parse, score
@@ -13,7 +13,7 @@ CUTOFFS = (1, 3, 10, 100)
 
 
 def values_of(name):
-    """The metric's values by query at every cutoff, where it has one."""
+    """Return the metric's values by query, at every cutoff if it has one."""
     metrics = [parse(name.replace("@k", f"@{k}")) for k in (CUTOFFS if "@k" in name else CUTOFFS[:1])]
     queries, scores = score(trec.read(RUN), Qrels(qrels()), metrics)
     return {

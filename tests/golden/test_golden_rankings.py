@@ -1,4 +1,4 @@
-"""Rankings of every offline retriever: they change only together with versions.RANKING or an encoder's version."""
+"""Tests that every offline retriever's ranking changes only with versions.RANKING or its encoder's version."""
 
 import os
 
@@ -19,7 +19,7 @@ RANKINGS = FOLDER / "rankings.json"
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """What the overrides of the cases name: tiny models, and the address of a provider of embeddings."""
+    """Return the stand-ins that the overrides name: tiny models, and the address of an embedding provider."""
     folder = tmp_path_factory.mktemp("stand-ins")
     masked = stand_ins.write_masked(folder / "masked")
     with pytest.MonkeyPatch.context() as patch, serving(stand_ins.count_words) as server:
@@ -34,7 +34,7 @@ def models(tmp_path_factory):
 
 
 def entry_of(case, models):
-    """The ranking of a case as the code makes it today; a skip where its package cannot be fetched."""
+    """Return the current ranking of a case; skip where its weights are not installed and cannot be downloaded."""
     config = cases.config_of(case, models)
     try:
         values = cases.rank(build.construct(config, "retriever"))
@@ -45,13 +45,14 @@ def entry_of(case, models):
     return Entry(current_versions(cases.versions_of(config)), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cases.ALL_CASES)
 def test_a_ranking_changes_only_with_its_versions(case, models, regenerate):
     current = entry_of(case, models)
     GoldenFile(RANKINGS, cases.ALL_CASES, regenerate).check(case, current, cases.compare(case, current.versions))
 
 
-def test_every_config_has_a_golden_ranking_or_a_reason_to_have_none():
+def test_every_config_has_a_golden_ranking_or_a_reason_for_none():
     assert sorted([*cases.CASES, *cases.LEFT_OUT]) == sorted(name for name, _ in options_of("retriever"))
 
 
@@ -63,7 +64,7 @@ def test_every_version_of_embeddings_has_a_golden_ranking():
     }
 
 
-def test_another_default_of_bm25_fails_and_says_what_to_raise(models, monkeypatch):
+def test_a_changed_default_of_bm25_fails_and_names_the_version_to_raise(models, monkeypatch):
     case = "bm25 by constructor defaults"
     monkeypatch.setattr(BM25.__init__, "__defaults__", (0.9, 0.75))
     current = entry_of(case, models)

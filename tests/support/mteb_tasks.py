@@ -1,4 +1,4 @@
-"""Collections in the layouts that mteb's loaders read, and mteb's own evaluation of a model on one of its tasks."""
+"""Datasets in the layouts that mteb's loaders read, and mteb's own evaluation of a model on one of its tasks."""
 
 import json
 import warnings
@@ -12,24 +12,24 @@ import yaml
 from harness.types import Dataset
 
 
-def evaluated(model: Any, task: Any, **settings: Any) -> Any:
-    """mteb's result of a model on a task."""
+def evaluate_with_mteb(model: Any, task: Any, **settings: Any) -> Any:
+    """Return mteb's result of a model on a task; `settings` are further arguments of `mteb.evaluate`."""
     import mteb
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        usual = {"cache": None, "show_progress_bar": False, "overwrite_strategy": "always"}
-        return mteb.evaluate(model, task, **{**usual, **settings}).task_results[0]
+        defaults = {"cache": None, "show_progress_bar": False, "overwrite_strategy": "always"}
+        return mteb.evaluate(model, task, **{**defaults, **settings}).task_results[0]
 
 
-def scores(result: Any) -> dict[str, float]:
-    """Every score of a result of one split and subset."""
-    ((own,),) = result.scores.values()
-    return own
+def scores_of(result: Any) -> dict[str, float]:
+    """Return every score of an mteb result that has one split and one subset."""
+    ((scores,),) = result.scores.values()
+    return scores
 
 
-def rows_of(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
-    """A Dataset as the rows of mteb's parts; titles are empty."""
+def dataset_rows(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
+    """Return a dataset as rows by the name of mteb's part: corpus, queries, qrels, top_ranked. Titles are empty."""
     corpus = zip(dataset.corpus.ids, dataset.corpus.texts, strict=True)
     queries = zip(dataset.queries.ids, dataset.queries.texts, strict=True)
     rows: dict[str, list[dict[str, Any]]] = {
@@ -46,21 +46,29 @@ def rows_of(dataset: Dataset) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def write(
+def write_repository(
     folder: Path, rows: dict[str, list[dict[str, Any]]], split: str = "test", subset: str = "", kind: str = "jsonl"
 ) -> Path:
-    """A repository of mteb's layout, or one subset more in it: README.md names the files of each part."""
+    """Write rows in the layout of mteb's repositories on the hub, and return the folder.
+
+    Args:
+        folder: The folder; a subset is added where it is such a repository already.
+        rows: Rows by the name of the part, as `dataset_rows` returns them.
+        split: The split that they are of.
+        subset: The subset, such as a language.
+        kind: "jsonl" or "parquet".
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    readme = folder / "README.md"
+    readme = folder / "README.md"  # names the files of each part
     configs = yaml.safe_load(readme.read_text().strip("-\n"))["configs"] if readme.exists() else []
-    for part, own in rows.items():
+    for part, part_rows in rows.items():
         name = f"{subset}-{part}" if subset else {"qrels": "default"}.get(part, part)
         path = folder / name / f"{split}.{kind}"
         path.parent.mkdir(exist_ok=True)
         if kind == "parquet":
-            pq.write_table(pa.Table.from_pylist(own), path)
+            pq.write_table(pa.Table.from_pylist(part_rows), path)
         else:
-            path.write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
+            path.write_text("".join(json.dumps(row) + "\n" for row in part_rows), encoding="utf-8")
         configs.append({"config_name": name, "data_files": [{"split": split, "path": f"{name}/{split}.{kind}"}]})
     readme.write_text(f"---\n{yaml.safe_dump({'configs': configs}, sort_keys=False)}---\n")
     return folder

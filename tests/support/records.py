@@ -1,4 +1,4 @@
-"""Records of evaluations that never ran, for tests of what reads records."""
+"""Factories of records, for tests of everything that reads records."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -49,7 +49,7 @@ def make_record(
         value: The mean of ndcg@10.
         minutes: Minutes after `START` at which the evaluation started.
         status: "ok" or "failed". A failed record has no metrics and no timing.
-        seconds: What each phase took, in seconds.
+        seconds: The wall and CPU time of each phase.
         fields: Fields of the record and, by the names in `DATASET_FIELDS`, of its dataset; they replace the defaults.
     """
     dataset_fields = {name: fields.pop(name) for name in DATASET_FIELDS & fields.keys()}
@@ -96,8 +96,8 @@ def scored(record: Record, values: Any, ids: list[str] | None = None) -> Scored:
 def built(*evaluations: Scored, **options: Any) -> Leaderboard:
     """Return the leaderboard of scored records by ndcg@10."""
     scores: dict[str, PerQuery] = {}
-    for _, own_scores in evaluations:
-        scores |= own_scores
+    for _, record_scores in evaluations:
+        scores |= record_scores
     return build([record for record, _ in evaluations], "ndcg@10", scores, **options)
 
 

@@ -1,4 +1,4 @@
-"""BEIR both ways: equal scores from both evaluators, equal runs from wrapped searches, equal datasets."""
+"""Tests of harness/interop/beir.py: equal scores in both evaluators, equal runs of wrapped searches, equal datasets."""
 
 import zlib
 from dataclasses import replace
@@ -28,7 +28,7 @@ ROUNDING = 6e-6  # BEIR rounds its means to five digits
 
 
 class WithoutFiles:
-    """The methods that BEIR's abstract class requires, and that its FAISS searches lack."""
+    """Methods that BEIR's abstract class requires, and that its FAISS searches lack."""
 
     def encode(self, *args, **kwargs):
         raise NotImplementedError
@@ -38,7 +38,7 @@ class WithoutFiles:
 
 
 class WordOverlap(WithoutFiles, BaseSearch):
-    """A user's search: the number of words that a document shares with the query."""
+    """A user's search: scores a document by the number of words that it shares with the query."""
 
     def search(self, corpus, queries, top_k, score_function, **kwargs):
         results = {}
@@ -50,7 +50,7 @@ class WordOverlap(WithoutFiles, BaseSearch):
 
 
 class HashedWords:
-    """A model with BEIR's methods: normalised counts of hashed words."""
+    """A model with BEIR's methods, whose embeddings are normalised counts of hashed words."""
 
     def encode_queries(self, texts, **kwargs):
         counts = np.zeros((len(texts), 512), np.float32)
@@ -68,11 +68,11 @@ class FaissSearch(WithoutFiles, FlatIPFaissSearch):
 
 @pytest.fixture(scope="module")
 def small(real_dataset):
-    """Twelve documents of XQuAD, and queries that one of them answers."""
+    """Return twelve documents of XQuAD, and thirty queries whose relevant document is among them."""
     dataset = real_dataset("xquad/en")
     corpus = dataset.corpus[:12]
-    known = set(corpus.ids)
-    rows = [row for row, query in enumerate(dataset.queries.ids) if known.issuperset(dataset.qrels[query])][:30]
+    doc_ids = set(corpus.ids)
+    rows = [row for row, query in enumerate(dataset.queries.ids) if doc_ids.issuperset(dataset.qrels[query])][:30]
     queries = Queries(dataset.queries.ids.take(np.array(rows)), dataset.queries.texts.take(np.array(rows)))
     qrels = Qrels({query: dataset.qrels[query] for query in queries.ids})
     return Dataset("xquad/en", "test", corpus, queries, qrels)
@@ -80,6 +80,7 @@ def small(real_dataset):
 
 @pytest.fixture(scope="module")
 def minilm_search(models):
+    """Return BEIR's exact dense search with MiniLM."""
     model = SentenceBERT(str(models / "all-MiniLM-L6-v2"), device="cpu")
     return DenseRetrievalExactSearch(model, show_progress_bar=False)
 
@@ -89,15 +90,15 @@ def beir_scores(search, dataset, ignore_identical_ids=True):
     evaluator = EvaluateRetrieval(search, k_values=[10, 100])
     results = evaluator.retrieve(corpus, queries)
     means = evaluator.evaluate(qrels, results, evaluator.k_values, ignore_identical_ids=ignore_identical_ids)
-    return {name: value for part in means for name, value in part.items()}
+    return {name: value for by_metric in means for name, value in by_metric.items()}
 
 
 def assert_equal_scores(retriever, search, dataset, ignore_identical_ids=True):
-    ours = measure(retriever, dataset, k=100, metrics=list(METRICS), plan=PLAN).means
-    theirs = beir_scores(search, dataset, ignore_identical_ids)
+    harness_scores = measure(retriever, dataset, k=100, metrics=list(METRICS), plan=PLAN).means
+    expected = beir_scores(search, dataset, ignore_identical_ids)
     for metric, name in METRICS.items():
-        assert ours[metric] == pytest.approx(theirs[name], abs=ROUNDING), metric
-    assert ours["ndcg@10"] > 0.2
+        assert harness_scores[metric] == pytest.approx(expected[name], abs=ROUNDING), metric
+    assert harness_scores["ndcg@10"] > 0.2
 
 
 def assert_equal_runs(left, right, atol=0.0):
@@ -110,7 +111,7 @@ def assert_equal_runs(left, right, atol=0.0):
 
 @pytest.mark.parametrize("ignore_identical_ids", [True, False])
 @pytest.mark.parametrize("name", ["cranfield", "xquad/en"])
-def test_beirs_evaluator_and_ours_give_a_retriever_equal_scores(real_dataset, name, ignore_identical_ids):
+def test_a_retriever_has_equal_scores_in_beirs_evaluator(real_dataset, name, ignore_identical_ids):
     """Cranfield's query ids are document ids of other texts, so that dropping identical ids changes its scores."""
     dataset = replace(real_dataset(name), drop_self_hits=ignore_identical_ids)
     search = beir.Search(BM25(Tokenizer()), ignore_identical_ids=ignore_identical_ids)
@@ -123,8 +124,9 @@ def test_a_query_without_hits_counts_in_both_means(small):
     assert_equal_scores(BM25(Tokenizer()), beir.Search(BM25(Tokenizer())), dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score_function", ["cos_sim", "dot"])
-def test_a_dense_search_of_beir_equals_our_dense_retriever(small, minilm, minilm_search, score_function):
+def test_beirs_dense_search_returns_the_run_of_the_dense_retriever(small, minilm, minilm_search, score_function):
     minilm.index(small.corpus)
     wrapped = beir.BeirRetriever(minilm_search, score_function)
     wrapped.index(small.corpus)
@@ -132,22 +134,23 @@ def test_a_dense_search_of_beir_equals_our_dense_retriever(small, minilm, minilm
     assert wrapped.nbytes() > 0
 
 
-def test_a_dense_search_has_equal_scores_in_both_evaluators(small, minilm, minilm_search):
+@pytest.mark.slow
+def test_beirs_dense_search_has_equal_scores_in_both_evaluators(small, minilm, minilm_search):
     assert_equal_scores(beir.BeirRetriever(minilm_search), minilm_search, small)
     assert_equal_scores(minilm, beir.Search(minilm), small)
 
 
-def test_one_query_alone_gives_the_hits_that_it_has_among_all(small):
-    """BEIR's exact search raises IndexError for a single query."""
+def test_a_single_query_has_the_hits_that_it_has_in_a_batch(small):
+    """BEIR's exact search alone raises IndexError for a single query."""
     retriever = beir.BeirRetriever(DenseRetrievalExactSearch(HashedWords()))
     retriever.index(small.corpus)
-    alone, among_all = (retriever.search(queries, 5).hits(0) for queries in (small.queries[:1], small.queries))
-    assert alone[0] == among_all[0]
-    np.testing.assert_allclose(alone[1], among_all[1], rtol=0, atol=1e-6)
+    single, batch = (retriever.search(queries, 5).hits(0) for queries in (small.queries[:1], small.queries))
+    assert single[0] == batch[0]
+    np.testing.assert_allclose(single[1], batch[1], rtol=0, atol=1e-6)
 
 
-def test_a_faiss_search_searches_the_corpus_that_was_indexed_last(small):
-    """BEIR's FAISS searches build an index once, from the first corpus that they see."""
+def test_a_faiss_search_searches_the_last_indexed_corpus(small):
+    """BEIR's FAISS searches alone build one index, of the first corpus that they get."""
     faiss, exact = (beir.BeirRetriever(kind(HashedWords())) for kind in (FaissSearch, DenseRetrievalExactSearch))
     for corpus in (small.corpus[:5], small.corpus):
         faiss.index(corpus)
@@ -156,8 +159,8 @@ def test_a_faiss_search_searches_the_corpus_that_was_indexed_last(small):
 
 
 @pytest.mark.parametrize("n_queries", [225, 1])
-def test_our_retriever_inside_beirs_search_gives_the_same_run(real_dataset, n_queries):
-    """Cranfield's queries keep the documents that have their ids."""
+def test_a_retriever_wrapped_as_beirs_search_returns_the_same_run(real_dataset, n_queries):
+    """Documents with the query's id, which Cranfield has, stay in the run."""
     dataset = real_dataset("cranfield")
     direct, wrapped = BM25(Tokenizer()), beir.BeirRetriever(beir.Search(BM25(Tokenizer())))
     for retriever in (direct, wrapped):
@@ -166,7 +169,7 @@ def test_our_retriever_inside_beirs_search_gives_the_same_run(real_dataset, n_qu
     assert_equal_runs(direct.search(queries, 100), wrapped.search(queries, 100))
 
 
-def test_query_ids_that_are_document_ids_stay_apart():
+def test_query_ids_may_equal_document_ids():
     corpus = Corpus(["a", "query b", "b"], ["one", "two", "three"])
     queries = Queries(["a", "b", "query a"], ["one", "three", "one"])
     retriever = beir.BeirRetriever(beir.Search(BM25(Tokenizer())))
@@ -175,8 +178,8 @@ def test_query_ids_that_are_document_ids_stay_apart():
     assert [run.hits(row)[0] for row in range(3)] == [["a"], ["b"], ["a"]]
 
 
-def test_results_of_earlier_queries_do_not_count(small):
-    """BEIR's FAISS, sparse and lexical searches return every query that they have ever searched."""
+def test_results_of_earlier_queries_are_ignored(small):
+    """BEIR's FAISS, sparse and lexical searches return every query that they have searched so far."""
 
     class Accumulating(WordOverlap):
         results = {}  # noqa: RUF012
@@ -194,7 +197,7 @@ def test_results_of_earlier_queries_do_not_count(small):
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", ["cranfield", "xquad/en"])
-def test_a_triple_of_beirs_loader_is_a_dataset_and_back(real_dataset, data, name):
+def test_a_triple_of_beirs_loader_survives_a_round_trip(real_dataset, data, name):
     """The loader leaves its qrels file open."""
     triple = GenericDataLoader(str(data / name)).load(split="test")
     dataset = beir.to_dataset(*triple, name=name)
@@ -207,7 +210,8 @@ def test_a_triple_of_beirs_loader_is_a_dataset_and_back(real_dataset, data, name
     assert {doc: row["title"] for doc, row in corpus.items()} == {doc: row["title"] for doc, row in triple[0].items()}
 
 
-def test_a_search_of_beir_can_be_set_in_a_config(tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_config_may_name_a_search_of_beir(tmp_path, monkeypatch):
     folder = tmp_path / "conf" / "retriever"
     folder.mkdir(parents=True)
     (folder / "exact.yaml").write_text(
@@ -227,7 +231,7 @@ model:
     assert len(record.timing.latencies_s) == 5
 
 
-def test_a_users_search_is_a_retriever(small):
+def test_a_users_search_has_equal_scores_in_both_evaluators(small):
     retriever = build.construct(
         {"_target_": "harness.interop.beir.BeirRetriever", "model": {"_target_": f"{__name__}.WordOverlap"}},
         "retriever",
@@ -236,7 +240,7 @@ def test_a_users_search_is_a_retriever(small):
     assert retriever.search(small.queries, 7).depth == 7
 
 
-def test_a_score_function_that_beir_does_not_have_is_an_error(small, minilm_search):
+def test_an_unknown_score_function_is_an_error_with_the_choices(small, minilm_search):
     retriever = beir.BeirRetriever(minilm_search, "euclidean")
     retriever.index(small.corpus)
     with pytest.raises(ValueError, match="cos_sim"):
@@ -244,17 +248,17 @@ def test_a_score_function_that_beir_does_not_have_is_an_error(small, minilm_sear
 
 
 def test_a_hit_outside_the_corpus_is_an_error_with_query_and_document(small):
-    class Stale(WordOverlap):
+    class UnknownDocument(WordOverlap):
         def search(self, corpus, queries, *args, **kwargs):
             return {query: {"gone": 1.0} for query in queries}
 
-    retriever = beir.BeirRetriever(Stale())
+    retriever = beir.BeirRetriever(UnknownDocument())
     retriever.index(small.corpus)
     with pytest.raises(RunError, match=rf"'{small.queries.ids[0]}'.*'gone'"):
         retriever.search(small.queries, 3)
 
 
-def test_embedding_files_are_refused_with_the_call_to_use(small, tmp_path):
+def test_embedding_files_are_an_error_with_the_call_to_use(small, tmp_path):
     corpus, queries, _ = beir.to_triple(small)
     evaluator = EvaluateRetrieval(beir.Search(BM25(Tokenizer())))
     with pytest.raises(ConfigError, match=r"EvaluateRetrieval\.retrieve"):
@@ -270,7 +274,7 @@ def test_a_document_without_text_is_an_error_that_names_it():
         beir.to_dataset(corpus, {"q": "one"}, {"q": {"a": 1}})
 
 
-def test_a_reranking_dataset_is_no_triple(small):
+def test_a_reranking_dataset_cannot_be_converted_to_a_triple(small):
     candidates = {query: [small.corpus.ids[0]] for query in small.queries.ids}
     with pytest.raises(DataError, match="candidates"):
         beir.to_triple(replace(small, candidates=candidates))

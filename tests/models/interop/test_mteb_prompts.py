@@ -1,10 +1,10 @@
-"""mteb's prompts: equal to what mteb uses, in the config, in the record and before the texts."""
+"""Tests of harness/interop/mteb/prompts.py: prompts equal mteb's, in the config, in the record and before the texts."""
 
 import json
 
 import pytest
 from support.models import write_dense
-from support.mteb_tasks import rows_of, write
+from support.mteb_tasks import dataset_rows, write_repository
 
 from harness.cli.run import main as run
 from harness.config import build
@@ -108,9 +108,12 @@ def test_prompts_mteb_sets_the_prompts_in_the_config():
     assert build.composed(["retriever=bge_small", "dataset=scifact"])["retriever"]["encoder"]["document_prompt"] is None
 
 
+@pytest.mark.slow
 def test_the_record_holds_the_prompts_and_the_label_names_their_source(tmp_path, real_dataset):
     """A tiny model with the prompts of a registered one: `model` is overridden, `query_prompt` names the other."""
-    folder = write(tmp_path / "repo", {part: rows[:20] for part, rows in rows_of(real_dataset("xquad/en")).items()})
+    folder = write_repository(
+        tmp_path / "repo", {part: rows[:20] for part, rows in dataset_rows(real_dataset("xquad/en")).items()}
+    )
     model = write_dense(tmp_path / "tiny")
     task = ["dataset=mteb", "dataset.task=SciFact", f"dataset.folder={folder}"]
     query_prompt = 'query_prompt="${mteb_prompt:BAAI/bge-small-en-v1.5,SciFact,query}"'

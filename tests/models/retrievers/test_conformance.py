@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from support.api_server import KEY, Provider, serving, vectors_of
+from support.api_server import KEY, Provider, embed_with, serving
 
 from harness.config import build
 from harness.config.conf import options_of
@@ -44,7 +44,7 @@ _indexed: set[str] = set()
 @pytest.fixture(autouse=True, scope="module")
 def provider(minilm):
     """The provider that embedders by API ask here, with the keys that they want."""
-    with pytest.MonkeyPatch.context() as patch, serving(vectors_of(minilm)) as server:
+    with pytest.MonkeyPatch.context() as patch, serving(embed_with(minilm)) as server:
         for name in ("OPENAI_API_KEY", "CO_API_KEY"):
             patch.setenv(name, KEY)
         _providers.append(server)

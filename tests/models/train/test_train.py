@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from support.command_line import harness, wait_until
+from support.datasets import write_cipher
 from support.models import write_dense, write_masked
-from support.trainable import write_ciphered
 from transformers import BertConfig, BertForSequenceClassification
 
 from harness.cli.tuned import EncoderLocation, configs
@@ -53,7 +53,7 @@ def models(tmp_path_factory):
 @pytest.fixture
 def base_model(tmp_path, monkeypatch, models):
     """Run in a folder with the dataset `ciphered`; return the arguments that choose the tiny dense model."""
-    write_ciphered(tmp_path / "ciphered")
+    write_cipher(tmp_path / "ciphered")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return [f"retriever.encoder.model={models['dense']}", "retriever.encoder.package=null"]

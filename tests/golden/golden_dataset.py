@@ -1,13 +1,16 @@
-"""The small collection behind the golden values, as rows: English, some German and CJK, empty and equal texts."""
+"""The small dataset behind the golden values, as rows: English, some German and CJK, empty and equal texts.
+
+Its folder and its stored name are "collection".
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 FIXTURES = Path(__file__).parent / "fixtures"
-COLLECTION = FIXTURES / "collection"
-RUN = COLLECTION / "run.trec"
-"""Another system's run: ties, a document that is not in the corpus, and queries without hits."""
+DATASET_FOLDER = FIXTURES / "collection"
+RUN = DATASET_FOLDER / "run.trec"
+"""A run of another system, with ties, a document that is not in the corpus, and queries without hits."""
 Rows = list[dict[str, Any]]
 
 
@@ -20,7 +23,7 @@ def query_rows() -> Rows:
 
 
 def qrels_rows() -> Rows:
-    lines = (COLLECTION / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    lines = (DATASET_FOLDER / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
     fields = (line.split("\t") for line in lines)
     return [{"query-id": query, "corpus-id": doc, "score": int(grade)} for query, doc, grade in fields]
 
@@ -34,15 +37,15 @@ def qrels() -> dict[str, dict[str, int]]:
 
 
 def candidates() -> dict[str, list[str]]:
-    """Return for each query one document and what the run ranks for it, where the corpus has that."""
-    known = {row["_id"] for row in corpus_rows()}
+    """Return candidates by query: the document "long" and the documents of the run that the corpus has."""
+    doc_ids = {row["_id"] for row in corpus_rows()}
     ranked = {row["_id"]: ["long"] for row in query_rows()}
     for line in RUN.read_text(encoding="utf-8").splitlines():
         query, _, doc, *_ = line.split()
-        if doc in known and doc not in ranked[query]:
+        if doc in doc_ids and doc not in ranked[query]:
             ranked[query].append(doc)
     return ranked
 
 
 def _jsonl(name: str) -> Rows:
-    return [json.loads(line) for line in (COLLECTION / name).read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in (DATASET_FOLDER / name).read_text(encoding="utf-8").splitlines()]
