@@ -23,7 +23,7 @@ BLOCKS = [
 def integer_tokens(
     rng: np.random.Generator, text_sizes: list[int], dtype: torch.dtype = torch.float32
 ) -> TokenEmbeddings:
-    """Return texts of `text_sizes` integer vectors; float16 and float32 hold their products and sums exactly, many tie."""
+    """Return texts of `text_sizes` integer vectors; float16 and float32 hold their products and sums exactly."""
     values = rng.integers(-2, 3, (sum(text_sizes), DIMENSIONS)).astype(np.float32)
     return TokenEmbeddings(np.cumsum([0, *text_sizes], dtype=np.int64), torch.from_numpy(values).to(dtype))
 
