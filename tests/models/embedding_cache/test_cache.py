@@ -171,6 +171,7 @@ def test_each_encoder_reads_its_vectors_from_the_cache(kind, model, models, tmp_
 # ---------------------------------------------------------------------------------------------------------- identity
 
 
+@pytest.mark.slow
 def test_each_setting_that_changes_vectors_changes_the_key(model, models, tmp_path, empty_cache, monkeypatch):
     other_model = write_model(models, tmp_path, seed=1)
     block_sizes = record_blocks(monkeypatch)

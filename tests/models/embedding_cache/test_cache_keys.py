@@ -93,6 +93,7 @@ def draw_pair(rng: random.Random, settings: dict[str, Any], text_variants: list[
     return make_case(settings, texts), make_case(changed, rng.choice(text_variants) if rng.random() < 0.4 else texts)
 
 
+@pytest.mark.slow
 def test_equal_keys_imply_equal_vectors_for_a_thousand_random_pairs(folders):
     @remembered
     def load_encoder(settings: tuple[tuple[str, Any], ...]) -> DenseEncoder:

@@ -8,6 +8,8 @@ from support.fork_server import ForkServer
 from support.killed_processes import assert_shards_intact, count_encoded_shards, encode_uninterrupted, kill_encodes
 from support.models import write_dense
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -87,6 +87,7 @@ def test_only_exact_gelu_is_fused_into_the_linear_layer(as_amd, function, fused)
     torch.testing.assert_close(states, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_layers_are_not_packed_on_intel_in_bfloat16_or_with_openvino(tmp_path, as_amd, monkeypatch):
     folder = write_dense(tmp_path / "model")
     assert packed_layers(encode(DenseEncoder, folder, dtype="bfloat16")[0]) == []
@@ -181,6 +182,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these malloc settings")
 def test_freed_memory_is_reused_without_page_faults():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}

@@ -398,6 +398,7 @@ def test_a_folder_without_an_instruction_is_refused_with_the_key_to_set(run_inst
     assert "Traceback" not in stderr
 
 
+@pytest.mark.slow
 def test_two_datasets_with_different_instructions_share_a_leaderboard_row(run_instructed, capsys):
     for path, instruction in (("made", "Given a question, retrieve the answer"), ("other", "Another")):
         override = f'+dataset.instruction="{instruction}"'

@@ -280,6 +280,7 @@ def test_cached_time_is_kept_per_setting_of_optimize_cpu(folder, empty_cache):
 # ------------------------------------------------------------------------------------------------------------ backends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
 def test_another_backend_gives_the_same_vectors_under_another_cache_key(folder, expected, empty_cache, backend):
     pytest.importorskip({"onnx": "onnxruntime", "openvino": "openvino"}[backend])
@@ -292,6 +293,7 @@ def test_another_backend_gives_the_same_vectors_under_another_cache_key(folder, 
     np.testing.assert_allclose(query.numpy(), expected[22:23], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_gives_the_same_vectors(folder, expected, monkeypatch):
     """Use torch.compile's cheapest backend; the default one takes minutes and is tested by torch."""
     compile_ = torch.compile
@@ -307,6 +309,7 @@ def test_a_compiled_network_gives_the_same_vectors(folder, expected, monkeypatch
     assert compile_settings == [{"dynamic": True}]
 
 
+@pytest.mark.slow
 def test_a_sparse_encoder_gives_the_same_vectors_with_openvino(folder):
     pytest.importorskip("openvino")
     texts = TEXTS[:20]
@@ -348,6 +351,7 @@ def test_unavailable_flash_attention_is_refused(folder):
 # ------------------------------------------------------------------------------------------------------------- devices
 
 
+@pytest.mark.slow
 def test_several_devices_encode_in_parallel_and_vectors_stay_the_same(folder, expected, monkeypatch, empty_cache):
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 60)
     monkeypatch.setattr(cache, "SHARD", 60)

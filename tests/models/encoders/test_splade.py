@@ -130,6 +130,7 @@ def splade_formula(folder, texts, max_length) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------- vectors
 
 
+@pytest.mark.slow
 def test_sparse_vectors_equal_the_formula_for_any_batch_size(folder):
     expected = splade_formula(folder, TEXTS, 512)
     assert expected.any(axis=1).all()
@@ -153,6 +154,7 @@ def test_max_length_and_prompts_apply_to_sparse_vectors(folder):
     np.testing.assert_allclose(encode(encoder, ["one two"], "query")[0], expected[1], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
 @pytest.mark.parametrize("pooling", ["max", "sum"])
 def test_every_activation_and_pooling_equals_sentence_transformers(random_mlm, tmp_path, activation, pooling):
@@ -172,6 +174,7 @@ def test_every_activation_and_pooling_equals_sentence_transformers(random_mlm, t
     assert fused == (pooling == "max")
 
 
+@pytest.mark.slow
 def test_a_router_model_encodes_queries_and_documents_by_their_own_modules(random_mlm, tmp_path):
     documents = Transformer(str(random_mlm), transformer_task="fill-mask")
     impacts = torch.rand(WIDTH, generator=torch.Generator().manual_seed(1))
@@ -220,6 +223,7 @@ def test_encoding_no_texts_gives_no_sparse_rows(tiny):
 # ----------------------------------------------------------------------------------------------- pruning and decoding
 
 
+@pytest.mark.slow
 def test_pruning_keeps_the_terms_with_the_largest_weights(folder, tiny):
     pruned = SparseEncoder(str(folder), device="cpu", query_terms=3, document_terms=7, cache=False)
     for side, n in (("query", 3), ("document", 7)):
@@ -279,6 +283,7 @@ def test_splade_index_size_and_terms_per_document_are_recorded(tiny):
     assert recorder.phase().counters[""].texts == 5
 
 
+@pytest.mark.slow
 def test_neither_vectors_nor_logits_are_held_as_one_dense_matrix(random_mlm):
     class LargestTensor(TorchDispatchMode):
         """Records the size of the largest tensor that torch creates."""
@@ -305,6 +310,7 @@ def test_neither_vectors_nor_logits_are_held_as_one_dense_matrix(random_mlm):
     assert peak < 100 * WIDTH * 4 / 2, "less than half of a dense matrix"
 
 
+@pytest.mark.slow
 def test_cached_sparse_vectors_are_the_same_and_count_the_first_encoding_time(random_mlm, empty_cache):
     texts = StringColumn([f"document {number} about cats" for number in range(260)])
     vectors, phases = [], []

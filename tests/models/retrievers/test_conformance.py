@@ -17,6 +17,8 @@ from harness.retrievers.bm25 import BM25
 from harness.retrievers.run_file import RunFile
 from harness.types import Corpus, Queries, Retriever, Run
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {
     "d1": "The quick brown fox jumps over the lazy dog.",
     "d2": "A fast auburn fox leaps above a sleepy hound.",

@@ -201,6 +201,7 @@ def test_a_fusion_is_chosen_by_name_and_shown_in_the_label(command: Callable[...
     assert record.metrics["ndcg@10"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_sweep_over_weights_gives_a_label_for_each(command: Callable[..., int]) -> None:
     assert command("-m", *HYBRID, "retriever.fusion.weights=[1,1],[1,2]") == 0
     records = list(Store(Path("results")).records())

@@ -29,6 +29,7 @@ def ranked_runs(draw: st.DrawFn) -> list[tuple[Rankings, int]]:
     return [(run, max(map(len, run)) + draw(st.integers(0, 3))) for run in runs]
 
 
+@pytest.mark.slow
 @given(ranked_runs(), st.sampled_from([0, 1, 60, 0.5]))
 @settings(deadline=None, max_examples=300)
 def test_rrf_equals_its_formula(runs: list[tuple[Rankings, int]], constant: float) -> None:
@@ -337,6 +338,7 @@ def assert_same_as_ranx(run: Run, expected: Scored) -> None:
         assert all(first > second - 1e-7 for first, second in pairwise(scores))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_runs", [2, 3])
 def test_rrf_equals_ranx(n_runs: int) -> None:
     rng = np.random.default_rng(n_runs)

@@ -109,6 +109,7 @@ DOCUMENTS = StringColumn(
 )
 
 
+@pytest.mark.slow
 def test_cross_encoder_scores_equal_sentence_transformers(trained):
     peer = Peer(str(trained), device="cpu")
     docs = np.array([[3, 0, 2], [4, 1, 0], [2, 3, 4], [1, 2, 0]], np.int32)
@@ -120,6 +121,7 @@ def test_cross_encoder_scores_equal_sentence_transformers(trained):
     np.testing.assert_array_equal(scores.argsort(axis=1), with_activation.argsort(axis=1))
 
 
+@pytest.mark.slow
 def test_padding_scores_minus_infinity_and_no_candidates_give_no_scores(trained):
     encoder = CrossEncoder(str(trained), device="cpu")
     scores = encoder.score(QUERIES, DOCUMENTS, np.array([[0, -1], [-1, -1], [2, 3], [-1, 1]], np.int32))
@@ -127,6 +129,7 @@ def test_padding_scores_minus_infinity_and_no_candidates_give_no_scores(trained)
     assert encoder.score(QUERIES, DOCUMENTS, np.full((4, 0), -1, np.int32)).shape == (4, 0)
 
 
+@pytest.mark.slow
 def test_pairs_are_batched_by_length_within_the_token_limit(trained, monkeypatch):
     encoder = CrossEncoder(str(trained), device="cpu", batch_tokens=128)
     encoder.load()
@@ -147,6 +150,7 @@ def test_pairs_are_batched_by_length_within_the_token_limit(trained, monkeypatch
     assert recorder.counters[""]["truncated"] == 4, "the long document is cut for each query"
 
 
+@pytest.mark.slow
 def test_a_trained_cross_encoder_ranks_better_than_an_untrained_one(trained, untrained, scifact_sample):
     assert (
         ndcg(rerank(trained, scifact_sample), scifact_sample)
@@ -154,6 +158,7 @@ def test_a_trained_cross_encoder_ranks_better_than_an_untrained_one(trained, unt
     )
 
 
+@pytest.mark.slow
 def test_reranking_reorders_the_candidates_of_the_first_stage(untrained, scifact_sample):
     first = make_retriever("bm25")
     first.index(scifact_sample.corpus)
@@ -195,6 +200,7 @@ def test_an_encoder_without_a_classification_head_is_refused(models, scifact_sam
         Rerank(make_retriever("bm25"), CrossEncoderScorer(encoder), depth=3).index(scifact_sample.corpus)
 
 
+@pytest.mark.slow
 def test_a_nan_score_is_an_error(trained, monkeypatch):
     encoder = CrossEncoder(str(trained), device="cpu")
     monkeypatch.setattr(encoder, "_run", lambda model, pairs: np.full(len(pairs), np.nan, np.float32))
@@ -210,6 +216,7 @@ def first_documents_and_queries(dataset):
     return dataset.corpus[:40], dataset.queries[:3]
 
 
+@pytest.mark.slow
 def test_maxsim_as_a_reranker_gives_the_scores_of_full_search(models, scifact_sample):
     corpus, queries = first_documents_and_queries(scifact_sample)
     reranker, full_search = make_retriever("rerank_colbert_minilm"), make_retriever("colbert_minilm")
@@ -223,6 +230,7 @@ def test_maxsim_as_a_reranker_gives_the_scores_of_full_search(models, scifact_sa
         np.testing.assert_allclose(scores, [expected[doc] for doc in ids], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_dense_model_as_a_reranker_gives_the_scores_of_full_search(models, scifact_sample):
     corpus, queries = first_documents_and_queries(scifact_sample)
     reranker, full_search = (
