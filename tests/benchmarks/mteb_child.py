@@ -30,7 +30,7 @@ def evaluate_with_harness(retriever: str, task: str, folder: str, model: str = "
     with tempfile.TemporaryDirectory() as results:
         overrides = [f"retriever={retriever}", "dataset=mteb", f"dataset.task={task}", f"dataset.folder={folder}"]
         if model:
-            encoder = {"model": model, "package": "null", "cache": "false"}  # encode again
+            encoder = {"model": model, "package": "null", "cache": "false"}  # no cached embeddings
             overrides += [f"retriever.encoder.{key}={value}" for key, value in encoder.items()]
         assert run.main([*overrides, "k=1000", f"results_dir={results}"]) == 0
         (record,) = Store(Path(results)).records()

@@ -108,6 +108,7 @@ def test_bm25_index_against_rank_bm25(versus, scifact, measuring):
     assert peer.corpus_size == len(corpus)
 
 
+@pytest.mark.slow
 @pytest.mark.benchmark(group="bm25 search")
 def test_bm25_search_against_bm25s(versus, scifact, measuring):
     corpus, queries = sample(scifact, measuring), scifact.queries
@@ -183,6 +184,7 @@ def test_bm25_search_against_tantivy(versus, scifact, measuring):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.benchmark(group="bm25 search")
 def test_bm25_search_of_one_query_against_bm25s(versus, scifact, measuring):
     corpus, query = sample(scifact, measuring), scifact.queries[:1]

@@ -52,6 +52,7 @@ def make_mteb_evaluation(model, dataset):
     return evaluate
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # from mteb
 @pytest.mark.benchmark(group="whole evaluation")
 def test_evaluation_against_mteb(versus, measuring, minilm, dataset, models):
@@ -85,6 +86,7 @@ def test_bm25_evaluation_against_mteb(versus, dataset):
     assert abs(ndcg - peer_ndcg) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # from beir
 @pytest.mark.benchmark(group="whole evaluation")
 def test_evaluation_against_beir(versus, measuring, minilm, dataset, models):

@@ -87,6 +87,7 @@ class Project:
         return line.split()[0].lower(), done.stderr.count("measured again to be sure")
 
 
+@pytest.mark.slow
 def test_the_speed_gate_under_load(measuring, data, tmp_path, benchmark, capsys):
     if not measuring:
         pytest.skip("only with --benchmark-enable: it runs up to eighty evaluations under load")

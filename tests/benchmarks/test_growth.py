@@ -6,6 +6,7 @@ import sys
 from datetime import UTC, datetime
 
 import growth_child
+import pytest
 from benchmark_tables import GROWTH, machine, write
 from growth_report import TERMS, limits, plot, series, table
 
@@ -20,6 +21,7 @@ def measure_in_process(kind, size):
     return getattr(growth_child, kind)(size)
 
 
+@pytest.mark.slow
 def test_growth(benchmark, measuring, capsys, tmp_path):
     sizes = (10_000, 100_000, 1_000_000) if measuring else (500, 2_000)
     results = {"machine": machine(datetime.now(UTC).date().isoformat()), "rows": []}

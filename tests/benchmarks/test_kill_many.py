@@ -10,6 +10,8 @@ from support.models import write_dense
 
 TIMES = 20
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(model: Path) -> Iterator[ForkServer]:

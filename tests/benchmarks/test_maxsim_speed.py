@@ -80,6 +80,7 @@ def test_maxsim_against_sentence_transformers(versus, measuring):
     np.testing.assert_allclose(scores, peer_scores.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.benchmark(group="MaxSim, two stages")
 def test_two_stage_search_against_exact_search(versus, measuring, real_dataset, minilm_tokens):
     """Use real token vectors: random ones have no near neighbours, which centroids rely on."""

@@ -36,6 +36,7 @@ def measure_memory(name, n):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RETRIEVERS)
 def test_memory_growth_is_limited_by_the_growth_of_the_index(name, measuring, models, capsys):
     if not measuring:

@@ -30,6 +30,7 @@ def weights_of(retriever):
         pytest.skip(str(error).splitlines()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.benchmark(group="whole process")
 @pytest.mark.parametrize(
     ("retriever", "task", "details"),

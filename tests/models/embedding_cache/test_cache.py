@@ -11,11 +11,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from support.models import write_dense, write_masked
 from support.records import make_record
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
 from harness import instrument, versions
 from harness.embedding_cache import cache, shards
@@ -34,23 +31,14 @@ from harness.types import Corpus, Dataset, Qrels, Queries, StringColumn
 N = 300
 TEXTS = StringColumn([f"text {number} of many" for number in range(N)])
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
-CONFIG = BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture(scope="module")
-def model(models, tmp_path_factory):
+def model(tmp_path_factory):
     """Write a tiny dense model of random weights, and return its folder."""
-    return write_model(models, tmp_path_factory.mktemp("model"), seed=0)
-
-
-def write_model(models, folder, seed):
-    torch.manual_seed(seed)
-    BertModel(CONFIG).save_pretrained(folder / "bert")
-    AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(folder / "bert")
-    SentenceTransformer(modules=[Transformer(str(folder / "bert")), Pooling(16)]).save(str(folder / "saved"))
-    return folder / "saved"
+    return write_dense(tmp_path_factory.mktemp("model"))
 
 
 def make_encoder(model, **settings) -> DenseEncoder:
@@ -140,13 +128,12 @@ def test_cached_arrays_are_bit_for_bit_the_encoded_ones(name):
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "multi-vector"])
-def test_each_encoder_reads_its_vectors_from_the_cache(kind, model, models, tmp_path, empty_cache, monkeypatch):
+def test_each_encoder_reads_its_vectors_from_the_cache(kind, model, tmp_path, empty_cache, monkeypatch):
     monkeypatch.setattr(cache, "_MIN_TEXTS", 10)
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 20)
     texts = StringColumn([f"text {number}" for number in range(40)])
     if kind == "sparse":
-        BertForMaskedLM(CONFIG).save_pretrained(tmp_path / "mlm")
-        AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(tmp_path / "mlm")
+        write_masked(tmp_path / "mlm")
     make = {
         "dense": lambda: make_encoder(model),
         "sparse": lambda: SparseEncoder(str(tmp_path / "mlm"), device="cpu", document_terms=5),
@@ -172,8 +159,8 @@ def test_each_encoder_reads_its_vectors_from_the_cache(kind, model, models, tmp_
 
 
 @pytest.mark.slow
-def test_each_setting_that_changes_vectors_changes_the_key(model, models, tmp_path, empty_cache, monkeypatch):
-    other_model = write_model(models, tmp_path, seed=1)
+def test_each_setting_that_changes_vectors_changes_the_key(model, tmp_path, empty_cache, monkeypatch):
+    other_model = write_dense(tmp_path, seed=1)
     block_sizes = record_blocks(monkeypatch)
     variants = [
         {},

@@ -8,17 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.command_line import harness
 from support.embedding_shards import ARRAYS, DAY, write_aged_file, write_shard
 
-from harness import __main__
 from harness.embedding_cache import shards
-
-
-def harness(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["harness", "cache", *arguments])
-    with pytest.raises(SystemExit) as stop:
-        __main__.main()
-    return stop.value.code
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def cached_shards(empty_cache, monkeypatch) -> dict[str, Path]:
 
 
 def test_list_groups_shards_by_model_and_settings(cached_shards, empty_cache, monkeypatch, capsys):
-    assert harness(monkeypatch, "list", "--json") == 0
+    assert harness(monkeypatch, "cache", "list", "--json") == 0
     dense, sparse = json.loads(capsys.readouterr().out)
     assert (dense["model"], dense["encoder"], dense["dtype"]) == ("org/Dense", "DenseEncoder", "float32")
     assert (dense["side"], dense["prompt"], dense["weights"]) == ("x", "say: ", "ab" * 16)
@@ -47,7 +40,7 @@ def test_list_groups_shards_by_model_and_settings(cached_shards, empty_cache, mo
     assert (sparse["model"], sparse["shards"], sparse["texts"]) == ("weights cdcdcdcdcdcd", 1, 5)
     assert (sparse["environment"], sparse["folder"]) == ("here", cached_shards["sparse"].parent.name)
     assert dense["last_used"] > sparse["last_used"]
-    assert harness(monkeypatch, "list") == 0
+    assert harness(monkeypatch, "cache", "list") == 0
     heading, first, second, _, total = capsys.readouterr().out.splitlines()
     assert " ".join(heading.split()) == "model encoder side dtype settings shards texts MB last used made"
     assert first.startswith('org/Dense             DenseEncoder   x         float32  prompt="say: "')
@@ -56,17 +49,17 @@ def test_list_groups_shards_by_model_and_settings(cached_shards, empty_cache, mo
 
 
 def test_list_of_an_empty_cache_and_of_unrelated_files(empty_cache, monkeypatch, capsys):
-    assert harness(monkeypatch, "list") == 0
+    assert harness(monkeypatch, "cache", "list") == 0
     assert capsys.readouterr() == ("", f"no embeddings in {empty_cache}/embeddings\n")
     (empty_cache / "embeddings" / "empty").mkdir(parents=True)
     (empty_cache / "embeddings" / "note.txt").write_text("")
-    assert harness(monkeypatch, "list", "--json") == 0
+    assert harness(monkeypatch, "cache", "list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == []
 
 
 def test_list_counts_unreadable_shards_and_names_the_command_to_remove_them(cached_shards, monkeypatch, capsys):
     cached_shards["sparse"].write_bytes(b"")
-    assert harness(monkeypatch, "list") == 0
+    assert harness(monkeypatch, "cache", "list") == 0
     message = capsys.readouterr().out.splitlines()[-1]
     assert message.startswith("1 cannot be read")
     assert "harness cache prune --damaged" in message
@@ -94,11 +87,11 @@ def test_prune_removes_shards_that_match_all_options(
     cached_shards, empty_cache, monkeypatch, capsys, arguments, removed
 ):
     before = {name: path.stat().st_size for name, path in cached_shards.items()}
-    assert harness(monkeypatch, "prune", *arguments, "--dry-run", "--json") == 0
+    assert harness(monkeypatch, "cache", "prune", *arguments, "--dry-run", "--json") == 0
     planned = json.loads(capsys.readouterr().out)
     assert planned["dry_run"]
     assert all(path.exists() for path in cached_shards.values())
-    assert harness(monkeypatch, "prune", *arguments) == 0
+    assert harness(monkeypatch, "cache", "prune", *arguments) == 0
     assert [name for name, path in cached_shards.items() if not path.exists()] == removed
     assert sorted(planned["removed"]) == sorted(str(cached_shards[name]) for name in removed)
     assert planned["bytes"] == sum(before[name] for name in removed)
@@ -116,7 +109,7 @@ def test_prune_damaged_removes_shards_with_a_wrong_checksum(cached_shards, monke
     content[-1] ^= 1
     cached_shards["local"].write_bytes(content)
     cached_shards["sparse"].write_bytes(b"short")
-    assert harness(monkeypatch, "prune", "--damaged") == 0
+    assert harness(monkeypatch, "cache", "prune", "--damaged") == 0
     assert [name for name, path in cached_shards.items() if path.exists()] == ["foreign"]
 
 
@@ -125,18 +118,18 @@ def test_prune_removes_old_temporary_files_and_keeps_recent_ones(cached_shards, 
     write_aged_file(folder / ".harness-0123.tmp")
     write_aged_file(folder / ".tmpA1b2C3")
     recent = write_aged_file(folder / ".harness-4567.tmp", days=0.5)
-    assert harness(monkeypatch, "prune", "--damaged") == 0
+    assert harness(monkeypatch, "cache", "prune", "--damaged") == 0
     assert "removed: 2 unfinished files of processes that were killed" in capsys.readouterr().out
     assert [path for path in folder.iterdir() if path.name.startswith(".")] == [recent]
 
 
 def test_prune_without_options_is_refused_with_the_choices(cached_shards, monkeypatch, capsys):
-    assert harness(monkeypatch, "prune") == 2
+    assert harness(monkeypatch, "cache", "prune") == 2
     message = capsys.readouterr().err
     for option in ("--older-than DAYS", "--max-gb N", "--model TEXT", "--damaged", "--elsewhere", "--all"):
         assert option in message
     assert "harness cache list" in message
-    assert harness(monkeypatch, "prune", "--older-than", "-1") == 2
+    assert harness(monkeypatch, "cache", "prune", "--older-than", "-1") == 2
     assert "-1 must be a number of 0 or more" in capsys.readouterr().err
     assert all(path.exists() for path in cached_shards.values())
 

@@ -165,7 +165,7 @@ PAGE_FAULTS = """
 import ctypes, resource, sys, torch
 from harness.encoders.runtime.cpu import keep_freed_memory
 libc = ctypes.CDLL(None)
-libc.prctl(41, 1, 0, 0, 0)  # pages of 4 KiB: a huge one is one fault
+libc.prctl(41, 1, 0, 0, 0)  # no huge pages, which would count as one fault each
 libc.mallopt(-3, 65536)  # without the settings, each array is mapped and unmapped
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from support.command_line import harness
 from support.datasets import write_beir
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoModel, AutoTokenizer
 
-from harness import __main__
 from harness.config import build
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.runtime.batching import batches
@@ -383,10 +382,8 @@ def run_instructed(folder, tmp_path, empty_cache, monkeypatch):
     def run(capsys, *arguments):
         model = ["retriever=e5_instruct", f"retriever.encoder.model={folder}", "timing.latency_queries=1"]
         rest = ["timing.repeats=1", "retriever.encoder.max_length=64"]
-        monkeypatch.setattr(sys, "argv", ["harness", *model, *rest, *arguments])
-        with pytest.raises(SystemExit) as stop:
-            __main__.main()
-        return stop.value.code, capsys.readouterr().err
+        code = harness(monkeypatch, *model, *rest, *arguments)
+        return code, capsys.readouterr().err
 
     return run
 

@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from support.command_line import wait_until
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
@@ -75,9 +76,7 @@ def test_prefetch_keeps_the_order_and_prepares_depth_items():
             yield number
 
     prefetch = Prefetch(items(), depth=3)
-    deadline = time.monotonic() + 60
-    while len(produced) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(produced) == 4)
     time.sleep(0.05)  # time enough to produce a fifth, if the queue were longer
     assert produced == [0, 1, 2, 3], "three are in the queue and one waits to be put there"
     assert list(prefetch) == list(range(10))

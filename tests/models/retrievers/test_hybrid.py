@@ -1,16 +1,15 @@
 """Tests of the hybrid retriever over stub retrievers and BM25, and from the command line."""
 
 import re
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+from support.command_line import harness
 from support.datasets import write_beir
 from support.fusion import fuse_rankings, hits_of, run_of_rankings
 
-from harness import __main__
 from harness.errors import ConfigError
 from harness.instrument import recording
 from harness.retrievers.bm25 import BM25
@@ -180,11 +179,7 @@ def command(tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def run(*arguments: str) -> int:
         rest = ["dataset=folder", "dataset.path=made", "timing.latency_queries=2", "timing.repeats=1"]
-        monkeypatch.setattr(sys, "argv", ["harness", *arguments, *rest])
-        with pytest.raises(SystemExit) as stop:
-            __main__.main()
-        assert isinstance(stop.value.code, int)
-        return stop.value.code
+        return harness(monkeypatch, *arguments, *rest)
 
     return run
 

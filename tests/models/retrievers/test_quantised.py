@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from support.brute_force import top_k
 
 from harness.config import build
 from harness.errors import ConfigError
@@ -29,11 +30,6 @@ def random_vectors(n: int, dimensions: int, seed: int = 0) -> torch.Tensor:
 
 def random_ranks(n: int) -> np.ndarray:
     return np.random.default_rng(1).permutation(n).astype(np.int32)
-
-
-def top_k(scores: np.ndarray, ranks: np.ndarray, k: int) -> np.ndarray:
-    """Return the k best documents, shape [queries, k], by score descending, then rank ascending."""
-    return np.stack([sorted(range(len(ranks)), key=lambda doc: (-row[doc], ranks[doc]))[:k] for row in scores])
 
 
 def dequantised(index: Int8) -> np.ndarray:

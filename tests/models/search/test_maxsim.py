@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.brute_force import top_k
 
 from harness.search import maxsim, topk
 from harness.search.centroids import Centroids
@@ -48,15 +49,6 @@ def brute_force(documents: TokenEmbeddings, queries: TokenEmbeddings) -> NDArray
     return scores
 
 
-def top_k(scores: NDArray[np.float64], ranks: NDArray[np.int32], k: int) -> list[list[int]]:
-    """Return each row's k best documents by score descending, then rank ascending, padded with -1."""
-    rows = []
-    for row_scores in scores:
-        order = sorted(np.flatnonzero(row_scores > -np.inf).tolist(), key=lambda doc: (-row_scores[doc], ranks[doc]))
-        rows.append((order + [-1] * k)[:k])
-    return rows
-
-
 def assert_equals_brute_force(
     documents: TokenEmbeddings,
     queries: TokenEmbeddings,
@@ -67,10 +59,10 @@ def assert_equals_brute_force(
 ) -> None:
     docs, scores = maxsim.search(documents, queries, k, ranks, threads)
     expected = brute_force(documents, queries)
-    expected_docs = top_k(expected, ranks, k)
+    expected_docs = top_k(expected, ranks, k, expected > -np.inf)
     assert docs.shape == scores.shape == (len(queries), k)
     assert (docs.dtype, scores.dtype) == (np.int32, np.float32)
-    for row, (row_docs, best) in enumerate(zip(docs.tolist(), expected_docs, strict=True)):
+    for row, (row_docs, best) in enumerate(zip(docs.tolist(), expected_docs.tolist(), strict=True)):
         if exact:
             assert row_docs == best
         row_scores = np.array([expected[row, doc] if doc >= 0 else -np.inf for doc in row_docs])

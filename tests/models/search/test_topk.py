@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.brute_force import top_k
 
 from harness.errors import RunError
 from harness.search import dense
@@ -16,16 +17,6 @@ from harness.search.postings import Postings, SparseRows
 from harness.types import Run
 
 Ints = NDArray[np.int32]
-
-
-def top_k(scores: NDArray[np.float64], ranks: Ints, k: int, is_hit: NDArray[np.bool_] | None = None) -> Ints:
-    """Return each row's k best documents by score descending, then rank ascending, padded with -1."""
-    best = np.full((len(scores), k), -1, np.int32)
-    for row, row_scores in enumerate(scores):
-        order = np.lexsort((ranks, -row_scores))
-        order = order if is_hit is None else order[is_hit[row][order]]
-        best[row, : len(order)] = order[:k]
-    return best
 
 
 def scores_of(scores: NDArray[np.float64], docs: Ints) -> NDArray[np.float64]:
