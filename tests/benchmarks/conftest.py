@@ -1,8 +1,9 @@
-"""Ours against a peer: the peer runs before each of our rounds, so that both see the same machine.
+"""Fixtures of the benchmarks of the harness against other packages.
 
     make bench
 
-With benchmarks disabled, as in `make test`, each runs once on a small piece, and still checks that both agree.
+The other package runs before each round of the harness, so that both see the same state of the machine. With benchmarks
+disabled, as in `make test`, each benchmark runs once on a small sample and checks that both results agree.
 """
 
 import time
@@ -13,64 +14,69 @@ from typing import Any
 
 import pytest
 
-_REST_S = 0.2  # before each side: OpenMP threads that have ended spin for a while on the cores that the other wants
+_REST_S = 0.2  # before each side: idle OpenMP threads of the other side keep spinning on the cores for a while
 _ratios: list[tuple[str, float, float]] = []
 
 
 @pytest.fixture
 def measuring(request: pytest.FixtureRequest) -> bool:
-    """Whether figures are wanted, and with them the full size."""
+    """Return True if benchmarks are enabled and run at full size."""
     return bool(request.config.getoption("benchmark_enable"))
 
 
 @pytest.fixture
 def versus(benchmark: Any, request: pytest.FixtureRequest) -> Callable[..., tuple[Any, Any]]:
-    """`versus(ours, peer, rounds, of=..., size=..., how=...)` times both in turn and gives what each returned last.
+    """Return a function that times the harness and a peer in turn and returns the last result of each.
 
-    `of` is the package that the peer is from, `how` it was called, `size` what both worked on; `warm` runs both once
-    before.
+    Its arguments:
+        call: Callable of the harness.
+        peer: Callable of the other package.
+        rounds: Number of rounds.
+        package: Name of the other package.
+        details: Variant or settings of the other package.
+        size: Description of the input.
+        warm: Run both once before the first round.
     """
 
     def run(
-        ours: Callable[[], Any],
+        call: Callable[[], Any],
         peer: Callable[[], Any],
         rounds: int = 5,
         *,
-        of: str,
+        package: str,
         size: str,
-        how: str = "",
+        details: str = "",
         warm: bool = True,
     ) -> tuple[Any, Any]:
-        peers: list[float] = []
-        last: list[Any] = [None]
+        peer_seconds: list[float] = []
+        peer_result: Any = None
 
-        def peer_first() -> None:
+        def run_peer() -> None:
+            nonlocal peer_result
             time.sleep(_REST_S)
             start = time.perf_counter()
-            last[0] = peer()
-            peers.append(time.perf_counter() - start)
+            peer_result = peer()
+            peer_seconds.append(time.perf_counter() - start)
             time.sleep(_REST_S)
 
-        result = benchmark.pedantic(
-            ours, setup=peer_first, rounds=rounds, warmup_rounds=1 if warm and rounds > 1 else 0
-        )
+        result = benchmark.pedantic(call, setup=run_peer, rounds=rounds, warmup_rounds=1 if warm and rounds > 1 else 0)
         if benchmark.stats is not None:
-            own, other = median(benchmark.stats.stats.data), median(peers[-rounds:])
-            benchmark.extra_info.update(ours_s=own, peer_s=other, of=of, how=how, size=size)
-            _ratios.append((request.node.name, own, other))
-        return result, last[0]
+            harness_s, peer_s = median(benchmark.stats.stats.data), median(peer_seconds[-rounds:])
+            benchmark.extra_info.update(ours_s=harness_s, peer_s=peer_s, of=package, how=details, size=size)
+            _ratios.append((request.node.name, harness_s, peer_s))
+        return result, peer_result
 
     return run
 
 
 @pytest.fixture
 def faiss(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, str]:
-    """faiss, and what its BLAS was told: left alone it takes kernels without AVX on processors newer than itself."""
-    told = ""
+    """Return faiss and the setting of its BLAS, which by default uses no AVX on processors that it does not know."""
+    setting = ""
     if "avx512f" in _processor_flags():
         monkeypatch.setenv("OPENBLAS_CORETYPE", "SkylakeX")
-        told = "OPENBLAS_CORETYPE=SkylakeX"
-    return pytest.importorskip("faiss"), told
+        setting = "OPENBLAS_CORETYPE=SkylakeX"
+    return pytest.importorskip("faiss"), setting
 
 
 def _processor_flags() -> str:
@@ -82,6 +88,6 @@ def _processor_flags() -> str:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _ratios:
-        terminalreporter.section("ours against the peer, medians of interleaved rounds")
-        for name, own, other in _ratios:
-            terminalreporter.write_line(f"{name:<60} {own:10.4f} s {other:10.4f} s {other / own:8.1f} x")
+        terminalreporter.section("harness and peer, medians of interleaved rounds")
+        for name, harness_s, peer_s in _ratios:
+            terminalreporter.write_line(f"{name:<60} {harness_s:10.4f} s {peer_s:10.4f} s {peer_s / harness_s:8.1f} x")

@@ -1,4 +1,4 @@
-"""One size of one search in a process of its own: seconds, memory, and what the machine gives at best.
+"""Index and search one corpus size in a separate process, and measure time, memory and the machine's peak rates.
 
     python tests/benchmarks/growth_child.py bm25 100000
     python tests/benchmarks/growth_child.py dense 100000
@@ -33,14 +33,14 @@ K = 100
 QUERIES = 1_000
 DIMENSIONS = 384
 WORDS = 500_000
-COMMON = 10  # words that no query has
+COMMON = 10  # the most frequent words, which no query contains
 PER_DOCUMENT = 50
 PER_QUERY = 8
 BLOCK = 20_000
 
 
 def memory(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at most."""
+    """Return the memory of this process in bytes: VmRSS is the current value, VmHWM the peak."""
     with contextlib.suppress(OSError):
         (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field)]
         return int(line.split()[1]) * 1024
@@ -52,7 +52,7 @@ def ids(n: int, letter: str) -> pa.Array:
 
 
 def zipf_texts(n: int, words: int, lowest: int, seed: int) -> pa.ChunkedArray:
-    """About `words` words a text, the word of rank r as often as 1 / r; none of a rank below `lowest`."""
+    """Return texts of about `words` words; the frequency of rank r is proportional to 1 / r, from rank `lowest` on."""
     rng, vocabulary = np.random.default_rng(seed), pa.array([f"w{rank:x}" for rank in range(WORDS)])
     blocks = []
     for start in range(0, n, BLOCK):
@@ -64,28 +64,28 @@ def zipf_texts(n: int, words: int, lowest: int, seed: int) -> pa.ChunkedArray:
 
 
 def best_rate(work: Callable[[], object], amount: float) -> float:
-    """Amount per second of the fastest of five runs."""
-    taken = []
+    """Return the amount per second of the fastest of five runs."""
+    seconds = []
     for _ in range(5):
         begin = time.perf_counter()
         work()
-        taken.append(time.perf_counter() - begin)
-    return amount / min(taken)
+        seconds.append(time.perf_counter() - begin)
+    return amount / min(seconds)
 
 
 def copy_bytes_per_s(n: int) -> float:
-    """Bytes read and written per second by numpy's copy on every core, of far more than a cache where n is large."""
+    """Return bytes read and written per second by numpy's copy on all cores; large n exceed the caches."""
     source = np.ones(min(1 << 26, 1000 * n), np.float32)
     target = np.zeros_like(source)
 
-    def part(start: int, stop: int) -> None:
+    def copy_part(start: int, stop: int) -> None:
         target[start:stop] = source[start:stop]
 
-    return best_rate(lambda: run_in_blocks(part, len(source), cores()), 2 * source.nbytes)
+    return best_rate(lambda: run_in_blocks(copy_part, len(source), cores()), 2 * source.nbytes)
 
 
 def gemm_flops(n: int) -> float:
-    """float32 operations per second of a square product on every core."""
+    """Return float32 operations per second of a square matrix product on all cores."""
     side = min(2048, n // 4)
     matrix = torch.ones((side, side))
     out = torch.empty_like(matrix)
@@ -93,7 +93,7 @@ def gemm_flops(n: int) -> float:
 
 
 def disk_bytes_per_s(n: int) -> float:
-    """Bytes written and on the disk per second."""
+    """Return bytes per second written to disk, including fsync."""
     block = os.urandom(min(1 << 26, 1000 * n))
 
     def write() -> None:
@@ -106,52 +106,52 @@ def disk_bytes_per_s(n: int) -> float:
 
 
 def timed_search(retriever: BM25 | Dense, queries: Queries) -> float:
-    """Seconds of the search stage alone, the median of three after a warm-up."""
-    taken = []
+    """Return the seconds of the search stage, the median of three searches after a warm-up."""
+    seconds = []
     for _ in range(4):
-        with recording() as seen:
+        with recording() as recorder:
             retriever.search(queries, K)
-        taken.append(seen.phase().stages["search"])
-    return float(np.median(taken[1:]))
+        seconds.append(recorder.phase().stages["search"])
+    return float(np.median(seconds[1:]))
 
 
 def bm25(n: int) -> dict[str, float]:
-    """Index and search Zipf text."""
+    """Index and search texts with Zipf-distributed words."""
     retriever = BM25(Tokenizer())
     retriever.index(Corpus(["d"], ["warm"]))
     base = memory("VmRSS")
     corpus = Corpus(ids(n, "d"), zipf_texts(n, PER_DOCUMENT, 1, seed=0))
-    texts_rss, texts = memory("VmRSS") - base, sum(chunk.nbytes for chunk in corpus.texts.arrow.chunks)
+    texts_rss, text_bytes = memory("VmRSS") - base, sum(chunk.nbytes for chunk in corpus.texts.arrow.chunks)
     queries = Queries(ids(QUERIES, "q"), zipf_texts(QUERIES, PER_QUERY, COMMON, seed=1))
-    with recording() as seen:
+    with recording() as recorder:
         retriever.index(corpus)
-    phase = seen.phase()
-    searched = timed_search(retriever, queries)
-    asked = retriever._tokenizer.transform(queries.texts)
-    read = 8.0 * sum(retriever._postings.df(term) for term in asked.terms.tolist())
+    phase = recorder.phase()
+    search_s = timed_search(retriever, queries)
+    query_rows = retriever._tokenizer.transform(queries.texts)
+    postings_bytes = 8.0 * sum(retriever._postings.df(term) for term in query_rows.terms.tolist())
     peak = memory("VmHWM")
     return {
         "encode_s": phase.stages["encode"],
         "build_s": phase.stages["build"],
-        "search_s": searched,
+        "search_s": search_s,
         "index_cpu_s": phase.cpu_s,
         "index_bytes": retriever.nbytes(),
-        "text_bytes": texts,
+        "text_bytes": text_bytes,
         "texts_rss": texts_rss,
         "peak_rss": peak,
         "base_rss": base,
-        "postings_bytes_per_s": read / searched,
+        "postings_bytes_per_s": postings_bytes / search_s,
         "copy_bytes_per_s": copy_bytes_per_s(n),
-        "text_bytes_per_s": texts / phase.stages["encode"],
+        "text_bytes_per_s": text_bytes / phase.stages["encode"],
         "disk_bytes_per_s": disk_bytes_per_s(n),
     }
 
 
-class Drawn:
-    """An encoder whose vectors are random and of length 1."""
+class RandomEncoder:
+    """An encoder of random unit vectors."""
 
     def encode(self, texts: object, side: str) -> torch.Tensor:
-        """Vectors [texts, 384], made in their place."""
+        """Return vectors, shape [texts, 384], generated in place."""
         generator = torch.Generator().manual_seed(len(side))
         vectors = torch.empty((len(texts), DIMENSIONS))  # type: ignore[arg-type]
         for block in torch.split(vectors, BLOCK):
@@ -162,20 +162,20 @@ class Drawn:
 
 def dense(n: int) -> dict[str, float]:
     """Search random vectors exactly."""
-    retriever = Dense(Drawn())
+    retriever = Dense(RandomEncoder())
     retriever.index(Corpus(["d"], ["warm"]))
     base = memory("VmRSS")
     text = pa.array(["text"]).take(pa.array(np.zeros(n, np.int32)))
     corpus = Corpus(ids(n, "d"), text)
     retriever.index(corpus)
-    searched = timed_search(retriever, Queries(ids(QUERIES, "q"), text.slice(0, 1).take(pa.array([0] * QUERIES))))
+    search_s = timed_search(retriever, Queries(ids(QUERIES, "q"), text.slice(0, 1).take(pa.array([0] * QUERIES))))
     return {
-        "search_s": searched,
+        "search_s": search_s,
         "vector_bytes": retriever.nbytes(),
         "peak_rss": memory("VmHWM"),
         "base_rss": base,
         "beyond_vectors": memory("VmHWM") - retriever.nbytes(),
-        "product_flops": 2.0 * QUERIES * n * DIMENSIONS / searched,
+        "product_flops": 2.0 * QUERIES * n * DIMENSIONS / search_s,
         "gemm_flops": gemm_flops(n),
     }
 

@@ -1,4 +1,4 @@
-"""Exact dense search against torch, faiss and sentence-transformers; encoding against SentenceTransformer.encode."""
+"""Benchmarks of exact dense search against torch, faiss and sentence-transformers, and of encoding."""
 
 import numpy as np
 import pytest
@@ -13,41 +13,44 @@ from harness.search import dense
 K = 100
 
 
-def vectors(n, seed):
+def random_vectors(n, seed):
     generator = torch.Generator().manual_seed(seed)
     return torch.nn.functional.normalize(torch.randn((n, 384), generator=generator))
 
 
 @pytest.fixture
 def against(versus, measuring):
-    """`against(peer)` gives the scores of both; peer(documents, queries) gives what is timed."""
-    n, m = (100_000, 500) if measuring else (2_000, 20)
-    documents, queries, ranks = vectors(n, 0), vectors(m, 1), np.arange(n, dtype=np.int32)
+    """Return a function that times dense search and a peer and returns both results.
 
-    def run(peer, of, how):
-        (_, scores), theirs = versus(
+    `peer(documents, queries)` returns the callable to time.
+    """
+    n, m = (100_000, 500) if measuring else (2_000, 20)
+    documents, queries, ranks = random_vectors(n, 0), random_vectors(m, 1), np.arange(n, dtype=np.int32)
+
+    def run(peer, package, details):
+        (_, scores), peer_result = versus(
             lambda: dense.search(documents, queries, K, ranks, cores()),
             peer(documents, queries),
-            of=of,
-            how=how,
+            package=package,
+            details=details,
             size=f"{n:,} documents, {m:,} queries, 384 dimensions",
         )
-        return scores, theirs
+        return scores, peer_result
 
     return run
 
 
 @pytest.mark.benchmark(group="dense top-k")
 def test_exact_top_k_against_torch_topk(against):
-    scores, theirs = against(
+    scores, peer_result = against(
         lambda documents, queries: lambda: (queries @ documents.T).topk(K, dim=1), "torch", "matmul, topk"
     )
-    np.testing.assert_allclose(scores, theirs.values.numpy(), atol=1e-5)
+    np.testing.assert_allclose(scores, peer_result.values.numpy(), atol=1e-5)
 
 
 @pytest.mark.benchmark(group="dense top-k")
 def test_exact_top_k_against_faiss(against, faiss):
-    faiss, told = faiss
+    faiss, blas_setting = faiss
     faiss.omp_set_num_threads(cores())
 
     def peer(documents, queries):
@@ -55,8 +58,8 @@ def test_exact_top_k_against_faiss(against, faiss):
         index.add(documents.numpy())
         return lambda: index.search(queries.numpy(), K)
 
-    scores, (theirs, _) = against(peer, "faiss-cpu", ", ".join(filter(None, ["IndexFlatIP", told])))
-    np.testing.assert_allclose(scores, theirs, atol=1e-5)
+    scores, (peer_result, _) = against(peer, "faiss-cpu", ", ".join(filter(None, ["IndexFlatIP", blas_setting])))
+    np.testing.assert_allclose(scores, peer_result, atol=1e-5)
 
 
 @pytest.mark.benchmark(group="dense top-k")
@@ -64,22 +67,22 @@ def test_exact_top_k_against_semantic_search(against):
     def peer(documents, queries):
         return lambda: semantic_search(queries, documents, top_k=K, score_function=dot_score)
 
-    scores, theirs = against(peer, "sentence-transformers", "semantic_search")
-    np.testing.assert_allclose(scores, [[hit["score"] for hit in hits] for hits in theirs], atol=1e-5)
+    scores, peer_result = against(peer, "sentence-transformers", "semantic_search")
+    np.testing.assert_allclose(scores, [[hit["score"] for hit in hits] for hits in peer_result], atol=1e-5)
 
 
 @pytest.mark.benchmark(group="encode")
 def test_encoding_against_sentence_transformers(versus, measuring, minilm, real_dataset, models):
     texts = real_dataset("scifact").corpus.texts[: 256 if measuring else 8]
     peer = SentenceTransformer(str(models / "all-MiniLM-L6-v2"), device="cpu")
-    plain = list(texts)
+    text_list = list(texts)
     with cache.using("off"):
-        ours, theirs = versus(
+        vectors, peer_vectors = versus(
             lambda: minilm._encoder.encode(texts, "document"),
-            lambda: peer.encode(plain, show_progress_bar=False),
+            lambda: peer.encode(text_list, show_progress_bar=False),
             rounds=3,
-            of="sentence-transformers",
-            how="SentenceTransformer.encode",
+            package="sentence-transformers",
+            details="SentenceTransformer.encode",
             size=f"{len(texts):,} documents of SciFact, all-MiniLM-L6-v2",
         )
-    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-5)
+    np.testing.assert_allclose(vectors.numpy(), peer_vectors, atol=1e-5)

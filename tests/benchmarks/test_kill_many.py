@@ -1,4 +1,4 @@
-"""An encode and a sweep, killed twenty times each: `make bench`. tests/test_kill.py does the same four times."""
+"""Tests of an encode and a sweep that are each killed twenty times; test_kill.py kills an encode four times."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,23 +10,25 @@ from support.models import write_dense
 
 TIMES = 20
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
-def nursery(model: Path) -> Iterator[ForkServer]:
-    with ForkServer(model) as found:
-        yield found
+def server(model: Path) -> Iterator[ForkServer]:
+    with ForkServer(model) as server:
+        yield server
 
 
 @pytest.fixture
 def model(measuring: bool, tmp_path: Path) -> Path:
     if not measuring:
-        pytest.skip("tests/test_kill.py kills fewer")
+        pytest.skip("only with --benchmark-enable: test_kill.py kills fewer processes")
     return write_dense(tmp_path / "model")
 
 
-def test_twenty_killed_encodes_go_on_at_the_next_shard(nursery: ForkServer, model: Path, tmp_path: Path):
-    assert kill_encodes(nursery, tmp_path, model, TIMES) == TIMES
+def test_twenty_killed_encodes_continue_at_the_next_shard(server: ForkServer, model: Path, tmp_path: Path):
+    assert kill_encodes(server, tmp_path, model, TIMES) == TIMES
 
 
-def test_twenty_killed_sweeps_go_on_at_the_next_cell(nursery: ForkServer, model: Path, tmp_path: Path):
-    assert kill_sweeps(nursery, tmp_path, model, TIMES) > 0, "they were killed while they worked"
+def test_twenty_killed_sweeps_continue_at_the_next_evaluation(server: ForkServer, model: Path, tmp_path: Path):
+    assert kill_sweeps(server, tmp_path, model, TIMES) > 0, "some sweeps were killed before they ended"

@@ -1,4 +1,4 @@
-"""Our metrics against pytrec_eval and ranx, each from what it takes as its input to per-query scores."""
+"""Benchmarks of metrics against pytrec_eval and ranx, each from its input format to per-query scores."""
 
 import numpy as np
 import pytest
@@ -11,8 +11,8 @@ NAMES = ("ndcg@10", "map@1000", "recall@100")
 
 
 @pytest.fixture
-def made(measuring):
-    """A run without ties, the grades of some of its documents, and the same run as dicts."""
+def make_input(measuring):
+    """Return a run without ties, judgements of some of its documents, and the run as dicts."""
     n_queries, depth = (2000, 1000) if measuring else (20, 100)
     rng = np.random.default_rng(0)
     n_docs = 100_000 if measuring else 5_000
@@ -22,59 +22,61 @@ def made(measuring):
     queries = [f"q{i}" for i in range(n_queries)]
     run = Run(queries, ids, docs, scores)
     names = list(ids)
-    judged = {
+    judgements = {
         query: {names[doc]: int(grade) for doc, grade in zip(rng.choice(row, 30), rng.integers(0, 4, 30), strict=True)}
         for query, row in zip(queries, docs, strict=True)
     }
-    judged = {query: grades for query, grades in judged.items() if any(grades.values())}
+    judgements = {query: grades for query, grades in judgements.items() if any(grades.values())}
     as_dicts = {
-        query: dict(zip(found, map(float, values), strict=True))
+        query: dict(zip(docs_ranked, map(float, values), strict=True))
         for row, query in enumerate(queries)
-        for found, values in [run.hits(row)]
+        for docs_ranked, values in [run.hits(row)]
     }
-    return run, judged, as_dicts
+    return run, judgements, as_dicts
 
 
-def said(run):
+def describe_size(run):
     return f"{len(run):,} queries, {run.docs.shape[1]:,} documents each, {', '.join(NAMES)}"
 
 
-def ours(run, judged):
-    qrels, wanted = Qrels(judged), [parse(name) for name in NAMES]
-    return lambda: score(run, qrels, wanted)
+def score_with_harness(run, judgements):
+    qrels, metrics = Qrels(judgements), [parse(name) for name in NAMES]
+    return lambda: score(run, qrels, metrics)
 
 
 @pytest.mark.benchmark(group="metrics")
-def test_metrics_against_pytrec_eval(versus, made):
-    run, judged, as_dicts = made
+def test_metrics_against_pytrec_eval(versus, make_input):
+    run, judgements, as_dicts = make_input
 
     def peer():
-        evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.10", "map_cut.1000", "recall.100"})
+        evaluator = pytrec_eval.RelevanceEvaluator(judgements, {"ndcg_cut.10", "map_cut.1000", "recall.100"})
         return evaluator.evaluate(as_dicts)
 
-    (rows, own), theirs = versus(ours(run, judged), peer, rounds=3, of="pytrec-eval-terrier", size=said(run))
-    for name, key in zip(NAMES, ("ndcg_cut_10", "map_cut_1000", "recall_100"), strict=True):
-        np.testing.assert_allclose(own[name], [theirs[query][key] for query in rows], atol=1e-6)
-
-
-@pytest.mark.filterwarnings("ignore")  # of numba about ranx' own code
-@pytest.mark.benchmark(group="metrics")
-def test_metrics_against_ranx(versus, made, measuring):
-    if not measuring:
-        pytest.skip("only with make bench: ranx compiles its kernels for half a minute")
-    ranx = pytest.importorskip("ranx")
-    run, judged, as_dicts = made
-    held, found = ranx.Qrels(judged), ranx.Run({query: as_dicts[query] for query in judged})
-    wanted = list(NAMES)
-    ranx.evaluate(held, found, wanted)  # compiled before the clock runs
-    (rows, own), theirs = versus(
-        ours(run, judged),
-        lambda: ranx.evaluate(held, found, wanted, return_mean=False),
-        rounds=3,
-        of="ranx",
-        how="its Run built before",
-        size=said(run),
+    (rows, scores), peer_scores = versus(
+        score_with_harness(run, judgements), peer, rounds=3, package="pytrec-eval-terrier", size=describe_size(run)
     )
-    order = {query: place for place, query in enumerate(found.keys())}
+    for name, key in zip(NAMES, ("ndcg_cut_10", "map_cut_1000", "recall_100"), strict=True):
+        np.testing.assert_allclose(scores[name], [peer_scores[query][key] for query in rows], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # from numba about ranx' code
+@pytest.mark.benchmark(group="metrics")
+def test_metrics_against_ranx(versus, make_input, measuring):
+    if not measuring:
+        pytest.skip("only with --benchmark-enable: ranx compiles its kernels for half a minute")
+    ranx = pytest.importorskip("ranx")
+    run, judgements, as_dicts = make_input
+    peer_qrels, peer_run = ranx.Qrels(judgements), ranx.Run({query: as_dicts[query] for query in judgements})
+    metrics = list(NAMES)
+    ranx.evaluate(peer_qrels, peer_run, metrics)  # compile before timing
+    (rows, scores), peer_scores = versus(
+        score_with_harness(run, judgements),
+        lambda: ranx.evaluate(peer_qrels, peer_run, metrics, return_mean=False),
+        rounds=3,
+        package="ranx",
+        details="its Run built before",
+        size=describe_size(run),
+    )
+    order = {query: position for position, query in enumerate(peer_run.keys())}
     for name in NAMES:
-        np.testing.assert_allclose(own[name], [theirs[name][order[query]] for query in rows], atol=1e-6)
+        np.testing.assert_allclose(scores[name], [peer_scores[name][order[query]] for query in rows], atol=1e-6)

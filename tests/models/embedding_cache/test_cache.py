@@ -1,4 +1,4 @@
-"""The embedding cache gives back what was encoded, never another's, and its price with it."""
+"""Tests of the embedding cache: round trip, keys, damaged files, cached times, modes and interrupted encodes."""
 
 import errno
 import importlib
@@ -11,11 +11,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from support.models import write_dense, write_masked
 from support.records import make_record
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertModel
 
 from harness import instrument, versions
 from harness.embedding_cache import cache, shards
@@ -34,30 +31,21 @@ from harness.types import Corpus, Dataset, Qrels, Queries, StringColumn
 N = 300
 TEXTS = StringColumn([f"text {number} of many" for number in range(N)])
 PLAN = TimingPlan(warmup_documents=0, repeats=1, latency_queries=0)
-CONFIG = BertConfig(vocab_size=30522, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
 
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture(scope="module")
-def model(models, tmp_path_factory):
-    """A folder with a tiny dense model of random weights."""
-    return _made(models, tmp_path_factory.mktemp("model"), seed=0)
+def model(tmp_path_factory):
+    """Write a tiny dense model of random weights, and return its folder."""
+    return write_dense(tmp_path_factory.mktemp("model"))
 
 
-def _made(models, folder, seed):
-    torch.manual_seed(seed)
-    BertModel(CONFIG).save_pretrained(folder / "bert")
-    AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(folder / "bert")
-    SentenceTransformer(modules=[Transformer(str(folder / "bert")), Pooling(16)]).save(str(folder / "saved"))
-    return folder / "saved"
-
-
-def encoder(model, **settings) -> DenseEncoder:
+def make_encoder(model, **settings) -> DenseEncoder:
     return DenseEncoder(str(model), **{"device": "cpu", **settings})
 
 
-OWN = """
+USER_ENCODER = """
 from harness.encoders.dense import DenseEncoder
 
 
@@ -67,46 +55,46 @@ class Encoder(DenseEncoder):
 """
 
 
-def test_an_encoder_of_ones_own_is_known_by_its_code(model, empty_cache, tmp_path, monkeypatch):
+def test_the_code_of_a_user_encoder_is_part_of_the_key(model, empty_cache, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = []
+    vectors = []
     for sign in ("", "-"):
-        sys.modules.pop("encoder_of_mine", None)
-        (tmp_path / "encoder_of_mine.py").write_text(OWN.format(sign=sign))
+        sys.modules.pop("user_encoder", None)
+        (tmp_path / "user_encoder.py").write_text(USER_ENCODER.format(sign=sign))
         importlib.invalidate_caches()
-        found.append(
-            importlib.import_module("encoder_of_mine").Encoder(str(model), device="cpu").encode(TEXTS, "document")
+        vectors.append(
+            importlib.import_module("user_encoder").Encoder(str(model), device="cpu").encode(TEXTS, "document")
         )
-    sys.modules.pop("encoder_of_mine")
-    np.testing.assert_allclose(found[0], -found[1])
-    assert len(files(empty_cache)) == 2
+    sys.modules.pop("user_encoder")
+    np.testing.assert_allclose(vectors[0], -vectors[1])
+    assert len(shard_files(empty_cache)) == 2
     assert cache.encoder_identity(DenseEncoder) == {"embeddings": ["dense", versions.EMBEDDINGS["dense"]]}
 
 
-def files(folder):
+def shard_files(folder):
     return sorted(folder.rglob("*.safetensors"))
 
 
-def calls(monkeypatch, kind=DenseEncoder):
-    """The number of texts of each block that is encoded from now on."""
-    seen, join = [], kind._join
+def record_blocks(monkeypatch, kind=DenseEncoder):
+    """Return a list that receives the number of texts of each block that is encoded from now on."""
+    block_sizes, join = [], kind._join
 
-    def counted(self, found, n):
-        seen.append(n)
-        return join(self, found, n)
+    def recorded_join(self, results, n):
+        block_sizes.append(n)
+        return join(self, results, n)
 
-    monkeypatch.setattr(kind, "_join", counted)
-    return seen
+    monkeypatch.setattr(kind, "_join", recorded_join)
+    return block_sizes
 
 
-def dataset(n=N, texts=None):
+def make_dataset(n=N, texts=None):
     texts = texts or [f"text {number} of many" for number in range(n)]
     corpus = Corpus([f"d{number}" for number in range(n)], texts)
     return Dataset("made", "test", corpus, Queries(["q"], ["text 7"]), Qrels({"q": {"d7": 1}}))
 
 
-def measured(model, plan=PLAN, data=None):
-    return measure(Dense(encoder(model)), data or dataset(), k=1, metrics=["ndcg@1"], plan=plan)
+def measure_dense(model, plan=PLAN, dataset=None):
+    return measure(Dense(make_encoder(model)), dataset or make_dataset(), k=1, metrics=["ndcg@1"], plan=plan)
 
 
 # -------------------------------------------------------------------------------------------------------- round trip
@@ -126,7 +114,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_arrays_come_back_bit_for_bit(name):
+def test_cached_arrays_are_bit_for_bit_the_encoded_ones(name):
     ((rows, first),) = cache.encoded(TEXTS, {}, lambda block: lambda: ARRAYS[name], keep=True)
     ((_, again),) = cache.encoded(TEXTS, {}, pytest.fail, keep=True)
     assert rows.tolist() == list(range(N))
@@ -136,27 +124,26 @@ def test_arrays_come_back_bit_for_bit(name):
     for key, array in again.items():
         assert (array.dtype, array.shape) == (first[key].dtype, first[key].shape)
         assert array.tobytes() == first[key].tobytes()
-        assert array.flags.writeable, "torch warns of an array that it may not write"
+        assert array.flags.writeable, "torch warns about arrays that are read-only"
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse", "multi-vector"])
-def test_each_family_reads_back_what_it_encoded(kind, model, models, tmp_path, empty_cache, monkeypatch):
+def test_each_encoder_reads_its_vectors_from_the_cache(kind, model, tmp_path, empty_cache, monkeypatch):
     monkeypatch.setattr(cache, "_MIN_TEXTS", 10)
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 20)
     texts = StringColumn([f"text {number}" for number in range(40)])
     if kind == "sparse":
-        BertForMaskedLM(CONFIG).save_pretrained(tmp_path / "mlm")
-        AutoTokenizer.from_pretrained(models / "all-MiniLM-L6-v2").save_pretrained(tmp_path / "mlm")
+        write_masked(tmp_path / "mlm")
     make = {
-        "dense": lambda: encoder(model),
+        "dense": lambda: make_encoder(model),
         "sparse": lambda: SparseEncoder(str(tmp_path / "mlm"), device="cpu", document_terms=5),
         "multi-vector": lambda: MultiVectorEncoder(str(model), projection="none", device="cpu"),
     }[kind]
     first = make().encode(texts, "document")
-    assert len(files(empty_cache)) == 2
-    seen = calls(monkeypatch, type(make()))
+    assert len(shard_files(empty_cache)) == 2
+    block_sizes = record_blocks(monkeypatch, type(make()))
     again = make().encode(texts, "document")
-    assert not seen
+    assert not block_sizes
     if kind == "dense":
         assert torch.equal(first, again)
     elif kind == "sparse":
@@ -171,9 +158,10 @@ def test_each_family_reads_back_what_it_encoded(kind, model, models, tmp_path, e
 # ---------------------------------------------------------------------------------------------------------- identity
 
 
-def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, empty_cache, monkeypatch):
-    other = _made(models, tmp_path, seed=1)
-    seen = calls(monkeypatch)
+@pytest.mark.slow
+def test_each_setting_that_changes_vectors_changes_the_key(model, tmp_path, empty_cache, monkeypatch):
+    other_model = write_dense(tmp_path, seed=1)
+    block_sizes = record_blocks(monkeypatch)
     variants = [
         {},
         {"dtype": "bfloat16"},
@@ -185,72 +173,72 @@ def test_whatever_changes_a_vector_changes_the_key(model, models, tmp_path, empt
         {"dimensions": 5},
         {"attention": "eager"},
     ]
-    for done, settings in enumerate(variants):
-        encoder(model, **settings).encode(TEXTS, "document")
-        assert (len(seen), len(files(empty_cache))) == (done + 1, done + 1), settings
-    more = [
-        (other, TEXTS),
+    for n, settings in enumerate(variants):
+        make_encoder(model, **settings).encode(TEXTS, "document")
+        assert (len(block_sizes), len(shard_files(empty_cache))) == (n + 1, n + 1), settings
+    model_and_text_variants = [
+        (other_model, TEXTS),
         (model, StringColumn(list(TEXTS)[::-1])),
         (model, StringColumn([*list(TEXTS)[:-1], "text"])),
     ]
-    for done, (weights, texts) in enumerate(more, start=len(variants)):
-        encoder(weights).encode(texts, "document")
-        assert (len(seen), len(files(empty_cache))) == (done + 1, done + 1)
-    for projected in ({"storage_dtype": "float16"}, {"storage_dtype": "float32"}):
-        MultiVectorEncoder(str(model), projection="none", device="cpu", **projected).encode(TEXTS, "document")
-    assert len(files(empty_cache)) == done + 3
+    for n, (weights, texts) in enumerate(model_and_text_variants, start=len(variants)):
+        make_encoder(weights).encode(texts, "document")
+        assert (len(block_sizes), len(shard_files(empty_cache))) == (n + 1, n + 1)
+    for settings in ({"storage_dtype": "float16"}, {"storage_dtype": "float32"}):
+        MultiVectorEncoder(str(model), projection="none", device="cpu", **settings).encode(TEXTS, "document")
+    assert len(shard_files(empty_cache)) == n + 3
     for settings in variants:
-        encoder(model, **settings).encode(TEXTS, "document")
-    assert len(seen) == done + 1, "each has kept its own"
+        make_encoder(model, **settings).encode(TEXTS, "document")
+    assert len(block_sizes) == n + 1, "each variant is read from the cache"
 
 
-def test_the_side_is_part_of_the_key(model):
-    own = encoder(model)
-    paths = {shards.path_of(own._identity(own._loaded(), side), list(TEXTS)) for side in ("query", "document")}
+def test_query_and_document_side_have_different_keys(model):
+    encoder = make_encoder(model)
+    paths = {shards.path_of(encoder._identity(encoder._loaded(), side), list(TEXTS)) for side in ("query", "document")}
     assert len(paths) == 2
 
 
-def test_texts_are_told_apart_by_where_they_end():
+def test_the_borders_between_texts_are_part_of_the_key():
     assert shards.path_of({}, ["ab", "c"]) != shards.path_of({}, ["a", "bc"])
     assert shards.path_of({}, ["\udcff"]) != shards.path_of({}, ["?"])
 
 
-def test_the_place_of_the_weights_changes_nothing(model, tmp_path, monkeypatch):
-    encoder(model).encode(TEXTS, "document")
-    seen = calls(monkeypatch)
-    shutil.copytree(model, tmp_path / "elsewhere")
-    encoder(tmp_path / "elsewhere").encode(TEXTS, "document")
-    assert not seen
+def test_the_path_of_the_weights_is_not_part_of_the_key(model, tmp_path, monkeypatch):
+    make_encoder(model).encode(TEXTS, "document")
+    block_sizes = record_blocks(monkeypatch)
+    shutil.copytree(model, tmp_path / "copy")
+    make_encoder(tmp_path / "copy").encode(TEXTS, "document")
+    assert not block_sizes
 
 
-def test_another_size_of_batch_has_another_price_and_is_encoded_anew(model, monkeypatch):
-    first = encoder(model).encode(TEXTS, "document")
-    seen = calls(monkeypatch)
+def test_another_batch_size_is_encoded_again(model, monkeypatch):
+    first = make_encoder(model).encode(TEXTS, "document")
+    block_sizes = record_blocks(monkeypatch)
     with recording() as recorder:
-        second = encoder(model, batch_tokens=100).encode(TEXTS, "document")
-    assert seen
+        second = make_encoder(model, batch_tokens=100).encode(TEXTS, "document")
+    assert block_sizes
     assert recorder.phase().cached_s == 0
     np.testing.assert_allclose(first.numpy(), second.numpy(), atol=1e-5)
 
 
-def test_reading_and_writing_shards_is_no_part_of_the_price(empty_cache, monkeypatch):
-    """A second of house-keeping, on a clock of the test's own, is in no figure."""
-    now = [0.0]
-    monkeypatch.setattr("harness.instrument.time.perf_counter", lambda: now[0])
-    whole = shards.write
+def test_writing_shards_is_not_timed(empty_cache, monkeypatch):
+    """On a simulated clock, writing takes a second and computing a quarter of a second."""
+    clock = [0.0]
+    monkeypatch.setattr("harness.instrument.time.perf_counter", lambda: clock[0])
+    write = shards.write
 
-    def slow(*arguments):
-        now[0] += 1.0
-        whole(*arguments)
+    def slow_write(*arguments):
+        clock[0] += 1.0
+        write(*arguments)
 
     def compute(block):
-        now[0] += 0.25
+        clock[0] += 0.25
         return {"vectors": np.ones((len(block), 2), np.float32)}
 
     def begin(block):
         return lambda: compute(block)
 
-    monkeypatch.setattr(shards, "write", slow)
+    monkeypatch.setattr(shards, "write", slow_write)
     with recording() as recorder, stage("encode"):
         list(cache.encoded(StringColumn(["a"] * 300), {"model": "m"}, begin, True))
     assert recorder.phase().wall_s == recorder.phase().stages["encode"] == 0.25
@@ -259,52 +247,52 @@ def test_reading_and_writing_shards_is_no_part_of_the_price(empty_cache, monkeyp
 # ------------------------------------------------------------------------------------------------------------- damage
 
 
-def damaged(data: bytes, how: str) -> bytes:
-    if how == "cut short":
+def damage(data: bytes, damage_kind: str) -> bytes:
+    if damage_kind == "truncated":
         return data[:-5]
-    if how == "empty":
+    if damage_kind == "empty":
         return b""
-    place = {"first byte": 0, "price": data.index(b"wall_s") + 12, "vector": len(data) - 9}[how]
-    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    position = {"first byte": 0, "cost": data.index(b"wall_s") + 12, "vector": len(data) - 9}[damage_kind]
+    return data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
 
 
-@pytest.mark.parametrize("how", ["cut short", "empty", "first byte", "price", "vector"])
-def test_a_damaged_file_is_named_and_encoded_again(model, empty_cache, monkeypatch, caplog, how):
-    first = encoder(model).encode(TEXTS, "document")
-    (path,) = files(empty_cache)
-    path.write_bytes(damaged(path.read_bytes(), how))
-    seen = calls(monkeypatch)
+@pytest.mark.parametrize("damage_kind", ["truncated", "empty", "first byte", "cost", "vector"])
+def test_a_damaged_shard_is_warned_of_by_name_and_encoded_again(model, empty_cache, monkeypatch, caplog, damage_kind):
+    first = make_encoder(model).encode(TEXTS, "document")
+    (path,) = shard_files(empty_cache)
+    path.write_bytes(damage(path.read_bytes(), damage_kind))
+    block_sizes = record_blocks(monkeypatch)
     with caplog.at_level(logging.WARNING, "harness"):
-        again = encoder(model).encode(TEXTS, "document")
-    assert seen == [N]
+        again = make_encoder(model).encode(TEXTS, "document")
+    assert block_sizes == [N]
     assert torch.equal(first, again)
     (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("harness")]
-    assert warning.startswith(f"cached vectors {path} are damaged and are encoded again: ")
-    encoder(model).encode(TEXTS, "document")
-    assert seen == [N], "the file is whole again"
+    assert f"{path} are damaged" in warning
+    make_encoder(model).encode(TEXTS, "document")
+    assert block_sizes == [N], "the shard is intact again"
 
 
-# --------------------------------------------------------------------------------------------------------------- cost
+# -------------------------------------------------------------------------------------------------------- cached time
 
 
 @pytest.fixture
-def slow(monkeypatch):
-    """Encoding a block takes a while longer; gives the blocks that were encoded."""
-    seen = calls(monkeypatch)
+def slow_encoding(monkeypatch):
+    """Make encoding a block take 0.3 s longer, and return a list that receives the sizes of encoded blocks."""
+    block_sizes = record_blocks(monkeypatch)
     join = DenseEncoder._join
 
-    def slowed(self, found, n):
+    def slow_join(self, results, n):
         if n >= 256:
             time.sleep(0.3)
-        return join(self, found, n)
+        return join(self, results, n)
 
-    monkeypatch.setattr(DenseEncoder, "_join", slowed)
-    return seen
+    monkeypatch.setattr(DenseEncoder, "_join", slow_join)
+    return block_sizes
 
 
-def test_the_price_of_the_first_encode_is_paid_again_on_the_clock(model, slow):
-    first, second = measured(model), measured(model)
-    assert slow.count(N) == 1
+def test_the_time_of_the_first_encoding_is_counted_again_for_cached_vectors(model, slow_encoding):
+    first, second = measure_dense(model), measure_dense(model)
+    assert slow_encoding.count(N) == 1
     assert first.timing.index.cached_s == 0
     index = second.timing.index
     assert 0.3 < index.cached_s <= first.timing.index.stages["encode"]
@@ -318,22 +306,22 @@ def test_the_price_of_the_first_encode_is_paid_again_on_the_clock(model, slow):
     assert second.means == first.means
 
 
-def test_the_price_is_that_of_the_encoding_however_often_it_was_read(model, slow):
-    prices = []
+def test_the_cached_time_stays_the_same_over_several_reads(model, slow_encoding):
+    cached_s = []
     for _ in range(3):
-        with instrument.recording() as seen:
-            encoder(model).encode(TEXTS, "document")
-        prices.append(seen.cached_s)
-    assert prices[0] == 0
-    assert prices[1] == prices[2] > 0.3
+        with instrument.recording() as recorder:
+            make_encoder(model).encode(TEXTS, "document")
+        cached_s.append(recorder.cached_s)
+    assert cached_s[0] == 0
+    assert cached_s[1] == cached_s[2] > 0.3
 
 
-def test_the_price_is_in_the_stage_of_the_part_of_a_hybrid(model):
-    encoder(model).encode(TEXTS, "document")
-    with instrument.recording() as seen, instrument.component("dense"):
-        encoder(model).encode(TEXTS, "document")
-    assert seen.stages["dense/encode"] >= seen.cached_s > 0
-    assert seen.counters["dense"]["tokens"] > N
+def test_cached_time_is_counted_in_the_stage_of_the_component(model):
+    make_encoder(model).encode(TEXTS, "document")
+    with instrument.recording() as recorder, instrument.component("dense"):
+        make_encoder(model).encode(TEXTS, "document")
+    assert recorder.stages["dense/encode"] >= recorder.cached_s > 0
+    assert recorder.counters["dense"]["tokens"] > N
 
 
 def shown_docs_per_s(timing) -> str:
@@ -342,11 +330,11 @@ def shown_docs_per_s(timing) -> str:
     return cells[headings.index("docs/s")]
 
 
-def test_vectors_from_another_machine_have_no_throughput_and_the_board_shows_a_gap(model, slow, monkeypatch):
-    first = measured(model)
+def test_vectors_from_another_machine_have_no_throughput_on_the_leaderboard(model, slow_encoding, monkeypatch):
+    first = measure_dense(model)
     monkeypatch.setattr(shards, "fingerprint", lambda: "another machine")
-    second = measured(model)
-    assert slow.count(N) == 1, "they are used all the same"
+    second = measure_dense(model)
+    assert slow_encoding.count(N) == 1, "the cached vectors are used"
     assert second.means == first.means
     assert second.timing.index.foreign_machine
     assert second.timing.docs_per_s is None
@@ -356,154 +344,154 @@ def test_vectors_from_another_machine_have_no_throughput_and_the_board_shows_a_g
     assert shown_docs_per_s(first.timing) not in ("-", "")
 
 
-def test_another_number_of_threads_is_encoded_again_at_its_own_price(model, slow):
-    measured(model, PLAN.model_copy(update={"threads": 1}))
-    second = measured(model, PLAN.model_copy(update={"threads": 2}))
-    assert slow.count(N) == 2
+def test_another_number_of_threads_is_encoded_again(model, slow_encoding):
+    measure_dense(model, PLAN.model_copy(update={"threads": 1}))
+    second = measure_dense(model, PLAN.model_copy(update={"threads": 2}))
+    assert slow_encoding.count(N) == 2
     assert second.timing.index.cached_s == 0
-    third = measured(model, PLAN.model_copy(update={"threads": 2}))
-    assert slow.count(N) == 2
+    third = measure_dense(model, PLAN.model_copy(update={"threads": 2}))
+    assert slow_encoding.count(N) == 2
     assert third.timing.index.cached_s > 0
 
 
-# ---------------------------------------------------------------------------------------------------------------- use
+# -------------------------------------------------------------------------------------------------------------- modes
 
 
-def test_renew_encodes_anew_and_keeps_that(model, empty_cache, monkeypatch):
-    encoder(model).encode(TEXTS, "document")
-    (path,) = files(empty_cache)
+def test_refresh_encodes_again_and_replaces_the_shard(model, empty_cache, monkeypatch):
+    make_encoder(model).encode(TEXTS, "document")
+    (path,) = shard_files(empty_cache)
     before = path.stat().st_ino
-    seen = calls(monkeypatch)
-    with cache.using("refresh"), instrument.recording() as renewed:
-        encoder(model).encode(TEXTS, "document")
-    assert seen == [N]
-    assert renewed.cached_s == 0
-    assert files(empty_cache) == [path]
-    assert path.stat().st_ino != before, "written anew"
-    encoder(model).encode(TEXTS, "document")
-    assert seen == [N], "the block has ended"
+    block_sizes = record_blocks(monkeypatch)
+    with cache.using("refresh"), instrument.recording() as recorder:
+        make_encoder(model).encode(TEXTS, "document")
+    assert block_sizes == [N]
+    assert recorder.cached_s == 0
+    assert shard_files(empty_cache) == [path]
+    assert path.stat().st_ino != before, "the shard is a new file"
+    make_encoder(model).encode(TEXTS, "document")
+    assert block_sizes == [N], "refresh applies inside the context only"
 
 
-def test_off_neither_reads_nor_writes(model, empty_cache, monkeypatch):
-    seen = calls(monkeypatch)
+def test_mode_off_neither_reads_nor_writes(model, empty_cache, monkeypatch):
+    block_sizes = record_blocks(monkeypatch)
     with cache.using("off"):
-        encoder(model).encode(TEXTS, "document")
-    assert not files(empty_cache)
-    encoder(model).encode(TEXTS, "document")
+        make_encoder(model).encode(TEXTS, "document")
+    assert not shard_files(empty_cache)
+    make_encoder(model).encode(TEXTS, "document")
     with cache.using("off"):
-        encoder(model).encode(TEXTS, "document")
-    encoder(model, cache=False).encode(TEXTS, "document")
-    assert seen == [N] * 4
-    assert len(files(empty_cache)) == 1
+        make_encoder(model).encode(TEXTS, "document")
+    make_encoder(model, cache=False).encode(TEXTS, "document")
+    assert block_sizes == [N] * 4
+    assert len(shard_files(empty_cache)) == 1
 
 
 def test_the_warm_up_does_not_fill_the_cache(model, empty_cache):
-    measured(model, PLAN.model_copy(update={"warmup_documents": N - 20}))
-    (path,) = files(empty_cache)
+    measure_dense(model, PLAN.model_copy(update={"warmup_documents": N - 20}))
+    (path,) = shard_files(empty_cache)
     longest_first = [TEXTS[row] for row in by_length(TEXTS).tolist()]
-    assert path.stem == shards.path_of({}, longest_first).stem, "the whole corpus, not its beginning"
+    assert path.stem == shards.path_of({}, longest_first).stem, "the shard is of the whole corpus, not of the warm-up"
 
 
-def test_queries_and_a_handful_of_documents_are_never_cached(model, empty_cache):
-    encoder(model).encode(TEXTS, "query")
-    encoder(model).encode(TEXTS[:127], "document")
+def test_queries_and_fewer_than_128_documents_are_not_cached(model, empty_cache):
+    make_encoder(model).encode(TEXTS, "query")
+    make_encoder(model).encode(TEXTS[:127], "document")
     assert not empty_cache.exists()
-    encoder(model).encode(TEXTS[:128], "document")
-    assert len(files(empty_cache)) == 1
+    make_encoder(model).encode(TEXTS[:128], "document")
+    assert len(shard_files(empty_cache)) == 1
 
 
-def test_what_was_paid_for_is_kept_however_little_and_for_any_number_of_threads(empty_cache):
-    def encoded(threads, compute, paid=True):
+def test_paid_embeddings_are_cached_in_any_amount_and_shared_by_thread_counts(empty_cache):
+    def encode(threads, compute, paid=True):
         with limited_threads(threads):
             return next(cache.encoded(TEXTS[:3], {}, compute, keep=True, paid=paid))[1]["vectors"].tolist()
 
     def zeros(block):
         return lambda: {"vectors": np.zeros(3)}
 
-    assert encoded(1, lambda block: lambda: {"vectors": np.arange(3.0)}) == [0.0, 1.0, 2.0]
-    assert len(files(empty_cache)) == 1
-    assert encoded(2, pytest.fail) == [0.0, 1.0, 2.0]
-    assert encoded(2, zeros, paid=False) == [0.0, 0.0, 0.0]
+    assert encode(1, lambda block: lambda: {"vectors": np.arange(3.0)}) == [0.0, 1.0, 2.0]
+    assert len(shard_files(empty_cache)) == 1
+    assert encode(2, pytest.fail) == [0.0, 1.0, 2.0]
+    assert encode(2, zeros, paid=False) == [0.0, 0.0, 0.0]
     with cache.using("off"):
-        assert encoded(1, zeros) == [0.0, 0.0, 0.0]
+        assert encode(1, zeros) == [0.0, 0.0, 0.0]
 
 
-# ----------------------------------------------------------------------------------------------------------- accidents
+# ------------------------------------------------------------------------------------------------ interrupted encodes
 
 
-def test_an_encode_that_was_killed_goes_on_after_its_last_whole_shard(model, empty_cache, monkeypatch):
+def test_an_interrupted_encode_continues_after_its_last_complete_shard(model, empty_cache, monkeypatch):
     monkeypatch.setitem(cache.encoded.__kwdefaults__, "shard", 256)
-    texts = StringColumn([f"text {number}" for number in range(600)])  # 256, 256 and 88, which are not worth a file
-    whole = encoder(model, cache=False).encode(texts, "document")
+    texts = StringColumn([f"text {number}" for number in range(600)])  # the last 88 are too few to be cached
+    expected = make_encoder(model, cache=False).encode(texts, "document")
     join = DenseEncoder._join
 
-    def killed(self, found, n):
-        if len(files(empty_cache)) == 1:
+    def interrupted_join(self, results, n):
+        if len(shard_files(empty_cache)) == 1:
             raise KeyboardInterrupt
-        return join(self, found, n)
+        return join(self, results, n)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(DenseEncoder, "_join", killed)
+    with monkeypatch.context() as patch:
+        patch.setattr(DenseEncoder, "_join", interrupted_join)
         with pytest.raises(KeyboardInterrupt):
-            encoder(model).encode(texts, "document")
-    assert len(files(empty_cache)) == 1
-    seen = calls(monkeypatch)
-    with instrument.recording() as again:
-        found = encoder(model).encode(texts, "document")
-    assert seen == [256, 88]
-    assert torch.equal(found, whole)
-    assert 0 < again.cached_s < again.stages["encode"]
-    assert again.counters[""]["texts"] == 600
-    assert len(files(empty_cache)) == 2
+            make_encoder(model).encode(texts, "document")
+    assert len(shard_files(empty_cache)) == 1
+    block_sizes = record_blocks(monkeypatch)
+    with instrument.recording() as recorder:
+        vectors = make_encoder(model).encode(texts, "document")
+    assert block_sizes == [256, 88]
+    assert torch.equal(vectors, expected)
+    assert 0 < recorder.cached_s < recorder.stages["encode"]
+    assert recorder.counters[""]["texts"] == 600
+    assert len(shard_files(empty_cache)) == 2
 
 
-def test_a_folder_that_cannot_be_written_is_a_warning_and_no_failure(model, tmp_path, monkeypatch, caplog):
+def test_a_cache_folder_that_cannot_be_written_is_a_warning(model, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING, "harness"):
-        found = encoder(model).encode(TEXTS, "document")
-    assert torch.equal(found, encoder(model, cache=False).encode(TEXTS, "document"))
-    (warning,) = [one.getMessage() for one in caplog.records if one.name.startswith("harness")]
-    assert warning.startswith(f"vectors cannot be cached in {tmp_path}/file/embeddings/")
-    assert warning.endswith(": Not a directory")
+        vectors = make_encoder(model).encode(TEXTS, "document")
+    assert torch.equal(vectors, make_encoder(model, cache=False).encode(TEXTS, "document"))
+    (warning,) = [record.getMessage() for record in caplog.records if record.name.startswith("harness")]
+    assert f"{tmp_path}/file/embeddings/" in warning
+    assert "Not a directory" in warning
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_no_file_behind(model, empty_cache, monkeypatch, caplog, error):
-    def full(_):
+def test_a_failed_write_leaves_no_file(model, empty_cache, monkeypatch, caplog, error):
+    def failing_fsync(_):
         raise error
 
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "fsync", full)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing_fsync)
         if isinstance(error, OSError):
             with caplog.at_level(logging.WARNING, "harness"):
-                encoder(model).encode(TEXTS, "document")
-            assert [one.getMessage().rpartition(": ")[2] for one in caplog.records] == ["No space left on device"]
+                make_encoder(model).encode(TEXTS, "document")
+            assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["No space left on device"]
         else:
             with pytest.raises(KeyboardInterrupt):
-                encoder(model).encode(TEXTS, "document")
+                make_encoder(model).encode(TEXTS, "document")
     assert [path for path in empty_cache.rglob("*") if path.is_file()] == []
 
 
-def test_no_temporary_files_remain(model, empty_cache):
-    encoder(model).encode(TEXTS, "document")
+def test_encoding_leaves_no_temporary_files(model, empty_cache):
+    make_encoder(model).encode(TEXTS, "document")
     names = [path.name for path in empty_cache.rglob("*") if path.is_file()]
-    assert names == [path.name for path in files(empty_cache)]
+    assert names == [path.name for path in shard_files(empty_cache)]
 
 
-def test_what_was_paid_for_is_kept_however_little_and_whatever_the_threads(empty_cache, monkeypatch):
-    calls = []
+def test_paid_embeddings_are_cached_where_equally_few_free_ones_are_not(empty_cache, monkeypatch):
+    block_sizes = []
 
-    def compute(block):
-        calls.append(len(block))
+    def begin(block):
+        block_sizes.append(len(block))
         return lambda: {"vectors": np.ones((len(block), 2), np.float32)}
 
     for threads in (1, 2):
         monkeypatch.setattr(cache, "threads", lambda n=threads: n)
-        _, found = next(cache.encoded(StringColumn(["a", "b"]), {"model": "m"}, compute, True, paid=True))
-        assert len(found["vectors"]) == 2
-    assert calls == [2]
+        _, arrays = next(cache.encoded(StringColumn(["a", "b"]), {"model": "m"}, begin, True, paid=True))
+        assert len(arrays["vectors"]) == 2
+    assert block_sizes == [2]
     for threads in (1, 2):
         monkeypatch.setattr(cache, "threads", lambda n=threads: n)
-        next(cache.encoded(StringColumn(["a", "b"]), {"model": "m"}, compute, True))
-    assert calls == [2, 2, 2], "what this machine computes in a moment is not kept"
+        next(cache.encoded(StringColumn(["a", "b"]), {"model": "m"}, begin, True))
+    assert block_sizes == [2, 2, 2], "a few texts that this machine encodes are not cached"

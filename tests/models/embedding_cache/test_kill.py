@@ -1,4 +1,4 @@
-"""Whenever a process is killed, the same command gives the numbers of an undisturbed one, and cleans up in time."""
+"""Tests of encodes that are killed with SIGKILL, and of two processes that share one embedding cache."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +8,8 @@ from support.fork_server import ForkServer
 from support.killed_processes import assert_shards_intact, count_encoded_shards, encode_uninterrupted, kill_encodes
 from support.models import write_dense
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -15,25 +17,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def nursery(model: Path) -> Iterator[ForkServer]:
-    with ForkServer(model) as found:
-        yield found
+def server(model: Path) -> Iterator[ForkServer]:
+    with ForkServer(model) as server:
+        yield server
 
 
-def test_a_killed_encode_goes_on_at_the_next_shard(nursery: ForkServer, model: Path, tmp_path: Path):
-    assert kill_encodes(nursery, tmp_path, model, times=4) == 4
+def test_a_killed_encode_continues_at_the_next_shard(server: ForkServer, model: Path, tmp_path: Path):
+    assert kill_encodes(server, tmp_path, model, times=4) == 4
 
 
-def test_two_processes_share_one_cache(nursery: ForkServer, model: Path, tmp_path: Path):
-    vectors, whole = encode_uninterrupted(nursery, tmp_path / "alone", model)
+def test_two_processes_can_encode_into_one_cache(server: ForkServer, model: Path, tmp_path: Path):
+    vectors, shard_names = encode_uninterrupted(server, tmp_path / "alone", model)
     (tmp_path / "cache").mkdir()
     folders = [tmp_path / name for name in ("one", "other")]
     for folder in folders:
         folder.mkdir()
         (folder / "cache").symlink_to(tmp_path / "cache")
-    processes = [nursery.start(folder, encode=str(model)) for folder in folders]
-    assert [nursery.wait(process) for process in processes] == [0, 0]
+    processes = [server.start(folder, encode=str(model)) for folder in folders]
+    assert [server.wait(process) for process in processes] == [0, 0]
     for folder in folders:
         assert (folder / "vectors.npy").read_bytes() == vectors
-    assert len(whole) <= sum(map(count_encoded_shards, folders)) <= 2 * len(whole)
-    assert_shards_intact(tmp_path / "cache", whole)
+    assert len(shard_names) <= sum(map(count_encoded_shards, folders)) <= 2 * len(shard_names)
+    assert_shards_intact(tmp_path / "cache", shard_names)

@@ -1,6 +1,6 @@
-"""Every conf/retriever/*.yaml whose weights can be had offline keeps the contract of a Retriever.
+"""Tests of the Retriever protocol for every config in conf/retriever whose weights are available offline.
 
-Those that ask a provider ask one on the loopback, which answers with MiniLM's vectors.
+Retrievers over hosted APIs call a server on the loopback interface that returns MiniLM's vectors.
 """
 
 import inspect
@@ -17,6 +17,8 @@ from harness.retrievers.bm25 import BM25
 from harness.retrievers.run_file import RunFile
 from harness.types import Corpus, Queries, Retriever, Run
 
+pytestmark = pytest.mark.slow
+
 TEXTS = {
     "d1": "The quick brown fox jumps over the lazy dog.",
     "d2": "A fast auburn fox leaps above a sleepy hound.",
@@ -27,23 +29,23 @@ TEXTS = {
     "d7": "Ein schneller brauner Fuchs springt über den faulen Hund.",
     "ä8": "日本語の文書です。 fox",
 }
-ASKED = {
+QUERIES = {
     "q1": "fox jumping over a dog",
     "q2": "central bank interest rates",
     "q3": "",
     "q4": "zzyzx qwertzuiop",
     "q5": "influenza vaccination of older people",
 }
-NAMES = [name for name, _ in options_of("retriever") if name != "run_file"]  # which ranks nothing itself
+NAMES = [name for name, _ in options_of("retriever") if name != "run_file"]  # a run file does not rank
 
 _built: dict[str, Retriever] = {}
 _indexed: set[str] = set()
-"""Those of the retrievers that have TEXTS indexed."""
+"""Names of the retrievers whose index holds TEXTS."""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def provider(minilm):
-    """The provider that embedders by API ask here, with the keys that they want."""
+    """Serve MiniLM's vectors as a hosted API, and set the API keys."""
     with pytest.MonkeyPatch.context() as patch, serving(embed_with(minilm)) as server:
         for name in ("OPENAI_API_KEY", "CO_API_KEY"):
             patch.setenv(name, KEY)
@@ -57,11 +59,11 @@ _providers: list[Provider] = []
 
 @pytest.fixture(scope="module", params=NAMES)
 def name(request):
-    """One retriever after the other, so that only one model's weights are held at a time."""
+    """Return the name of a retriever. Its weights are released before the next one is loaded."""
     yield request.param
     _built.clear()
     _indexed.clear()
-    best_three.cache_clear()
+    search_top_3.cache_clear()
 
 
 def corpus() -> Corpus:
@@ -69,11 +71,11 @@ def corpus() -> Corpus:
 
 
 def queries() -> Queries:
-    return Queries(ASKED.keys(), ASKED.values())
+    return Queries(QUERIES.keys(), QUERIES.values())
 
 
 def construct(name: str) -> Retriever:
-    """Construct the retriever of a config, with a model of mteb's and the provider on the loopback filled in."""
+    """Construct the retriever of a config, with an mteb model or the loopback server's address filled in."""
     config = build.composed([f"retriever={name}"])["retriever"]
     encoder = config.get("encoder", {})
     if name == "mteb":
@@ -85,7 +87,7 @@ def construct(name: str) -> Retriever:
 
 
 def built(name: str) -> Retriever:
-    """The retriever over TEXTS, made and indexed once; a skip where its weights are out of reach."""
+    """Return the retriever with TEXTS indexed, once; skip the test where its weights are not available."""
     if name not in _built:
         _built[name] = construct(name)
     if name not in _indexed:
@@ -97,47 +99,47 @@ def built(name: str) -> Retriever:
     return _built[name]
 
 
-def reindexed(name: str, other: Corpus) -> Retriever:
-    """The retriever over TEXTS and then over another corpus."""
+def reindexed(name: str, new_corpus: Corpus) -> Retriever:
+    """Index TEXTS and then another corpus, and return the retriever."""
     retriever = built(name)
     _indexed.discard(name)
-    retriever.index(other)
+    retriever.index(new_corpus)
     return retriever
 
 
 @cache
-def best_three(name: str) -> Run:
+def search_top_3(name: str) -> Run:
     return built(name).search(queries(), 3)
 
 
-def unindexed(kind: object) -> str:
+def not_indexed_message(kind: object) -> str:
     return f"{type(kind).__name__} was not indexed before search: call index\\(corpus\\) first"
 
 
-def test_search_before_index_is_an_error_that_says_what_to_call(name):
+def test_search_before_index_is_refused_with_the_call_to_make(name):
     retriever = construct(name)
-    with pytest.raises(RunError, match=unindexed(retriever)):
+    with pytest.raises(RunError, match=not_indexed_message(retriever)):
         retriever.search(queries(), 3)
 
 
-def test_search_of_a_run_file_before_index_is_the_same_error(tmp_path):
+def test_search_of_a_run_file_before_index_is_refused(tmp_path):
     (tmp_path / "run.trec").write_text("q1 Q0 d1 1 2.0 t\n")
     retriever = RunFile(str(tmp_path / "run.trec"))
-    with pytest.raises(RunError, match=unindexed(retriever)):
+    with pytest.raises(RunError, match=not_indexed_message(retriever)):
         retriever.search(queries(), 3)
     retriever.index(corpus())
     assert retriever.search(queries(), 3)["q1"] == {"d1": 2.0}
 
 
 @pytest.mark.parametrize("name", ["bm25", "bm25_rank_bm25"])
-def test_score_before_index_is_the_same_error(name):
+def test_score_before_index_is_refused(name):
     retriever = construct(name)
-    with pytest.raises(RunError, match=unindexed(retriever)):
-        retriever.score(queries(), np.zeros((len(ASKED), 1), np.int32))
+    with pytest.raises(RunError, match=not_indexed_message(retriever)):
+        retriever.score(queries(), np.zeros((len(QUERIES), 1), np.int32))
 
 
 def test_a_retriever_can_be_inspected_before_index():
-    """The attributes that index sets are no errors of the class, nor of `vars`."""
+    """`inspect.getmembers` and `vars` do not raise for attributes that `index` sets."""
     assert {"_doc_ids", "_postings"} <= {name for name, _ in inspect.getmembers(BM25)}
     assert "_doc_ids" not in vars(construct("bm25"))
 
@@ -149,19 +151,19 @@ def test_the_same_search_gives_the_same_run(name):
     np.testing.assert_array_equal(first.scores, second.scores)
 
 
-def test_a_batch_gives_what_its_queries_give_alone(name):
+def test_a_batch_gives_the_same_hits_as_single_queries(name):
     retriever = built(name)
     batch = retriever.search(queries(), 4)
-    for row in range(len(ASKED)):
+    for row in range(len(QUERIES)):
         docs, scores = batch.hits(row)
         alone_docs, alone_scores = retriever.search(queries()[row : row + 1], 4).hits(0)
         assert docs == alone_docs
         np.testing.assert_allclose(scores, alone_scores, atol=1e-5)
 
 
-def test_a_run_has_the_queries_in_order_and_no_more_than_k_known_documents(name):
-    run = best_three(name)
-    assert list(run.query_ids) == list(ASKED)
+def test_a_run_has_the_queries_in_order_and_at_most_k_documents_each(name):
+    run = search_top_3(name)
+    assert list(run.query_ids) == list(QUERIES)
     for row in range(len(run)):
         ids, scores = run.hits(row)
         assert len(ids) <= 3
@@ -169,28 +171,28 @@ def test_a_run_has_the_queries_in_order_and_no_more_than_k_known_documents(name)
         assert np.isfinite(scores).all()
 
 
-def test_k_above_the_size_of_the_corpus_gives_what_there_is(name):
+def test_k_above_the_corpus_size_gives_at_most_all_documents(name):
     retriever = built(name)
     run = retriever.search(queries(), 1000)
     ids, _ = run.hits(0)
     assert 1 <= len(ids) <= len(TEXTS)
-    assert ids[:3] == best_three(name).hits(0)[0]
+    assert ids[:3] == search_top_3(name).hits(0)[0]
 
 
-def test_a_query_finds_the_document_that_answers_it(name):
-    run = best_three(name)
+def test_the_relevant_document_is_ranked_first(name):
+    run = search_top_3(name)
     assert run.hits(1)[0][0] == "d3"
     assert run.hits(4)[0][0] == "d6"
 
 
-def test_index_forgets_what_was_indexed_before(name):
+def test_index_replaces_the_previous_corpus(name):
     retriever = reindexed(name, Corpus(["other"], ["The central bank left interest rates unchanged."]))
     run = retriever.search(queries(), 3)
     assert run.hits(1)[0] == ["other"]
     assert {doc for row in range(len(run)) for doc in run.hits(row)[0]} <= {"other"}
 
 
-def test_the_index_has_a_size_that_grows_with_the_corpus(name):
+def test_nbytes_grows_with_the_corpus(name):
     small = built(name).nbytes()
     ids = [f"{key}{copy}" for copy in range(6) for key in TEXTS]
     texts = [f"{text} {key}" for key, text in zip(ids, list(TEXTS.values()) * 6, strict=True)]
@@ -201,4 +203,4 @@ def test_a_corpus_of_empty_texts_can_be_indexed(name):
     if name == "mteb":
         pytest.skip("mteb's own BM25 cannot index a corpus without a word")
     retriever = reindexed(name, Corpus(["e1", "e2"], ["", " "]))
-    assert len(retriever.search(queries(), 2)) == len(ASKED)
+    assert len(retriever.search(queries(), 2)) == len(QUERIES)

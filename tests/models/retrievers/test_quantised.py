@@ -1,4 +1,4 @@
-"""Smaller and faster dense indexes: their codes and scores as formulas say, and what they lose on a real collection."""
+"""Tests of the int8, binary and faiss indexes: codes, scores, rescoring, recall, and their loss on NFCorpus."""
 
 import itertools
 import sys
@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from support.brute_force import top_k
 
 from harness.config import build
 from harness.errors import ConfigError
@@ -21,19 +22,14 @@ from harness.types import Corpus, Dataset, Qrels, Queries, Run
 SIZES = [1, 7, 63, 64, 65, 100, 384]
 
 
-def made(n: int, dimensions: int, seed: int = 0) -> torch.Tensor:
-    """Random vectors [n, dimensions], each dimension on a scale of its own."""
+def random_vectors(n: int, dimensions: int, seed: int = 0) -> torch.Tensor:
+    """Return random vectors, shape [n, dimensions], each dimension on a different scale."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn((n, dimensions), generator=generator) * torch.logspace(-2, 1, dimensions)
 
 
-def some_ranks(n: int) -> np.ndarray:
+def random_ranks(n: int) -> np.ndarray:
     return np.random.default_rng(1).permutation(n).astype(np.int32)
-
-
-def canonical(scores: np.ndarray, ranks: np.ndarray, k: int) -> np.ndarray:
-    """The k best documents [queries, k] of scores [queries, documents]: score descending, then rank ascending."""
-    return np.stack([sorted(range(len(ranks)), key=lambda doc: (-row[doc], ranks[doc]))[:k] for row in scores])
 
 
 def dequantised(index: Int8) -> np.ndarray:
@@ -45,17 +41,17 @@ def signs(vectors: torch.Tensor) -> np.ndarray:
 
 
 def equal_signs(documents: torch.Tensor, queries: torch.Tensor) -> np.ndarray:
-    """Inner products of the signs as -1 and 1: dimensions less twice the Hamming distance."""
-    apart = (signs(queries)[:, None, :] != signs(documents)[None, :, :]).sum(axis=2)
-    return documents.shape[1] - 2 * apart
+    """Return inner products of the signs as -1 and 1: dimensions minus twice the Hamming distance."""
+    distances = (signs(queries)[:, None, :] != signs(documents)[None, :, :]).sum(axis=2)
+    return documents.shape[1] - 2 * distances
 
 
 # -------------------------------------------------------------------------------------------------------------- int8
 
 
 @pytest.mark.parametrize("dimensions", SIZES)
-def test_int8_codes_are_the_vectors_over_a_scale_by_dimension(dimensions):
-    vectors = made(200, dimensions)
+def test_int8_codes_are_the_vectors_divided_by_a_scale_per_dimension(dimensions):
+    vectors = random_vectors(200, dimensions)
     index = Int8()
     index.build(vectors)
     scale = np.abs(vectors.numpy()).max(axis=0) / np.float32(127)
@@ -66,8 +62,8 @@ def test_int8_codes_are_the_vectors_over_a_scale_by_dimension(dimensions):
     assert (np.abs(dequantised(index) - vectors.numpy()) <= scale / 2 * 1.001).all()
 
 
-def test_int8_scores_are_inner_products_with_the_dequantised_vectors():
-    documents, queries, ranks = made(300, 384), made(20, 384, seed=5), some_ranks(300)
+def test_int8_scores_are_inner_products_with_dequantised_vectors():
+    documents, queries, ranks = random_vectors(300, 384), random_vectors(20, 384, seed=5), random_ranks(300)
     index = Int8()
     index.build(documents / documents.norm(dim=1, keepdim=True))
     queries /= queries.norm(dim=1, keepdim=True)
@@ -75,27 +71,27 @@ def test_int8_scores_are_inner_products_with_the_dequantised_vectors():
     docs, scores = index.search(queries, 300, ranks, 2)
     np.testing.assert_allclose(scores, np.take_along_axis(expected, docs, axis=1), atol=1e-5)
     np.testing.assert_allclose(scores, -np.sort(-expected, axis=1), atol=1e-5)
-    asked = np.array([[5, -1, 299]] * 20, np.int32)
-    given = index.score(queries, asked)
-    np.testing.assert_allclose(given[:, [0, 2]], expected[:, [5, 299]], atol=1e-5)
-    assert np.isneginf(given[:, 1]).all()
+    candidates = np.array([[5, -1, 299]] * 20, np.int32)
+    candidate_scores = index.score(queries, candidates)
+    np.testing.assert_allclose(candidate_scores[:, [0, 2]], expected[:, [5, 299]], atol=1e-5)
+    assert np.isneginf(candidate_scores[:, 1]).all()
 
 
 def test_a_dimension_that_is_always_zero_quantises_to_zero():
-    vectors = made(10, 4)
+    vectors = random_vectors(10, 4)
     vectors[:, 2] = 0
     index = Int8()
     index.build(vectors)
     assert (index._codes[:, 2] == 0).all()
-    assert np.isfinite(index.search(made(2, 4), 10, some_ranks(10), 1)[1]).all()
+    assert np.isfinite(index.search(random_vectors(2, 4), 10, random_ranks(10), 1)[1]).all()
 
 
-def test_documents_over_many_blocks_are_quantised_like_one():
-    few, many = Int8(), Int8()
-    vectors = made(70_000, 2)
-    many.build(vectors)
-    few.build(torch.cat([vectors[-5:], vectors.abs().amax(dim=0, keepdim=True)]))  # of the same scale
-    assert torch.equal(many._codes[-5:], few._codes[:5])
+def test_quantising_in_several_blocks_gives_the_same_codes():
+    single_block, several_blocks = Int8(), Int8()
+    vectors = random_vectors(70_000, 2)
+    several_blocks.build(vectors)
+    single_block.build(torch.cat([vectors[-5:], vectors.abs().amax(dim=0, keepdim=True)]))  # with the same scale
+    assert torch.equal(several_blocks._codes[-5:], single_block._codes[:5])
 
 
 # ------------------------------------------------------------------------------------------------------------ binary
@@ -103,37 +99,41 @@ def test_documents_over_many_blocks_are_quantised_like_one():
 
 @pytest.mark.parametrize("dimensions", SIZES)
 @pytest.mark.parametrize("threads", [1, 3])
-def test_binary_without_rescoring_ranks_by_the_signs_that_are_equal(dimensions, threads):
-    documents, queries, ranks = made(150, dimensions), made(9, dimensions, seed=3), some_ranks(150)
-    documents[7] = 0  # a zero is no positive sign
+def test_binary_without_rescoring_ranks_by_the_product_of_signs(dimensions, threads):
+    documents, queries, ranks = (
+        random_vectors(150, dimensions),
+        random_vectors(9, dimensions, seed=3),
+        random_ranks(150),
+    )
+    documents[7] = 0  # zero counts as negative
     index = Binary(rescore=None)
     index.build(documents)
     expected = equal_signs(documents, queries)
     docs, scores = index.search(queries, 40, ranks, threads)
-    np.testing.assert_array_equal(docs, canonical(expected, ranks, 40))
+    np.testing.assert_array_equal(docs, top_k(expected, ranks, 40))
     np.testing.assert_array_equal(scores, np.take_along_axis(expected, docs, axis=1))
 
 
 @pytest.mark.parametrize("rescore", ["int8", "float32"])
 @pytest.mark.parametrize("oversample", [1, 3])
-def test_rescoring_orders_the_nearest_k_times_oversample_by_the_finer_product(rescore, oversample):
-    documents, queries, ranks = made(150, 70), made(9, 70, seed=3), some_ranks(150)
+def test_rescoring_reorders_k_times_oversample_candidates(rescore, oversample):
+    documents, queries, ranks = random_vectors(150, 70), random_vectors(9, 70, seed=3), random_ranks(150)
     index = Binary(rescore=rescore, oversample=oversample)
     index.build(documents)
-    fine = Int8()
-    fine.build(documents)
-    held = dequantised(fine) if rescore == "int8" else documents.numpy()
-    products = queries.numpy() @ held.T
-    likely = canonical(equal_signs(documents, queries), ranks, 10 * oversample)
+    int8 = Int8()
+    int8.build(documents)
+    rescoring_vectors = dequantised(int8) if rescore == "int8" else documents.numpy()
+    products = queries.numpy() @ rescoring_vectors.T
+    candidate_rows = top_k(equal_signs(documents, queries), ranks, 10 * oversample)
     docs, scores = index.search(queries, 10, ranks, 2)
-    for row, candidates in enumerate(likely):
+    for row, candidates in enumerate(candidate_rows):
         best = sorted(candidates, key=lambda doc: -products[row, doc])[:10]
         assert docs[row].tolist() == best
         np.testing.assert_allclose(scores[row], products[row, best], rtol=1e-4)
 
 
-def test_rescoring_all_documents_in_float32_is_the_exact_search():
-    documents, queries, ranks = made(60, 33), made(5, 33, seed=3), some_ranks(60)
+def test_rescoring_all_documents_in_float32_equals_exact_search():
+    documents, queries, ranks = random_vectors(60, 33), random_vectors(5, 33, seed=3), random_ranks(60)
     index = Binary(rescore="float32", oversample=60)
     index.build(documents)
     docs, scores = index.search(queries, 12, ranks, 2)
@@ -143,19 +143,20 @@ def test_rescoring_all_documents_in_float32_is_the_exact_search():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "value", "choices"),
     [
-        ({"rescore": "int4"}, "index.rescore='int4'; choices: null, int8, float32"),
-        ({"oversample": 0}, "index.oversample=0 must be at least 1"),
+        ({"rescore": "int4"}, "index.rescore='int4'", "choices: null, int8, float32"),
+        ({"oversample": 0}, "index.oversample=0", "at least 1"),
     ],
 )
-def test_a_setting_of_binary_that_cannot_be_is_refused(settings, said):
+def test_an_invalid_binary_setting_is_refused(settings, value, choices):
     with pytest.raises(ConfigError) as error:
         Binary(**settings)
-    assert str(error.value) == said
+    assert value in str(error.value)
+    assert choices in str(error.value)
 
 
-# --------------------------------------------------------------------------------------------------- all kinds alike
+# ----------------------------------------------------------------------------------------------------- all indexes
 
 KINDS = {
     "int8": Int8,
@@ -163,13 +164,13 @@ KINDS = {
     "binary int8": Binary,
     "binary float32": lambda: Binary(rescore="float32"),
     "hnsw": lambda: Faiss("hnsw"),
-    "ivf": lambda: Faiss("ivf", nlist=10, nprobe=10),  # every list, so that nothing is missed
+    "ivf": lambda: Faiss("ivf", nlist=10, nprobe=10),  # all lists, so that search is exact
 }
-OURS = [name for name in KINDS if name not in ("hnsw", "ivf")]
+BUILT_IN = [name for name in KINDS if name not in ("hnsw", "ivf")]
 
 
 def built(name: str, vectors: torch.Tensor):
-    if name not in OURS:
+    if name not in BUILT_IN:
         pytest.importorskip("faiss")
     index = KINDS[name]()
     index.build(vectors)
@@ -178,84 +179,84 @@ def built(name: str, vectors: torch.Tensor):
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("n", [1, 2, 3, 20])
-def test_more_places_than_documents_give_every_document_once(name, n):
-    docs, scores = built(name, made(n, 40)).search(made(4, 40, seed=2), 25, some_ranks(n), 2)
+def test_k_above_the_number_of_documents_gives_each_document_once(name, n):
+    docs, scores = built(name, random_vectors(n, 40)).search(random_vectors(4, 40, seed=2), 25, random_ranks(n), 2)
     assert docs.dtype == np.int32
     assert scores.dtype == np.float32
     for row in range(4):
-        hit = docs[row] >= 0
-        assert sorted(docs[row, hit].tolist()) == list(range(n))
-        assert np.isfinite(scores[row, hit]).all()
-        assert np.isneginf(scores[row, ~hit]).all()
+        is_hit = docs[row] >= 0
+        assert sorted(docs[row, is_hit].tolist()) == list(range(n))
+        assert np.isfinite(scores[row, is_hit]).all()
+        assert np.isneginf(scores[row, ~is_hit]).all()
     Run(["a", "b", "c", "d"], [f"d{doc}" for doc in range(n)], docs, scores)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_no_documents_no_queries_and_no_places_give_no_hits(name):
-    empty = built(name, made(0, 40))
-    assert (empty.search(made(3, 40), 5, some_ranks(0), 2)[0] == -1).all()
-    index = built(name, made(20, 40))
-    assert len(index.search(made(0, 40), 5, some_ranks(20), 2)[0]) == 0
-    assert index.search(made(3, 40), 0, some_ranks(20), 2)[0].size == 0
+def test_an_index_without_documents_queries_or_k_gives_no_hits(name):
+    empty = built(name, random_vectors(0, 40))
+    assert (empty.search(random_vectors(3, 40), 5, random_ranks(0), 2)[0] == -1).all()
+    index = built(name, random_vectors(20, 40))
+    assert len(index.search(random_vectors(0, 40), 5, random_ranks(20), 2)[0]) == 0
+    assert index.search(random_vectors(3, 40), 0, random_ranks(20), 2)[0].size == 0
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_documents_of_equal_score_are_in_the_order_of_their_ranks_and_the_first_are_kept(name):
-    vectors, ranks = made(6, 40), some_ranks(60)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_ties_are_ordered_by_rank_in_quantised_indexes(name):
+    vectors, ranks = random_vectors(6, 40), random_ranks(60)
     index = built(name, vectors.repeat(10, 1))
     docs, scores = index.search(vectors[:1], 15, ranks, 2)
     best = docs[0][scores[0] == scores[0, 0]]
     assert best.tolist() == sorted((doc for doc in range(60) if doc % 6 == 0), key=lambda doc: ranks[doc])
-    for one, other in itertools.pairwise(zip(-scores[0], ranks[docs[0]], strict=True)):
-        assert one < other
+    for first, second in itertools.pairwise(zip(-scores[0], ranks[docs[0]], strict=True)):
+        assert first < second
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_building_again_forgets_what_was_there(name):
-    index = built(name, made(50, 40))
-    index.build(made(3, 40, seed=9))
-    docs, _ = index.search(made(2, 40), 3, some_ranks(3), 1)
+def test_build_replaces_the_previous_vectors(name):
+    index = built(name, random_vectors(50, 40))
+    index.build(random_vectors(3, 40, seed=9))
+    docs, _ = index.search(random_vectors(2, 40), 3, random_ranks(3), 1)
     assert sorted(docs[0].tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_the_same_search_gives_the_same_hits_on_any_number_of_threads(name):
-    vectors = made(400, 48)
-    index, ranks, queries = built(name, vectors), some_ranks(400), made(30, 48, seed=2)
-    first = index.search(queries, 10, ranks, 1)
+def test_any_number_of_threads_gives_the_same_hits(name):
+    vectors = random_vectors(400, 48)
+    index, ranks, queries = built(name, vectors), random_ranks(400), random_vectors(30, 48, seed=2)
+    expected = index.search(queries, 10, ranks, 1)
     for threads in (1, 2, 4):
         docs, scores = index.search(queries, 10, ranks, threads)
-        np.testing.assert_array_equal(docs, first[0])
-        np.testing.assert_array_equal(scores, first[1])
-    alone = np.concatenate([index.search(queries[row : row + 1], 10, ranks, 2)[0] for row in range(30)])
-    np.testing.assert_array_equal(alone, first[0])
+        np.testing.assert_array_equal(docs, expected[0])
+        np.testing.assert_array_equal(scores, expected[1])
+    single_queries = np.concatenate([index.search(queries[row : row + 1], 10, ranks, 2)[0] for row in range(30)])
+    np.testing.assert_array_equal(single_queries, expected[0])
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("int8", 1000 * 384 + 384 * 4),  # codes, and a scale for each dimension
+        ("int8", 1000 * 384 + 384 * 4),  # codes and a scale per dimension
         ("binary", 1000 * 384 // 8),
         ("binary int8", 1000 * 384 // 8 + 1000 * 384 + 384 * 4),
         ("binary float32", 1000 * 384 // 8 + 1000 * 384 * 4),
     ],
 )
-def test_an_index_says_the_bytes_it_holds(name, expected):
-    assert built(name, made(1000, 384)).nbytes == expected
+def test_nbytes_of_quantised_indexes_counts_codes_scales_and_rescoring_vectors(name, expected):
+    assert built(name, random_vectors(1000, 384)).nbytes == expected
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_faiss_index_says_the_bytes_that_faiss_would_write(kind):
+def test_nbytes_of_a_faiss_index_equals_its_serialised_size(kind):
     faiss = pytest.importorskip("faiss")
-    index = built(kind, made(1000, 384))
+    index = built(kind, random_vectors(1000, 384))
     assert index.nbytes == pytest.approx(faiss.serialize_index(index._index).nbytes, rel=0.002)
 
 
 # ------------------------------------------------------------------------------------------------------ inside Dense
 
 
-class Fixed:
-    """An encoder whose texts are the numbers of rows of a matrix."""
+class MatrixEncoder:
+    """An encoder that reads each text as the number of a row of a matrix."""
 
     def __init__(self, documents: torch.Tensor, queries: torch.Tensor):
         self._rows = {"document": documents, "query": queries}
@@ -268,44 +269,46 @@ def numbered(kind: type, letter: str, n: int):
     return kind([f"{letter}{row}" for row in range(n)], [str(row) for row in range(n)])
 
 
-def measured(index, checked: int = 50):
-    """What a measurement of 60 queries over 500 documents gives, and how far the index is from exact for each."""
-    documents, queries = made(500, 32), made(60, 32, seed=2)
-    retriever = Dense(Fixed(documents, queries), index, checked)
+def measure_index(index, recall_sample: int = 50):
+    """Evaluate an index on 60 queries over 500 documents; return the result and each query's recall of exact search."""
+    documents, queries = random_vectors(500, 32), random_vectors(60, 32, seed=2)
+    retriever = Dense(MatrixEncoder(documents, queries), index, recall_sample)
     corpus = numbered(Corpus, "d", 500)
     qrels = Qrels({f"q{row}": {"d1": 1} for row in range(60)})
     dataset = Dataset("made", "test", corpus, numbered(Queries, "q", 60), qrels)
-    found = measure(retriever, dataset, k=10, metrics=["ndcg@10"], plan=TimingPlan(repeats=2, latency_queries=1))
+    result = measure(retriever, dataset, k=10, metrics=["ndcg@10"], plan=TimingPlan(repeats=2, latency_queries=1))
     exact = dense.search(documents, queries, 10, corpus.ranks, 1)[0]
-    return found, [len(set(own) & set(best)) / 10 for own, best in zip(found.run.docs, exact, strict=True)]
+    return result, [
+        len(set(docs) & set(exact_docs)) / 10 for docs, exact_docs in zip(result.run.docs, exact, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("checked", [1, 50, 1000])
-def test_recall_against_the_exact_search_is_in_the_record_for_the_queries_that_are_checked(checked):
-    found, shares = measured(Binary(rescore=None), checked)
-    assert 0 < np.mean(shares) < 0.9
-    assert found.description.recall_of_exact[""].recall == pytest.approx(np.mean(shares[:checked]))
-    assert found.timing.index_bytes == 500 * 8  # the float32 vectors that check are no index
+@pytest.mark.parametrize("recall_sample", [1, 50, 1000])
+def test_recall_of_exact_search_is_recorded_for_the_sampled_queries(recall_sample):
+    result, recalls = measure_index(Binary(rescore=None), recall_sample)
+    assert 0 < np.mean(recalls) < 0.9
+    assert result.description.recall_of_exact[""].recall == pytest.approx(np.mean(recalls[:recall_sample]))
+    assert result.timing.index_bytes == 500 * 8  # without the float32 vectors of the exact search
 
 
-def test_no_recall_is_said_where_nothing_is_checked_or_nothing_can_be_missed():
-    for index, checked in ((Binary(), 0), (None, 50)):
-        assert not measured(index, checked)[0].description.recall_of_exact
+def test_recall_is_not_recorded_without_a_sample_or_for_exact_search():
+    for index, recall_sample in ((Binary(), 0), (None, 50)):
+        assert not measure_index(index, recall_sample)[0].description.recall_of_exact
 
 
-def test_recall_is_the_mean_share_of_what_there_was_to_find():
+def test_recall_is_averaged_over_queries_with_exact_hits():
     exact = np.array([[1, 2, 3], [4, -1, -1], [-1, -1, -1], [7, 8, 9]])
-    found = np.array([[3, 9, 1], [4, -1, -1], [5, -1, -1], [-1, -1, -1]])
-    assert recall(found, exact) == pytest.approx((2 / 3 + 1 + 0) / 3)
-    assert recall(found[:0], exact[:0]) == 1.0
+    approximate = np.array([[3, 9, 1], [4, -1, -1], [5, -1, -1], [-1, -1, -1]])
+    assert recall(approximate, exact) == pytest.approx((2 / 3 + 1 + 0) / 3)
+    assert recall(approximate[:0], exact[:0]) == 1.0
 
 
-# ----------------------------------------------------------------------------------------------- on a real collection
+# -------------------------------------------------------------------------------------------------- on a real dataset
 
 
 @pytest.fixture(scope="module")
 def nfcorpus(real_dataset, minilm_index):
-    """NFCorpus, MiniLM's vectors of its documents, those of its queries, and the exact search's 100 best."""
+    """Return NFCorpus, MiniLM's document and query vectors, and the 100 best documents of exact search."""
     dataset, index = real_dataset("nfcorpus"), minilm_index("nfcorpus")
     queries = index._encoder.encode(dataset.queries.texts, "query")
     return dataset, index._vectors, queries, dense.search(index._vectors, queries, 100, dataset.corpus.ranks, 2)
@@ -316,8 +319,8 @@ def ndcg(dataset: Dataset, hits) -> float:
     return float(score(run, dataset.qrels, [parse("ndcg@10")])[1]["ndcg@10"].mean())
 
 
-def configured(name: str, **changed):
-    """The index of a config."""
+def configured_index(name: str, **changed):
+    """Construct the index of a config in conf/retriever, with changed settings."""
     return build.construct({**build.composed([f"retriever={name}"])["retriever"]["index"], **changed}, "index")
 
 
@@ -326,9 +329,9 @@ def configured(name: str, **changed):
     [("minilm_int8", {}), ("minilm_binary", {}), ("minilm_binary", {"rescore": "float32"})],
     ids=["int8", "binary, rescored with int8", "binary, rescored with float32"],
 )
-def test_minilm_quantised_loses_no_more_than_a_hundredth_of_ndcg_on_nfcorpus(nfcorpus, name, changed):
+def test_quantised_minilm_loses_at_most_a_hundredth_of_ndcg_on_nfcorpus(nfcorpus, name, changed):
     dataset, vectors, queries, exact = nfcorpus
-    index = configured(name, **changed)
+    index = configured_index(name, **changed)
     index.build(vectors)
     hits = index.search(queries, 100, dataset.corpus.ranks, 2)
     assert ndcg(dataset, exact) > 0.3
@@ -336,18 +339,18 @@ def test_minilm_quantised_loses_no_more_than_a_hundredth_of_ndcg_on_nfcorpus(nfc
     assert recall(hits[0][:, :10], exact[0][:, :10]) > 0.9
 
 
-def test_the_signs_alone_lose_more_than_those_that_are_rescored(nfcorpus):
+def test_binary_without_rescoring_loses_more_than_a_hundredth_of_ndcg(nfcorpus):
     dataset, vectors, queries, exact = nfcorpus
-    index = configured("minilm_binary", rescore=None)
+    index = configured_index("minilm_binary", rescore=None)
     index.build(vectors)
     assert ndcg(dataset, index.search(queries, 100, dataset.corpus.ranks, 2)) < ndcg(dataset, exact) - 0.01
 
 
 @pytest.mark.parametrize("name", ["minilm_hnsw", "minilm_ivf"])
-def test_faiss_finds_nine_tenths_of_what_the_exact_search_does_on_nfcorpus_and_the_record_says_so(nfcorpus, name):
+def test_faiss_recall_on_nfcorpus_is_above_nine_tenths_and_recorded(nfcorpus, name):
     pytest.importorskip("faiss")
     dataset, vectors, queries, exact = nfcorpus
-    retriever = Dense(Fixed(vectors, queries), configured(name))
+    retriever = Dense(MatrixEncoder(vectors, queries), configured_index(name))
     by_number = Dataset(
         "nfcorpus",
         "test",
@@ -356,29 +359,29 @@ def test_faiss_finds_nine_tenths_of_what_the_exact_search_does_on_nfcorpus_and_t
         dataset.qrels,
     )
     plan = TimingPlan(repeats=2, latency_queries=1)
-    found = measure(retriever, by_number, k=100, metrics=["ndcg@10"], plan=plan)
-    share = found.description.recall_of_exact[""].recall
-    assert share > 0.9
-    assert share == pytest.approx(recall(found.run.docs[:50], exact[0][:50]))
-    assert found.means["ndcg@10"] == pytest.approx(ndcg(dataset, exact), abs=0.02)
+    result = measure(retriever, by_number, k=100, metrics=["ndcg@10"], plan=plan)
+    recorded_recall = result.description.recall_of_exact[""].recall
+    assert recorded_recall > 0.9
+    assert recorded_recall == pytest.approx(recall(result.run.docs[:50], exact[0][:50]))
+    assert result.means["ndcg@10"] == pytest.approx(ndcg(dataset, exact), abs=0.02)
     again = retriever.search(by_number.queries, 100)
-    np.testing.assert_array_equal(again.docs, found.run.docs)
-    np.testing.assert_array_equal(again.scores, found.run.scores)
+    np.testing.assert_array_equal(again.docs, result.run.docs)
+    np.testing.assert_array_equal(again.scores, result.run.scores)
 
 
 # -------------------------------------------------------------------------------------------------------------- faiss
 
 
 @pytest.mark.parametrize("name", ["hnsw", "ivf"])
-def test_what_faiss_scores_are_inner_products(name):
-    documents, queries = made(300, 24), made(5, 24, seed=2)
-    docs, scores = built(name, documents).search(queries, 10, some_ranks(300), 2)
+def test_faiss_scores_are_inner_products(name):
+    documents, queries = random_vectors(300, 24), random_vectors(5, 24, seed=2)
+    docs, scores = built(name, documents).search(queries, 10, random_ranks(300), 2)
     np.testing.assert_allclose(scores, np.take_along_axis((queries @ documents.T).numpy(), docs, axis=1), rtol=1e-4)
 
 
-def test_all_lists_probed_are_the_exact_search():
+def test_ivf_with_all_lists_probed_equals_exact_search():
     pytest.importorskip("faiss")
-    documents, queries, ranks = made(300, 24), made(5, 24, seed=2), some_ranks(300)
+    documents, queries, ranks = random_vectors(300, 24), random_vectors(5, 24, seed=2), random_ranks(300)
     index = Faiss("ivf", nlist=20, nprobe=20)
     index.build(documents)
     np.testing.assert_array_equal(
@@ -387,24 +390,25 @@ def test_all_lists_probed_are_the_exact_search():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "value", "choices"),
     [
-        ({"kind": "flat"}, "index.kind='flat'; choices: hnsw, ivf"),
-        ({"M": 0}, "index.M=0 must be at least 1"),
-        ({"ef_search": 0}, "index.ef_search=0 must be at least 1"),
-        ({"ef_construction": -1}, "index.ef_construction=-1 must be at least 1"),
-        ({"kind": "ivf", "nprobe": 0}, "index.nprobe=0 must be at least 1"),
-        ({"kind": "ivf", "nlist": 0}, "index.nlist=0 must be at least 1"),
+        ({"kind": "flat"}, "index.kind='flat'", "choices: hnsw, ivf"),
+        ({"M": 0}, "index.M=0", "at least 1"),
+        ({"ef_search": 0}, "index.ef_search=0", "at least 1"),
+        ({"ef_construction": -1}, "index.ef_construction=-1", "at least 1"),
+        ({"kind": "ivf", "nprobe": 0}, "index.nprobe=0", "at least 1"),
+        ({"kind": "ivf", "nlist": 0}, "index.nlist=0", "at least 1"),
     ],
 )
-def test_a_setting_of_faiss_that_cannot_be_is_refused(settings, said):
+def test_an_invalid_faiss_setting_is_refused(settings, value, choices):
     with pytest.raises(ConfigError) as error:
         Faiss(**settings)
-    assert str(error.value) == said
+    assert value in str(error.value)
+    assert choices in str(error.value)
 
 
-def test_without_the_package_it_is_named(monkeypatch):
+def test_a_missing_faiss_is_refused_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ConfigError) as error:
-        Faiss().build(made(3, 4))
-    assert str(error.value) == "this index needs a package: pip install 'retrieval-harness[faiss]'"
+        Faiss().build(random_vectors(3, 4))
+    assert "pip install 'retrieval-harness[faiss]'" in str(error.value)

@@ -1,6 +1,6 @@
-"""A whole cell against mteb.evaluate, each a process of its own from start to score: wall seconds and peak memory.
+"""Benchmarks of an evaluation against mteb.evaluate, each in a separate process: wall seconds and peak memory.
 
-make bench      or this file alone: pytest tests/benchmarks/test_mteb_cells.py --benchmark-enable (an hour)
+Run by `make bench`, or alone: pytest tests/benchmarks/test_mteb_processes.py --benchmark-enable (an hour)
 """
 
 import json
@@ -30,33 +30,38 @@ def weights_of(retriever):
         pytest.skip(str(error).splitlines()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.benchmark(group="whole process")
 @pytest.mark.parametrize(
-    ("retriever", "task", "how"),
+    ("retriever", "task", "details"),
     [
         ("bm25_mteb", "NFCorpus", "baseline-bm25s"),
         ("splade_tiny", "NFCorpus", "SparseEncoder of the same weights"),
         ("minilm", "SciFact", "SentenceTransformer of the same weights"),
     ],
 )
-def test_a_whole_cell_against_mteb(versus, measuring, benchmark, real_dataset, tmp_path, retriever, task, how):
+def test_evaluation_process_against_mteb(
+    versus, measuring, benchmark, real_dataset, tmp_path, retriever, task, details
+):
     if not measuring:
-        pytest.skip("takes minutes: make bench")
+        pytest.skip("only with --benchmark-enable: it takes minutes")
     dataset = real_dataset(task.lower())
     folder = write_repository(tmp_path / task, dataset_rows(dataset))
-    found = {"ours": [], "mteb": []}
+    runs = {"harness": [], "mteb": []}
 
     def run(side):
-        words = [sys.executable, str(CHILD), side, retriever, task, str(folder), *weights_of(retriever)]
-        done = subprocess.run(words, capture_output=True, text=True)
+        command = [sys.executable, str(CHILD), side, retriever, task, str(folder), *weights_of(retriever)]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
-        found[side].append(json.loads(done.stdout.splitlines()[-1]))
-        return found[side][-1]["ndcg@10"]
+        runs[side].append(json.loads(done.stdout.splitlines()[-1]))
+        return runs[side][-1]["ndcg@10"]
 
     size = f"{task}: {len(dataset.corpus):,} documents, {len(dataset.queries):,} queries"
-    own, theirs = versus(lambda: run("ours"), lambda: run("mteb"), 5, of="mteb", how=how, size=size, warm=False)
-    peaks = {side: median(one["peak_mb"] for one in told) for side, told in found.items()}
-    benchmark.extra_info.update(ours_mb=peaks["ours"], peer_mb=peaks["mteb"], runs=found)
-    assert abs(own - theirs) < (0.003 if retriever == "bm25_mteb" else 0.0005)
+    ndcg, peer_ndcg = versus(
+        lambda: run("harness"), lambda: run("mteb"), 5, package="mteb", details=details, size=size, warm=False
+    )
+    peaks = {side: median(result["peak_mb"] for result in side_runs) for side, side_runs in runs.items()}
+    benchmark.extra_info.update(ours_mb=peaks["harness"], peer_mb=peaks["mteb"], runs=runs)
+    assert abs(ndcg - peer_ndcg) < (0.003 if retriever == "bm25_mteb" else 0.0005)
     if published := PUBLISHED.get((retriever, task)):
-        assert abs(own - published) <= 0.001
+        assert abs(ndcg - published) <= 0.001

@@ -1,6 +1,7 @@
-"""Ten thousand records become a board: seconds and peak memory of a process of its own, and how both grow.
+"""Benchmark of a leaderboard of up to ten thousand records: seconds and peak memory of a separate process.
 
-Retrievers on fifteen collections of 300 queries each, seven metrics kept; the board of one metric with every test.
+The records are of retrievers on fifteen datasets of 300 queries each with seven metrics. The leaderboard is of one
+metric and includes all significance tests.
 """
 
 import json
@@ -28,21 +29,21 @@ records = store.latest()
 read = time.perf_counter()
 scores = store.scores(records, ["ndcg@10"])
 scored = time.perf_counter()
-board = build(records, "ndcg@10", scores)
-size = len(writers.markdown(tables(board)))
+leaderboard = build(records, "ndcg@10", scores)
+size = len(writers.markdown(tables(leaderboard)))
 end = time.perf_counter()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-with contextlib.suppress(OSError):  # Linux counts what the parent held before this program began
+with contextlib.suppress(OSError):  # ru_maxrss includes the memory of the parent process
     (line,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
     peak = int(line.split()[1]) * 1024
-parts = {"records_s": read - begin, "scores_s": scored - read, "board_s": end - scored}
-found = {"rows": len(board.rows), "tests": board.tests, "wall_s": end - begin, "peak_mb": peak / 1e6}
-print(json.dumps(found | parts))
+parts = {"records_s": read - begin, "scores_s": scored - read, "leaderboard_s": end - scored}
+result = {"rows": len(leaderboard.rows), "tests": leaderboard.tests, "wall_s": end - begin, "peak_mb": peak / 1e6}
+print(json.dumps(result | parts))
 """
 
 
-def fill(root, count, queries):
-    """Records as a sweep would leave them."""
+def store_records(root, count, queries):
+    """Store `count` records as a sweep does."""
     rng, store = np.random.default_rng(0), Store(root)
     ids = [f"q{number}" for number in range(queries)]
     phase = Phase(wall_s=2.0, cpu_s=2.0, stages={"encode": 1.5, "build": 0.1}, counts={"texts": 10, "tokens": 100})
@@ -71,18 +72,18 @@ def fill(root, count, queries):
 
 
 @pytest.mark.parametrize("count", [2_500, 5_000, 10_000])
-def test_a_board_of_many_records(count, tmp_path, monkeypatch, benchmark, measuring, capsys):
+def test_leaderboard_of_many_records(count, tmp_path, monkeypatch, benchmark, measuring, capsys):
     count, queries = (count, 300) if measuring else (count // 100, 20)
     monkeypatch.setattr(os, "fsync", lambda _: None)
-    fill(tmp_path, count, queries)
+    store_records(tmp_path, count, queries)
 
-    def child():
+    def build_in_child():
         done = subprocess.run([sys.executable, "-c", CHILD, str(tmp_path)], capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
-    found = benchmark.pedantic(child, rounds=3 if measuring else 1)
-    assert found["rows"] == -(-count // 15)
-    benchmark.extra_info.update(found)
+    result = benchmark.pedantic(build_in_child, rounds=3 if measuring else 1)
+    assert result["rows"] == -(-count // 15)
+    benchmark.extra_info.update(result)
     if measuring:
         with capsys.disabled():
-            print(f"\n{count} records: " + ", ".join(f"{key} {value:.4g}" for key, value in found.items()))
+            print(f"\n{count} records: " + ", ".join(f"{key} {value:.4g}" for key, value in result.items()))
