@@ -559,7 +559,8 @@ def test_an_unknown_file_format_lists_the_choices(tmp_path: Path):
     with pytest.raises((DataError, ConfigError)) as error:
         rows.format_of(tmp_path / "corpus.xlsx")
     assert str(error.value) == (
-        f"{tmp_path / 'corpus.xlsx'}: unknown format '.xlsx'; choices: .jsonl, .csv, .tsv, .parquet, each also .gz"
+        f"{tmp_path / 'corpus.xlsx'}: unknown format '.xlsx'; choices: .jsonl, .csv, .tsv, .parquet; "
+        "all but .parquet also .gz"
     )
 
 
