@@ -141,7 +141,7 @@ def _lock(output: Path) -> AbstractContextManager[None]:
 def _claim(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
     """Return the manifest of this training if it is finished; the main process also claims the folder."""
     if fit.is_main_process():
-        return outcome.claim(settings.output, plan, anew=not settings.resume)
+        return outcome.claim(settings.output, plan, restart=not settings.resume)
     return outcome.load_finished(settings.output, plan) if settings.resume else None
 
 

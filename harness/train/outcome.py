@@ -25,16 +25,16 @@ def work_folder(output: Path) -> Path:
     return output / _WORK
 
 
-def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
+def claim(output: Path, plan_hash: str, restart: bool) -> dict[str, Any] | None:
     """Claim a folder for a training; return its manifest if it is finished, None if it has to begin or continue.
 
     Args:
         output: The output folder.
-        plan: Hash of everything that the model depends on.
-        anew: Train again from the beginning, and discard an earlier training in the folder.
+        plan_hash: Hash of everything that the model depends on.
+        restart: Discard an earlier training in the folder and begin again.
 
     Raises:
-        ConfigError: The folder has other content.
+        ConfigError: The folder has other content, or another training that `restart` does not discard.
     """
     hint = f"choose another folder: output=FOLDER; or replace it by a new training: output={output} resume=false"
     manifest_path, plan_path = output / MANIFEST, work_folder(output) / _PLAN
@@ -44,25 +44,25 @@ def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
         raise ConfigError(
             f"{output} is not empty and is not the output of a training; choose another folder: output=FOLDER"
         )
-    if anew:
+    if restart:
         shutil.rmtree(work_folder(output), ignore_errors=True)
         # written first: if the process is killed here, the folder is still recognised as the output of a training
-        files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
+        files.write_atomic(plan_path, json.dumps({"plan": plan_hash}).encode())
         manifest_path.unlink(missing_ok=True)
-    if manifest := load_finished(output, plan):
+    if manifest := load_finished(output, plan_hash):
         return manifest
     if _plan_of(manifest_path):
         raise ConfigError(f"{output} has the model of another training ({_POSSIBLE_CHANGES}); {hint}")
-    if _plan_of(plan_path) not in (None, plan) and any(work_folder(output).glob("checkpoint-*")):
+    if _plan_of(plan_path) not in (None, plan_hash) and any(work_folder(output).glob("checkpoint-*")):
         raise ConfigError(f"{output} has an unfinished training ({_POSSIBLE_CHANGES}); {hint}")
-    files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
+    files.write_atomic(plan_path, json.dumps({"plan": plan_hash}).encode())
     return None
 
 
-def load_finished(output: Path, plan: str) -> dict[str, Any] | None:
-    """Return the manifest in the folder `output` if it is of a training with the hash `plan`, else None."""
+def load_finished(output: Path, plan_hash: str) -> dict[str, Any] | None:
+    """Return the manifest in the folder `output` if its training has this `plan_hash`, else None."""
     path = output / MANIFEST
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan else None
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan_hash else None
 
 
 def _plan_of(path: Path) -> str | None:
