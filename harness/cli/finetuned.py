@@ -1,4 +1,4 @@
-"""`harness finetuned FOLDER`: evaluate a fine-tuned model beside its base model, BM25 and hybrids."""
+"""`harness finetuned FOLDER`: evaluate a fine-tuned model, its base model, BM25 and hybrids."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from harness.store import Store
 _HELP = """\
 usage: harness finetuned [FOLDER] [KEY=VALUE ...]
 
-Evaluate the model of a training beside its base model, BM25 and a hybrid of each.
+Evaluate a fine-tuned model, its base model, BM25, and hybrids of BM25 with each model.
 
-  FOLDER     the training's output folder; by default models/tuned
+  FOLDER     output folder of `harness train`; default: models/tuned
   KEY=VALUE  config overrides, such as results_dir=DIR
 """
 _OVERRIDE = re.compile(r"[-+~]|[\w./@]+=")

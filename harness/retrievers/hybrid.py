@@ -47,7 +47,7 @@ class Hybrid(Component):
 
     @property
     def is_precomputed(self) -> bool:
-        """True if any retriever's rankings were made elsewhere, so that their cost is unknown."""
+        """True if any of the retrievers is precomputed, so that its timings are unknown."""
         return any(map(is_precomputed, self._retrievers.values()))
 
     def index(self, corpus: Corpus) -> None:
@@ -59,7 +59,7 @@ class Hybrid(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """Return the `k` best fused hits of each of the `queries`; at most `depth` hits of each retriever are fused."""
-        if k > self._depth + 1 and not self._warned:  # k is one higher if a hit that is the query is dropped
+        if k > self._depth + 1 and not self._warned:  # k is one higher than configured if self hits are dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
@@ -71,7 +71,10 @@ class Hybrid(Component):
             return self._fusion(runs).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return fused scores of `docs` [queries, candidates], ranked by every retriever for `queries`; -inf for -1."""
+        """Return scores of `docs` [queries, candidates], fused over the retrievers' rankings of them; -inf for -1.
+
+        `queries` has a row of `docs` for each query.
+        """
         runs = []
         for name, retriever in self._retrievers.items():
             with component(name):
@@ -83,7 +86,7 @@ class Hybrid(Component):
         """Explain each of `docs` by its rank and score for `query` in each retriever, and by its fused score."""
         runs = {name: retriever.search(query, self._depth) for name, retriever in self._retrievers.items()}
         fused = self._fusion(list(runs.values()))
-        without = {
+        fused_without = {
             name: self._fusion([_without_hits(run) if part == name else run for part, run in runs.items()])
             for name in runs
         }
@@ -91,7 +94,7 @@ class Hybrid(Component):
         explanations = []
         for index, doc in enumerate(docs):
             total = rank_and_score(fused, doc)[1]
-            shares = _shares(total or 0.0, {name: rank_and_score(run, doc)[1] for name, run in without.items()})
+            shares = _shares(total or 0.0, {name: rank_and_score(run, doc)[1] for name, run in fused_without.items()})
             rows: list[tuple[Value, ...]] = [
                 (name, *rank_and_score(run, doc), shares[name]) for name, run in runs.items()
             ]
@@ -115,9 +118,9 @@ def _without_hits(run: Run) -> Run:
 
 
 def _shares(total: float, without: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the part of the fused score that each retriever adds: the total minus the score without the retriever.
+    """Return each retriever's contribution to the fused score: the `total` minus the score without the retriever.
 
-    The score without it is None if no other retriever has the document; its part is then the rest of the total.
+    If no other retriever has the document, the score without it is None, and its contribution is the rest of the total.
     """
     shares = {name: total - score for name, score in without.items() if score is not None}
     return {name: shares.get(name, total - sum(shares.values())) for name in without}
@@ -233,7 +236,7 @@ _NORMALIZE: dict[str, Callable[[Run], Normalized]] = {"min_max": _min_max, "z_sc
 def _summed(
     runs: Sequence[Run], shares: Sequence[NDArray[np.float64]], floor: NDArray[np.float64] | float = 0.0
 ) -> Run:
-    """Return the run of each document's sum of shares, plus the query's floor."""
+    """Return the run in which a document scores the sum of its shares over all runs, plus the query's floor."""
     docs, scores = np.concatenate([run.docs for run in runs], axis=1), np.concatenate(shares, axis=1)
     order = np.argsort(docs, axis=1, kind="stable")
     docs, scores = np.take_along_axis(docs, order, axis=1), np.take_along_axis(scores, order, axis=1)
