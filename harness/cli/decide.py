@@ -66,9 +66,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _sides(options: argparse.Namespace, store: "Store") -> "tuple[list[Record], list[Record]]":
     """Return the records of both sides, with absolute paths to their files."""
     if options.a == BASELINE and options.b == BASELINE:
-        raise ConfigError(
-            "both sides are the baseline; replace one by a retriever or a record: harness compare baseline NAME"
-        )
+        raise ConfigError("both sides are the baseline; name a retriever or a record: harness compare baseline NAME")
     sides = {name: _side(name, store, options) for name in (options.a, options.b) if name != BASELINE}
     if BASELINE in (options.a, options.b):
         sides[BASELINE] = _baseline_records(next(iter(sides.values())), options)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,14 +191,26 @@ Normalized = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Values [queries, depth] and each query's floor [queries, 1]."""
 
 
-def _moments(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the scores, 0 without a hit, the mask of hits, and each query's mean and deviation [queries, 1]."""
+class _Moments(NamedTuple):
+    """The scores of a run, and their mean and standard deviation for each query."""
+
+    scores: NDArray[np.float64]
+    """Shape [queries, depth]; 0 without a hit."""
+    hit: NDArray[np.bool_]
+    """Mask of hits, shape [queries, depth]."""
+    mean: NDArray[np.float64]
+    """Shape [queries, 1]."""
+    deviation: NDArray[np.float64]
+    """Shape [queries, 1]; exactly 0 if all scores are equal."""
+
+
+def _moments(run: Run) -> _Moments:
     hit = run.docs >= 0
     scores = np.where(hit, run.scores, 0.0).astype(np.float64)
     n = np.maximum(hit.sum(axis=1, keepdims=True), 1)
     mean = scores.sum(axis=1, keepdims=True) / n
-    spread = np.sqrt((np.where(hit, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
-    return scores, hit, mean, np.where(_is_constant(run), 0.0, spread)
+    deviation = np.sqrt((np.where(hit, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
+    return _Moments(scores, hit, mean, np.where(_is_constant(run), 0.0, deviation))
 
 
 def _is_constant(run: Run) -> NDArray[np.bool_]:
@@ -218,15 +231,16 @@ def _min_max(run: Run) -> Normalized:
 
 
 def _z_score(run: Run) -> Normalized:
-    scores, hit, mean, spread = _moments(run)
-    values = np.divide(scores - mean, spread, out=np.zeros_like(scores), where=spread > 0)
+    scores, hit, mean, deviation = _moments(run)
+    values = np.divide(scores - mean, deviation, out=np.zeros_like(scores), where=deviation > 0)
     lowest = np.where(hit, values, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     return values, np.where(np.isinf(lowest), 0.0, lowest)
 
 
 def _dbsf(run: Run) -> Normalized:
-    scores, _, mean, spread = _moments(run)
-    values = np.divide(scores - mean + 3 * spread, 6 * spread, out=np.full_like(scores, 0.5), where=spread > 0)
+    scores, _, mean, deviation = _moments(run)
+    shifted = scores - mean + 3 * deviation
+    values = np.divide(shifted, 6 * deviation, out=np.full_like(scores, 0.5), where=deviation > 0)
     return np.clip(values, 0.0, 1.0), np.zeros((len(run), 1))
 
 

@@ -56,7 +56,7 @@ class Mined:
         if len(window) != 2 or not 1 <= window[0] <= window[1]:
             raise ConfigError(f"negatives.window={window} must be two ranks, first and last, from 1; such as [2,100]")
         if margin is not None and not 0 <= margin < 1:
-            raise ConfigError(f"negatives.margin={margin} must be at least 0 and below 1, or null")
+            raise ConfigError(f"negatives.margin={margin} must be a share from 0 to below 1, or null")
         self.n, self._seed = n, seed
         self._retriever, self._first, self._last, self._margin = retriever, window[0], window[1], margin
 
