@@ -14,7 +14,7 @@ from harness.encoders.model import Model
 from harness.errors import ConfigError
 
 NAMES = ("base", "tuned", "hybrid_base", "hybrid_tuned")
-"""Retrievers whose configs a training writes."""
+"""Retrievers whose configs a training run writes."""
 _HYBRID = """\
 # BM25 and the {which} model, fused.
 defaults:

@@ -72,10 +72,7 @@ class Hybrid(Component):
             return self._fusion(runs).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return scores of `docs` [queries, candidates], fused over the retrievers' rankings of them; -inf for -1.
-
-        `queries` has a row of `docs` for each query.
-        """
+        """Return scores of `docs` [queries, candidates] for `queries`, fused over all retrievers; -inf for index -1."""
         runs = []
         for name, retriever in self._retrievers.items():
             with component(name):

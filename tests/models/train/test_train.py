@@ -174,7 +174,7 @@ def test_a_folder_that_no_training_wrote_is_not_touched(here, monkeypatch, capsy
 def test_a_training_that_was_killed_before_its_plan_was_written_begins_again(tmp_path):
     (tmp_path / ".training").mkdir()
     (tmp_path / ".training" / ".harness-0123.tmp").write_bytes(b"{")
-    assert outcome.claim(tmp_path, "plan", anew=False) is None
+    assert outcome.claim(tmp_path, "plan", restart=False) is None
     assert (tmp_path / ".training" / "plan.json").read_text() == '{"plan": "plan"}'
 
 
