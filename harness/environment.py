@@ -58,7 +58,7 @@ def cores() -> int:
 
 
 def threads() -> int:
-    """Return the number of threads that a search may use now."""
+    """Return the number of threads that a search may use: the limit of `limited_threads`, else every core."""
     return _threads or cores()
 
 

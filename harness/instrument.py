@@ -23,7 +23,7 @@ Advance = Callable[[int], None]
 
 
 class Listener(Protocol):
-    """Shows a stage while it runs."""
+    """Protocol for progress displays of stages."""
 
     def begin(self, name: str, total: int | None) -> Advance:
         """Begin the stage `name` of `total` items (None if unknown); return a function that reports progress.
@@ -38,14 +38,14 @@ class Listener(Protocol):
 
 
 class DeferredRecall(NamedTuple):
-    """A measurement of approximate search against exact search, made once nothing is timed."""
+    """A measurement of the recall of approximate search, made after the timed sections."""
 
     k: int
     measure: Callable[[], float]
 
 
 class Recorder:
-    """Times one phase and collects the stages, counters and metadata of the components that run in it."""
+    """Collector of the times, stages, counters and metadata of one phase, by component."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = defaultdict(float)
@@ -164,7 +164,7 @@ def add_cpu_time(cpu_s: float) -> None:
 
 
 def describe(name: str, value: Any) -> None:
-    """Add the metadata `name` with its `value` to the record, for readers: `describe("depth", 100)`."""
+    """Add the metadata `name` with its `value` to the record: `describe("depth", 100)`."""
     if (recorder := _recorder.get()) and recorder.keeps_metadata:
         recorder.metadata[recorder.named(name)] = value
 
@@ -183,7 +183,7 @@ def wants_metadata() -> bool:
 
 @contextmanager
 def exclude() -> Iterator[None]:
-    """Exclude the block from the times of all open phases and stages: cache I/O, reference kernels."""
+    """Exclude the block, such as cache I/O or reference kernels, from the times of all open phases and stages."""
     recorder = _recorder.get()
     wall, cpu = time.perf_counter(), time.process_time()
     try:
@@ -214,12 +214,12 @@ def add_counters(phase: Phase) -> None:
 
 
 def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> None:
-    """Add the cached time of a cache hit, the seconds in which its embeddings were computed, to a stage.
+    """Add cached time, the seconds that computing the embeddings of a cache hit took, to a stage.
 
     Args:
         phase: The cost stored with the embeddings.
         into: Name of the stage.
-        foreign_machine: True if another machine computed them: nothing is added, and the phase gets no throughput.
+        foreign_machine: True if another machine computed them; no time is added then, and the phase gets no throughput.
     """
     recorder = _recorder.get()
     if recorder is None:

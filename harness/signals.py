@@ -1,4 +1,4 @@
-"""End a process when the process that started it ends."""
+"""End a process together with the process that started it."""
 
 import ctypes
 import os

@@ -20,7 +20,7 @@ from typing import Any
 import harness
 
 _INSTALLED = {"site-packages", "dist-packages"}
-_LIBRARY = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib"))
+_STDLIB = tuple(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib"))
 _HARNESS = Path(harness.__file__).resolve().parent
 _IMPORTERS = {"import_module", "__import__"}
 
@@ -32,7 +32,7 @@ def is_user_module(module: str) -> bool:
     """
     if module == "__main__" and not getattr(sys.modules.get(module), "__file__", None):
         return True
-    return _file(module) is not None
+    return _user_file(module) is not None
 
 
 def code_hash(modules: Iterable[str]) -> str | None:
@@ -57,7 +57,7 @@ def used_names(code: CodeType) -> list[str]:
     return [*code.co_names, *(name for function_code in inner for name in used_names(function_code))]
 
 
-def byte_code(code: CodeType) -> str:
+def bytecode_hash(code: CodeType) -> str:
     """Return a hash of a function's instructions, constants and names, 16 hex digits."""
     digest = hashlib.blake2b(code.co_code, digest_size=8)
     for const in code.co_consts:
@@ -68,7 +68,7 @@ def byte_code(code: CodeType) -> str:
 
 def _constant(const: Any) -> str:
     if isinstance(const, CodeType):
-        return byte_code(const)
+        return bytecode_hash(const)
     return repr(sorted(map(repr, const)) if isinstance(const, frozenset) else const)
 
 
@@ -81,7 +81,7 @@ def _closure(modules: Iterable[str]) -> tuple[dict[str, Path], set[str]]:
         name = pending.pop()
         if name in files or name in imports:
             continue
-        path = _file(name)
+        path = _user_file(name)
         if path is None:
             imports.add(name)
             continue
@@ -110,7 +110,7 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def _file(name: str) -> Path | None:
+def _user_file(name: str) -> Path | None:
     """Return the file of a user module; None for any other module."""
     module = sys.modules.get(name)
     origin = getattr(module, "__file__", None) if module else _origin(name)
@@ -119,7 +119,7 @@ def _file(name: str) -> Path | None:
     path = Path(origin).resolve()
     if not path.is_file() or _INSTALLED & set(path.parts):
         return None
-    return None if any(path.is_relative_to(root) for root in (*_LIBRARY, _HARNESS)) else path
+    return None if any(path.is_relative_to(root) for root in (*_STDLIB, _HARNESS)) else path
 
 
 def _origin(name: str) -> str | None:

@@ -97,14 +97,17 @@ def evaluate(
 def compare(
     a: Any, b: Any, datasets: AnyDataset | Sequence[AnyDataset], *, metric: str = "ndcg@10", **settings: Any
 ) -> "Comparison":
-    """Evaluate two retrievers and compare them query by query.
+    """Evaluate two retrievers and return their comparison, query by query.
 
     Args:
-        a: The retriever to compare with.
+        a: The retriever that differences are relative to.
         b: The other retriever; differences are b - a.
         datasets: As for `evaluate`.
         metric: The metric to compare.
         **settings: Further arguments of `evaluate`.
+
+    Raises:
+        HarnessError: An evaluation failed.
     """
     results = evaluate([a, b], datasets, metrics=settings.pop("metrics", (metric,)), **settings)
     if len(results.labels) < 2:
@@ -125,7 +128,7 @@ class _Session:
     def __post_init__(self) -> None:
         self.datasets: dict[str, Dataset] = {}
         self.frees_frames = False
-        """Free the frames of errors, which hold indexes; a debugger may need the frames of a single evaluation."""
+        """Free the frames of errors, which hold indexes; not for a single evaluation: a debugger may need them."""
 
 
 @dataclass
@@ -202,7 +205,7 @@ def _info(composition: "Composition | None") -> DatasetInfo:
 
 
 def _settings_overrides(session: _Session, row: str | None) -> list[str]:
-    """Return the overrides of settings that differ from the command line's defaults."""
+    """Return command-line overrides for the settings that differ from the defaults."""
     defaults, settings = Settings(), session.settings
     overrides = [f"k={settings.k}"] if settings.k != defaults.k else []
     overrides += [f"metrics=[{','.join(settings.metrics)}]"] if settings.metrics != defaults.metrics else []
@@ -212,7 +215,7 @@ def _settings_overrides(session: _Session, row: str | None) -> list[str]:
 
 
 def _timing_overrides(timing: Timing) -> list[str]:
-    """Return the overrides of a timing plan; none without timing, because the command line always measures it."""
+    """Return the overrides of a timing plan; none if `timing` is None, because the command line always times."""
     if not isinstance(timing, TimingPlan):
         return [f"timing={timing}"] if timing not in (None, "default") else []
     defaults = TimingPlan().model_dump()

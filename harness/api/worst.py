@@ -20,14 +20,14 @@ def queries(results: "Results", record: Record, n: int) -> "pd.DataFrame":
     values = per_query.values[results.metric]
     dataset, run = results.dataset_of(record), results.run_of(record)
     texts = column_by_query(results.table, record, "queries", "text")
-    firsts = column_by_query(results.table, record, "rankings", "first")
+    first_texts = column_by_query(results.table, record, "rankings", "first")
     run_rows = {query: row for row, query in enumerate(run.query_ids)}
     rows = []
     for row in values.argsort(kind="stable")[:n].tolist():
         query = per_query.query_ids[row]
         hits = run.hits(run_rows[query])[0] if query in run_rows else []
         relevant = _relevant(dataset, query, hits) if dataset else None
-        rows.append((query, texts.get(query), float(values[row]), firsts.get(query), relevant))
+        rows.append((query, texts.get(query), float(values[row]), first_texts.get(query), relevant))
     return pd.DataFrame(rows, columns=["query_id", "query", "score", "first", "relevant"])
 
 

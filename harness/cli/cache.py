@@ -130,11 +130,11 @@ def _total_bytes(groups: Sequence[Mapping[str, Any]]) -> int:
     return sum(group["bytes"] for group in groups)
 
 
-def _format_size(n: int, nbytes: int) -> str:
+def _format_size(n_shards: int, nbytes: int) -> str:
     from harness.leaderboard.table import format_amount
 
     size = f"{format_amount(nbytes / 1e9)} GB" if nbytes >= 1e9 else f"{format_amount(nbytes / 1e6)} MB"
-    return f"{n:,} shard{'' if n == 1 else 's'}, {size}"
+    return f"{n_shards:,} shard{'' if n_shards == 1 else 's'}, {size}"
 
 
 def _prune(options: argparse.Namespace) -> int:

@@ -74,7 +74,7 @@ def _sides(options: argparse.Namespace, store: "Store") -> "tuple[list[Record], 
 
 
 def _side(name: str, store: "Store", options: argparse.Namespace) -> "list[Record]":
-    """Return the records that a name stands for: a file, an evaluation's id, a retriever's label or name."""
+    """Return the records that `name` selects: a record's file, an evaluation's id, or a retriever's label or name."""
     from harness.store import Store, read_record
 
     path = Path(name)

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from harness.config import build
 from harness.config.evaluation import validate_evaluation_config
 from harness.console import listener, say
 from harness.errors import ConfigError
 from harness.instrument import listening
+from harness.retrievers.explained import rank_and_score
 from harness.types import Corpus, Dataset, Explainer, Explanation, Queries, Retriever
 
 _KEYS = ("query", "doc", "top")
@@ -17,7 +16,7 @@ _KEYS = ("query", "doc", "top")
 
 @dataclass(frozen=True)
 class ExplainedDocument:
-    """A document, its rank and score (None if it is not among the hits) and the explanation of its score."""
+    """A document with its rank and score (None if it is not a hit), and the explanation of its score."""
 
     doc: str
     text: str
@@ -83,9 +82,7 @@ def _explained(
     docs = run.docs[0, :top][run.docs[0, :top] >= 0].tolist() if requested is None else [requested]
     documents = []
     for doc, why in zip(docs, retriever.explain(query, docs), strict=True):
-        positions = np.flatnonzero(run.docs[0] == doc)
-        rank = int(positions[0]) + 1 if len(positions) else None
-        score = float(run.scores[0, positions[0]]) if len(positions) else None
+        rank, score = rank_and_score(run, doc)
         documents.append(ExplainedDocument(dataset.corpus.ids[doc], dataset.corpus.texts[doc], rank, score, why))
     return QueryExplanation(chosen["retriever"], dataset.name, query.texts[0], depth, documents)
 
@@ -97,7 +94,7 @@ def _number(text: str) -> int:
 
 
 def _query(dataset: Dataset, text: str) -> Queries:
-    """Return the dataset's query of that id, or a query with the text itself."""
+    """Return the dataset's query with the id `text`, else a new query with this text."""
     ids = list(dataset.queries.ids)
     if text in ids:
         row = ids.index(text)

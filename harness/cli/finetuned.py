@@ -1,4 +1,4 @@
-"""`harness finetuned FOLDER`: evaluate a fine-tuned model beside its base model, BM25 and hybrids."""
+"""`harness finetuned FOLDER`: evaluate a fine-tuned model, its base model, BM25 and hybrids."""
 
 import re
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from harness.store import Store
 _HELP = """\
 usage: harness finetuned [FOLDER] [KEY=VALUE ...]
 
-Evaluate the model of a training beside its base model, BM25 and a hybrid of each.
+Evaluate a fine-tuned model, its base model, BM25, and hybrids of BM25 with each model.
 
-  FOLDER     the training's output folder; by default models/tuned
+  FOLDER     output folder of `harness train`; default: models/tuned
   KEY=VALUE  config overrides, such as results_dir=DIR
 """
 _OVERRIDE = re.compile(r"[-+~]|[\w./@]+=")
@@ -39,12 +39,12 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _conf(folder: Path, settings: Sequence[str]) -> Path:
-    """Return the folder of a training's configs. Raises `ConfigError` if they are missing or name another folder."""
+    """Return the folder of the configs. Raises `ConfigError` if they are missing or name another output folder."""
     conf = folder / "conf"
     if not (conf / "retriever").is_dir():
         raise ConfigError(
-            f"{str(folder)!r} has no conf/retriever; name the output of a training: harness finetuned FOLDER; or train "
-            f"one: harness train dataset=NAME output={folder}"
+            f"{str(folder)!r} has no conf/retriever; name the output of a training run: harness finetuned FOLDER; or "
+            f"train one: harness train dataset=NAME output={folder}"
         )
     tuned = conf / "retriever" / "tuned.yaml"
     if str(folder.resolve()) not in tuned.read_text(encoding="utf-8"):
@@ -57,7 +57,7 @@ def _conf(folder: Path, settings: Sequence[str]) -> Path:
 
 
 def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
-    """Raise `ConfigError` if the results have rows called base and tuned of another training."""
+    """Raise `ConfigError` if the results have rows called base and tuned of another training run."""
     from harness.cli.tuned import locate_encoder  # imports torch
 
     words = [word for word in settings if word.startswith("results_dir=")]
@@ -71,7 +71,7 @@ def _refuse_another_training(folder: Path, settings: Sequence[str]) -> None:
         recorded = encoder.weights.identity if encoder and encoder.weights else identity
         if model != str(folder.resolve()) or recorded != identity:
             raise ConfigError(
-                f"{results} has rows called base and tuned of another training: {model}, evaluated "
+                f"{results} has rows called base and tuned of another training run: {model}, evaluated "
                 f"{record.started:%Y-%m-%d %H:%M}; write the new rows to another folder: "
                 f"harness finetuned {folder} results_dir=results/{folder.name}"
             )

@@ -29,22 +29,28 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     gate.add_argument(
         "--policy", type=Path, metavar="F", help="policy file; missing rules are taken from conf/gate.yaml"
     )
-    gate.add_argument("--baseline", type=Path, metavar="DIR", help="default: results/baseline")
+    gate.add_argument("--baseline", type=Path, metavar="DIR", help="folder of the baseline; default: results/baseline")
     gate.add_argument("--junit", type=Path, metavar="F", help="write JUnit XML")
-    gate.add_argument("--summary", type=Path, metavar="F", help="append markdown; in Actions: $GITHUB_STEP_SUMMARY")
-    gate.add_argument("--annotations", action="store_true", help="GitHub annotations on stdout, ten at most")
+    gate.add_argument("--summary", type=Path, metavar="F", help="append markdown to F; default: $GITHUB_STEP_SUMMARY")
+    gate.add_argument("--annotations", action="store_true", help="print at most ten GitHub annotations")
     gate.add_argument(
         "--lenient", action="store_true", help="report undecided checks as warnings instead of exit code 3"
     )
-    gate.add_argument("--ab", metavar="REV", help="time this revision and the working tree alternately, for GPUs")
+    gate.add_argument(
+        "--ab", metavar="REV", help="compare the working tree with this revision, timed alternately; for GPUs"
+    )
     gate.set_defaults(command=_gate)
 
     accept = commands.add_parser("accept", help="make the measured records the baseline")
     accept.add_argument(
         "--reason", required=True, metavar="TEXT", help="why the figures changed; stored in the baseline"
     )
-    accept.add_argument("--baseline", type=Path, metavar="DIR", help="default: results/baseline")
-    accept.add_argument("--prune", action="store_true", help="remove evaluations that were not measured")
+    accept.add_argument(
+        "--baseline", type=Path, metavar="DIR", help="folder of the baseline; default: results/baseline"
+    )
+    accept.add_argument(
+        "--prune", action="store_true", help="remove evaluations from the baseline that were not measured now"
+    )
     accept.set_defaults(command=_accept)
     for command in (gate, accept):
         record_options.add_filters(command)

@@ -20,7 +20,7 @@ from harness.errors import ConfigError, HarnessError, UndecidedError
 
 _HELP = """\
 measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows the config):
-  harness quickstart                               five retriever families on the embedded dataset; the default
+  harness quickstart                               six retrievers on the embedded dataset; the default
   harness retriever=bm25 dataset=scifact           one evaluation (`harness run ...` is the same)
   harness -m retriever=bm25,minilm dataset=scifact,nfcorpus
   harness experiment=beir                          a sweep defined in a file
@@ -32,7 +32,7 @@ measure (Hydra: any config value can be overridden, -m sweeps, --cfg job shows t
 train (Hydra too: --help after the command shows its config):
   harness synthesize generator=titles dataset=scifact            training triplets from a corpus
   harness train dataset=nfcorpus leaks.queries=drop leaks.positives=allow      fine-tune the model of a retriever
-  harness finetuned models/tuned                   base, tuned, BM25 and hybrids, on several datasets
+  harness finetuned models/tuned                   evaluate base, tuned, BM25 and hybrids on several datasets
 
 completion: eval "$(harness -sc install=bash)"
 """
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     )
     validate.set_defaults(command=_validate)
 
-    env = commands.add_parser("env", help="show the machine, packages and folders that a record would name")
+    env = commands.add_parser("env", help="show the machine and packages that records store, and the folders in use")
     env.set_defaults(command=_env)
 
     for command in (explain, validate):

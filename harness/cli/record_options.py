@@ -1,4 +1,4 @@
-"""The options that choose the records that a command reads."""
+"""Command-line options that select records by metric, dataset and retriever."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 BASELINE = "baseline"
-"""Folder of the committed baseline inside the results folder; also names a side of `harness compare`."""
+"""Folder of the committed baseline inside the results folder; also its name in `harness compare`."""
 
 
 def add(command: argparse.ArgumentParser, retrievers: bool = True) -> None:
     """Add the options that choose a metric, datasets and retrievers."""
-    command.add_argument("--metric", default="ndcg@10", help="default: ndcg@10")
+    command.add_argument("--metric", default="ndcg@10", help="metric to show; default: ndcg@10")
     add_filters(command, retrievers)
 
 
@@ -30,7 +30,7 @@ def add_filters(command: argparse.ArgumentParser, retrievers: bool = True) -> No
 
 
 def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
-    """Return the latest records that the options choose.
+    """Return the newest records that the options select.
 
     Raises:
         UndecidedError: No record has the metric.
@@ -40,7 +40,7 @@ def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
 
     newest = store.latest()
     known = sorted({name for record in newest for name in record.metrics})
-    if options.metric not in known:  # a dataset may define metrics
+    if options.metric not in known:  # a metric that a dataset defines is known already
         options.metric = str(parse(options.metric))
     if options.metric not in known:
         available = f"; it has {', '.join(known)}" if known else ""

@@ -34,7 +34,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     report.add_argument("--published", action="store_true", help="show published figures next to ours")
     report.add_argument("--benchmark", metavar="NAME", help="add mteb's aggregates of this benchmark")
     report.add_argument("--readme", type=Path, metavar="FILE", help="also update the block `leaderboard` of this file")
-    report.add_argument("--check", action="store_true", help="write nothing; exit code 1 when a file is stale")
+    report.add_argument(
+        "--check", action="store_true", help="write nothing; exit code 1 if a written file differs from the records"
+    )
     report.set_defaults(command=_report)
     record_options.add(report)
     return report
@@ -66,7 +68,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _refuse_contradictions(options: argparse.Namespace) -> None:
-    """Raise `ConfigError` for two options of which one would be ignored."""
+    """Raise `ConfigError` for a pair of options that exclude each other."""
     pairs = {
         "check": ("only", "json"),
         "only": ("json", "readme"),
@@ -112,7 +114,7 @@ class _Report:
 
     @cached_property
     def _published(self) -> "list[PublishedRow] | None":
-        """Published figures if they are requested, and imported ones in any case."""
+        """Published figures: imported ones always, the built-in table's if requested; None without any."""
         from harness.leaderboard.published import published_rows
 
         imported, requested = self.store.published(), self.options.published

@@ -71,7 +71,7 @@ def _replacement(arguments: Sequence[str]) -> str | None:
     if is_incomplete and "experiment=mteb" in arguments:
         return "experiment=mteb needs the tasks of a benchmark; type: harness mteb BEIR; see: harness list benchmarks"
     if is_incomplete and "experiment=finetune" in arguments:
-        return "experiment=finetune needs the folder of a training; type: harness finetuned models/tuned"
+        return "experiment=finetune needs the folder of a training run; type: harness finetuned models/tuned"
     return None
 
 

@@ -41,7 +41,7 @@ _DATASET_SETTINGS = {"split", "positives", "positives_per_query", "negatives"}
 
 
 class TrainConfig(BaseModel):
-    """The resolved config of a training; a key that is not here is an error."""
+    """The resolved config of a training run; a key that is not here is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def job(config: DictConfig) -> None:
-    """Fine-tune the model, or show the manifest if this training is finished."""
+    """Fine-tune the model, or show the manifest if this training run is finished."""
     run = HydraConfig.get()
     settings = validate_config(TrainConfig, config, "harness train")
     trainers.check_packages()
@@ -123,7 +123,7 @@ def job(config: DictConfig) -> None:
 
 
 def _prepare(settings: TrainConfig, base: str) -> tuple[Data, str, dict[str, Any] | None]:
-    """Return the data, the hash of the plan, and the manifest if this training is finished."""
+    """Return the data, the hash of the plan, and the manifest if this training run is finished."""
     data = _data(settings)
     plan = _plan(settings, data, base)
     return data, plan, _claim(settings, plan)
@@ -139,9 +139,9 @@ def _lock(output: Path) -> AbstractContextManager[None]:
 
 
 def _claim(settings: TrainConfig, plan: str) -> dict[str, Any] | None:
-    """Return the manifest of this training if it is finished; the main process also claims the folder."""
+    """Return the manifest of this training run if it is finished; the main process also claims the folder."""
     if fit.is_main_process():
-        return outcome.claim(settings.output, plan, anew=not settings.resume)
+        return outcome.claim(settings.output, plan, restart=not settings.resume)
     return outcome.load_finished(settings.output, plan) if settings.resume else None
 
 

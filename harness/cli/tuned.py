@@ -14,7 +14,7 @@ from harness.encoders.model import Model
 from harness.errors import ConfigError
 
 NAMES = ("base", "tuned", "hybrid_base", "hybrid_tuned")
-"""Retrievers whose configs a training writes."""
+"""Retrievers whose configs a training run writes."""
 _HYBRID = """\
 # BM25 and the {which} model, fused.
 defaults:
@@ -62,13 +62,13 @@ def _encoders(config: Any, keys: tuple[str, ...]) -> Any:
         yield from _encoders(inner, (*keys, str(key)))
 
 
-def configs(config: DictConfig, located: EncoderLocation, after: Mapping[str, Any], output: Path) -> dict[str, str]:
+def configs(config: DictConfig, located: EncoderLocation, changes: Mapping[str, Any], output: Path) -> dict[str, str]:
     """Return the YAML of each of `NAMES`: the base model, the tuned model, and BM25 fused with each.
 
     Args:
         config: The config of the training command.
         located: The encoder in its retriever.
-        after: Encoder settings that change with the training.
+        changes: Encoder settings that differ after training.
         output: The folder of the tuned model.
     """
     base = build.mask_secrets(config.retriever)
@@ -76,7 +76,7 @@ def configs(config: DictConfig, located: EncoderLocation, after: Mapping[str, An
     inner = tuned
     for key in located.keys:
         inner = inner[key]
-    inner.update({"model": str(output.resolve()), "package": None, **after})
+    inner.update({"model": str(output.resolve()), "package": None, **changes})
     command = f"harness --config-dir={output}/conf retriever=tuned dataset=NAME"
     return {
         "base": f"# The model before training.\n{OmegaConf.to_yaml(base)}",

@@ -15,7 +15,7 @@ Finding = dict[str, Any]
 
 def validate_all() -> list[Finding]:
     """Build every retriever and compose every dataset and experiment."""
-    findings = [_check(f"retriever={name}", _build_complete) for name, _ in options_of("retriever")]
+    findings = [_check(f"retriever={name}", _build_or_check_keys) for name, _ in options_of("retriever")]
     findings += [_check(f"dataset={name}", _check_dataset) for name, _ in options_of("dataset")]
     return findings + [_check(f"experiment={name}", _compose) for name, _ in options_of("experiment")]
 
@@ -47,15 +47,15 @@ def _settings(overrides: Sequence[str], folders: Sequence[str]) -> str:
     return f"k={config.k}, {len(config.metrics)} metrics"
 
 
-def _check(override: str, check: Any) -> Finding:
+def _check(config: str, check: Any) -> Finding:
     try:
-        return {"config": override, "ok": True, "message": check([override])}
+        return {"config": config, "ok": True, "message": check([config])}
     except HarnessError as error:
-        return {"config": override, "ok": False, "message": str(error)}
+        return {"config": config, "ok": False, "message": str(error)}
 
 
-def _build_complete(overrides: Sequence[str]) -> str:
-    """Build a retriever, or check only its keys if a required value is missing."""
+def _build_or_check_keys(overrides: Sequence[str]) -> str:
+    """Build a retriever; if a required value is not set in its config, only check the keys."""
     config = build.composed(overrides)["retriever"]
     if "???" not in config.values():
         return _build_retriever(overrides)

@@ -39,7 +39,7 @@ def require_complete(config: Mapping[str, Any], where: str = "") -> Mapping[str,
 
 
 def composed(overrides: Sequence[str], folders: Sequence[str] = (), name: str = "run") -> dict[str, Any]:
-    """Return the resolved config for overrides, independent of any running Hydra job; a missing value is ???.
+    """Return the resolved config for overrides, independent of any running Hydra job; a missing value stays `???`.
 
     Args:
         overrides: Hydra overrides.
@@ -98,7 +98,7 @@ def resolve(config: Any, where: str = "") -> dict[str, Any]:
 
     Args:
         config: The config.
-        where: Its key, for messages.
+        where: Its dotted key, for messages.
 
     Raises:
         ConfigError: A value is missing or cannot be resolved.
@@ -112,7 +112,7 @@ def resolve(config: Any, where: str = "") -> dict[str, Any]:
 
 
 def validate_config(kind: type[Config], config: Any, command: str) -> Config:
-    """Return a command's config as an object of its model.
+    """Validate a command's config with its pydantic model, and return the model's instance.
 
     Args:
         kind: The pydantic model of the command's config.
@@ -139,7 +139,7 @@ def validate_config(kind: type[Config], config: Any, command: str) -> Config:
 
 
 def _sibling_keys(kind: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Return the valid keys on the level of an unknown one."""
+    """Return the valid keys beside an unknown one."""
     for name in location[:-1]:
         kind = cast("type[BaseModel]", kind.model_fields[str(name)].annotation)
     return list(kind.model_fields)
@@ -211,7 +211,7 @@ def construct(config: Mapping[str, Any], where: str) -> Any:
 
     Args:
         config: The config, with the class or function under `_target_`.
-        where: Its key, for messages.
+        where: Its dotted key, for messages.
 
     Raises:
         ConfigError: The config is invalid, or the constructor raised an error.
@@ -226,7 +226,7 @@ def construct(config: Mapping[str, Any], where: str) -> Any:
 
 
 def _construct(config: Any) -> Any:
-    """Construct the targets in a config, inner ones first, and remember the arguments of each."""
+    """Construct the targets in a config, inner ones first; store the arguments of each for its identity."""
     if isinstance(config, list):
         return [_construct(inner) for inner in config]
     if not isinstance(config, Mapping):

@@ -1,6 +1,6 @@
 """The config of one evaluation: validation, and the names of its retriever and dataset.
 
-A name is the option's, followed by the values that differ from the option's config.
+A retriever or dataset is named by its config file, followed by the values that differ from that file.
 """
 
 import re
@@ -36,7 +36,7 @@ class EvaluationConfig(BaseModel):
     metrics: list[str]
     seed: int = Field(ge=0)
     name: str | None
-    """Name of the row; None for the retriever's config and the values that differ from it."""
+    """Name of the row; None names it after the retriever's config and the values that differ from it."""
     resume: bool
     results_dir: Path
     data_dir: str | None
@@ -89,7 +89,7 @@ class Composition:
 
 
 def retriever_info(composition: Composition, name: str | None = None) -> RetrieverInfo:
-    """Return the retriever's name and its differences from that config: options swapped or added, values changed.
+    """Return the name of the retriever's config, and the differences: options swapped or added, values changed.
 
     Args:
         composition: The evaluation's config.
@@ -144,7 +144,7 @@ def dataset_info(composition: Composition) -> DatasetInfo:
 
 
 def _may_differ(overrides: Sequence[str], option: str) -> bool:
-    """Return True if an override may change the retriever from its option's config."""
+    """Return True if an override may change the retriever's config."""
     return any(override != option and _group(override) not in _IGNORED_GROUPS for override in overrides)
 
 

@@ -24,7 +24,9 @@ def format_of(path: Path) -> str:
     """Return a file's format by its suffix: one of FORMATS. Raises `DataError`."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in FORMATS:
-        raise DataError(f"{path}: unknown format {suffix or path.name!r}; choices: {', '.join(FORMATS)}, each also .gz")
+        raise DataError(
+            f"{path}: unknown format {suffix or path.name!r}; choices: {', '.join(FORMATS)}; all but .parquet also .gz"
+        )
     return suffix
 
 

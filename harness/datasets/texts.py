@@ -44,7 +44,7 @@ def read(kind: type[T], path: Path, columns: Columns) -> T:
         pairs = [pair for _, *pair in _pairs(path, columns, kind.noun)]
         _check_unique(path, columns, kind.noun, pa.array([key for key, _ in pairs], pa.large_string()))
         return kind([key for key, _ in pairs], [text for _, text in pairs])
-    return _mapped(kind, path, columns)
+    return _read_mapped(kind, path, columns)
 
 
 def from_stream(kind: type[T], pairs: Iterable[tuple[str, str]]) -> T:
@@ -96,7 +96,7 @@ def _titles(path: Path, column: str) -> StringColumn:
     return StringColumn(row.get(column) or "" for _, row in rows(path))
 
 
-def _mapped(kind: type[T], path: Path, columns: Columns) -> T:
+def _read_mapped(kind: type[T], path: Path, columns: Columns) -> T:
     state = path.stat()
     identity = [_FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, dict(columns), kind.noun]
     key = hashlib.blake2b(json.dumps(identity).encode(), digest_size=12).hexdigest()

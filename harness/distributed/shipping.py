@@ -22,7 +22,7 @@ _VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "TRANS
 
 
 def pack(texts: Texts) -> Sent:
-    """Serialise rows to Arrow's stream format; pickling a slice would include the whole of its parent array."""
+    """Serialise `texts` to Arrow's stream format; pickling a slice would include its whole parent array."""
     return _stream(texts.ids), _stream(texts.texts)
 
 
@@ -52,14 +52,14 @@ def pickle_retriever(retriever: Any) -> bytes:
 
 @dataclass(frozen=True)
 class ProcessEnvironment:
-    """Environment variables of data, weights and caches, working directory, and import path of a process."""
+    """Working directory and import path of a process, and its environment variables for data, weights and caches."""
 
     variables: dict[str, str]
     folder: str
     path: list[str]
 
     def enter(self) -> None:
-        """Apply the environment to this process; the working directory may not exist on another machine."""
+        """Apply the environment to this process; a working directory that does not exist on this machine is ignored."""
         os.environ.update(self.variables)
         sys.path += [entry for entry in self.path if entry not in sys.path]
         with suppress(OSError):

@@ -17,7 +17,7 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of the cache; its metadata is empty if its header cannot be read."""
+    """A file of the cache; `metadata` is empty if the header cannot be read."""
 
     path: Path
     nbytes: int
@@ -38,13 +38,13 @@ class Shard:
 
     @cached_property
     def model(self) -> str:
-        """The model's name, else the beginning of its weights' hash."""
+        """The model's name or, if it is unknown, the beginning of its weights' hash."""
         if name := self._about.get("model") or self.identity.get("model"):
             return str(name)
         return f"weights {str(self.identity['weights'])[:12]}" if "weights" in self.identity else "unknown"
 
     def matches_model(self, text: str) -> bool:
-        """Return True if the text is in the model's name or in its weights' hash, in any case."""
+        """Return True if the text is in the model's name or in its weights' hash, ignoring case."""
         names = (self._about.get("model"), self.identity.get("model"), self.identity.get("weights"))
         return any(text.casefold() in str(name).casefold() for name in names if name)
 
@@ -54,11 +54,11 @@ class Shard:
 
     @property
     def encoder(self) -> str:
-        """The class or the provider of the encoder."""
+        """The class or, for a hosted API, the provider of the encoder."""
         return str(self.identity.get("class") or self.identity.get("encoder") or "unknown")
 
     def is_intact(self) -> bool:
-        """Read the whole file and return True if its checksum is right."""
+        """Return True if the checksum of the whole file is right."""
         try:
             shards.read_verified(self.path)
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A shard on disk: arrays of a few thousand texts as safetensors, with a checksum, their cost and their machine.
+"""Shards of the embedding cache: arrays of a few thousand texts as safetensors, with a checksum, cost and machine.
 
 `$HARNESS_CACHE/embeddings/<identity>/<texts>.safetensors`
 """
@@ -49,7 +49,7 @@ class Header(NamedTuple):
 
 
 class CachedArrays(NamedTuple):
-    """The arrays of a shard, the cost of computing them, and True if a foreign machine did."""
+    """The arrays of a shard, the cost of computing them, and True if a foreign machine computed them."""
 
     arrays: Arrays
     cost: Phase
@@ -77,8 +77,8 @@ def read(path: Path, conditions: str) -> CachedArrays | None:
 
     Args:
         path: The result of `path_of`.
-        conditions: Settings that change the time and not the arrays. A shard that this machine computed under others is
-            a miss, because its cost has to be measured again; one of a foreign machine is always a hit.
+        conditions: Settings that change the time but not the arrays, such as threads. A shard of this machine with
+            other conditions is a miss, because its cost has to be measured again; a foreign machine's is always a hit.
     """
     try:
         metadata, arrays = read_verified(path)

@@ -16,7 +16,7 @@ from harness.errors import ConfigError
 from harness.types.protocols import Component
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_BUDGET = {"cpu": 2048, "mps": 16384, "cuda": 65536}
+_DEFAULT_BATCH_TOKENS = {"cpu": 2048, "mps": 16384, "cuda": 65536}
 IN_MEMORY = "in memory"
 """Name of a model that was passed as an object instead of a name."""
 _ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
@@ -41,7 +41,7 @@ class Model(Component):
             the allocator stay as they are. Without effect on GPUs.
 
     Raises:
-        ConfigError: If an argument has a value that is not one of its choices.
+        ConfigError: The value of an argument is invalid.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class Model(Component):
             cpu.keep_freed_memory()
 
     def limit_length(self, length: int | None) -> None:
-        """Truncate documents to `length` tokens if the model reads more; call it before the weights are loaded."""
+        """Lower the model's maximum length to `length` tokens; call it before the weights are loaded."""
         self._length_cap = length
 
     @contextmanager
     def truncated_to(self, model: Any, length: int | None) -> Iterator[None]:
-        """Truncate documents to `max_length` and to `length` tokens within the block.
+        """Lower the maximum length of a model in training to `max_length` and to `length` tokens within the block.
 
         Args:
-            model: A model in training; its own maximum length is restored after the block.
+            model: Its own maximum length is restored after the block.
             length: Maximum number of tokens, special tokens included; None for no limit besides `max_length`.
         """
         original = self._document_limit(model)
@@ -109,7 +109,7 @@ class Model(Component):
                 self._set_max_length(model, original)
 
     def _cap_length(self, model: Any, length: int | None) -> None:
-        """Set the model's maximum length if it is above `length`."""
+        """Lower the model's maximum length to `length` if it is higher."""
         limit = self._document_limit(model)
         if length is not None and limit is not None and limit > length:
             self._set_max_length(model, length)
@@ -119,7 +119,7 @@ class Model(Component):
         return self._limit(model)
 
     def set_device(self, device: str) -> None:
-        """Use this device rather than the configured one; call it before the weights are loaded."""
+        """Replace the configured device; call it before the weights are loaded."""
         self._device = device
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Model(Component):
         return self._optimize_cpu and device.type == "cpu"
 
     def _budget(self, model: Any) -> int:
-        return self._batch_tokens or _BUDGET.get(model.device.type, _BUDGET["cuda"])
+        return self._batch_tokens or _DEFAULT_BATCH_TOKENS.get(model.device.type, _DEFAULT_BATCH_TOKENS["cuda"])
 
     def _loaded(self) -> Any:
         if self._model is None:

@@ -23,7 +23,7 @@ from harness.search.postings import SparseRows
 from harness.types import StringColumn
 from harness.types.protocols import Component
 
-_BUDGET = {"cpu": 2048, "mps": 8192, "cuda": 16384}  # the logits of a batch are tokens x vocabulary
+_DEFAULT_BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}  # the logits of a batch are tokens x vocabulary
 
 Batch = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], int]
 
@@ -86,7 +86,7 @@ class SparseEncoder(TransformerEncoder):
         return names
 
     def _budget(self, model: Any) -> int:
-        return self._batch_tokens or _BUDGET.get(model.device.type, _BUDGET["cuda"])
+        return self._batch_tokens or _DEFAULT_BATCH_TOKENS.get(model.device.type, _DEFAULT_BATCH_TOKENS["cuda"])
 
     def _identity(self, model: Any, side: Side) -> dict[str, Any]:
         return {**super()._identity(model, side), "terms": self._terms[side]}

@@ -31,7 +31,7 @@ def retriever_identity(retriever: Any) -> str:
 
     A component of the harness is described by its constructor's arguments, an object of any other class by its
     attributes. If an attribute has no describable content, such as an open connection, the arguments in the object's
-    config are used instead; without a config, no other object has the same identity.
+    config are used instead; without a config, the identity is unique to this object.
 
     The hash is computed in every call, so that it covers settings that were changed since the last call. Attributes
     that indexing and searching change inside `in_use` do not change it.
@@ -70,7 +70,7 @@ def evaluation_identity(
         k: Documents retrieved for each query.
         metrics: Names of the metrics.
         timing: The timing plan's settings; None where nothing is timed.
-        seed: Seed of the draws, such as that of the queries timed one by one.
+        seed: Seed of random draws, such as the sample of queries whose latency is measured.
     """
     content = {
         "retriever": retriever,
@@ -85,7 +85,7 @@ def evaluation_identity(
 
 
 def config_identity(config: Mapping[str, Any]) -> str:
-    """Return the hash of a config, 16 hex digits: the identity of what could not be constructed or loaded."""
+    """Return the hash of a config, 16 hex digits; it stands in if a retriever or dataset could not be constructed."""
     return _hash({"config": config})
 
 
@@ -107,6 +107,7 @@ class _Snapshot(NamedTuple):
     """An object's attributes before it indexes or searches."""
 
     value: Any
+    """The object."""
     described: Mapping[str, Any]
     """Descriptions by attribute."""
     marks: Mapping[str, Any]
@@ -116,7 +117,7 @@ class _Snapshot(NamedTuple):
 
 
 class Description:
-    """Describes objects as JSON values, and collects the modules of their classes and functions.
+    """A describer of objects as JSON values, which also collects the modules of their classes and functions.
 
     An object is described by its class and its `values.attributes`. Attributes that indexing and searching change, such
     as an index, are described as before the first use, see `note_changes`; an attribute that the user changes between
@@ -253,7 +254,7 @@ class Description:
         }
         defaults = [self.describe(function.__defaults__), self.describe(function.__kwdefaults__)]
         self._functions.pop()
-        return [user_code.byte_code(function.__code__), *defaults, from_module]
+        return [user_code.bytecode_hash(function.__code__), *defaults, from_module]
 
     def _token(self, value: Any) -> str:
         self._tokens += 1

@@ -21,7 +21,7 @@ from harness.embedding_cache import cache
 from harness.environment import limited_threads
 from harness.errors import ConfigError
 from harness.metrics import Metric, parse, score
-from harness.retrievers.scored import check_scores, score_candidates
+from harness.retrievers.scored import check_scorer, score_candidates
 from harness.types import (
     Counters,
     Dataset,
@@ -175,7 +175,7 @@ class QueryRunner:
         self._retriever, self._dataset, self._depth = retriever, dataset, depth
         self._candidates = dataset.candidate_matrix
         if self._candidates is not None:
-            check_scores(retriever)
+            check_scorer(retriever)
 
     @property
     def queries(self) -> Queries:

@@ -1,6 +1,7 @@
 """The regression gate: a pure function of a baseline, the newest records and a policy.
 
-gate(baseline, match_records(baseline.records, records), scores, policy) -> Verdict, whose `exit_code` a CI job returns.
+`gate(baseline, match_records(baseline.records, records), scores, policy)` returns a `Verdict`, which has an
+`exit_code` for CI.
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def gate(
         scores: Per-query scores of `matched.candidates`.
         policy: Tolerances and limits.
         lenient: Treat undecided findings as warnings.
-        repeats: Further measurements of evaluations; the lowest cost of an evaluation counts.
+        repeats: Repeated measurements of some evaluations; the lowest cost of each evaluation is checked.
     """
     findings = [
         Finding("undecided", each.retriever, each.dataset, "evaluation", message=each.reason, command=each.command)

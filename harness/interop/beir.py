@@ -1,4 +1,4 @@
-"""Our retrievers in BEIR's evaluator, BEIR's searches as retrievers, and datasets in either form.
+"""Use retrievers in BEIR's evaluator and BEIR's searches as retrievers; convert datasets in both directions.
 
     from beir.datasets.data_loader import GenericDataLoader
     from beir.retrieval.evaluation import EvaluateRetrieval
@@ -11,7 +11,7 @@
     dataset = beir.to_dataset(corpus, queries, qrels, name="scifact")
     retriever = beir.BeirRetriever(DenseRetrievalExactSearch(SentenceBERT("all-MiniLM-L6-v2")))
 
-A config takes a search by `_target_`:
+In a config, the search is given by its `_target_`:
 
     _target_: harness.interop.beir.BeirRetriever
     model:
@@ -95,7 +95,8 @@ class BeirRetriever(Component):
 
     Most of BEIR's searches encode the corpus in every call, so their search time includes it: measure them with
     `timing.repeats=1 timing.latency_queries=0`. BEIR's searches also drop the document whose id equals the query's.
-    A query with the id of a document is therefore searched under another id; the dataset's `drop_self_hits` decides.
+    A query with the id of a document is therefore searched under another id, so that only the dataset's
+    `drop_self_hits` decides whether the document is dropped.
 
     Args:
         model: A search of BEIR, or any other `BaseSearch`.
@@ -133,7 +134,7 @@ class BeirRetriever(Component):
         return int(self._corpus.texts.arrow.nbytes)
 
     def _name_queries(self, queries: Queries) -> list[str]:
-        """Return the query ids, with a prefix where a document has the same id."""
+        """Return the query ids; ids that a document has too get a prefix."""
         prefix, query_ids = "query ", set(queries.ids)
         while any(f"{prefix}{query}" in ids for query in query_ids for ids in (self._documents, query_ids)):
             prefix += "query "
@@ -197,7 +198,7 @@ def to_triple(dataset: Dataset) -> Triple:
 
 
 def _split_title(title: str, text: str) -> dict[str, str]:
-    """Undo the join of a title and a body."""
+    """Split a document's text into its title and its body."""
     if title and text.startswith(f"{title} "):
         return {"title": title, "text": text[len(title) + 1 :]}
     return {"title": "", "text": text}

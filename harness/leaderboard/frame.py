@@ -34,8 +34,8 @@ def to_frame(leaderboards: Mapping[str, Leaderboard], published: Sequence[Publis
         published: Published scores of the first metric.
 
     Returns:
-        A frame whose `status` is `ok`, `failed`, `published`, or `mean` for the mean over datasets, which has no
-        dataset and the retriever's costs.
+        A frame whose `status` is `ok`, `failed`, `published` or `mean`. A row of status `mean` has the mean over
+        datasets, no dataset, and the retriever's costs.
     """
     import polars as pl
 
@@ -50,7 +50,7 @@ def to_frame(leaderboards: Mapping[str, Leaderboard], published: Sequence[Publis
 
 
 def to_csv(table: "pl.DataFrame") -> str:
-    """Write a frame as CSV with 0 and 1 for booleans; texts that a spreadsheet takes for formulas are quoted."""
+    """Write a frame as CSV with 0 and 1 for booleans; a text that looks like a formula gets a leading apostrophe."""
     import polars.selectors as cs
 
     texts = cs.string().str.replace(r"^([=+\-@\t\r])", "'${1}").str.replace_all(r"\p{Cc}", " ")
@@ -125,7 +125,7 @@ def _scores(leaderboard: Leaderboard, evaluation: EvaluationSummary) -> dict[str
 
 
 def _source(evaluation: EvaluationSummary) -> dict[str, Any]:
-    """Return the split and, where the dataset has no parts, the record and its costs."""
+    """Return the split and, unless the dataset is a group of several, the record and its costs."""
     record, *parts = evaluation.records
     source = {"split": record.dataset.split, "status": "ok"}
     if parts:

@@ -25,7 +25,7 @@ _LATEX: Marks = {
     "front": (r"{}\textasciicircum{{}}", "^"),
 }
 _LABEL_WIDTH = 40
-"""Terminal columns that the first column of a table of numbers may take before it is folded."""
+"""Maximum width of the first column, in terminal columns, when a table of numbers is split."""
 
 _CONTROLS = {
     **dict.fromkeys([*range(32), *range(127, 160), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]),
@@ -49,9 +49,9 @@ def terminal(tables: Iterable[Table], width: int = 120, color: bool = False) -> 
     """Write tables for a terminal; a table of numbers that is too wide is split, so that no number is broken.
 
     Args:
-        tables: Tables.
+        tables: Written in this order, with an empty line between two tables.
         width: Number of terminal columns.
-        color: Print the best of each column bold.
+        color: Use terminal styles: titles, headings and the best of each column bold, notes dim.
     """
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=color, highlight=False)
@@ -79,7 +79,7 @@ def markdown(tables: Iterable[Table]) -> str:
 
 def latex(tables: Iterable[Table]) -> str:
     r"""Write `table` environments, which need \usepackage{booktabs}; title and notes become the caption."""
-    return "\n".join(map(_environment, tables))
+    return "\n".join(map(_latex_environment, tables))
 
 
 def printable(text: str) -> str:
@@ -103,7 +103,7 @@ def _format(text: str | Marked, marks: Marks, escape: Callable[[str], str]) -> s
 
 
 def _notes(table: Table, marks: Marks) -> list[str]:
-    """Return the legend with a writer's marks, and the notes."""
+    """Return the legend, with the marks of the output format, and the table's notes."""
     legend = "; ".join(f"{marks[mark][1]} {meaning}" for mark, meaning in table.legend.items())
     return [*([f"{legend}."] if legend else []), *table.notes]
 
@@ -125,7 +125,11 @@ def _style(text: str | Marked) -> str:
 
 
 def _column_groups(table: Table, rows: Sequence[Sequence[str]], width: int) -> Iterator[list[int]]:
-    """Yield the columns of each grid: all, or those that fit next to the first where the others are numbers."""
+    """Yield the column numbers of each grid.
+
+    If all columns but the first are numbers, a table that is too wide becomes several grids, each with the first
+    column.
+    """
     texts, columns = [table.headings, *rows], list(range(len(table.headings)))
     widths = [max(cell_len(row[column]) for row in texts) + 2 for column in columns]
     space = width - min(widths[0] - 2, _LABEL_WIDTH)
@@ -150,7 +154,7 @@ def _markdown_parts(table: Table) -> Iterator[str]:
         yield f"{escape_markdown(note)}\n"
 
 
-def _environment(table: Table) -> str:
+def _latex_environment(table: Table) -> str:
     rows = [["--" if text == GAP else _format(text, _LATEX, escape_latex) for text in row] for row in table.rows]
     title = [f"{table.title.rstrip('.')}."] if table.title else []
     caption = " ".join(map(escape_latex, [*title, *_notes(table, _LATEX)]))

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 _MAX_SHOWN = 300  # characters of a server's message, which may be a page of HTML
 _KEYLIKE = re.compile(r"\b[sp]k-[\w*.-]+|(?<=\bBearer )\S+|\b[A-Za-z0-9]{32,}\b")
-active = threading.local()  # its `call` is counted by the hooks, which an SDK runs on the request's thread
+active = threading.local()  # `active.call` is the thread's request; an SDK runs the hooks on the request's thread
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Call:
     name: str  # model and server, for messages
     stop: threading.Event  # set to cancel the request
     attempts: int = 0  # HTTP requests sent
-    tokens: int = 0  # input tokens of all answers, including invalid ones, which are paid for too
-    status: int | None = None  # HTTP status of the last failure, 200 for an invalid answer; None without an answer
+    tokens: int = 0  # input tokens of all responses, including invalid ones, which are paid for too
+    status: int | None = None  # HTTP status of the last failure, 200 for an invalid response; None without a response
     problem: str = ""  # message of the last failure
 
 
@@ -33,7 +33,7 @@ class CancelledError(BaseException):
 
 
 class RequestError(ApiError):
-    """A request that failed in spite of its retries, which `call` counts."""
+    """A request that failed after all retries; `call` has their number."""
 
     def __init__(self, message: str, call: Call) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ def _before_attempt(_: Any) -> None:
 
 
 def _after_attempt(response: Any) -> None:
-    """Store the status, and prevent retries by OpenAI's SDK when the account's quota is used up."""
+    """Store the status; prevent retries by OpenAI's SDK if the account's quota is used up."""
     active.call.problem = f"HTTP {response.status_code}"
     if response.status_code == 429 and b"insufficient_quota" in response.read():
         response.headers["x-should-retry"] = "false"
@@ -66,7 +66,7 @@ HOOKS: dict[str, list[Callable[[Any], Any]]] = {"request": [_before_attempt], "r
 
 
 def mask_key(text: str, key: str) -> str:
-    """Return `text` of a server on one line, shortened, with `key` and everything that looks like a key masked."""
+    """Return the server's `text` on one line, shortened, with `key` and anything that looks like a key masked."""
     if len(key) > 3:
         text = text.replace(key, "***")
     text = " ".join(_KEYLIKE.sub("***", text).split())

@@ -4,6 +4,7 @@ score(q, d) = sum over query terms, repeated ones included, of idf(t) * tf / (tf
 idf(t) = log(1 + (N - df + .5) / (df + .5)) (Lucene's BM25Similarity, without its lossy document lengths).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -52,7 +53,7 @@ class BM25(Component):
     Args:
         tokenizer: Splits texts into terms; by default English words with Snowball stems and Lucene's stop words.
         k1: Term frequency saturation, at least 0.
-        b: Degree of length normalisation, 0 to 1.
+        b: Strength of document length normalisation, 0 to 1.
     """
 
     is_shardable = True
@@ -69,14 +70,14 @@ class BM25(Component):
         self._term_order: NDArray[np.int64] | None = None  # index of this shard's terms in `Statistics.terms`
 
     def corpus_statistics(self, corpus: Corpus) -> Statistics:
-        """Return the statistics of a corpus that is a shard; its term counts are reused by `index`."""
+        """Return the statistics of `corpus`, one shard; `index` reuses its term counts."""
         counts = self._count(corpus)
         self._counted = corpus, counts
         words, terms = float(counts.weights.sum(dtype=np.float64)), self._terms()
         return Statistics(len(corpus), words, terms, np.bincount(counts.terms, minlength=len(terms)))
 
     def use_statistics(self, statistics: Statistics) -> None:
-        """Set the statistics of the whole corpus, of which the following calls of `index` receive a shard."""
+        """Use the `statistics` of the whole corpus in the following calls of `index`, which receive one shard."""
         self._statistics = statistics
 
     def index(self, corpus: Corpus) -> None:
@@ -176,8 +177,8 @@ class RankBM25(Component):
     Args:
         tokenizer: Splits texts into terms.
         k1: Term frequency saturation, at least 0.
-        b: Degree of length normalisation, 0 to 1.
-        epsilon: Terms of negative idf get this share of the mean idf.
+        b: Strength of document length normalisation, 0 to 1.
+        epsilon: Terms with a negative idf get this fraction of the mean idf instead.
     """
 
     _doc_ids = SetByIndex[StringColumn]()
@@ -235,8 +236,6 @@ class RankBM25(Component):
 
     def nbytes(self) -> int:
         """Return the bytes of the package's dictionaries of term counts, without the terms, which they share."""
-        import sys
-
         return sum(sys.getsizeof(counts) for counts in self._model.doc_freqs) if self._model else 0
 
 

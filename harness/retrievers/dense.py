@@ -78,7 +78,7 @@ class Dense(Component):
         return self._index is None
 
     def index(self, corpus: Corpus) -> None:
-        """Encode every document."""
+        """Encode every document, and build the approximate or compressed index if there is one."""
         vectors = self._encoder.encode(corpus.texts, "document")
         with stage("build"):
             self._doc_ids, self._ranks = corpus.ids, corpus.ranks

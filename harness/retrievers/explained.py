@@ -1,4 +1,4 @@
-"""Explanations of composite retrievers."""
+"""Helpers for the explanations of composite retrievers."""
 
 from collections.abc import Mapping
 from typing import Any

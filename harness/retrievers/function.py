@@ -1,4 +1,4 @@
-"""A function as a retriever, such as a client of a deployed service: nothing is indexed here."""
+"""A function as a retriever, such as a client of a deployed search service."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ class Function(Component):
         self._search = search
 
     def index(self, corpus: Corpus) -> None:
-        """Store the corpus, whose ids hits refer to. Nothing is indexed: the function searches an index elsewhere."""
+        """Store the corpus, whose ids the hits refer to; the function searches an index of its own."""
         self._corpus = corpus
 
     def search(self, queries: Queries, k: int) -> Run:

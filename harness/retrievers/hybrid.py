@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ class Hybrid(Component):
 
     @property
     def is_precomputed(self) -> bool:
-        """True if any retriever's rankings were made elsewhere, so that their cost is unknown."""
+        """True if any of the retrievers is precomputed, so that its timings are unknown."""
         return any(map(is_precomputed, self._retrievers.values()))
 
     def index(self, corpus: Corpus) -> None:
@@ -59,7 +60,7 @@ class Hybrid(Component):
 
     def search(self, queries: Queries, k: int) -> Run:
         """Return the `k` best fused hits of each of the `queries`; at most `depth` hits of each retriever are fused."""
-        if k > self._depth + 1 and not self._warned:  # k is one higher if a hit that is the query is dropped
+        if k > self._depth + 1 and not self._warned:  # k is one higher than configured if self hits are dropped
             self._warned = True
             log.warning("retriever.depth=%d is less than k=%d: recall beyond it is not measured", self._depth, k)
         depth = max(k, self._depth) if k <= self._depth + 1 else self._depth
@@ -71,7 +72,7 @@ class Hybrid(Component):
             return self._fusion(runs).top(k)
 
     def score(self, queries: Queries, docs: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Return fused scores of `docs` [queries, candidates], ranked by every retriever for `queries`; -inf for -1."""
+        """Return scores of `docs` [queries, candidates] for `queries`, fused over all retrievers; -inf for index -1."""
         runs = []
         for name, retriever in self._retrievers.items():
             with component(name):
@@ -83,7 +84,7 @@ class Hybrid(Component):
         """Explain each of `docs` by its rank and score for `query` in each retriever, and by its fused score."""
         runs = {name: retriever.search(query, self._depth) for name, retriever in self._retrievers.items()}
         fused = self._fusion(list(runs.values()))
-        without = {
+        fused_without = {
             name: self._fusion([_without_hits(run) if part == name else run for part, run in runs.items()])
             for name in runs
         }
@@ -91,7 +92,7 @@ class Hybrid(Component):
         explanations = []
         for index, doc in enumerate(docs):
             total = rank_and_score(fused, doc)[1]
-            shares = _shares(total or 0.0, {name: rank_and_score(run, doc)[1] for name, run in without.items()})
+            shares = _shares(total or 0.0, {name: rank_and_score(run, doc)[1] for name, run in fused_without.items()})
             rows: list[tuple[Value, ...]] = [
                 (name, *rank_and_score(run, doc), shares[name]) for name, run in runs.items()
             ]
@@ -115,9 +116,9 @@ def _without_hits(run: Run) -> Run:
 
 
 def _shares(total: float, without: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the part of the fused score that each retriever adds: the total minus the score without the retriever.
+    """Return each retriever's contribution to the fused score: the `total` minus the score without the retriever.
 
-    The score without it is None if no other retriever has the document; its part is then the rest of the total.
+    If no other retriever has the document, the score without it is None, and its contribution is the rest of the total.
     """
     shares = {name: total - score for name, score in without.items() if score is not None}
     return {name: shares.get(name, total - sum(shares.values())) for name in without}
@@ -187,14 +188,26 @@ Normalized = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Values [queries, depth] and each query's floor [queries, 1]."""
 
 
-def _moments(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the scores, 0 without a hit, the mask of hits, and each query's mean and deviation [queries, 1]."""
+class _Moments(NamedTuple):
+    """The scores of a run, and their mean and standard deviation for each query."""
+
+    scores: NDArray[np.float64]
+    """Shape [queries, depth]; 0 without a hit."""
+    hit: NDArray[np.bool_]
+    """Mask of hits, shape [queries, depth]."""
+    mean: NDArray[np.float64]
+    """Shape [queries, 1]."""
+    deviation: NDArray[np.float64]
+    """Shape [queries, 1]; exactly 0 if all scores are equal."""
+
+
+def _moments(run: Run) -> _Moments:
     hit = run.docs >= 0
     scores = np.where(hit, run.scores, 0.0).astype(np.float64)
     n = np.maximum(hit.sum(axis=1, keepdims=True), 1)
     mean = scores.sum(axis=1, keepdims=True) / n
-    spread = np.sqrt((np.where(hit, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
-    return scores, hit, mean, np.where(_is_constant(run), 0.0, spread)
+    deviation = np.sqrt((np.where(hit, scores - mean, 0.0) ** 2).sum(axis=1, keepdims=True) / n)
+    return _Moments(scores, hit, mean, np.where(_is_constant(run), 0.0, deviation))
 
 
 def _is_constant(run: Run) -> NDArray[np.bool_]:
@@ -215,15 +228,16 @@ def _min_max(run: Run) -> Normalized:
 
 
 def _z_score(run: Run) -> Normalized:
-    scores, hit, mean, spread = _moments(run)
-    values = np.divide(scores - mean, spread, out=np.zeros_like(scores), where=spread > 0)
+    scores, hit, mean, deviation = _moments(run)
+    values = np.divide(scores - mean, deviation, out=np.zeros_like(scores), where=deviation > 0)
     lowest = np.where(hit, values, np.inf).min(axis=1, keepdims=True, initial=np.inf)
     return values, np.where(np.isinf(lowest), 0.0, lowest)
 
 
 def _dbsf(run: Run) -> Normalized:
-    scores, _, mean, spread = _moments(run)
-    values = np.divide(scores - mean + 3 * spread, 6 * spread, out=np.full_like(scores, 0.5), where=spread > 0)
+    scores, _, mean, deviation = _moments(run)
+    shifted = scores - mean + 3 * deviation
+    values = np.divide(shifted, 6 * deviation, out=np.full_like(scores, 0.5), where=deviation > 0)
     return np.clip(values, 0.0, 1.0), np.zeros((len(run), 1))
 
 
@@ -233,7 +247,7 @@ _NORMALIZE: dict[str, Callable[[Run], Normalized]] = {"min_max": _min_max, "z_sc
 def _summed(
     runs: Sequence[Run], shares: Sequence[NDArray[np.float64]], floor: NDArray[np.float64] | float = 0.0
 ) -> Run:
-    """Return the run of each document's sum of shares, plus the query's floor."""
+    """Return the run in which a document scores the sum of its shares over all runs, plus the query's floor."""
     docs, scores = np.concatenate([run.docs for run in runs], axis=1), np.concatenate(shares, axis=1)
     order = np.argsort(docs, axis=1, kind="stable")
     docs, scores = np.take_along_axis(docs, order, axis=1), np.take_along_axis(scores, order, axis=1)

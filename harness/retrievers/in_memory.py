@@ -22,7 +22,7 @@ def wrap_model(model: Any) -> Retriever:
     """Return a retriever over a model of sentence-transformers.
 
     A SentenceTransformer becomes `Dense`, a SparseEncoder `Splade`, a MultiVectorEncoder `ColBERT`, and a CrossEncoder
-    `Rerank` over the best 100 documents of BM25. Embeddings are not cached: the model may be trained on.
+    `Rerank` over the best 100 documents of BM25. Embeddings are not cached, because the model may still be trained.
 
     Raises:
         ConfigError: The model is of another class.
@@ -30,17 +30,17 @@ def wrap_model(model: Any) -> Retriever:
     import sentence_transformers
 
     if isinstance(model, sentence_transformers.CrossEncoder):
-        scorer = CrossEncoder(IN_MEMORY)
-        scorer.wrap(model)
-        return Rerank(BM25(Tokenizer()), CrossEncoderScorer(scorer))
+        cross = CrossEncoder(IN_MEMORY)
+        cross.wrap(model)
+        return Rerank(BM25(Tokenizer()), CrossEncoderScorer(cross))
     if isinstance(model, sentence_transformers.MultiVectorEncoder):
-        tokens = MultiVectorEncoder(IN_MEMORY, cache=False)
-        tokens.wrap(model)
-        return ColBERT(tokens)
+        multi_vector = MultiVectorEncoder(IN_MEMORY, cache=False)
+        multi_vector.wrap(model)
+        return ColBERT(multi_vector)
     if isinstance(model, sentence_transformers.SparseEncoder):
-        terms = SparseEncoder(IN_MEMORY, cache=False)
-        terms.wrap(model)
-        return Splade(terms)
+        sparse = SparseEncoder(IN_MEMORY, cache=False)
+        sparse.wrap(model)
+        return Splade(sparse)
     if isinstance(model, sentence_transformers.SentenceTransformer):
         dense = DenseEncoder(IN_MEMORY, cache=False)
         dense.wrap(model)

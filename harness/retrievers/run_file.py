@@ -1,7 +1,6 @@
 """A run (ranked documents) of another system as a retriever: `retriever=run_file retriever.path=x.trec.gz`.
 
-Rankings of Lucene, of a vendor or of an older system are scored, compared and tested like any other. Their cost is
-unknown, so they have no throughput.
+Rankings of Lucene, a vendor or an older system are scored, compared and tested like any other, but not timed.
 """
 
 import logging
@@ -31,7 +30,7 @@ class FixedRun(Component):
     """
 
     is_precomputed = True
-    """The rankings were computed by another system, so time measured here is not their cost."""
+    """True: another system computed the rankings, so timings measured here would not be its timings."""
 
     _run = SetByIndex[Run]()
 
@@ -99,7 +98,7 @@ class FixedRun(Component):
 
 
 class RunFile(FixedRun):
-    """The rankings of a TREC run file; scores give the order, as trec_eval reads it.
+    """The rankings of a TREC run file, ordered by score; the rank column is ignored, as in trec_eval.
 
     Args:
         path: The file, optionally gzipped.

@@ -1,4 +1,4 @@
-"""Helpers for composite retrievers and for scoring given candidates."""
+"""Helpers for composite retrievers and for scoring candidates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 from harness.types import CandidateScorer, Queries, Run, StringColumn
 
 
-def check_scores(retriever: Any) -> None:
+def check_scorer(retriever: Any) -> None:
     """Raise `ConfigError` for a retriever that cannot score given documents."""
     if not isinstance(retriever, CandidateScorer):
         raise ConfigError(
@@ -31,7 +31,7 @@ def score_candidates(retriever: Any, queries: Queries, doc_ids: Sequence[str], d
     Raises:
         ConfigError: The retriever cannot score given documents.
     """
-    check_scores(retriever)
+    check_scorer(retriever)
     scores = retriever.score(queries, docs)
     return Run(queries.ids, doc_ids, np.where(np.isneginf(scores), -1, docs), scores)
 
@@ -39,8 +39,8 @@ def score_candidates(retriever: Any, queries: Queries, doc_ids: Sequence[str], d
 def to_corpus(run: Run, query_ids: Sequence[str], doc_ids: StringColumn) -> Run:
     """Return a component's run with the corpus's document indices and the queries' order.
 
-    A component's run may have other document indices, as from `Run.from_dict`, or documents beyond the corpus's.
-    Documents that the corpus lacks are left out; a query that the run lacks has no hits.
+    The indices of a component's run may differ from the corpus's, for example if it comes from `Run.from_dict` or has
+    documents that are not in the corpus. These documents are left out; a query that the run lacks has no hits.
 
     Args:
         run: The component's run.

@@ -1,4 +1,4 @@
-"""State of a retriever that `index` sets."""
+"""A descriptor for attributes that `index` sets."""
 
 from typing import Any, Generic, TypeVar
 

@@ -3,7 +3,7 @@
 results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last, so that a record's files exist
 results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
 results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
-results/published/<model>/<revision>.json    published figures; a later import of the same model replaces them
+results/published/<model>/<revision>.json    published figures; another import of the same revision replaces them
 """
 
 import gc
@@ -111,7 +111,7 @@ class Store:
         return read_table(self.root / name) if name and (self.root / name).exists() else None
 
     def machines(self, records: Iterable[Record]) -> dict[str, str]:
-        """Return a one-line description of the records' environments, by fingerprint, if their manifests are stored."""
+        """Return one-line descriptions of environments by fingerprint, without those whose manifest is missing."""
         paths = {record.environment: record.files.environment for record in records}
         descriptions = {}
         for name, path in sorted(paths.items()):
@@ -125,8 +125,8 @@ class Store:
         return record.model_copy(update={"files": record.files.model_copy(update=files)})
 
     def keep_published(self, figures: Iterable[PublishedFigures]) -> list[Path]:
-        """Store published figures in a file for each model; return the files."""
-        by_model: dict[Path, list[PublishedFigures]] = {}
+        """Store published figures in a file for each revision of a model; return the files."""
+        by_path: dict[Path, list[PublishedFigures]] = {}
         for figure in figures:
             path = (
                 self.root
@@ -134,15 +134,15 @@ class Store:
                 / _safe_path(figure.model.replace("/", "__"))
                 / f"{_safe_path(figure.revision)}.json"
             )
-            by_model.setdefault(path, []).append(figure)
+            by_path.setdefault(path, []).append(figure)
         write_together(
             {
                 path: json.dumps([figure.model_dump() for figure in model_figures], indent=2, allow_nan=False).encode()
                 + b"\n"
-                for path, model_figures in by_model.items()
+                for path, model_figures in by_path.items()
             }
         )
-        return list(by_model)
+        return list(by_path)
 
     def published(self) -> list[PublishedFigures]:
         """Return the imported published figures. Raises `StoreError` naming an invalid file."""
@@ -160,7 +160,7 @@ class Store:
     def latest(self) -> list[Record]:
         """Return the newest record of each evaluation under each name; a failure does not hide an older success."""
         newest: dict[tuple[str, ...], Record] = {}
-        with _without_collector():
+        with _gc_disabled():
             for record in self.records():
                 key = (record.id, record.environment, record.retriever.label, record.dataset.label)
                 if record.status == "ok" or key not in newest or newest[key].status != "ok":
@@ -174,14 +174,14 @@ class Store:
         return _newest(same_id, like)
 
     def find_scores(self, like: Record) -> Record | None:
-        """Return the newest successful record with the same scores, with or without timing, as for `find`."""
+        """Return the newest successful record with the same `scores_id`, whatever its timing; names as for `find`."""
         paths = (self.root / "records" / _safe_path(like.dataset.name)).rglob("*.json")
-        mark = f'"{like.scores_id}"'.encode()
-        return _newest([read_record(path) for path in paths if mark in path.read_bytes()], like)
+        quoted_id = f'"{like.scores_id}"'.encode()
+        return _newest([read_record(path) for path in paths if quoted_id in path.read_bytes()], like)
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def _gc_disabled() -> Iterator[None]:
     """Disable the garbage collector, which takes half of the time of reading thousands of records."""
     enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""Tokenizer: lower case, a word pattern, stop words, and a Snowball stemmer; texts to term counts."""
+"""Tokenizer of texts into terms and term counts: lower case, a word pattern, stop words, and a Snowball stemmer."""
 
 import re
 from collections import Counter, deque
@@ -23,16 +23,16 @@ from harness.types.protocols import Component
 
 # The list of Apache Lucene's EnglishAnalyzer: 33 words. The stop-words package, which has the other languages, drops
 # 1,333 words of English, "system", "run" and "test" among them.
-ENGLISH = (
+ENGLISH_STOP_WORDS = (
     "a an and are as at be but by for if in into is it no not of on or such that the their then there these they "
     "this to was will with"
 )
-"""Stop words, separated by spaces."""
+"""Separated by spaces."""
 _BLOCK = 16384
 _MIN_BLOCK = 1024  # minimum texts in a block when there are several threads
 # Up to 16 ASCII texts are split by Python's re if the pattern is simple enough to match the same words: polars compiles
 # the pattern in each call, which takes longer than the search of a query.
-_FEW = 16
+_MAX_TEXTS_FOR_RE = 16
 _SIMPLE = re.compile(r"(?:\\[bwdBWD.,-]|\[(?:\\[wd]|[\w.,'])+\]|\(\?:|\((?!\?)|[\w)+*?])+")
 
 
@@ -42,8 +42,9 @@ class Tokenizer(Component):
     Args:
         language: Language of the stemmer and the stop words; English has Lucene's 33 stop words.
         pattern: Matches words of the lower-cased text (Rust regex syntax: Unicode, no look-around).
-        stemmer: A Snowball stemmer; None for none, `language` for the language's.
-        stop_words: A language's name or a list; None for none. They are dropped before stemming.
+        stemmer: Name of a Snowball stemmer; `language` for the language's, None for none.
+        stop_words: `language` for the language's, another language's name, a list, or None for none; dropped before
+            stemming.
 
     Raises:
         ConfigError: The pattern is invalid, or there is no such stemmer or list of stop words.
@@ -58,7 +59,7 @@ class Tokenizer(Component):
     ) -> None:
         self._pattern = _checked_pattern(pattern)
         plain = re.compile(pattern) if _SIMPLE.fullmatch(pattern) else None
-        self._plain = plain if plain and not plain.match("") else None  # the engines differ in empty matches
+        self._plain = plain if plain and not plain.match("") else None  # re and polars differ in empty matches
         self._stemmer_name = language if stemmer == "language" else stemmer
         self._stemmer = _stemmer(self._stemmer_name)
         self._stop_words = _stop_words(language if stop_words == "language" else stop_words)
@@ -83,7 +84,7 @@ class Tokenizer(Component):
 
     def transform(self, texts: StringColumn) -> SparseRows:
         """Return the counts of known terms in each text."""
-        if len(texts) <= _FEW and self._plain:
+        if len(texts) <= _MAX_TEXTS_FOR_RE and self._plain:
             few: list[str] = texts.arrow.to_pylist()
             if all(map(str.isascii, few)):
                 return self._count_few(few, self._plain)
@@ -135,7 +136,7 @@ class Tokenizer(Component):
             yield lengths, terms[indices] if len(words) else indices.astype(np.int64)
 
     def _split(self, texts: StringColumn) -> Iterator[tuple[NDArray[np.int64], pa.DictionaryArray]]:
-        """Yield `_words` of each block, which other threads prepare in advance."""
+        """Yield the results of `_words` for blocks of texts; threads prepare the next blocks in advance."""
         n = threads()
         size = _BLOCK if n == 1 else min(max(_MIN_BLOCK, len(texts) // (2 * n)), _BLOCK)
         blocks = (texts.arrow.slice(start, size) for start in range(0, len(texts), size))
@@ -194,7 +195,7 @@ def _stop_words(setting: str | Sequence[str] | None) -> frozenset[str]:
     if setting is None:
         return frozenset()
     if setting == "english":
-        return frozenset(ENGLISH.split())
+        return frozenset(ENGLISH_STOP_WORDS.split())
     if not isinstance(setting, str):
         return frozenset(word.lower() for word in setting)
     if setting not in AVAILABLE_LANGUAGES and setting not in LANGUAGE_MAPPING:

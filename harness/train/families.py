@@ -30,7 +30,7 @@ _PROJECTION_DIMENSIONS = 128
 _QUERY_TOKENS = 32
 """Number of tokens to which a new late-interaction model expands a query."""
 _DEV_DEPTH = 20
-"""Number of candidates that a cross-encoder scores for a dev query."""
+"""Number of candidates that a cross-encoder reranks for a dev query."""
 
 
 class Family(ABC):
@@ -163,8 +163,8 @@ class ColBERTFamily(Family):
     def open(self, folder: Path, settings: Mapping[str, Any]) -> Any:
         """Load the late-interaction model in `folder` with `settings`, or make one from a model of another type.
 
-        The new model has an orthogonal projection, which keeps similarities close to the encoder's, query expansion and
-        a skip list of punctuation.
+        The new model has query expansion, a skip list of punctuation, and an orthogonal projection, with which
+        similarities stay close to the encoder's.
         """
         from sentence_transformers import MultiVectorEncoder
         from sentence_transformers.base.modules import Dense as Projection

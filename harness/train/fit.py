@@ -27,7 +27,7 @@ _STATE = "trainer_state.json"
 
 @dataclass(frozen=True)
 class FitResult:
-    """The result of a training."""
+    """The result of a training run."""
 
     model: Any
     before: float

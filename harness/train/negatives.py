@@ -44,9 +44,9 @@ class Mined:
     """Hard negatives: `n` documents for each query that a retriever ranks high and that are not known positives.
 
     They are drawn from the ranks of `window` (first and last, from 1) of the retriever's run. `margin` excludes likely
-    false negatives: a document's score must be at most (1 - margin) times the score of the best known positive in these
-    ranks, or that score minus margin times its absolute value if it is negative (TopK-PercPos, NV-Retriever, 2024).
-    No margin applies for None, and for a query without a ranked known positive.
+    false negatives: with p the score of the best known positive in the run down to the window's last rank, a document's
+    score must be at most p - margin * abs(p) (TopK-PercPos, NV-Retriever, 2024). There is no limit if `margin` is None
+    or the run has no known positive of the query.
     """
 
     def __init__(

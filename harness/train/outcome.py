@@ -1,9 +1,9 @@
-"""The output folder of a training: the model, configs that evaluate it, and the manifest, which is written last.
+"""The output folder of a training run: the model, configs that evaluate it, and the manifest, which is written last.
 
 <output>/config.json model.safetensors ...   the best checkpoint
 <output>/conf/retriever/*.yaml               base and tuned, and hybrids of BM25 with each
 <output>/manifest.json                       data, base model, settings, machine, curve
-<output>/.training/                          checkpoints of an unfinished training
+<output>/.training/                          checkpoints of an unfinished training run
 """
 
 import json
@@ -21,48 +21,48 @@ _POSSIBLE_CHANGES = "other settings, data, base model or number of processes"
 
 
 def work_folder(output: Path) -> Path:
-    """Return the folder of a training's checkpoints."""
+    """Return the folder of a training run's checkpoints."""
     return output / _WORK
 
 
-def claim(output: Path, plan: str, anew: bool) -> dict[str, Any] | None:
-    """Claim a folder for a training; return its manifest if it is finished, None if it has to begin or continue.
+def claim(output: Path, plan_hash: str, restart: bool) -> dict[str, Any] | None:
+    """Claim a folder for a training run; return its manifest if it is finished, None if it has to begin or continue.
 
     Args:
         output: The output folder.
-        plan: Hash of everything that the model depends on.
-        anew: Train again from the beginning, and discard an earlier training in the folder.
+        plan_hash: Hash of everything that the model depends on.
+        restart: Discard an earlier training run in the folder and begin again.
 
     Raises:
-        ConfigError: The folder has other content.
+        ConfigError: The folder has other content, or another training run that `restart` does not discard.
     """
-    hint = f"choose another folder: output=FOLDER; or replace it by a new training: output={output} resume=false"
+    hint = f"choose another folder: output=FOLDER; or replace it by a new training run: output={output} resume=false"
     manifest_path, plan_path = output / MANIFEST, work_folder(output) / _PLAN
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
-    # the work folder alone belongs to a training that was killed before it wrote its plan
+    # the work folder alone belongs to a training run that was killed before it wrote its plan
     if not _plan_of(manifest_path) and not _plan_of(plan_path) and names - {_WORK}:
         raise ConfigError(
-            f"{output} is not empty and is not the output of a training; choose another folder: output=FOLDER"
+            f"{output} is not empty and is not the output of a training run; choose another folder: output=FOLDER"
         )
-    if anew:
+    if restart:
         shutil.rmtree(work_folder(output), ignore_errors=True)
-        # written first: if the process is killed here, the folder is still recognised as the output of a training
-        files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
+        # written first: if the process is killed here, the folder is still recognised as the output of a training run
+        files.write_atomic(plan_path, json.dumps({"plan": plan_hash}).encode())
         manifest_path.unlink(missing_ok=True)
-    if manifest := load_finished(output, plan):
+    if manifest := load_finished(output, plan_hash):
         return manifest
     if _plan_of(manifest_path):
-        raise ConfigError(f"{output} has the model of another training ({_POSSIBLE_CHANGES}); {hint}")
-    if _plan_of(plan_path) not in (None, plan) and any(work_folder(output).glob("checkpoint-*")):
-        raise ConfigError(f"{output} has an unfinished training ({_POSSIBLE_CHANGES}); {hint}")
-    files.write_atomic(plan_path, json.dumps({"plan": plan}).encode())
+        raise ConfigError(f"{output} has the model of another training run ({_POSSIBLE_CHANGES}); {hint}")
+    if _plan_of(plan_path) not in (None, plan_hash) and any(work_folder(output).glob("checkpoint-*")):
+        raise ConfigError(f"{output} has an unfinished training run ({_POSSIBLE_CHANGES}); {hint}")
+    files.write_atomic(plan_path, json.dumps({"plan": plan_hash}).encode())
     return None
 
 
-def load_finished(output: Path, plan: str) -> dict[str, Any] | None:
-    """Return the manifest in the folder `output` if it is of a training with the hash `plan`, else None."""
+def load_finished(output: Path, plan_hash: str) -> dict[str, Any] | None:
+    """Return the manifest in the folder `output` if its training has this `plan_hash`, else None."""
     path = output / MANIFEST
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan else None
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if _plan_of(path) == plan_hash else None
 
 
 def _plan_of(path: Path) -> str | None:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from harness.text.tokenizer import ENGLISH
+from harness.text.tokenizer import ENGLISH_STOP_WORDS
 from harness.train.words import normalise, words
 
 _COPIED_SHARE = 0.8
-_STOP_WORDS = frozenset(ENGLISH.split())
+_STOP_WORDS = frozenset(ENGLISH_STOP_WORDS.split())
 _NO_ANSWER = {"unknown", "unanswerable", "none", "null", "n a", "not stated", "not given", "not specified"}
 FINISHES = {"length": "too_long", "content_filter": "content_filter", "refusal": "refusal"}
 """Finish reasons of incomplete answers, and the reasons under which they are counted."""

@@ -20,8 +20,8 @@ _LOWEST, _HIGHEST = -(2**31), 2**31 - 1  # grades are stored as int32
 class Qrels(IndexedMapping[Mapping[str, int]]):
     """A mapping from query ids to `{document id: grade}`.
 
-    A grade above 0 is relevant; 0 and below are judged and not relevant. Grades are 32-bit integers; 2.0, numpy's
-    integers, True and False are converted to int.
+    A document with a grade above 0 is relevant; one with 0 or less is judged not relevant. Grades are 32-bit integers;
+    2.0, numpy's integers, True and False are converted to int.
 
     Args:
         grades: `{query id: {document id: grade}}`, which is copied.
@@ -108,7 +108,7 @@ class Qrels(IndexedMapping[Mapping[str, int]]):
 
 
 def whole_grade(grade: object, where: str) -> int:
-    """Return `grade` as an int. Raises `DataError`, which begins with `where`, unless it is a 32-bit integer."""
+    """Return `grade` as an int. Raises `DataError` with the place `where` unless it is a 32-bit integer."""
     number = cast(Any, grade) if isinstance(grade, Real | np.bool_) else np.nan
     if not (_LOWEST <= number <= _HIGHEST and number == int(number)):
         raise DataError(
@@ -125,7 +125,7 @@ def add_judgement(grades: dict[str, dict[str, int]], query: str, doc: str, grade
         query: Query id.
         doc: Document id.
         grade: Grade of the document for the query.
-        where: Place of the judgement, such as file and line, for the error message.
+        where: File and line, or row, of the judgement, for the error message.
 
     Raises:
         DataError: The pair has a different grade already.

@@ -1,4 +1,4 @@
-"""Upgrade of version 1 records, whose fields had other names and whose keys began with the component's name."""
+"""Upgrade of version 1 records, which had other field names, and keys of the form `component/name`."""
 
 import re
 from collections import defaultdict
@@ -43,7 +43,7 @@ def upgrade_phase(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Divide the `facts` of version 1 among the fields of version 2."""
+    """Distribute the `facts` of version 1 over the fields of version 2."""
     parts: defaultdict[str, Any] = defaultdict(lambda: defaultdict(dict))
     for key, value in facts.items():
         component, _, name = key.rpartition("/")

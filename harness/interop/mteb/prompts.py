@@ -39,7 +39,7 @@ def prompt(model: str, task: str, side: str, package: weights.Package | None = N
         ConfigError: The side, task or model is unknown, or the prompts can be read only from the loaded model.
     """
     if side not in _SIDES:
-        raise ConfigError(f"a prompt is for a {' or a '.join(_SIDES)}, not a {side!r}")
+        raise ConfigError(f"no prompt for the side {side!r}; choices: {', '.join(_SIDES)}")
     beir_task = names.task_of(task)
     metadata = registry.task(beir_task[0] if beir_task else task.partition(":")[0]).metadata
     meta = _model_meta(model)

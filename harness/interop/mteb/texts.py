@@ -1,4 +1,4 @@
-"""Convert corpora and queries to and from mteb's rows; texts are joined as mteb's models do."""
+"""Convert corpora and queries to and from mteb's rows; texts are joined as mteb joins them for its models."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ def has_spaces(data: Mapping[str, Any]) -> bool:
 
 
 def quote(key: str) -> str:
-    """Return an id with its white space percent-encoded."""
+    """Return an id with white space and `%` percent-encoded."""
     return _SPACE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), key.replace("%", "%25"))
 
 
@@ -28,7 +28,10 @@ def documents(rows: Any) -> Iterator[tuple[str, str]]:
 
 
 def queries(rows: Any) -> Iterator[tuple[str, str]]:
-    """Yield ids and texts of queries: a text and then its instruction, or an instruction and then the turns."""
+    """Yield ids and texts of queries.
+
+    An instruction follows a single text, and precedes the turns of a conversation.
+    """
     for row in _rows(rows, ("id", "text", "instruction")):
         text, instruction = row["text"], row.get("instruction")
         if not isinstance(text, str):

@@ -1,7 +1,7 @@
-"""Tables of the leaderboard: scores and costs, differences to a baseline, intervals, published scores; recommendations.
+"""Tables of the leaderboard: scores, costs, differences from a baseline, intervals, published scores, recommendations.
 
-A score is marked where it is the best of its column or tied with the best, a cost where its row is on the Pareto front
-of quality and that cost.
+A score is marked if it is the best of its column or tied with the best; a cost, if its row is on the Pareto front of
+quality and that cost.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -53,7 +53,7 @@ def main_table(leaderboard: Leaderboard) -> Table:
 
 
 def recommendation(recommended: Recommendation) -> Table:
-    """Return the best row and the runner-up, their difference, and the excluded rows."""
+    """Return a table of the best row and the runner-up, with notes on their difference and the excluded rows."""
     leaderboard, best, runner_up = recommended.leaderboard, recommended.best, recommended.runner_up
     rows = [best, *([runner_up] if runner_up else [])]
     second = f"runner-up {runner_up.label}" if runner_up else "no other retriever is within the limits"

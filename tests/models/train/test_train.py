@@ -180,7 +180,7 @@ def test_folder_of_other_files_is_not_changed(base_model, monkeypatch, capsys):
 def test_training_killed_before_its_plan_was_written_starts_again(tmp_path):
     (tmp_path / ".training").mkdir()
     (tmp_path / ".training" / ".harness-0123.tmp").write_bytes(b"{")
-    assert outcome.claim(tmp_path, "plan", anew=False) is None
+    assert outcome.claim(tmp_path, "plan", restart=False) is None
     assert (tmp_path / ".training" / "plan.json").read_text() == '{"plan": "plan"}'
 
 
