@@ -121,10 +121,10 @@ def test_the_python_of_the_api_page_runs(monkeypatch, tmp_path, capsys):
     harness.evaluate("bm25", names["data"], results_dir="results", timing=None)
     exec(opened, names)
     exec(own_data, names)
-    made = []
-    names |= {"SentenceTransformerTrainer": lambda *arguments, **options: made.append(options)}
+    trainers = []
+    names |= {"SentenceTransformerTrainer": lambda *arguments, **options: trainers.append(options)}
     exec(training, names | dict.fromkeys(("model", "args", "rows", "loss")))
-    assert isinstance(made[0]["callbacks"][0], harness.EvaluationCallback)
+    assert isinstance(trainers[0]["callbacks"][0], harness.EvaluationCallback)
     logged = []
     log = SimpleNamespace(init=lambda **options: None, log=logged.append, Table=lambda dataframe: len(dataframe))
     exec(wandb, names | {"wandb": log})
@@ -134,10 +134,10 @@ def test_the_python_of_the_api_page_runs(monkeypatch, tmp_path, capsys):
 
 
 def test_the_mteb_example_runs():
-    """The page's lines as they stand, over a task that is made here."""
+    """The page's lines as they stand, over a task that is trainers here."""
     *imports, line = python_blocks("guides/mteb-and-beir.md")[0].splitlines()
     corpus, queries = Corpus(["d1", "d2"], ["a fox", "a dog"]), Queries(["q1"], ["fox"])
-    task = task_of("SciFact", dataset=Dataset("made", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
+    task = task_of("SciFact", dataset=Dataset("trainers", "test", corpus, queries, Qrels({"q1": {"d1": 1}})))
     names = {}
     exec("\n".join(imports), names)
     stand_in = SimpleNamespace(evaluate=evaluate_with_mteb, get_task=lambda name: task)
