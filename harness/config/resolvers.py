@@ -31,8 +31,8 @@ def _required_instruction(instruction: str | None) -> str:
         from harness.errors import ConfigError
 
         raise ConfigError(
-            "this model reads an instruction before each query, and dataset.instruction is null; set it, for example: "
-            "dataset.instruction='Given a question, retrieve passages that answer it'"
+            "this model reads an instruction before each query, and the dataset has none; set one, for example: "
+            "++dataset.instruction='Given a question, retrieve passages that answer it'"
         )
     return instruction
 

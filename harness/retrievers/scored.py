@@ -67,9 +67,11 @@ def align_scores(run: Run, docs: NDArray[np.int32]) -> NDArray[np.float32]:
     """Return the scores of `docs` [queries, candidates] in `run`, which has the same queries; -inf without a hit."""
     docs_order, run_order = np.argsort(docs, axis=1, kind="stable"), np.argsort(run.docs, axis=1, kind="stable")
     scores = np.full(docs.shape, -np.inf, np.float32)
+    if not run.docs.shape[1]:
+        return scores
     for row in range(len(docs)):
         candidates, hits = docs[row, docs_order[row]], run.docs[row, run_order[row]]
-        positions = np.minimum(np.searchsorted(hits, candidates), max(len(hits) - 1, 0))
+        positions = np.minimum(np.searchsorted(hits, candidates), len(hits) - 1)
         is_hit = (candidates >= 0) & (hits[positions] == candidates)
         scores[row, docs_order[row][is_hit]] = run.scores[row, run_order[row][positions[is_hit]]]
     return scores

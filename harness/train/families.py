@@ -173,9 +173,12 @@ class ColBERTFamily(Family):
 
         if multi_vector.is_late_interaction(folder):
             return MultiVectorEncoder(str(folder), **settings)
+        hub = {key: settings[key] for key in ("trust_remote_code", "local_files_only") if key in settings}
         bare = Transformer(
             str(folder),
-            model_kwargs=settings["model_kwargs"],
+            model_kwargs={**settings["model_kwargs"], **hub},
+            config_kwargs=hub,
+            processor_kwargs=hub,
             query_expansion={"strategy": "fixed", "attend": False, "length": _QUERY_TOKENS},
         )
         width = bare.get_embedding_dimension()

@@ -172,6 +172,19 @@ class Component:
             component._arguments = _bind_arguments(cls, args, kwargs)
         return component
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to set an argument whose value is kept in a private attribute, where setting it would have no effect.
+
+        Raises:
+            AttributeError: `name` is such an argument.
+        """
+        if f"_{name}" in vars(self) and name not in vars(self) and name in vars(self).get("_arguments", ()):
+            cls = type(self).__name__
+            raise AttributeError(
+                f"{name} of {cls} cannot be changed; construct another one: {cls}({name}={value!r}, ...)"
+            )
+        super().__setattr__(name, value)
+
     def complete(self, **arguments: Any) -> None:
         """Replace arguments in short form, such as a model's name or None, by the components that they stand for."""
         self._arguments = {**self._arguments, **arguments}

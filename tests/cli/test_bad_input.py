@@ -210,7 +210,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
         2,
         ("index.kind='flat'", "hnsw, ivf"),
     ),
-    "dataset without an instruction": (("retriever=e5_instruct", *TINY), 2, ("dataset.instruction",)),
+    "dataset without an instruction": (("retriever=e5_instruct", *TINY), 2, ("++dataset.instruction='Given",)),
     # unknown keys
     "unknown key of the retriever": ((*BM25, "retriever.k2=1"), 2, ("retriever", "'k2'", "k1, b, tokenizer")),
     "unknown key added to the retriever": (

@@ -143,3 +143,14 @@ def test_the_picture_of_the_leaderboard_page_is_a_png_of_its_size():
     assert int.from_bytes(picture[16:20], "big") >= 1000, "pixels wide"
     assert len(picture) < 400_000
     assert "docs/images/leaderboard.png" in TEXT
+
+
+def test_the_capacity_page_uses_the_measured_encoding_rate():
+    page = (ROOT / "docs" / "explanation" / "capacity.md").read_text(encoding="utf-8")
+    records = Store(DEMO).latest()
+    (record,) = [each for each in records if (each.retriever.label, each.dataset.name) == ("minilm", "scifact")]
+    per_core = record.timing.docs_per_s / record.timing.threads
+    assert f"| {per_core:.1f} docs/s a core | measured: {record.timing.docs_per_s:.1f} on SciFact" in page
+    for documents, cores, shown in ((10_000_000, 64, "2.8 h"), (1_000_000_000, 1024, "17.4 h")):
+        assert f"{documents / (cores * per_core) / 3600:.1f} h" == shown
+        assert f" {shown} |" in page

@@ -354,3 +354,10 @@ def test_attributes_in_slots_count():
             self.weight, self.other = weight, 1
 
     assert retriever_identity(Slotted(1)) == retriever_identity(Slotted(1)) != retriever_identity(Slotted(2))
+
+
+def test_an_argument_that_is_kept_in_a_private_attribute_cannot_be_changed():
+    """Setting it would have no effect on the scores; the identity must not follow it."""
+    retriever = BM25()
+    with pytest.raises(AttributeError, match=r"k1 of BM25 cannot be changed.*BM25\(k1=2.0"):
+        retriever.k1 = 2.0
