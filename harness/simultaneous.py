@@ -38,7 +38,7 @@ class PairwiseTests:
     are too few for any difference to be significant."""
 
 
-class _Column(NamedTuple):
+class _TestedColumn(NamedTuple):
     """The quantities of a column that its tests are computed from."""
 
     means: Array
@@ -86,7 +86,7 @@ def compare_all(columns: Sequence[Strata], draws: int = DRAWS, alpha: float = AL
     return tests
 
 
-def _prepare(strata: Strata, draws: int) -> _Column:
+def _prepare(strata: Strata, draws: int) -> _TestedColumn:
     n_rows = strata[0][1].shape[1]
     squared, slope, squares = np.zeros((n_rows, n_rows)), np.zeros(n_rows), 0.0
     differing = np.zeros((n_rows, n_rows), np.int64)
@@ -98,10 +98,10 @@ def _prepare(strata: Strata, draws: int) -> _Column:
         slope += weight**2 / len(values) * values.mean(axis=0)
         differing += [np.count_nonzero(values != values[:, [row]], axis=0) for row in range(n_rows)]
     scale = np.sqrt(np.where(squared > 1e-18, squared, 0.0))
-    return _Column(stats.mean(strata), stats.flipped_means(strata, draws), scale, squares, slope, differing)
+    return _TestedColumn(stats.mean(strata), stats.flipped_means(strata, draws), scale, squares, slope, differing)
 
 
-def _pairs(columns: Sequence[_Column]) -> Iterator[_Pair]:
+def _pairs(columns: Sequence[_TestedColumn]) -> Iterator[_Pair]:
     """Yield the pairs of rows whose scores differ, with their statistic."""
     for number, column in enumerate(columns):
         for b in range(len(column.means)):
@@ -112,7 +112,7 @@ def _pairs(columns: Sequence[_Column]) -> Iterator[_Pair]:
 
 
 def _step_down(
-    columns: Sequence[_Column], pairs: Sequence[_Pair], draws: int, alpha: float
+    columns: Sequence[_TestedColumn], pairs: Sequence[_Pair], draws: int, alpha: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return adjusted p-values and critical values of pairs that are in ascending order of their statistic."""
     rank = int(alpha * (draws + 1))  # significant if fewer than `rank` draws reach the statistic
@@ -144,7 +144,7 @@ def _set_test(tests: PairwiseTests, pair: _Pair, p: float, interval: tuple[float
     tests.low[b, a], tests.high[b, a] = -interval[1], -interval[0]
 
 
-def _interval(column: _Column, a: int, b: int, critical: float) -> tuple[float, float]:
+def _interval(column: _TestedColumn, a: int, b: int, critical: float) -> tuple[float, float]:
     """Return the differences that the test of a pair does not reject at a critical value.
 
     Subtracting d from the differences of all queries changes the statistic to
