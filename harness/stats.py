@@ -24,7 +24,7 @@ ALPHA = 0.05
 POWER = 0.8
 EXACT = 16
 """Largest number of differing queries for an exact test over all 2 ** 16 sign assignments."""
-_DIGITS = 12
+DIGITS = 12
 """Decimals of all results: processors sum in different orders, and the same records must give the same bytes on all."""
 _BLOCK_SIZE = 2_000_000
 """Random numbers drawn at a time: 16 MB."""
@@ -47,7 +47,7 @@ class WinCounts(NamedTuple):
 
 def mean(strata: Strata) -> Array:
     """Return the stratified mean of each column [columns]."""
-    return np.asarray(np.round(sum(weight * values.mean(axis=0) for weight, values in strata), _DIGITS))
+    return np.asarray(np.round(sum(weight * values.mean(axis=0) for weight, values in strata), DIGITS))
 
 
 def confidence_intervals(strata: Strata, draws: int = DRAWS, level: float = LEVEL) -> tuple[Array, Array]:
@@ -69,7 +69,7 @@ def confidence_intervals(strata: Strata, draws: int = DRAWS, level: float = LEVE
             [means[begin : begin + _COLUMNS_PER_TASK] for begin in range(0, len(means), _COLUMNS_PER_TASK)],
         )
         low, high = np.hstack(list(parts))
-    return np.round(low, _DIGITS), np.round(high, _DIGITS)
+    return np.round(low, DIGITS), np.round(high, DIGITS)
 
 
 def p_values(differences: Strata, draws: int = DRAWS, side: str = "two") -> Array:
@@ -113,14 +113,14 @@ def holm(p: Sequence[float]) -> list[float]:
 def effect_size(differences: Array) -> float | None:
     """Return Cohen's d of paired differences [queries]: mean / standard deviation; None where they do not vary."""
     deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-    return round(float(differences.mean()) / deviation, _DIGITS) if deviation > 1e-12 else None
+    return round(float(differences.mean()) / deviation, DIGITS) if deviation > 1e-12 else None
 
 
 def standard_errors(differences: Strata) -> Array:
     """Return the standard error of each mean difference [columns]."""
     varying = [(weight, values) for weight, values in differences if len(values) > 1]
     variances = [weight**2 * values.var(axis=0, ddof=1) / len(values) for weight, values in varying]
-    return np.round(np.sqrt(sum(variances, np.zeros(differences[0][1].shape[1]))), _DIGITS)
+    return np.round(np.sqrt(sum(variances, np.zeros(differences[0][1].shape[1]))), DIGITS)
 
 
 def minimum_detectable_effect(standard_error: float, power: float = POWER, alpha: float = ALPHA) -> float:
@@ -141,6 +141,16 @@ def count_wins(differences: Array) -> WinCounts:
     """Count the queries whose difference is positive (won), zero (tied) and negative (lost)."""
     won, lost = int(np.count_nonzero(differences > 0)), int(np.count_nonzero(differences < 0))
     return WinCounts(won, len(differences) - won - lost, lost)
+
+
+def flipped_means(strata: Strata, draws: int = DRAWS) -> Array:
+    """Return the stratified mean of each column under random signs of the queries [columns, draws].
+
+    Args:
+        strata: Weights and per-query values [queries, columns]; the columns share the signs.
+        draws: Number of random sign assignments.
+    """
+    return _sums(strata, draws, "signs")
 
 
 def _sums(strata: Strata, draws: int, kind: str) -> Array:
