@@ -1,12 +1,13 @@
 """Simultaneous comparisons: one family of tests of all pairs of rows, in all columns of a table.
 
 Each pair is tested by paired randomisation: under the null hypothesis the sign of every query's difference is arbitrary
-(Fisher 1935). All pairs share the random signs, so that the largest statistic of a draw has the pairs' joint
-distribution, however they are correlated (max-T; Westfall & Young 1993, Carterette 2012). The step-down procedure of
-Romano & Wolf (2005) controls the probability of at least one false difference in the whole family.
+(Fisher 1935). All pairs of rows share the random signs of a dataset's queries, also in the mean over several datasets,
+so that the largest statistic of a draw has the pairs' joint distribution, however they are correlated (max-T; Westfall
+& Young 1993, Carterette 2012). The step-down procedure of Romano & Wolf (2005) controls the probability of at least one
+false difference in the whole family.
 
-The statistic of a pair is `|mean difference| / root of the sum of squared, weighted differences`, which is Student's t
-up to a monotone function, so that pairs of different variance are on one scale. Random signs do not change its
+The statistic of a pair is `|mean difference| / root of the sum of squared, weighted differences`: on one dataset a
+monotone function of Student's t, so that pairs of different variance are on one scale. Random signs do not change its
 denominator.
 """
 
@@ -21,7 +22,7 @@ from harness import stats
 from harness.stats import ALPHA, DRAWS, Array, Strata
 
 _SLACK = 1e-9
-"""Relative difference below which two statistics are equal: processors sum in different orders."""
+"""Difference below which two statistics, which are of the order of 1, are equal: processors sum in different orders."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,17 @@ class PairwiseTests:
     """Adjusted over the family; 1 on the diagonal and for rows with equal scores on every query."""
     low: Array
     high: Array
-    """Ends of the intervals that belong to the tests: 0 is outside exactly where p < alpha. Infinite where the queries
-    are too few for any difference to be significant."""
+    """Ends of the intervals that belong to the tests: 0 is outside exactly where p < alpha. Each has the critical value
+    of the step in which its pair was decided, so all of them together cover less than simultaneous intervals of level
+    1 - alpha. Infinite where a column has too few queries for any difference to be significant."""
 
 
 class _TestedColumn(NamedTuple):
     """The quantities of a column that its tests are computed from."""
 
     means: Array
-    """Of each row [rows]."""
+    """Of each row, not rounded [rows]."""
+    n_queries: int
     sums: Array
     """Means under each draw of signs [rows, draws]."""
     scale: Array
@@ -62,23 +65,26 @@ class _Pair(NamedTuple):
     b: int
 
 
-def compare_all(columns: Sequence[Strata], draws: int = DRAWS, alpha: float = ALPHA) -> list[PairwiseTests]:
+def compare_all(
+    columns: Sequence[Strata], datasets: Sequence[Sequence[int]], draws: int = DRAWS, alpha: float = ALPHA
+) -> list[PairwiseTests]:
     """Test all pairs of rows in all columns as one family.
 
     Args:
         columns: For each column its strata: weights, which sum to 1, and per-query scores [queries, rows].
+        datasets: For each column and stratum the number of its dataset; equal numbers share their random signs.
         draws: Number of random sign assignments.
         alpha: Probability of at least one false difference in the family.
 
     Returns:
         For each column the tests of its pairs.
     """
-    prepared = [_prepare(strata, draws) for strata in columns]
+    prepared = [_prepare(strata, numbers, draws) for strata, numbers in zip(columns, datasets, strict=True)]
     pairs = sorted(_pairs(prepared))
     p, critical = _step_down(prepared, pairs, draws, alpha)
     tests = [_without_tests(column.means) for column in prepared]
     for pair, p_value, limit in zip(pairs, p, critical, strict=True):
-        limit = np.inf if 2.0 ** (1 - prepared[pair.column].differing[pair.a, pair.b]) >= alpha else limit
+        limit = np.inf if 2.0 ** (1 - prepared[pair.column].n_queries) >= alpha else limit
         low, high = _interval(prepared[pair.column], pair.a, pair.b, limit)
         if p_value >= alpha:  # where statistic and critical value are equal, an end is 0 up to rounding
             low, high = min(low, 0.0), max(high, 0.0)
@@ -86,7 +92,7 @@ def compare_all(columns: Sequence[Strata], draws: int = DRAWS, alpha: float = AL
     return tests
 
 
-def _prepare(strata: Strata, draws: int) -> _TestedColumn:
+def _prepare(strata: Strata, datasets: Sequence[int], draws: int) -> _TestedColumn:
     n_rows = strata[0][1].shape[1]
     squared, slope, squares = np.zeros((n_rows, n_rows)), np.zeros(n_rows), 0.0
     differing = np.zeros((n_rows, n_rows), np.int64)
@@ -97,8 +103,12 @@ def _prepare(strata: Strata, draws: int) -> _TestedColumn:
         squares += weight**2 / len(values)
         slope += weight**2 / len(values) * values.mean(axis=0)
         differing += [np.count_nonzero(values != values[:, [row]], axis=0) for row in range(n_rows)]
-    scale = np.sqrt(np.where(squared > 1e-18, squared, 0.0))
-    return _TestedColumn(stats.mean(strata), stats.flipped_means(strata, draws), scale, squares, slope, differing)
+    scale = np.sqrt(np.maximum(squared, 0.0))
+    means = np.asarray(sum(weight * values.mean(axis=0) for weight, values in strata))
+    n_queries = sum(len(values) for _, values in strata)
+    return _TestedColumn(
+        means, n_queries, stats.flipped_means(strata, datasets, draws), scale, squares, slope, differing
+    )
 
 
 def _pairs(columns: Sequence[_TestedColumn]) -> Iterator[_Pair]:
@@ -106,7 +116,7 @@ def _pairs(columns: Sequence[_TestedColumn]) -> Iterator[_Pair]:
     for number, column in enumerate(columns):
         for b in range(len(column.means)):
             for a in range(b):
-                if column.scale[a, b] > 0:
+                if column.differing[a, b] and column.scale[a, b] > 0:
                     statistic = abs(column.means[b] - column.means[a]) / column.scale[a, b]
                     yield _Pair(float(statistic), number, a, b)
 
@@ -121,7 +131,7 @@ def _step_down(
     for number, (statistic, column, a, b) in enumerate(pairs):
         drawn = np.abs(columns[column].sums[b] - columns[column].sums[a]) / columns[column].scale[a, b]
         np.maximum(largest, drawn, out=largest)
-        p[number] = (np.count_nonzero(largest >= statistic * (1 - _SLACK)) + 1) / (draws + 1)
+        p[number] = (np.count_nonzero(largest >= statistic * (1 - _SLACK) - _SLACK) + 1) / (draws + 1)
         critical[number] = np.partition(largest, draws - rank)[draws - rank] if rank else np.inf
     p = np.maximum.accumulate(p[::-1])[::-1]  # no pair is more significant than one with a larger statistic
     if (undecided := np.flatnonzero(p >= alpha)).size:

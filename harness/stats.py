@@ -143,24 +143,25 @@ def count_wins(differences: Array) -> WinCounts:
     return WinCounts(won, len(differences) - won - lost, lost)
 
 
-def flipped_means(strata: Strata, draws: int = DRAWS) -> Array:
+def flipped_means(strata: Strata, seeds: Sequence[int], draws: int = DRAWS) -> Array:
     """Return the stratified mean of each column under random signs of the queries [columns, draws].
 
     Args:
         strata: Weights and per-query values [queries, columns]; the columns share the signs.
+        seeds: A number for each stratum; equal numbers and equal numbers of queries give equal signs.
         draws: Number of random sign assignments.
     """
-    return _sums(strata, draws, "signs")
+    return _sums(strata, draws, "signs", seeds)
 
 
-def _sums(strata: Strata, draws: int, kind: str) -> Array:
+def _sums(strata: Strata, draws: int, kind: str, seeds: Sequence[int] | None = None) -> Array:
     """Return the stratified mean under each draw of query weights [columns, draws]."""
     totals: Array = np.empty((strata[0][1].shape[1], draws))
     for stratum, (weight, values) in enumerate(strata):
         begin, scaled = 0, np.ascontiguousarray(values.T) * (weight / len(values))
         rows = max(1, _CONVERTED_SIZE // len(values))
         buffer: Array = np.empty((rows, len(values)))
-        for block in _blocks(kind, draws, len(values), stratum):
+        for block in _blocks(kind, draws, len(values), stratum if seeds is None else seeds[stratum]):
             for first in range(0, len(block), rows):
                 part = block[first : first + rows]
                 end, weights = begin + len(part), buffer[: len(part)]

@@ -96,7 +96,8 @@ def readme_table(ratios: Table) -> str:
         if len(matches) != 1:
             raise ValueError(f"{RATIOS} has {len(matches)} rows of {group!r} against {package!r} ({how!r}), not one")
         (row,) = matches
-        processor = ratios["machines"][row["machine"]]["cpu"]
+        measured_on = ratios["machines"][row["machine"]]
+        processor = f"{measured_on['cpu']}, {measured_on['cores']} cores"
         lines.append(f"| {group} | {row['size']} | {_peer(row)} | {_ratio(row)} | {processor} |")
     return "\n".join(lines) + "\n"
 

@@ -33,7 +33,7 @@ BANNED = frozenset(
 )
 RULES = ("identifier", "opening", "arguments", "class")
 
-_OPENING = re.compile(r"(What|Whether|How)\b")
+_OPENING = re.compile(r"(What|Whether|How)\b", re.IGNORECASE)
 _ARGS = re.compile(r"^\s*Args:\s*$", re.MULTILINE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Signatures = frozenset[tuple[str, tuple[str, ...]]]
@@ -116,7 +116,7 @@ def _names_bound(node: ast.AST) -> list[str]:
             return [name]
         case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
             return [name]
-        case ast.MatchMapping(rest=str(name)) | ast.alias(asname=str(name)):
+        case ast.MatchMapping(rest=str(name)) | ast.alias(asname=str(name)) | ast.alias(name=name):
             return [name]
     return []
 

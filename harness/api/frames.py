@@ -70,3 +70,12 @@ def _hits(results: "Results") -> Iterator[dict[str, Any]]:
 
 def _keys(record: Record) -> dict[str, str]:
     return {"retriever": record.retriever.label, "dataset": record.dataset.label}
+
+
+def has_settings(record: Record, name: str) -> bool:
+    """Return True if `name` is the config with the settings of the retriever of `record`, such as ``bm25 k1=0.9``."""
+    import yaml  # `import harness` loads no module that it does not need
+
+    config, *settings = name.split()
+    values = {key: yaml.safe_load(value) for key, _, value in (setting.partition("=") for setting in settings)}
+    return (record.retriever.name, record.retriever.differences) == (config, values)

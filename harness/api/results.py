@@ -254,8 +254,7 @@ class Results:
         """Return a row's records, by its label, its config's name, or its config with settings ("bm25 k1=0.9")."""
         records = [record for record in self.records if record.retriever.label == retriever]
         records = records or [record for record in self.records if record.retriever.name == retriever]
-        words = set(retriever.split())
-        records = records or [record for record in self.records if record.retriever.words == words]
+        records = records or [record for record in self.records if frames.has_settings(record, retriever)]
         if len({record.retriever.label for record in records}) != 1:
             raise self._unknown_error("row" if not records else "single row", retriever, self.labels)
         return records

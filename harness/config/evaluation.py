@@ -133,6 +133,8 @@ def dataset_info(composition: Composition) -> DatasetInfo:
         default, _ = _composed(tuple(default_overrides), tuple(composition.folders))
         differences = _differences(config, build.public_config(default)["dataset"])
     name = config.get("name") or config.get("task") or config.get("id") or Path(config.get("path") or option).name
+    if "data_dir" in config and "data_dir" not in differences:
+        config = {**config, "data_dir": None}  # a folder of this machine, which is no part of the dataset
     return DatasetInfo(
         name=str(name),
         split=config.get("split"),

@@ -41,4 +41,5 @@ RESOLVERS: Mapping[str, Callable[..., Any]] = {
     "mteb_prompt": _prompt,
     "mteb_instruction": _instruction,
     "required_instruction": _required_instruction,
+    "said": _required_instruction,  # its name in configs that older versions wrote
 }

@@ -110,7 +110,7 @@ def recall(approximate: NDArray[np.int32], exact: NDArray[np.int32]) -> float:
 
     Args:
         approximate: Document indices [rows, k], -1 where there is no hit.
-        exact: Document indices [rows, k]; rows without hits are left out, and without other rows the recall is 1.
+        exact: Document indices [rows, k]; rows without hits are left out; the recall is 1 if all are.
     """
     shares = [
         np.isin(expected[expected >= 0], hits).mean()

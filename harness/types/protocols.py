@@ -173,12 +173,13 @@ class Component:
         return component
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse to set an argument whose value is kept in a private attribute, where setting it would have no effect.
+        """Refuse to set an argument that a class of the harness keeps in a private attribute: it would have no effect.
 
         Raises:
             AttributeError: `name` is such an argument.
         """
-        if f"_{name}" in vars(self) and name not in vars(self) and name in vars(self).get("_arguments", ()):
+        is_private = f"_{name}" in self.__dict__ and name not in self.__dict__ and not hasattr(type(self), name)
+        if is_private and type(self).__module__.startswith("harness.") and name in self.arguments:
             cls = type(self).__name__
             raise AttributeError(
                 f"{name} of {cls} cannot be changed; construct another one: {cls}({name}={value!r}, ...)"

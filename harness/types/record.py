@@ -41,11 +41,6 @@ class RetrieverInfo(BaseModel):
         return _labelled(self.name, {key: self.differences[key] for key in self.differences if key not in self.hidden})
 
     @property
-    def words(self) -> frozenset[str]:
-        """The name and the settings as `harness.evaluate` takes them: `bm25`, `k1=1.2`."""
-        return frozenset((self.name, *(f"{key}={value}" for key, value in self.differences.items())))
-
-    @property
     def hidden(self) -> frozenset[str]:
         """Config keys ignored when deciding whether two retrievers are the same: the path of a named run file."""
         return frozenset({"path"} if "name" in self.differences else ())

@@ -211,7 +211,7 @@ function legendOf(shown, unnamed) {
   return [
     "Filled, on the line: the Pareto front; no retriever of the same environment is both better and cheaper.",
     ...(environments.length > 1 ? [`${environments.join("; ")}; a cross: several; they do not compare.`] : []),
-    ...(unnamed ? [`${unnamed} names have no room and are shown when the point is hovered or focused.`] : []),
+    ...(unnamed ? [`${unnamed} names do not fit and are shown when the point is hovered or focused.`] : []),
     ...(missing ? [`${missing} without a mean or this cost are not drawn.`] : []),
   ].join(" ");
 }

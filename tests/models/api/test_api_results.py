@@ -127,3 +127,12 @@ def test_a_comparison_and_a_recommendation_are_printed_as_tables():
     assert "mean over stdlib" in recommendation
     by_config = results.compare("bm25", "bm25 k1=0.9")
     assert repr(by_config) == comparison
+
+
+def test_a_row_is_found_by_its_config_and_settings():
+    data = harness.load_dataset("stdlib", documents=60, queries=20)
+    results = harness.evaluate(["bm25", "bm25 tokenizer.stemmer=null b=1"], data, timing=None)
+    difference = results.compare("bm25", "bm25 b=1 tokenizer.stemmer=null").difference("stdlib")
+    assert difference is not None
+    with pytest.raises(ConfigError, match="no row is called 'bm25 b=2'"):
+        results.compare("bm25", "bm25 b=2")
