@@ -14,7 +14,7 @@ import pytest
 from harness import versions
 
 FOLDER = Path(__file__).parent
-REGENERATE = "python -m pytest tests/golden --regenerate"
+REGENERATE = ".venv/bin/python -m pytest tests/golden --regenerate"
 
 Values = dict[str, Any]
 FindDifference = Callable[[Values, Values], str | None]
