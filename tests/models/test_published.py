@@ -11,7 +11,7 @@ from harness.config import build
 from harness.metrics import parse, score
 from harness.store import Store
 
-LEADERBOARD = ROOT / "results" / "board"
+LEADERBOARD = ROOT / "results" / "demo"
 
 
 def ndcg_at_10(run, dataset):

@@ -41,11 +41,11 @@ def test_list_groups_shards_by_model_and_settings(cached_shards, empty_cache, mo
     assert (sparse["environment"], sparse["folder"]) == ("here", cached_shards["sparse"].parent.name)
     assert dense["last_used"] > sparse["last_used"]
     assert harness(monkeypatch, "cache", "list") == 0
-    heading, first, second, _, total = capsys.readouterr().out.splitlines()
+    heading, first, second, _, *total = capsys.readouterr().out.splitlines()
     assert " ".join(heading.split()) == "model encoder side dtype settings shards texts MB last used made"
     assert first.startswith('org/Dense             DenseEncoder   x         float32  prompt="say: "')
     assert second.split()[-9:-4] == ["document", "-", "max_length=7", "1", "5"]
-    assert total == f"3 shards, 0.01 MB in {empty_cache}/embeddings"
+    assert "".join(total).replace(" ", "") == f"3shards,0.01MBin{empty_cache}/embeddings", "a long path may be folded"
 
 
 def test_list_of_an_empty_cache_and_of_unrelated_files(empty_cache, monkeypatch, capsys):

@@ -181,7 +181,7 @@ def test_a_published_row_is_compared_with_the_row_of_the_same_weights(reference)
     """MiniLM on the committed leaderboard, against MTEB's results of the same revision."""
     from harness.interop.mteb import published
 
-    leaderboard = build_leaderboard(Store(ROOT / "results" / "board").latest())
+    leaderboard = build_leaderboard(Store(ROOT / "results" / "demo").latest())
     imported = published.read(reference / MINILM.replace("/", "__"))
     (row,) = published_rows(leaderboard, imported.figures, table=False)
     assert (row.retriever, row.measured_label) == (MINILM, "minilm")
