@@ -104,7 +104,7 @@ def find(model: str, package: Package | None = None) -> Weights:
     raise WeightsError(
         f"no weights for {model!r}. Tried:\n  " + "\n  ".join(tried) + "\n"
         f"Download them where there is a network: hf download {name}{f' --revision {revision}' if revision else ''} "
-        "--local-dir FOLDER; then give the folder: encoder.model=FOLDER"
+        "--local-dir FOLDER; then give the folder in place of the name, such as retriever.encoder.model=FOLDER"
     )
 
 

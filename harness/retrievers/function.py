@@ -1,5 +1,6 @@
 """A function as a retriever, such as a client of a deployed search service."""
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness.retrievers.state import SetByIndex
 from harness.types import Corpus, Queries, Run
 from harness.types.protocols import Component
 
+log = logging.getLogger(__name__)
 Search = Callable[[Queries, int], Any]
 
 
@@ -35,7 +37,8 @@ class Function(Component):
         """Return the function's hits, at most `k` for each of the `queries`.
 
         Raises:
-            RunError: The function returned a value of another type, or a document that the corpus does not have.
+            RunError: The function returned a value of another type, a document that the corpus does not have, or
+                hits of other queries only.
         """
         corpus = self._corpus
         with stage("search"):
@@ -51,6 +54,7 @@ class Function(Component):
 def _by_query(result: Any, queries: Queries) -> dict[str, dict[str, float]]:
     """Return a function's result as `{query id: {document id: score}}`."""
     if isinstance(result, Mapping):
+        _check_queries(result, queries)
         return {query: _scores(result.get(query, ()), query) for query in queries}
     if isinstance(result, Sequence) and not isinstance(result, str) and len(result) == len(queries):
         return {query: _scores(hits, query) for query, hits in zip(queries, result, strict=True)}
@@ -59,6 +63,18 @@ def _by_query(result: Any, queries: Queries) -> dict[str, dict[str, float]]:
         f"the function returned {type(result).__name__}{size} for {len(queries)} queries; return a Run, "
         "{query: {document: score}}, or a list with the hits of each query"
     )
+
+
+def _check_queries(result: Mapping[Any, Any], queries: Queries) -> None:
+    """Raise `RunError` if a result has hits of other queries only; warn if it lacks some of several queries."""
+    missing = [query for query in queries if query not in result]
+    if missing and len(missing) == len(queries) and result:
+        raise RunError(
+            f"the function returned hits of queries such as {next(iter(result))!r}, and none of the {len(queries)} "
+            f"queries that it was given, such as {missing[0]!r}; return the ids of `queries`, which are text"
+        )
+    if missing and len(queries) > 1:
+        log.warning("the function returned no hits of %d of %d queries; they score 0", len(missing), len(queries))
 
 
 def _scores(hits: Mapping[str, float] | Iterable[Any], query: str) -> dict[str, float]:
