@@ -28,6 +28,7 @@ class Function(Component):
 
     def __init__(self, search: Search) -> None:
         self._search = search
+        self._has_warned = False
 
     def index(self, corpus: Corpus) -> None:
         """Store the corpus, whose ids the hits refer to; the function searches an index of its own."""
@@ -43,6 +44,8 @@ class Function(Component):
         corpus = self._corpus
         with stage("search"):
             result = self._search(queries, k)
+        if isinstance(result, Mapping):
+            self._check_queries(result, queries)
         run = result if isinstance(result, Run) else Run.from_hits(_by_query(result, queries), queries.ids, corpus)
         return run.top(k)
 
@@ -50,11 +53,22 @@ class Function(Component):
         """Return 0: this process holds no index."""
         return 0
 
+    def _check_queries(self, result: Mapping[Any, Any], queries: Queries) -> None:
+        """Raise `RunError` if a result has hits of other queries only; warn once if it lacks some queries."""
+        missing = [query for query in queries if query not in result]
+        if result and len(missing) == len(queries) > 0:
+            raise RunError(
+                f"the function returned hits of queries such as {next(iter(result))!r}, and none of the {len(queries)} "
+                f"queries that it was given, such as {missing[0]!r}; return the ids of `queries`, which are text"
+            )
+        if missing and len(queries) > 1 and not self._has_warned:
+            self._has_warned = True
+            log.warning("the function returned no hits of %d of %d queries; they score 0", len(missing), len(queries))
+
 
 def _by_query(result: Any, queries: Queries) -> dict[str, dict[str, float]]:
     """Return a function's result as `{query id: {document id: score}}`."""
     if isinstance(result, Mapping):
-        _check_queries(result, queries)
         return {query: _scores(result.get(query, ()), query) for query in queries}
     if isinstance(result, Sequence) and not isinstance(result, str) and len(result) == len(queries):
         return {query: _scores(hits, query) for query, hits in zip(queries, result, strict=True)}
@@ -63,18 +77,6 @@ def _by_query(result: Any, queries: Queries) -> dict[str, dict[str, float]]:
         f"the function returned {type(result).__name__}{size} for {len(queries)} queries; return a Run, "
         "{query: {document: score}}, or a list with the hits of each query"
     )
-
-
-def _check_queries(result: Mapping[Any, Any], queries: Queries) -> None:
-    """Raise `RunError` if a result has hits of other queries only; warn if it lacks some of several queries."""
-    missing = [query for query in queries if query not in result]
-    if missing and len(missing) == len(queries) and result:
-        raise RunError(
-            f"the function returned hits of queries such as {next(iter(result))!r}, and none of the {len(queries)} "
-            f"queries that it was given, such as {missing[0]!r}; return the ids of `queries`, which are text"
-        )
-    if missing and len(queries) > 1:
-        log.warning("the function returned no hits of %d of %d queries; they score 0", len(missing), len(queries))
 
 
 def _scores(hits: Mapping[str, float] | Iterable[Any], query: str) -> dict[str, float]:

@@ -1,14 +1,13 @@
 """Tests of harness/api/load.py: names, folders and settings mean the same in Python and on the command line."""
 
 import shlex
-import sys
 
 import pytest
+from support import command_line
 from support.functions import UNTIMED, shared_words
 from support.mteb_tasks import dataset_rows, evaluate_with_mteb, scores_of, write_repository
 
 import harness
-from harness.__main__ import main
 from harness.api import load
 from harness.errors import ConfigError, RunError
 from harness.evaluation.evaluate import DEFAULT_METRICS
@@ -25,10 +24,7 @@ BM25_OVERRIDES = ("retriever=bm25", "k=10", "metrics=[ndcg@10]")
 def run_command(*words: str) -> int:
     """Run the command line in this process and return its exit code."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["harness", *words])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    return int(stop.value.code or 0)
+        return command_line.harness(patch, *words)
 
 
 @pytest.mark.parametrize("order", [("python", "command"), ("command", "python")], ids=" then ".join)

@@ -33,6 +33,15 @@ def test_queries_without_hits_are_counted(result, missing, caplog):
     ]
 
 
+def test_missing_queries_are_named_once(caplog):
+    retriever = Function(lambda queries, k: {"q1": ["d1"]})
+    retriever.index(CORPUS)
+    with caplog.at_level(logging.WARNING, "harness"):
+        for _ in range(3):
+            retriever.search(QUERIES, 10)
+    assert len(caplog.records) == 1
+
+
 def test_a_query_with_an_empty_list_was_answered(caplog):
     with caplog.at_level(logging.WARNING, "harness"):
         search({"q1": ["d1"], "q2": [], "q3": []})
