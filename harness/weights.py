@@ -84,8 +84,8 @@ def find(model: str, package: Package | None = None) -> Weights:
     if local.is_dir():
         if not any((local / name).is_file() for name in ("config.json", "modules.json")):
             raise WeightsError(
-                f"folder {model!r} has neither config.json nor modules.json; give a model's own folder: "
-                "retriever.encoder.model=FOLDER"
+                f"folder {model!r} has neither config.json nor modules.json; give the folder that "
+                "holds a model's files as `model` in Python or the encoder's key `model`"
             )
         return Weights(local, "folder", tree_hash(local))
     if model.startswith((".", "/", "~")):
@@ -104,7 +104,7 @@ def find(model: str, package: Package | None = None) -> Weights:
     raise WeightsError(
         f"no weights for {model!r}. Tried:\n  " + "\n  ".join(tried) + "\n"
         f"Download them where there is a network: hf download {name}{f' --revision {revision}' if revision else ''} "
-        "--local-dir FOLDER; then give the folder in place of the name, such as retriever.encoder.model=FOLDER"
+        "--local-dir FOLDER; then give FOLDER in place of the name, as `model` in Python or the encoder's key `model`"
     )
 
 

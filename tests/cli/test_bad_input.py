@@ -272,13 +272,13 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
             "package: none is named in the config",
             "hf download BAAI/bge-small-en-v1.5",
             "--local-dir FOLDER",
-            "encoder.model=FOLDER",
+            "encoder's key `model`",
         ),
     ),
     "unreachable weights in a hybrid": (
         ("retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small", *TINY),
         1,
-        ("no weights for 'BAAI/bge-small-en-v1.5@", "encoder.model=FOLDER"),
+        ("no weights for 'BAAI/bge-small-en-v1.5@", "encoder's key `model`"),
     ),
     "missing weights folder": (
         (*MINILM, "retriever.encoder.model=/nope/model"),
@@ -288,7 +288,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     "empty weights folder": (
         (*MINILM, "retriever.encoder.model=./nothing"),
         1,
-        ("nothing", "config.json", "retriever.encoder.model="),
+        ("nothing", "config.json", "encoder's key `model`"),
     ),
     # explain, list and report
     "explain without a query": (("explain", *BM25), 2, ("no query is given", 'query="some words"')),
@@ -339,7 +339,7 @@ def test_broken_pattern_error_hides_the_regex_engine(command: Command):
 def test_advice_inside_a_hybrid_leaves_out_the_top_level_key(command: Command):
     result = command("retriever=hybrid", "retriever@retriever.retrievers.dense=bge_small", *TINY)
     assert "no weights for" in result.stderr
-    assert " retriever.encoder.model=" not in result.stderr
+    assert "retriever.encoder.model=" not in result.stderr
 
 
 @pytest.mark.parametrize("arguments", [("report",), ("report", "--json"), ("list", "records")], ids=" ".join)

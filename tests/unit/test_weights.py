@@ -315,7 +315,7 @@ def test_the_error_lists_every_source_tried_and_the_command_to_download(index: P
     assert "No matching distribution found" in lines[3]
     assert "hf download org/tiny" in lines[4]
     assert "--local-dir FOLDER" in lines[4]
-    assert lines[4].endswith("encoder.model=FOLDER")
+    assert lines[4].endswith("the encoder's key `model`")
 
 
 def test_the_suggested_download_has_the_requested_revision():
