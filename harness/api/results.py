@@ -158,7 +158,7 @@ class Results:
             metric: The metric; by default the table's.
         """
         sides = [self._row_records(name) for name in (a, b)]
-        return compare(sides[0], sides[1], metric or self.metric, self.scores, self.table)
+        return compare(sides[0], sides[1], metric or self.metric, self.scores, self.table, among=self.records)
 
     def recommend(self, **limits: float) -> Recommendation:
         """Return the best row within limits, the runner-up, and whether they differ significantly.
@@ -169,7 +169,7 @@ class Results:
         """
         if unknown := [name for name in limits if name not in _LIMITS]:
             raise self._unknown_error("limit", unknown[0], list(_LIMITS))
-        return recommend(self.leaderboard, {_LIMITS[name]: value for name, value in limits.items()}, self.scores)
+        return recommend(self.leaderboard, {_LIMITS[name]: value for name, value in limits.items()})
 
     def plot_pareto(self, x: str = "queries_per_s") -> "Figure":
         """Plot the metric's mean against a timing or size and return the matplotlib figure.

@@ -51,9 +51,10 @@ def _compare(options: argparse.Namespace) -> int:
     options.metric = str(parse(options.metric))
     store = Store(options.results)
     a, b = _sides(options, store)
-    scores = store.scores([*a, *b], [options.metric])
+    among = store.latest()
+    scores = store.scores([*a, *b, *among], [options.metric])
     names = tuple(BASELINE if name == BASELINE else None for name in (options.a, options.b))
-    comparison = compare(a, b, options.metric, scores, store.table, names)
+    comparison = compare(a, b, options.metric, scores, store.table, names, among)
     if options.json:
         show(frame.to_json(frame.comparison_data(comparison)))
     elif options.md:
@@ -125,9 +126,9 @@ def _recommend(options: argparse.Namespace) -> int:
     store = Store(options.results)
     records = record_options.latest(options, store)
     scores = store.scores(records, [options.metric])
-    leaderboard = build(records, options.metric, scores)
+    leaderboard = build(records, options.metric, scores, is_shown=record_options.selection(options))
     limits = {name.partition("_")[2]: value for name in _LIMITS if (value := getattr(options, name)) is not None}
-    best = recommend(leaderboard, limits, scores)
+    best = recommend(leaderboard, limits)
     if options.json:
         show(frame.to_json(frame.recommendation_data(best)))
     else:

@@ -1,8 +1,9 @@
 """Command-line options that select records by metric, dataset and retriever."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError, UndecidedError
@@ -30,7 +31,9 @@ def add_filters(command: argparse.ArgumentParser, retrievers: bool = True) -> No
 
 
 def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
-    """Return the newest records that the options select.
+    """Return the newest records of the results folder, some of which the options select and have the metric.
+
+    All of them are one family of comparisons; `selection` tells which of them to show.
 
     Raises:
         UndecidedError: No record has the metric.
@@ -51,12 +54,17 @@ def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
             f"dataset=stdlib{depth} metrics=[{options.metric}]"
         )
     check_names(options, newest)
-    records = [record for record in newest if is_selected(record, options)]
-    if not any(options.metric in record.metrics for record in records):
+    if not any(options.metric in record.metrics for record in newest if is_selected(record, options)):
         raise UndecidedError(
             f"no record of these retrievers on these datasets has {options.metric}; see: harness list records"
         )
-    return records
+    return newest
+
+
+def selection(options: argparse.Namespace) -> "Callable[[Record], bool] | None":
+    """Return a function that is True for the records to show; None where the options show all of them."""
+    has_filter = options.dataset or getattr(options, "retriever", None)
+    return partial(is_selected, options=options) if has_filter else None
 
 
 def check_names(options: argparse.Namespace, records: "Sequence[Record]") -> None:

@@ -50,7 +50,10 @@ def _report(options: argparse.Namespace) -> int:
     store = Store(options.results)
     records = record_options.latest(options, store)
     scores = store.scores(records, [options.metric])
-    leaderboard = replace(build(records, options.metric, scores, options.baseline), machines=store.machines(records))
+    is_shown = record_options.selection(options)
+    leaderboard = build(records, options.metric, scores, options.baseline, is_shown)
+    shown = records if is_shown is None else list(filter(is_shown, records))
+    leaderboard = replace(leaderboard, machines=store.machines(shown))
     report = _Report(options, store, records, leaderboard, scores)
     if options.json:
         print(report.text("json"), end="")
@@ -62,7 +65,7 @@ def _report(options: argparse.Namespace) -> int:
         print(report.text(options.only), end="")
     else:
         name = options.benchmark
-        show_tables([*report.tables, *([mteb.table(name, records)] if name else [])])
+        show_tables([*report.tables, *([mteb.table(name, shown)] if name else [])])
         report.write(report.files())
     return 0
 
@@ -88,6 +91,7 @@ class _Report:
     options: argparse.Namespace
     store: "Store"
     records: "list[Record]"
+    """All newest records, of which the leaderboard shows those that the options select."""
     leaderboard: "Leaderboard"
     scores: "Scores"
 
@@ -195,11 +199,13 @@ class _Report:
         from harness.leaderboard import build
 
         metric = self.leaderboard.metric
-        other_metrics = sorted({name for record in self.records for name in record.metrics} - {metric})
+        is_shown = record_options.selection(self.options)
+        shown = self.records if is_shown is None else list(filter(is_shown, self.records))
+        other_metrics = sorted({name for record in shown for name in record.metrics} - {metric})
         is_tested = len(self.leaderboard.rows) <= _MAX_TESTED_ROWS
         scores = self.store.scores(self.records) if is_tested else self.scores
         leaderboards = {
-            name: build(self.records, name, scores if is_tested else None, self.leaderboard.baseline)
+            name: build(self.records, name, scores if is_tested else None, self.leaderboard.baseline, is_shown)
             for name in other_metrics
         }
         leaderboards = {

@@ -1,4 +1,4 @@
-"""Quality checks: a test for each evaluation and one for each retriever's mean, one family for Holm's correction.
+"""Quality checks: a test for each evaluation and one for each retriever's mean, adjusted as one family.
 
 With drop = baseline - candidate: identical where every query keeps its score; fail where the drop is above the
 tolerance and significant, or above the limit; warn where it is above the tolerance only; improved mirrors fail.
@@ -6,7 +6,6 @@ tolerance and significant, or above the limit; warn where it is above the tolera
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from harness.gate.findings import MACRO, Finding, Status
 from harness.gate.matching import Matched, PairScores, pair_scores
 from harness.gate.policy import Limits, Policy
 from harness.leaderboard import Difference, Scores
+from harness.simultaneous import compare_all
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class _Test:
     dataset: str
     metric: str
     scores: PairScores
+    parts: Sequence[str]
+    """Names of the datasets, or parts of them, of the strata."""
     limits: Limits
     command: str = ""
     message: str = ""
@@ -45,7 +47,8 @@ def check_quality(matched: Matched, before: Scores, after: Scores, policy: Polic
             if isinstance(scores, str):
                 undecided.append(Finding("undecided", *pair.key, metric, message=scores, command=pair.command))
             else:
-                tests.append(_Test(*pair.key, metric, scores, policy.limits_for(pair.names), pair.command))
+                parts = [record.dataset.name for record in pair.before]
+                tests.append(_Test(*pair.key, metric, scores, parts, policy.limits_for(pair.names), pair.command))
     incomplete = {finding.retriever for finding in undecided} | {each.retriever for each in matched.undecided}
     tests += _macro_tests(tests, incomplete, policy)
     return [*undecided, *_run_tests(tests, policy)]
@@ -65,7 +68,9 @@ def _macro_tests(tests: Sequence[_Test], incomplete: Collection[str], policy: Po
     limits = Limits(tolerance=policy.macro_tolerance, limit=policy.limit)
     return [
         _Test(
-            *(retriever, MACRO, metric, _average([test.scores for test in group]), limits),
+            *(retriever, MACRO, metric, _average([test.scores for test in group])),
+            [part for test in group for part in test.parts],
+            limits,
             message=f"over {', '.join(test.dataset for test in group)} alone" if retriever in incomplete else "",
         )
         for (retriever, metric), group in groups.items()
@@ -81,64 +86,40 @@ def _average(group: Sequence[PairScores]) -> PairScores:
 
 
 def _run_tests(tests: Sequence[_Test], policy: Policy) -> list[Finding]:
-    """Return the finding of each test; identical scores stay outside the family of Holm's correction."""
+    """Return the finding of each test; identical scores are not part of the family of comparisons."""
     findings = [_finding(test, "identical", None) for test in tests if test.scores.identical]
     changed = [test for test in tests if not test.scores.identical]
-    # enough draws for the smallest possible p to survive Holm's correction at this level
-    draws = max(stats.DRAWS, ceil(2 * len(changed) / policy.alpha))
-    results = _randomisation_tests([test.scores.strata for test in changed], draws)
-    worse, better = (stats.holm([getattr(result, side) for result in results]) for side in ("less", "greater"))
-    for test, result, p_less, p_greater in zip(changed, results, worse, better, strict=True):
-        difference = _difference(test.scores, result, p_less, p_greater)
-        status = _status(difference.delta, p_less, p_greater, test.limits, policy.alpha)
-        findings.append(_finding(test, status, difference))
+    for test, difference in zip(changed, _differences(changed, policy.alpha), strict=True):
+        findings.append(_finding(test, _status(difference, test.limits, policy.alpha), difference))
     return findings
 
 
-@dataclass(frozen=True)
-class _TestResult:
-    """Mean difference, confidence interval and both one-sided p-values, which are not adjusted."""
-
-    delta: float
-    low: float
-    high: float
-    less: float
-    greater: float
-
-
-def _randomisation_tests(several: Sequence[stats.Strata], draws: int) -> list[_TestResult]:
-    """Run the tests; those whose parts have equal numbers of queries share their draws."""
-    groups: dict[tuple[tuple[float, int], ...], list[int]] = {}
-    for index, strata in enumerate(several):
-        groups.setdefault(tuple((weight, len(values)) for weight, values in strata), []).append(index)
-    results: dict[int, _TestResult] = {}
-    for indices in groups.values():
-        parts = zip(*(several[index] for index in indices), strict=True)
-        stacked = [(part[0][0], np.hstack([values for _, values in part])) for part in parts]
-        low, high = stats.confidence_intervals(stacked)
-        mirrored = [(weight, np.hstack([values, -values])) for weight, values in stacked]  # both sides of each draw
-        sides = np.split(stats.p_values(mirrored, draws, "less"), 2)
-        for index, *figures in zip(indices, stats.mean(stacked), low, high, *sides, strict=True):
-            results[index] = _TestResult(*map(float, figures))
-    return [results[index] for index in range(len(several))]
+def _differences(tests: Sequence[_Test], alpha: float) -> list[Difference]:
+    """Return the candidate minus the baseline of each test; all tests are one family."""
+    numbers: dict[str, int] = {}
+    seeds = [[numbers.setdefault(part, len(numbers)) for part in test.parts] for test in tests]
+    columns = [
+        [(weight, np.hstack([np.zeros_like(values), values])) for weight, values in test.scores.strata]
+        for test in tests
+    ]
+    differences = []
+    for test, result in zip(tests, compare_all(columns, seeds, alpha=alpha), strict=True):
+        parts = [values[:, 0] for _, values in test.scores.strata]
+        effect = stats.effect_size(parts[0]) if len(parts) == 1 else None
+        figures = result.delta(0, 1), *result.interval(0, 1), float(result.p[0, 1])
+        differences.append(Difference(*figures, *stats.count_wins(np.concatenate(parts)), effect))
+    return differences
 
 
-def _status(delta: float, worse: float, better: float, limits: Limits, alpha: float) -> Status:
-    drop = -delta
-    if drop > limits.limit or (drop > limits.tolerance and worse < alpha):
+def _status(difference: Difference, limits: Limits, alpha: float) -> Status:
+    change, is_significant = difference.delta, difference.p < alpha
+    if -change > limits.limit or (-change > limits.tolerance and is_significant):
         return "fail"
-    if drop > limits.tolerance:
+    if -change > limits.tolerance:
         return "warn"
-    if delta > limits.limit or (delta > limits.tolerance and better < alpha):
+    if change > limits.limit or (change > limits.tolerance and is_significant):
         return "improved"
     return "pass"
-
-
-def _difference(scores: PairScores, result: _TestResult, worse: float, better: float) -> Difference:
-    won, tied, lost = stats.count_wins(np.concatenate([values[:, 0] for _, values in scores.strata]))
-    effect = stats.effect_size(scores.strata[0][1][:, 0]) if len(scores.strata) == 1 else None
-    p = worse if result.delta <= 0 else better
-    return Difference(result.delta, result.low, result.high, p, won, tied, lost, effect)
 
 
 def _finding(test: _Test, status: Status, difference: Difference | None) -> Finding:

@@ -5,14 +5,25 @@ content have separate columns. A dataset in parts (CQADupStack's forums) has one
 parts, which is empty until all parts are measured.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
+from math import isnan, nan
+from textwrap import shorten
 
 from harness.errors import ConfigError
 from harness.leaderboard.costs import add_costs, mark_fronts
-from harness.leaderboard.model import EvaluationSummary, Leaderboard, Row, Scores
-from harness.leaderboard.significance import mark_significance
+from harness.leaderboard.marks import is_coverage, mark
+from harness.leaderboard.model import MEANS, EvaluationSummary, Leaderboard, Row, Scores
+from harness.leaderboard.significance import Family, test_family
 from harness.types import Record
+
+_JUDGED = "judged@10"
+_ERROR_LENGTH = 100
+"""Characters of a failure's message."""
+
+
+Selection = Callable[[Record], bool]
 
 
 @dataclass(frozen=True)
@@ -22,43 +33,98 @@ class CollectedEvaluations:
     evaluations: dict[str, dict[str, EvaluationSummary]]
     """By label and dataset."""
     failed: dict[str, frozenset[str]]
-    """By label, datasets on which every record failed."""
+    """By label, datasets of other rows on which every record failed."""
     datasets: list[str]
-    common: list[str]
-    """Datasets that every row with an evaluation has."""
+    superseded: frozenset[str]
+    """Columns of older versions of datasets, which no mean covers."""
     cautions: list[str]
-    """Records that were left out, and settings that differ between the shown records."""
+    """Records that were left out, and failures."""
+
+    @property
+    def common(self) -> list[str]:
+        """Datasets that every row with an evaluation has, in their newest version."""
+        rows = [columns for columns in self.evaluations.values() if columns]
+        names = [name for name in self.datasets if name not in self.superseded]
+        return [name for name in names if rows and all(name in columns for columns in rows)]
+
+    def select(self, is_shown: Selection) -> "CollectedEvaluations":
+        """Return only the evaluations of the selected records, with the datasets that these have."""
+        evaluations = {
+            label: {name: each for name, each in columns.items() if any(map(is_shown, each.records))}
+            for label, columns in self.evaluations.items()
+        }
+        shown = {label: columns for label, columns in evaluations.items() if columns}
+        datasets = [name for name in self.datasets if any(name in columns for columns in shown.values())]
+        failed = {label: names & {*datasets} for label, names in self.failed.items() if label in shown}
+        return replace(self, evaluations=shown, failed=failed, datasets=datasets)
 
 
 def build(
-    records: Iterable[Record], metric: str = "ndcg@10", scores: Scores | None = None, baseline: str | None = None
+    records: Iterable[Record],
+    metric: str = "ndcg@10",
+    scores: Scores | None = None,
+    baseline: str | None = None,
+    is_shown: Selection | None = None,
 ) -> Leaderboard:
     """Build the leaderboard of one metric from the newest records.
 
     Args:
-        records: Records of any number of retrievers and datasets.
+        records: Records of any number of retrievers and datasets, all of which are compared.
         metric: The metric's name.
         scores: Per-query scores; without them nothing is tested.
         baseline: Label of a row, or the name of a config that only one row has.
+        is_shown: Returns True for the records to show. The others are still part of the family of comparisons, so that
+            hiding rows or datasets changes no verdict. By default all are shown.
 
     Raises:
         ConfigError: There is no such row; the message names the rows.
     """
-    collected = collect(records, metric)
-    rows = [_row(label, collected) for label in collected.evaluations]
+    everything = collect(records, metric)
+    shown = everything if is_shown is None else everything.select(is_shown)
+    family, means_family = _families(everything, shown, metric, scores)
+    rows = [_row(label, shown) for label in shown.evaluations]
     rows.sort(key=lambda row: (-(row.mean if row.mean is not None else -1.0), row.label))
     leaderboard = Leaderboard(
         metric,
-        collected.datasets,
-        collected.common,
-        mark_fronts(rows),
+        shown.datasets,
+        shown.common,
+        rows if is_coverage(metric) else mark_fronts(rows),
         sorted({record.environment for row in rows for record in row.records}),
         _remarks(rows),
         baseline=None if baseline is None else find_row(rows, baseline).label,
-        cautions=collected.cautions,
+        cautions=[*shown.cautions, *_differing_settings(shown.evaluations)],
+        judged=_judged(shown),
+        family=family,
+        means_family=means_family,
     )
-    # a single row without scores has nothing to be compared with
-    return mark_significance(leaderboard, scores) if scores or len(rows) > 1 else leaderboard
+    return mark(leaderboard, scores)
+
+
+def _judged(shown: CollectedEvaluations) -> dict[str, float]:
+    """Return by label the share of judged documents among the first ten; nothing unless all rows have it."""
+    shares = {}
+    for label, columns in shown.evaluations.items():
+        means = [
+            sum(record.metrics.get(_JUDGED, nan) for record in columns[name].records) / len(columns[name].records)
+            for name in shown.common
+            if name in columns
+        ]
+        shares[label] = sum(means) / len(means) if means else nan
+    return {} if any(map(isnan, shares.values())) else shares
+
+
+def _families(
+    everything: CollectedEvaluations, shown: CollectedEvaluations, metric: str, scores: Scores | None
+) -> tuple[Family | None, Family | None]:
+    """Return the family of all comparisons and, where the shown means cover other datasets, a family of theirs."""
+    if scores is None or is_coverage(metric):
+        return None, None
+    columns = {name: [name] for name in everything.datasets}
+    means = {MEANS: everything.common} if len(everything.common) > 1 else {}
+    family = test_family(everything.evaluations, columns | means, metric, scores)
+    if shown.common == everything.common or len(shown.common) < 2:
+        return family, None
+    return family, test_family(shown.evaluations, {MEANS: shown.common}, metric, scores)
 
 
 def find_row(rows: Sequence[Row], name: str) -> Row:
@@ -111,33 +177,40 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
         metric: The metric's name.
     """
     newest: dict[tuple[str, str], dict[str, Record]] = {}  # (row, column) -> part -> record
-    failed: set[tuple[str, str]] = set()
+    failed: dict[tuple[str, str], Record] = {}
     ordered = sorted(records, key=lambda record: record.started)
     version = max((record.metric_version for record in ordered), default=0)
     n_outdated = sum(record.metric_version != version for record in ordered)
     ordered = [record for record in ordered if record.metric_version == version]
-    column_of = _column_namer(ordered)
+    columns = _Columns(ordered)
     for record in ordered:
-        key = (record.retriever.label, column_of(record))
+        key = (record.retriever.label, columns.name(record))
         if record.status == "ok" and metric in record.metrics:
             newest.setdefault(key, {})[record.dataset.name] = record
         elif record.status == "failed":
-            failed.add(key)
-    labels = sorted({label for label, _ in [*newest, *failed]})
-    datasets = sorted({name for _, name in [*newest, *failed]})
-    evaluations: dict[str, dict[str, EvaluationSummary]] = {label: {} for label in labels}
+            failed[key] = record
+    evaluations: dict[str, dict[str, EvaluationSummary]] = {
+        label: {} for label in sorted({label for label, _ in newest})
+    }
     for (label, name), parts in sorted(newest.items()):
         if (evaluation := _summarize(parts, metric)) is not None:
-            evaluations[label][name] = evaluation
+            evaluations.setdefault(label, {})[name] = evaluation
+    datasets = sorted({name for by_dataset in evaluations.values() for name in by_dataset})
+    missing = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
     failed_by_label = {
-        label: frozenset(name for row, name in failed - set(newest) if row == label and name not in evaluations[label])
-        for label in labels
+        label: frozenset(name for row, name in missing if row == label and name in datasets) for label in evaluations
     }
-    shown = [label for label in labels if evaluations[label]]
-    common = [name for name in datasets if shown and all(name in evaluations[label] for label in shown)]
-    outdated = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
-    cautions = [*outdated, *_differing_settings(evaluations)]
-    return CollectedEvaluations(evaluations, failed_by_label, datasets, common, cautions)
+    cautions = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
+    cautions += [*columns.cautions(datasets), *_failures(missing)]
+    return CollectedEvaluations(evaluations, failed_by_label, datasets, columns.superseded(datasets), cautions)
+
+
+def _failures(failed: Mapping[tuple[str, str], Record]) -> list[str]:
+    """Describe evaluations of which every record failed."""
+    return [
+        f"{label} failed on {name}: {shorten((record.error or 'unknown error').partition(chr(10))[0], _ERROR_LENGTH)}"
+        for (label, name), record in sorted(failed.items())
+    ]
 
 
 def _differing_settings(evaluations: dict[str, dict[str, EvaluationSummary]]) -> list[str]:
@@ -168,24 +241,40 @@ def _summarize(parts: dict[str, Record], metric: str) -> EvaluationSummary | Non
     return EvaluationSummary(sum(record.metrics[metric] for record in records) / len(records), records)
 
 
-def _column_namer(records: Sequence[Record]) -> Callable[[Record], str]:
-    """Return a function that names a record's column.
+class _Columns:
+    """The columns of records: one for each dataset, and one more for each of its older versions.
 
     If datasets of one name have different contents, all but the newest have a hash in their column's name. The parts of
     a group share a column; parts with other content share another one.
     """
-    newest = {
-        (record.dataset.label, record.dataset.name): record.dataset.fingerprint
-        for record in records
-        if record.dataset.fingerprint is not None
-    }
 
-    def column_of(record: Record) -> str:
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._newest = {
+            (record.dataset.label, record.dataset.name): record.dataset.fingerprint
+            for record in records
+            if record.dataset.fingerprint is not None
+        }
+        self._superseded: dict[str, tuple[str, datetime]] = {}
+
+    def name(self, record: Record) -> str:
+        """Return the name of a record's column."""
         info = record.dataset
         label = info.label if info.group is None else info.label.replace(info.name, info.group, 1)
         fingerprint = info.fingerprint
-        if fingerprint is None or fingerprint == newest.get((info.label, info.name)):
+        if fingerprint is None or fingerprint == self._newest.get((info.label, info.name)):
             return label
-        return f"{label} ({fingerprint[:6]})"
+        name = f"{label} ({fingerprint[:6]})"
+        self._superseded[name] = (label, record.started)
+        return name
 
-    return column_of
+    def superseded(self, datasets: Collection[str]) -> frozenset[str]:
+        """Return the columns among `datasets` that are older versions of others."""
+        return frozenset(name for name in datasets if self._superseded.get(name, ("",))[0] in datasets)
+
+    def cautions(self, datasets: Collection[str]) -> list[str]:
+        """Describe the older versions of datasets among `datasets`."""
+        return [
+            f"{name} is an older version of {self._superseded[name][0]}, last measured on "
+            f"{self._superseded[name][1]:%Y-%m-%d}, and part of no mean; hide it: harness forget --dataset {name!r}"
+            for name in sorted(self.superseded(datasets))
+        ]

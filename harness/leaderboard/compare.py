@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from harness.errors import UndecidedError
 from harness.leaderboard.build import build
@@ -38,7 +39,9 @@ class Comparison:
     """Queries with the largest differences."""
     slices: list[Slice]
     config: dict[str, tuple[str, str]]
-    """Both values of each config key, dotted, that differs."""
+    """Both values of each config key, dotted, that differs; of different classes only their names."""
+    records: tuple[list[Record], list[Record]]
+    """The records of each side, one for each dataset or part of one."""
     unpaired: list[str]
     """Datasets whose queries differ between the two, or that have no per-query scores."""
 
@@ -72,37 +75,40 @@ def compare(
     scores: Scores,
     tables: Tables,
     names: tuple[str | None, ...] = (None, None),
+    among: Sequence[Record] = (),
 ) -> Comparison:
     """Compare two retrievers on the datasets that both were evaluated on.
 
     Args:
-        a: Records of the retriever that is compared to.
+        a: Records of the retriever that is compared to; the newest of each dataset counts.
         b: Records of the other retriever.
         metric: The metric's name.
         scores: Per-query scores by the path that a record names.
         tables: Function that reads a record's stored queries or rankings.
         names: Names of the two sides; None: the retriever's label.
+        among: All records of the leaderboard that the two are rows of. If they are, its family of comparisons is the
+            comparison's; otherwise the comparison is a family of its own.
 
     Raises:
         UndecidedError: They have no dataset of the same content in common, or not this metric.
     """
-    names = _names(a[0], b[0], names)
+    a, b = newest_records(a), newest_records(b)
+    names = _names(a, b, names)
     shared = {_content(record) for record in a} & {_content(record) for record in b}
-    both = [
-        _rename(record, name)
-        for name, records in zip(names, (a, b), strict=True)
-        for record in records
-        if _content(record) in shared and metric in record.metrics
-    ]
-    leaderboard = build(both, metric, scores, baseline=names[0]) if both else None
+    sides = tuple(
+        [record for record in side if _content(record) in shared and metric in record.metrics] for side in (a, b)
+    )
+    leaderboard = _rows_of(among, sides, names, metric, scores) or _rows_alone(sides, names, metric, scores)
     if leaderboard is None or not leaderboard.common:
         raise _nothing_to_compare(a, b, names, metric)
     rows = {row.label: row for row in leaderboard.rows}
-    sides = {name: (rows[names[0]].evaluations[name], rows[names[1]].evaluations[name]) for name in leaderboard.common}
-    unpaired = [name for name, (_, b_side) in sides.items() if b_side.versus is None]
+    evaluations = {
+        name: (rows[names[0]].evaluations[name], rows[names[1]].evaluations[name]) for name in leaderboard.common
+    }
+    unpaired = [name for name, (_, b_side) in evaluations.items() if b_side.versus is None]
     changed = [
         query
-        for name, (a_side, b_side) in sides.items()
+        for name, (a_side, b_side) in evaluations.items()
         if name not in unpaired
         for query in _changed_queries(name, a_side, b_side, metric, scores, tables)
     ]
@@ -113,8 +119,40 @@ def compare(
         changed[:_MAX_CHANGED],
         compute_slices(leaderboard, scores, tables),
         config_difference(a[0].retriever.config, b[0].retriever.config),
+        (sides[0], sides[1]),
         unpaired,
     )
+
+
+def newest_records(records: Sequence[Record]) -> list[Record]:
+    """Return the newest record of each dataset, and each part of one; the newest first."""
+    newest = {_content(record): record for record in sorted(records, key=lambda record: record.started)}
+    return sorted(newest.values(), key=lambda record: record.started, reverse=True)
+
+
+def _rows_of(
+    among: Sequence[Record], sides: Sequence[Sequence[Record]], names: tuple[str, str], metric: str, scores: Scores
+) -> Leaderboard | None:
+    """Return the two rows of the leaderboard of all records; None unless these are the newest of rows of that name."""
+    chosen = {_key(record) for side in sides for record in side}
+    labels = {record.retriever.label for side in sides for record in side}
+    if not chosen <= {_key(record) for record in among} or labels != {*names} or len(labels) < 2:
+        return None
+    leaderboard = build(among, metric, scores, baseline=names[0], is_shown=lambda record: _key(record) in chosen)
+    shown = {_key(record) for row in leaderboard.rows for record in row.records}
+    return leaderboard if shown == chosen else None
+
+
+def _rows_alone(
+    sides: Sequence[Sequence[Record]], names: tuple[str, str], metric: str, scores: Scores
+) -> Leaderboard | None:
+    """Return a leaderboard of only the two rows; None without records."""
+    records = [_rename(record, name) for name, side in zip(names, sides, strict=True) for record in side]
+    return build(records, metric, scores, baseline=names[0]) if records else None
+
+
+def _key(record: Record) -> tuple[str, datetime]:
+    return record.id, record.started
 
 
 def _nothing_to_compare(
@@ -133,11 +171,20 @@ def _nothing_to_compare(
 def config_difference(a: object, b: object, key: str = "") -> dict[str, tuple[str, str]]:
     """Return both values of each dotted key that differs; `-` where one side does not have it.
 
+    The keys of two classes are not compared, only counted: the same key has another meaning in each.
+
     Args:
         a: A config, or a value in one.
         b: The other config or value.
         key: Dotted key of the two values.
     """
+    if isinstance(a, dict) and isinstance(b, dict) and a.get("_target_", "") != b.get("_target_", ""):
+        targets, others = (f"{key}.{name}" if key else name for name in ("_target_", "*"))
+        sizes = [len(config) - ("_target_" in config) for config in (a, b)]
+        return {
+            targets: (str(a.get("_target_", "-")), str(b.get("_target_", "-"))),
+            others: (f"{sizes[0]} keys", f"{sizes[1]} keys"),
+        }
     if isinstance(a, dict) or isinstance(b, dict):
         a_items, b_items = (config if isinstance(config, dict) else {} for config in (a, b))
         differences: dict[str, tuple[str, str]] = {}
@@ -152,15 +199,18 @@ def _content(record: Record) -> tuple[str, str | None]:
     return record.dataset.name, record.dataset.fingerprint
 
 
-def _names(a: Record, b: Record, given: tuple[str | None, ...]) -> tuple[str, str]:
+def _names(a: Sequence[Record], b: Sequence[Record], given: tuple[str | None, ...]) -> tuple[str, str]:
     """Return the given names or the labels, with the time of measurement where both are the same retriever."""
-    if any(given):
-        first, second = (name or record.retriever.label for name, record in zip(given, (a, b), strict=True))
+    first, second = (name or records[0].retriever.label for name, records in zip(given, (a, b), strict=True))
+    if first != second:
         return first, second
-    if a.retriever.label != b.retriever.label:
-        return a.retriever.label, b.retriever.label
-    stamps = [f"{a.retriever.label} ({record.started:%Y-%m-%d %H:%M:%S} {record.id[:8]})" for record in (a, b)]
+    stamps = [f"{first} ({describe_record(records[0])})" for records in (a, b)]
     return (stamps[0], stamps[1]) if stamps[0] != stamps[1] else (f"A {stamps[0]}", f"B {stamps[1]}")
+
+
+def describe_record(record: Record) -> str:
+    """Return a record's time and the beginning of its id."""
+    return f"{record.started:%Y-%m-%d %H:%M:%S} {record.id[:8]}"
 
 
 def _rename(record: Record, label: str) -> Record:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _SCHEMA: dict[str, type] = {
     **dict.fromkeys(("retriever", "family", "dataset", "split", "metric"), str),
     **dict.fromkeys(("value", "low", "high"), float),
-    **{"best": bool, "tied_with_best": bool, "baseline": str},
+    **{"best": bool, "best_share": float, "tied_with_best": bool, "baseline": str},
     **dict.fromkeys(("delta", "delta_low", "delta_high", "p"), float),
     **{"won": int, "tied": int, "lost": int, "effect": float, "queries": int},
     **dict.fromkeys(AXES, float),
@@ -77,6 +77,7 @@ def comparison_data(comparison: Comparison) -> dict[str, Any]:
     names = ("a", "b", "changed", "slices", "config", "unpaired", "overall")
     return {
         **{name: getattr(comparison, name) for name in names},
+        "records": [[record.files.record for record in side] for side in comparison.records],
         "leaderboard": _leaderboard(comparison.leaderboard),
         "differences": {name: comparison.difference(name) for name in comparison.leaderboard.common},
     }
@@ -115,7 +116,7 @@ def _frame_rows(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
 def _scores(leaderboard: Leaderboard, evaluation: EvaluationSummary) -> dict[str, Any]:
     low, high = evaluation.interval or (None, None)
     queries = sum(record.dataset.queries or 0 for record in evaluation.records)
-    marks = {"best": evaluation.best, "tied_with_best": evaluation.tied_with_best}
+    marks = {name: getattr(evaluation, name) for name in ("best", "best_share", "tied_with_best")}
     scores = {"value": evaluation.value, "low": low, "high": high, **marks, "queries": queries}
     if evaluation.versus is None:
         return scores
@@ -139,8 +140,13 @@ def _source(evaluation: EvaluationSummary) -> dict[str, Any]:
 
 
 def _leaderboard(leaderboard: Leaderboard) -> dict[str, Any]:
-    names = ("metric", "datasets", "common", "baseline", "environments", "remarks", "detectable", "tests")
-    return {**{name: getattr(leaderboard, name) for name in names}, "rows": list(map(_row, leaderboard.rows))}
+    names = ("metric", "datasets", "common", "baseline", "environments", "remarks", "detectable", "tests", "judged")
+    families = [str(family) for family in (leaderboard.family, leaderboard.means_family) if family]
+    return {
+        "families": families,
+        **{name: getattr(leaderboard, name) for name in names},
+        "rows": list(map(_row, leaderboard.rows)),
+    }
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -161,8 +167,8 @@ def _costs(row: Row) -> dict[str, Any]:
 
 
 def _summary(evaluation: EvaluationSummary) -> dict[str, Any]:
-    names = ("value", "interval", "best", "versus")
-    return {**{name: getattr(evaluation, name) for name in names}, "tied_with_best": evaluation.tied_with_best}
+    names = ("value", "interval", "best", "best_share", "tied_with_best", "versus")
+    return {name: getattr(evaluation, name) for name in names}
 
 
 def _records(evaluation: EvaluationSummary) -> dict[str, Any]:

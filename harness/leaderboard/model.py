@@ -2,8 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from harness.types import PerQuery, Record
+
+if TYPE_CHECKING:
+    from harness.leaderboard.significance import ColumnTests, Family
+
+MEANS = ""
+"""Name of the column of means over datasets, beside the datasets' names."""
 
 Scores = Mapping[str, PerQuery]
 """Per-query scores by the path that a record names in files.per_query."""
@@ -19,9 +26,9 @@ class Difference:
     delta: float
     low: float
     high: float
-    """Ends of the 95 % bootstrap interval of `delta`."""
+    """Ends of the 95 % interval of `delta`, simultaneous over the family of comparisons."""
     p: float
-    """Two-sided p-value of the paired randomisation test, Holm-adjusted over the family that is shown."""
+    """Two-sided p-value of the paired randomisation test, adjusted over the family of comparisons."""
     won: int
     tied: int
     lost: int
@@ -36,9 +43,11 @@ class EvaluationSummary:
     value: float
     records: tuple[Record, ...]
     interval: tuple[float, float] | None = None
-    """95 % bootstrap interval of the mean; None without per-query scores."""
+    """95 % confidence interval of the mean; None without per-query scores."""
     best: bool = False
     """True for the highest value of a column with several."""
+    best_share: float | None = None
+    """Share of the resamples of the queries in which it is the highest of its column; None without per-query scores."""
     tied_with_best: bool | None = None
     """True if not the best of its column and not significantly worse than it; None where it could not be tested."""
     versus: Difference | None = None
@@ -107,11 +116,38 @@ class Leaderboard:
     """Label of the row that the others are compared with."""
     detectable: dict[str, float] = field(default_factory=dict)
     """Minimum detectable effect of a comparison with the best row, by dataset (80 % power, 5 % level, one test)."""
-    tests: int = 0
-    """Number of comparisons with the best row: the family of Holm's correction."""
+    family: "Family | None" = None
+    """All comparisons of the rows on the datasets, and of their means where these cover `common`; None: not tested."""
+    means_family: "Family | None" = None
+    """Comparisons of the means where `family` has none over `common`, because rows or datasets are hidden."""
     untested: dict[str, list[str]] = field(default_factory=dict)
     """By dataset, rows without per-query scores or with scores of other queries."""
+    judged: dict[str, float] = field(default_factory=dict)
+    """By label, the mean share of judged documents among the first ten, over `common`; empty unless known for all."""
     cautions: list[str] = field(default_factory=list)
     """Records that were left out, and settings that differ between compared rows."""
     machines: dict[str, str] = field(default_factory=dict)
     """Descriptions of the environments, by fingerprint."""
+
+    def difference(self, a: str, b: str, dataset: str = MEANS) -> Difference | None:
+        """Return row b minus row a; None where one of them was not tested.
+
+        Args:
+            a: Label of the row to compare with.
+            b: Label of the other row.
+            dataset: The dataset; by default the mean over `common`.
+        """
+        tests = self.column_tests(dataset)
+        return tests.difference(a, b) if tests else None
+
+    def column_tests(self, dataset: str = MEANS) -> "ColumnTests | None":
+        """Return the tests of a column; of the means over one dataset, those of that dataset. None if not tested."""
+        if dataset == MEANS and len(self.common) == 1:
+            dataset = self.common[0]
+        families = (self.means_family if dataset == MEANS else None, self.family)
+        return next((family.columns[dataset] for family in families if family and dataset in family.columns), None)
+
+    @property
+    def tests(self) -> int:
+        """Number of comparisons that are adjusted together."""
+        return self.family.size if self.family else 0

@@ -3,10 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness import stats
 from harness.errors import UndecidedError
-from harness.leaderboard.model import AXES, Difference, Leaderboard, Row, Scores
-from harness.leaderboard.significance import describe_differences, paired_scores
+from harness.leaderboard.model import AXES, Difference, Leaderboard, Row
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,12 @@ class Recommendation:
         return writers.terminal([recommendation(self)]).rstrip("\n")
 
 
-def recommend(leaderboard: Leaderboard, limits: Mapping[str, float], scores: Scores) -> Recommendation:
+def recommend(leaderboard: Leaderboard, limits: Mapping[str, float]) -> Recommendation:
     """Return the row of highest mean that is within every limit.
 
     Args:
         leaderboard: The leaderboard.
         limits: Bounds by cost (AXES): the lowest allowed value where more is better, otherwise the highest.
-        scores: Per-query scores by the path that a record names.
 
     Raises:
         UndecidedError: No row is within the limits.
@@ -48,7 +45,7 @@ def recommend(leaderboard: Leaderboard, limits: Mapping[str, float], scores: Sco
         reasons = "; ".join(f"{label}: {reason}" for label, reason in excluded.items())
         raise UndecidedError(f"no retriever is within the limits ({reasons}); relax one, or measure more retrievers")
     runner_up = allowed[1] if len(allowed) > 1 else None
-    difference = _difference(leaderboard, allowed[0], runner_up, scores)
+    difference = leaderboard.difference(runner_up.label, allowed[0].label) if runner_up else None
     return Recommendation(leaderboard, allowed[0], runner_up, difference, excluded)
 
 
@@ -63,21 +60,3 @@ def _exclusion(row: Row, limits: Mapping[str, float]) -> str | None:
         if (value < limit) if AXES[axis] else (value > limit):
             return f"{axis} is {value:,.6g}, {'below' if AXES[axis] else 'above'} {limit:,g}"
     return None
-
-
-def _difference(leaderboard: Leaderboard, best: Row, runner_up: Row | None, scores: Scores) -> Difference | None:
-    if runner_up is None:
-        return None
-    best_parts, other_parts = (
-        paired_scores([row.evaluations[name] for name in leaderboard.common], leaderboard.metric, scores)
-        for row in (best, runner_up)
-    )
-    if best_parts is None or other_parts is None:
-        return None
-    if [part.query_ids for part in best_parts] != [part.query_ids for part in other_parts]:
-        return None
-    strata: stats.Strata = [
-        (part.weight, (part.values - other.values)[:, None])
-        for part, other in zip(best_parts, other_parts, strict=True)
-    ]
-    return describe_differences(strata)[0]

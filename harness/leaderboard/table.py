@@ -24,6 +24,8 @@ class Marked(NamedTuple):
 
     text: str
     mark: Mark
+    note: str = ""
+    """Text behind the marked one."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def format_score(value: float) -> str:
     return f"{value:.4f}"
 
 
+def format_share(share: float | None) -> str:
+    """Format a share as a whole percentage; None is an empty text."""
+    return "" if share is None else f"{100 * share:.0f} %"
+
+
 def format_amount(value: float | None) -> str:
     """Format a speed or a size with three significant digits; None is a gap."""
     if value is None:
@@ -61,7 +68,7 @@ def format_amount(value: float | None) -> str:
 
 
 def format_difference(difference: Difference | None) -> list[str]:
-    """Return four texts: the mean, its confidence interval, the adjusted p-value, queries won/tied/lost."""
+    """Return four texts: the mean, its simultaneous interval, the adjusted p-value, queries won/tied/lost."""
     if difference is None:
         return [GAP] * 4
     interval = f"{difference.low:+.4f} to {difference.high:+.4f}"

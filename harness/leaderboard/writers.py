@@ -99,7 +99,10 @@ def escape_latex(text: str) -> str:
 
 
 def _format(text: str | Marked, marks: Marks, escape: Callable[[str], str]) -> str:
-    return escape(text) if isinstance(text, str) else marks[text.mark][0].format(escape(text.text))
+    if isinstance(text, str):
+        return escape(text)
+    note = f" ({escape(text.note)})" if text.note else ""
+    return f"{marks[text.mark][0].format(escape(text.text))}{note}"
 
 
 def _notes(table: Table, marks: Marks) -> list[str]:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainerCallback
 
-from harness import stats
 from harness.errors import ConfigError
 from harness.evaluation.timing import measure, parse_metrics
 from harness.retrievers import in_memory
+from harness.simultaneous import compare_all
 from harness.types import Dataset
 
 
@@ -20,7 +20,8 @@ class EvaluationCallback(TrainerCallback):
     """A trainer callback that logs a retrieval metric and its change since the start of training.
 
     It logs ``eval_<dataset>_<metric>`` and, from the second evaluation on, ``..._change`` (mean of the per-query
-    differences to the start) with ``..._change_low`` and ``..._change_high``, the ends of its 95 % bootstrap interval.
+    differences to the start) with ``..._change_low`` and ``..._change_high``, the ends of its 95 % interval by paired
+    randomisation.
     `history` holds the same values by step.
 
     Args:
@@ -72,8 +73,10 @@ class EvaluationCallback(TrainerCallback):
             self._start = values
         else:
             difference = values - self._start
-            low, high = stats.confidence_intervals([(1.0, difference[:, None])])
+            pair = np.column_stack([self._start, values])
+            (tests,) = compare_all([[(1.0, pair)]], [[0]])
             logs |= {f"{name}_change": float(difference.mean())}
-            logs |= {f"{name}_change_low": float(low[0]), f"{name}_change_high": float(high[0])}
+            low, high = tests.interval(0, 1)
+            logs |= {f"{name}_change_low": low, f"{name}_change_high": high}
         self.history[state.global_step] = logs
         state.log_history.append({**logs, "step": state.global_step, "epoch": state.epoch})

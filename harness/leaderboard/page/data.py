@@ -10,14 +10,11 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness import stats
 from harness.leaderboard import AXES, EvaluationSummary, Leaderboard, Row
-from harness.leaderboard.model import Scores
-from harness.leaderboard.significance import paired_scores
+from harness.leaderboard.model import MEANS, Scores
+from harness.leaderboard.significance import ColumnTests, score_column
 from harness.leaderboard.table import HEADINGS
+from harness.stats import Strata
 from harness.types import Record
 
 MAX_ROWS = 20
@@ -55,11 +52,10 @@ class PageLayout:
         """True if the last column is the mean over datasets."""
         return len(self.datasets) > 1
 
-    def columns(self, leaderboard: Leaderboard) -> Iterator[list[str]]:
-        """Yield the datasets that each column covers."""
-        yield from ([name] for name in self.datasets)
-        if self.has_means:
-            yield leaderboard.common if len(leaderboard.common) > 1 else []
+    @property
+    def column_names(self) -> list[str]:
+        """The datasets, and MEANS where there are means."""
+        return [*self.datasets, *([MEANS] if self.has_means else [])]
 
     def rows(self, leaderboard: Leaderboard) -> list[Row]:
         """Return a leaderboard's rows in the page's order, with an empty row for each label that it lacks."""
@@ -95,22 +91,17 @@ class PageLayout:
 
 @dataclass(frozen=True)
 class PairedRows:
-    """The rows of a column that have the same queries."""
+    """The rows of a dataset that have scores of the same queries."""
 
     rows: list[int]
     query_ids: list[list[str]]
     """Of each part."""
-    strata: list[tuple[float, NDArray[np.float64]]]
+    strata: Strata
     """For each part its weight and scores [queries, rows]."""
 
 
-def page_data(layout: PageLayout, scores: Scores) -> dict[str, Any]:
-    """Return the data for the page's script, except for the queries and slices.
-
-    Args:
-        layout: The page's layout.
-        scores: Per-query scores by the path that a record names.
-    """
+def page_data(layout: PageLayout) -> dict[str, Any]:
+    """Return the data for the page's script, except for the queries and slices."""
     return {
         "metrics": list(layout.leaderboards),
         "datasets": [_dataset(layout, name) for name in layout.datasets],
@@ -125,7 +116,7 @@ def page_data(layout: PageLayout, scores: Scores) -> dict[str, Any]:
         "leaderboards": {
             metric: _leaderboard(layout, leaderboard) for metric, leaderboard in layout.leaderboards.items()
         },
-        "pairs": _pairs(layout, scores),
+        "pairs": _pairs(layout),
         "commands": [
             [[record.command for record in layout.records.get((label, name), ())] for name in layout.datasets]
             for label in layout.labels
@@ -141,32 +132,23 @@ def round_value(value: float | None, digits: int = 4) -> float | int | None:
     return int(rounded) if rounded == int(rounded) else rounded
 
 
-def pair_rows(
-    layout: PageLayout, leaderboard: Leaderboard, datasets: Sequence[str], scores: Scores
-) -> PairedRows | None:
-    """Return the rows that have the same queries as the first one with scores on all datasets; None where none has.
+def pair_rows(layout: PageLayout, leaderboard: Leaderboard, dataset: str, scores: Scores) -> PairedRows | None:
+    """Return the rows that have scores of the same queries of a dataset; None where there are none.
 
     Args:
         layout: The page's layout.
         leaderboard: The leaderboard of one metric.
-        datasets: Datasets that a column covers.
+        dataset: The dataset.
         scores: Per-query scores by the path that a record names.
     """
-    values: dict[int, list[NDArray[np.float64]]] = {}
-    query_ids: list[list[str]] = []
-    weights: list[float] = []
-    for row in leaderboard.rows if datasets else ():
-        parts = paired_scores([row.evaluations.get(name) for name in datasets], leaderboard.metric, scores)
-        if parts is None:
-            continue
-        row_ids = [part.query_ids for part in parts]
-        if not values:
-            query_ids, weights = row_ids, [part.weight for part in parts]
-        if row_ids == query_ids:
-            values[layout.row_index[row.label]] = [part.values for part in parts]
-    rows = sorted(values)
-    matrices = [np.column_stack(part) for part in zip(*(values[row] for row in rows), strict=True)]
-    return PairedRows(rows, query_ids, list(zip(weights, matrices, strict=True))) if rows else None
+    evaluations = {row.label: row.evaluations for row in leaderboard.rows}
+    column = score_column(evaluations, [dataset], leaderboard.metric, scores)
+    if column is None:
+        return None
+    rows = [layout.row_index[label] for label in column.labels]
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    strata = [(weight, values[:, order]) for weight, values in column.strata]
+    return PairedRows([rows[index] for index in order], column.query_ids, strata)
 
 
 def _dataset(layout: PageLayout, name: str) -> dict[str, Any]:
@@ -220,57 +202,42 @@ def _evaluations(layout: PageLayout, row: Row) -> list[Any]:
 
 
 def _evaluation(evaluation: EvaluationSummary | None) -> list[Any] | None:
-    """Return the value, its mark (1: best, 2: tied with the best), and the ends of the interval."""
+    """Return the value, its mark (1: best, 2: tied with the best), the interval's ends and the share of being best."""
     if evaluation is None:
         return None
     mark = 1 if evaluation.best else (2 if evaluation.tied_with_best else 0)
     ends = [round_value(end, 3) for end in evaluation.interval] if evaluation.interval else []
-    return [round_value(evaluation.value), mark, *ends]
+    share = [] if evaluation.best_share is None else [round_value(evaluation.best_share, 3)]
+    return [round_value(evaluation.value), mark, *ends, *(share if ends else [])]
 
 
-def _pairs(layout: PageLayout, scores: Scores) -> dict[str, list[Any]]:
-    """Return by metric and column the differences of the first row of each pair to the second; p is not adjusted."""
-    columns = {metric: list(layout.columns(leaderboard)) for metric, leaderboard in layout.leaderboards.items()}
-    tests: dict[str, list[Any]] = {metric: [None] * len(datasets) for metric, datasets in columns.items()}
-    for column in range(len(layout.datasets) + layout.has_means):
-        # metrics with the same numbers of queries share their draws of signs
-        groups: dict[tuple[Any, ...], dict[str, PairedRows]] = {}
-        for metric, leaderboard in layout.leaderboards.items():
-            if (paired := pair_rows(layout, leaderboard, columns[metric][column], scores)) is not None:
-                shape = tuple((weight, len(values)) for weight, values in paired.strata)
-                groups.setdefault(shape, {})[metric] = paired
-        for group in groups.values():
-            for metric, result in zip(group, _test_pairs(list(group.values()), layout.anchor), strict=True):
-                tests[metric][column] = result
-    return tests
+def _pairs(layout: PageLayout) -> dict[str, list[Any]]:
+    """Return by metric and column the differences of the first row of each pair to the second."""
+    return {
+        metric: [
+            None if column is None else _column_pairs(layout, column)
+            for column in (leaderboard.column_tests(name) for name in layout.column_names)
+        ]
+        for metric, leaderboard in layout.leaderboards.items()
+    }
 
 
-def _test_pairs(columns: Sequence[PairedRows], anchor: int | None) -> list[dict[str, Any]]:
-    """Test the pairs of rows of several metrics' columns."""
-    pairs = [_pair_indices(column.rows, anchor) for column in columns]
-    differences = [
-        (
-            weight,
-            np.hstack([_subtract(column.strata[part][1], order) for column, order in zip(columns, pairs, strict=True)]),
-        )
-        for part, (weight, _) in enumerate(columns[0].strata)
+def _column_pairs(layout: PageLayout, column: ColumnTests) -> dict[str, Any]:
+    labels = {layout.row_index[label]: label for label in column.scores.labels if label in layout.row_index}
+    rows = sorted(labels)
+    pairs = [
+        column.difference(labels[rows[second]], labels[rows[first]])
+        for first, second in _pair_indices(rows, layout.anchor)
     ]
-    p, delta = stats.p_values(differences), stats.mean(differences)
-    won, lost = (sum(np.count_nonzero(sign * values > 0, axis=0) for _, values in differences) for sign in (1, -1))
-    n_queries, begin, results = sum(len(values) for _, values in differences), 0, []
-    for column, order in zip(columns, pairs, strict=True):
-        part = slice(begin, begin := begin + len(order))
-        results.append(
-            {
-                "n": n_queries,
-                "rows": column.rows,
-                "won": np.asarray(won)[part].tolist(),
-                "lost": np.asarray(lost)[part].tolist(),
-                "delta": [round_value(value) for value in delta[part]],
-                "p": [float(f"{value:.4g}") for value in p[part]],
-            }
-        )
-    return results
+    differences = [pair for pair in pairs if pair is not None]
+    return {
+        "n": sum(len(ids) for ids in column.scores.query_ids),
+        "rows": rows,
+        "won": [pair.won for pair in differences],
+        "lost": [pair.lost for pair in differences],
+        "delta": [round_value(pair.delta) for pair in differences],
+        "p": [float(f"{pair.p:.4g}") for pair in differences],
+    }
 
 
 def _pair_indices(rows: Sequence[int], anchor: int | None) -> list[tuple[int, int]]:
@@ -280,7 +247,3 @@ def _pair_indices(rows: Sequence[int], anchor: int | None) -> list[tuple[int, in
     if anchor not in rows:
         return []
     return [(rows.index(anchor), index) for index, row in enumerate(rows) if row != anchor]
-
-
-def _subtract(values: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    return values[:, [first for first, _ in pairs]] - values[:, [second for _, second in pairs]]

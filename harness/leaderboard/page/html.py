@@ -23,7 +23,7 @@ from harness.leaderboard.page.notes import detectable, notes, warnings
 from harness.leaderboard.page.queries import cache_tables, select_queries, slices_data
 from harness.leaderboard.published import PublishedRow
 from harness.leaderboard.slices import Tables
-from harness.leaderboard.table import HEADINGS, format_amount, format_score
+from harness.leaderboard.table import HEADINGS, format_amount, format_score, format_share
 
 _FOLDER = Path(__file__).parent
 _TEMPLATES = Environment(
@@ -62,6 +62,8 @@ class Figure:
     mark: str = ""
     meaning: str = ""
     below: Below = _NOTHING_BELOW
+    share: str = ""
+    """For the best of a column, the share of resamples in which it is the best."""
 
 
 def render(
@@ -79,7 +81,7 @@ def render(
         published: Published scores to show next to those of the first leaderboard.
     """
     layout, read = PageLayout(leaderboards), cache_tables(tables)
-    data = page_data(layout, scores) | {"slices": slices_data(layout, scores, read), "details": {}}
+    data = page_data(layout) | {"slices": slices_data(layout, scores, read), "details": {}}
     spare = _MAX_BYTES - len(_page(layout, data, published).encode())
     return _page(layout, data | {"details": select_queries(layout, scores, read, spare)}, published)
 
@@ -138,7 +140,8 @@ def _score(evaluation: EvaluationSummary | None, failed: bool, is_baseline: bool
     elif evaluation.tied_with_best:
         mark, meaning = "=", "tied with the best"
     below = Below("baseline") if is_baseline else _below(evaluation)
-    return Figure(format_score(evaluation.value), "best" if evaluation.best else "", mark, meaning, below)
+    share = format_share(evaluation.best_share) if evaluation.best else ""
+    return Figure(format_score(evaluation.value), "best" if evaluation.best else "", mark, meaning, below, share)
 
 
 def _below(evaluation: EvaluationSummary) -> Below:

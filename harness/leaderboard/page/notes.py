@@ -6,6 +6,7 @@ from harness import stats
 from harness.leaderboard import Leaderboard
 from harness.leaderboard.page.data import PageLayout
 from harness.leaderboard.table import format_score
+from harness.leaderboard.tables.leaderboard import judged_notes
 from harness.types import Record
 
 
@@ -27,12 +28,14 @@ def notes(layout: PageLayout) -> list[tuple[str, list[str]]]:
 def warnings(layout: PageLayout) -> list[str]:
     """Return the warnings to show above the table."""
     environments = sorted({name for leaderboard in layout.leaderboards.values() for name in leaderboard.environments})
+    judged = list(judged_notes(layout.first))
     if len(environments) < 2:
-        return []
+        return judged
     names = ", ".join(name[:8] for name in environments)
     return [
+        *judged,
         f"Costs come from {len(environments)} environments ({names}) and do not compare across them; "
-        "a Pareto front covers one environment."
+        "a Pareto front covers one environment.",
     ]
 
 
@@ -77,23 +80,26 @@ def _intervals(layout: PageLayout) -> str:
     if not any(evaluation.interval for evaluation in evaluations):
         return "None: per-query scores are not stored."
     return (
-        f"{100 * stats.LEVEL:.0f} % bootstrap percentile intervals of the mean, queries drawn with replacement within "
-        f"their dataset, {stats.DRAWS:,} draws."
+        f"{100 * stats.LEVEL:.0f} % intervals of each mean alone (Gaffke 2005), from {stats.DRAWS:,} random weightings "
+        "of a dataset's queries; they hold for few queries and for scores near 0 and 1. The share beside the best of a "
+        "column is that of the weightings in which it has the highest mean."
     )
 
 
 def _tests(layout: PageLayout) -> list[str]:
-    if not layout.first.tests:
+    families = {
+        metric: [family for family in (each.family, each.means_family) if family and family.size]
+        for metric, each in layout.leaderboards.items()
+    }
+    sizes = [f"{metric}: {family}" for metric, metric_families in families.items() for family in metric_families]
+    if not sizes:
         return ["None: per-query scores are not stored, or there is nothing to compare."]
-    counts = ", ".join(f"{each.tests} for {metric}" for metric, each in layout.leaderboards.items() if each.tests)
     return [
         f"Two-sided paired randomisation over the queries: signs of the differences are flipped, {stats.DRAWS:,} "
-        f"draws; exact where {stats.EXACT} or fewer queries differ.",
-        f"Holm's correction over all comparisons shown: those with the best of each column ({counts}) are one family, "
-        f"those with the chosen baseline another. A difference is significant when its adjusted p is below "
-        f"{stats.ALPHA}. Searching and filtering change neither family.",
-        f"In a family of more than {stats.ALPHA * stats.DRAWS:.0f} comparisons, this number of draws cannot show "
-        "significance.",
+        f"draws. The comparisons of a metric are one family ({'; '.join(sizes)}), whose p-values are adjusted by the "
+        "largest statistic of each draw, step by step (max-T; Westfall & Young 1993, Romano & Wolf 2005): with "
+        f"{100 * (1 - stats.ALPHA):.0f} % probability none of them is falsely significant. Searching, sorting and "
+        f"choosing a baseline change no p-value. A difference is significant when its p is below {stats.ALPHA}.",
     ]
 
 

@@ -39,6 +39,7 @@ const ariaHidden = (text, kind) => element("span", { class: kind, "aria-hidden":
 
 const formatScore = (value) => value.toFixed(4);
 const formatSigned = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(4)}`;
+const percent = (share) => `${Math.round(100 * share)} %`;
 const formatP = (p) => (p < 0.00005 ? "p < 0.0001" : `p = ${p.toFixed(4)}`);
 
 function formatAmount(value) {
@@ -93,39 +94,11 @@ function versus(key, row, other, metric = state.metric) {
   return { ...test, won: lost, lost: won, delta: -column.delta[index] };
 }
 
-// Holm's correction: each family is a list of objects with `p`, which get `adjusted`.
-function holm(family) {
-  let highest = 0;
-  [...family]
-    .sort((left, right) => left.p - right.p)
-    .forEach((test, rank) => {
-      highest = Math.max(highest, Math.min(1, (family.length - rank) * test.p));
-      test.adjusted = highest;
-    });
-  return family;
-}
-
-// Every row against the baseline on every column: one family, which searching and filtering do not change.
-const testsByBaseline = new Map();
-function testsAgainstBaseline() {
-  const key = JSON.stringify([state.metric, state.base]);
-  if (!testsByBaseline.has(key)) {
-    const baseline = labels.indexOf(state.base);
-    const tests = new Map();
-    for (const column of baseline < 0 ? [] : columnKeys()) {
-      labels.forEach((_, row) => {
-        const test = versus(column, row, baseline);
-        if (test) tests.set(`${row},${column}`, test);
-      });
-    }
-    holm([...tests.values()]);
-    testsByBaseline.set(key, tests);
-  }
-  return testsByBaseline.get(key);
-}
+// The difference of a row to the chosen baseline; null without one.
+const versusBaseline = (row, key) => (state.base ? versus(key, row, labels.indexOf(state.base)) : null);
 
 function verdict(test) {
-  if (test.adjusted >= ALPHA) return { mark: "", meaning: "not significantly different" };
+  if (test.p >= ALPHA) return { mark: "", meaning: "not significantly different" };
   return test.delta > 0
     ? { mark: "▲", meaning: "significantly above the baseline" }
     : { mark: "▼", meaning: "significantly below the baseline" };

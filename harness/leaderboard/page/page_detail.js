@@ -20,8 +20,8 @@ function tableOf(caption, headings, rows) {
 // One evaluation
 
 function description(row, key) {
-  const [value, mark, low, high] = evaluationOf(row, key);
-  const meaning = mark === 1 ? ", the best" : mark === 2 ? ", tied with the best" : "";
+  const [value, mark, low, high, share] = evaluationOf(row, key);
+  const meaning = mark === 1 ? `, the best${share === undefined ? "" : ` in ${percent(share)} of the resamples`}` : mark === 2 ? ", tied with the best" : "";
   const interval = low === undefined ? "" : `, 95 % interval ${low.toFixed(3)} to ${high.toFixed(3)}`;
   return [`${state.metric} ${formatScore(value)}${meaning}${interval}.`, coverage(key), ...differenceText(row, key)];
 }
@@ -38,13 +38,13 @@ function coverage(key) {
 function differenceText(row, key) {
   if (!state.base) return ["Choose a baseline above the table to see queries won, tied and lost against it."];
   if (state.base === labels[row]) return ["This is the baseline."];
-  const test = testsAgainstBaseline().get(`${row},${key}`);
+  const test = versusBaseline(row, key);
   if (!test) return [`Its queries cannot be paired with those of ${state.base}.`];
-  return [`Against ${state.base}: ${formatSigned(test.delta)}, ${verdict(test).meaning}, ${formatP(test.adjusted)} (Holm).`];
+  return [`Against ${state.base}: ${formatSigned(test.delta)}, ${verdict(test).meaning}, ${formatP(test.p)}.`];
 }
 
 function balance(row, key) {
-  const test = state.base ? testsAgainstBaseline().get(`${row},${key}`) : null;
+  const test = versusBaseline(row, key);
   if (!test) return [];
   const bar = element("div", { class: "balance", "aria-hidden": "true" });
   for (const kind of ["won", "tied", "lost"]) {
@@ -167,8 +167,7 @@ function showComparison() {
 }
 
 function differences(a, b) {
-  const tests = columnKeys().map((key) => [key, versus(key, a, b)]);
-  holm(tests.map(([, test]) => test).filter(Boolean));
+  const tests = columnKeys().map((key) => [key, versus(key, b, a)]);
   const scoreText = (row, key) => (valueOf(row, key) === null ? "–" : formatScore(valueOf(row, key)));
   const rows = tests.map(([key, test]) => [
     headingName(key),
@@ -176,9 +175,9 @@ function differences(a, b) {
     scoreText(b, key),
     test ? formatSigned(test.delta) : "–",
     test ? `${test.won} / ${test.tied} / ${test.lost}` : "–",
-    test ? `${formatP(test.adjusted)}${test.adjusted < ALPHA ? " significant" : ""}` : "–",
+    test ? `${formatP(test.p)}${test.p < ALPHA ? " significant" : ""}` : "–",
   ]);
-  const caption = `${state.metric}: ${labels[a]} minus ${labels[b]}; queries won, tied and lost; p by Holm over these rows`;
+  const caption = `${state.metric}: ${labels[b]} minus ${labels[a]}; queries won, tied and lost by ${labels[b]}; p adjusted over all comparisons`;
   return tableOf(caption, ["dataset", labels[a], labels[b], "difference", "W / T / L", "p"], rows);
 }
 

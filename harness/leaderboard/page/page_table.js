@@ -23,11 +23,12 @@ function scoreCell(row, key) {
   const evaluation = evaluationOf(row, key);
   if (evaluation === "failed") return element("td", { class: "failed" }, element("span", { class: "figure" }, "failed"));
   if (evaluation === null) return gap("gap");
-  const [value, mark, low, high] = evaluation;
+  const [value, mark, low, high, share] = evaluation;
   const isBest = mark === 1;
   const button = element("button", { type: "button", class: "open", "aria-haspopup": "dialog" });
   button.append(element("span", { class: "figure" }, formatScore(value)));
   if (isBest) button.append(ariaHidden("*", "mark"), visuallyHidden("best"));
+  if (isBest && share !== undefined) button.append(element("small", { class: "share" }, percent(share), visuallyHidden("of the resamples")));
   if (mark === 2) button.append(ariaHidden("=", "mark"), visuallyHidden("tied with the best"));
   const below = belowOf(row, key, low, high);
   if (below) button.append(below);
@@ -38,7 +39,7 @@ function scoreCell(row, key) {
 function belowOf(row, key, low, high) {
   if (state.base) {
     if (state.base === labels[row]) return element("small", {}, "baseline");
-    const test = testsAgainstBaseline().get(`${row},${key}`);
+    const test = versusBaseline(row, key);
     if (!test) return null;
     const { mark, meaning } = verdict(test);
     const hiddenText = visuallyHidden(`difference to the baseline, ${meaning}`);

@@ -121,8 +121,7 @@ class _DatasetQueries:
 
     def __init__(self, layout: PageLayout, name: str, scores: Scores, tables: Tables) -> None:
         columns = {
-            metric: pair_rows(layout, leaderboard, [name], scores)
-            for metric, leaderboard in layout.leaderboards.items()
+            metric: pair_rows(layout, leaderboard, name, scores) for metric, leaderboard in layout.leaderboards.items()
         }
         paired = {metric: _limit_rows(column) for metric, column in columns.items() if column is not None}
         self._ids = next((column.query_ids for column in paired.values()), [])

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
-from harness.leaderboard.compare import ChangedQuery, Comparison
+from harness.leaderboard.compare import ChangedQuery, Comparison, describe_record
 from harness.leaderboard.slices import Slice
 from harness.leaderboard.table import GAP, Table, format_difference, format_score
-from harness.leaderboard.tables.leaderboard import columns_of, evaluation_of
+from harness.leaderboard.tables.leaderboard import columns_of, evaluation_of, family_notes, judged_notes
+from harness.types import Record
 
 _MAX_DOCUMENTS = 5
 """Number of documents shown of a ranking."""
 _TEXT_LENGTH = 90
 _ID_LENGTH = 20
+_MAX_RECORDS = 6
+"""Number of records that are listed of each side."""
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -29,15 +32,26 @@ def tables(comparison: Comparison) -> list[Table]:
 
 def _differences(comparison: Comparison) -> Table:
     notes = [
-        "Won: queries where B scores higher. MDE: minimum detectable effect of one test at 80 % power, before Holm's "
-        "correction."
+        "Won: queries where B scores higher. MDE: minimum detectable effect of one unadjusted test at 80 % power.",
+        *family_notes(comparison.leaderboard),
+        *judged_notes(comparison.leaderboard),
     ]
+    notes += [_records_note(side, records) for side, records in zip("AB", comparison.records, strict=True)]
     if comparison.unpaired:
         unpaired = ", ".join(comparison.unpaired)
         notes.append(f"Not tested, because per-query scores are missing or of other queries: {unpaired}.")
-    headings = ["dataset", "A", "B", "B - A", "95 %", "p (Holm)", "won/tied/lost", "d", "MDE"]
+    headings = ["dataset", "A", "B", "B - A", "95 %", "adjusted p", "won/tied/lost", "d", "MDE"]
     title = f"A: {comparison.a}, B: {comparison.b}, {comparison.leaderboard.metric}"
     return Table(title, headings, list(_difference_rows(comparison)), notes)
+
+
+def _records_note(side: str, records: Sequence[Record]) -> str:
+    """Return the time and id of each record of a side, and whether they are of one retriever."""
+    measured = "; ".join(f"{record.dataset.label} {describe_record(record)}" for record in records[:_MAX_RECORDS])
+    more = f"; and {len(records) - _MAX_RECORDS} more" if len(records) > _MAX_RECORDS else ""
+    identities = {record.retriever.identity or str(record.retriever.config) for record in records}
+    several = f" These are of {len(identities)} different retrievers of this name." if len(identities) > 1 else ""
+    return f"{side}: {measured}{more}.{several}"
 
 
 def _difference_rows(comparison: Comparison) -> Iterator[list[str]]:

@@ -18,8 +18,12 @@ from harness.leaderboard.table import (
     format_amount,
     format_difference,
     format_score,
+    format_share,
 )
-from harness.stats import ALPHA, DRAWS
+from harness.stats import ALPHA
+
+_JUDGED_GAP = 0.05
+"""Difference between the rows' shares of judged documents above which they are shown."""
 
 
 def tables(leaderboard: Leaderboard, published: Sequence[PublishedRow] | None = None) -> list[Table]:
@@ -27,10 +31,10 @@ def tables(leaderboard: Leaderboard, published: Sequence[PublishedRow] | None = 
     result = [main_table(leaderboard)]
     if leaderboard.baseline is not None:
         rows = [row for row in leaderboard.rows if row.label != leaderboard.baseline]
-        title = f"Against {leaderboard.baseline}: difference, p (Holm), queries won/tied/lost"
+        title = f"Against {leaderboard.baseline}: difference, adjusted p, queries won/tied/lost"
         result.append(_table_by_dataset(leaderboard, title, rows, _difference))
     if any(evaluation.interval for row in leaderboard.rows for evaluation in row.evaluations.values()):
-        title = "95 % bootstrap intervals of the means"
+        title = "95 % intervals of each mean alone; a difference is judged by its test"
         result.append(_table_by_dataset(leaderboard, title, leaderboard.rows, _interval))
     return result if published is None else [*result, _published_table(leaderboard, published)]
 
@@ -66,7 +70,7 @@ def recommendation(recommended: Recommendation) -> Table:
         f"take {best.label}; {second}",
         [leaderboard.metric, "mean", *HEADINGS.values()],
         [[row.label, format_score(row.mean or 0.0), *costs[row.label]] for row in rows],
-        [*notes, f"mean over {', '.join(leaderboard.common)}"],
+        [*notes, f"mean over {', '.join(leaderboard.common)}", *family_notes(leaderboard), *judged_notes(leaderboard)],
     )
 
 
@@ -105,7 +109,8 @@ def _score(row: Row, dataset: str | None) -> str | Marked:
     if dataset in row.failed or evaluation is None:
         return "failed" if dataset in row.failed else GAP
     mark: Mark | None = "best" if evaluation.best else "tied" if evaluation.tied_with_best else None
-    return Marked(format_score(evaluation.value), mark) if mark else format_score(evaluation.value)
+    note = format_share(evaluation.best_share) if evaluation.best else ""
+    return Marked(format_score(evaluation.value), mark, note) if mark else format_score(evaluation.value)
 
 
 def _costs(row: Row) -> Iterator[str | Marked]:
@@ -117,25 +122,39 @@ def _costs(row: Row) -> Iterator[str | Marked]:
 def _legend(leaderboard: Leaderboard) -> dict[Mark, str]:
     legend: dict[Mark, str] = {}
     if any(evaluation.best for row in leaderboard.rows for evaluation in row.evaluations.values()):
-        legend["best"] = "best of its column"
-    if leaderboard.tests:
-        tests = f"{leaderboard.tests} paired randomisation tests, Holm, 5 %"
-        legend["tied"] = f"tied with the best: not significantly worse ({tests})"
+        legend["best"] = "best of its column (in brackets: share of the resamples of its queries in which it is)"
+    if leaderboard.family and leaderboard.family.size:
+        legend["tied"] = "tied with the best: not significantly worse"
     if any(row.front for row in leaderboard.rows):
         legend["front"] = "on the Pareto front: no row here is both better and cheaper in this"
     return legend
 
 
+def judged_notes(leaderboard: Leaderboard) -> Iterator[str]:
+    """Yield the share of judged documents among each row's first ten, where it differs between rows."""
+    shares = leaderboard.judged
+    if shares and max(shares.values()) - min(shares.values()) > _JUDGED_GAP:
+        listed = ", ".join(f"{label} {format_share(share)}" for label, share in shares.items())
+        yield f"Judged among the first ten: {listed}; documents that are not judged count as not relevant."
+
+
+def family_notes(leaderboard: Leaderboard) -> Iterator[str]:
+    """Yield the families of comparisons in which p-values and intervals of differences are adjusted."""
+    for family in (leaderboard.family, leaderboard.means_family):
+        if family and family.size:
+            yield f"Tests: {family.method}, 5 % for the family of {family}."
+
+
 def _notes(leaderboard: Leaderboard) -> Iterator[str]:
     """Yield the datasets of the means, the sources of the costs, and the limits of the comparisons."""
-    if leaderboard.tests > ALPHA * DRAWS:
-        yield f"{leaderboard.tests} tests are too many for {DRAWS:,} draws: report fewer retrievers or datasets."
+    yield from family_notes(leaderboard)
+    yield from judged_notes(leaderboard)
     if len(leaderboard.datasets) > 1:
         datasets = ", ".join(leaderboard.common) if leaderboard.common else "no dataset that every row has"
         yield f"Mean and costs over: {datasets}; index MB is the largest of them."
     if leaderboard.detectable:
         effects = ", ".join(f"{name} {value:.3f}" for name, value in leaderboard.detectable.items())
-        yield f"Minimum detectable effect against the best (one test, 80 % power): {effects}."
+        yield f"Minimum detectable effect against the best (one unadjusted test, 80 % power): {effects}."
     if len(leaderboard.environments) > 1:
         names = ", ".join(name[:8] for name in leaderboard.environments)
         yield f"Costs come from {len(leaderboard.environments)} environments ({names}) and do not compare across them."
