@@ -32,13 +32,21 @@ class CollectedEvaluations:
 
     evaluations: dict[str, dict[str, EvaluationSummary]]
     """By label and dataset."""
-    failed: dict[str, frozenset[str]]
-    """By label, datasets of other rows on which every record failed."""
-    datasets: list[str]
+    failures: dict[tuple[str, str], Record]
+    """The newest failure by label and dataset, where every record failed."""
     superseded: frozenset[str]
     """Columns of older versions of datasets, which no mean covers."""
     cautions: list[str]
-    """Records that were left out, and failures."""
+    """Records that were left out."""
+
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets that any row has. A failure alone adds none."""
+        return sorted({name for columns in self.evaluations.values() for name in columns})
+
+    def failed(self, label: str) -> frozenset[str]:
+        """Return the datasets of other rows on which every record of a row failed."""
+        return frozenset(name for row, name in self.failures if row == label and name in self.datasets)
 
     @property
     def common(self) -> list[str]:
@@ -48,15 +56,15 @@ class CollectedEvaluations:
         return [name for name in names if rows and all(name in columns for columns in rows)]
 
     def select(self, is_shown: Selection) -> "CollectedEvaluations":
-        """Return only the evaluations of the selected records, with the datasets that these have."""
+        """Return only the evaluations and failures of the selected records."""
         evaluations = {
             label: {name: each for name, each in columns.items() if any(map(is_shown, each.records))}
             for label, columns in self.evaluations.items()
         }
-        shown = {label: columns for label, columns in evaluations.items() if columns}
-        datasets = [name for name in self.datasets if any(name in columns for columns in shown.values())]
-        failed = {label: names & {*datasets} for label, names in self.failed.items() if label in shown}
-        return replace(self, evaluations=shown, failed=failed, datasets=datasets)
+        failures = {key: record for key, record in self.failures.items() if is_shown(record)}
+        labels = {label for label, columns in evaluations.items() if columns} | {label for label, _ in failures}
+        shown = {label: columns for label, columns in evaluations.items() if label in labels}
+        return replace(self, evaluations=shown, failures=failures)
 
 
 def build(
@@ -92,7 +100,7 @@ def build(
         sorted({record.environment for row in rows for record in row.records}),
         _remarks(rows),
         baseline=None if baseline is None else find_row(rows, baseline).label,
-        cautions=[*shown.cautions, *_differing_settings(shown.evaluations)],
+        cautions=[*shown.cautions, *_failures(shown.failures), *_differing_settings(shown.evaluations)],
         judged=_judged(shown),
         family=family,
         means_family=means_family,
@@ -143,7 +151,7 @@ def find_row(rows: Sequence[Row], name: str) -> Row:
 
 def _row(label: str, collected: CollectedEvaluations) -> Row:
     evaluations = collected.evaluations[label]
-    row = Row(label, evaluations, collected.failed[label])
+    row = Row(label, evaluations, collected.failed(label))
     if not collected.common or any(name not in evaluations for name in collected.common):
         return row
     common = [evaluations[name] for name in collected.common]
@@ -189,26 +197,23 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
             newest.setdefault(key, {})[record.dataset.name] = record
         elif record.status == "failed":
             failed[key] = record
-    evaluations: dict[str, dict[str, EvaluationSummary]] = {
-        label: {} for label in sorted({label for label, _ in newest})
-    }
+    evaluations: dict[str, dict[str, EvaluationSummary]] = {label: {} for label in sorted({row for row, _ in newest})}
     for (label, name), parts in sorted(newest.items()):
         if (evaluation := _summarize(parts, metric)) is not None:
-            evaluations.setdefault(label, {})[name] = evaluation
-    datasets = sorted({name for by_dataset in evaluations.values() for name in by_dataset})
-    missing = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
-    failed_by_label = {
-        label: frozenset(name for row, name in missing if row == label and name in datasets) for label in evaluations
-    }
+            evaluations[label][name] = evaluation
+    datasets = {name for by_dataset in evaluations.values() for name in by_dataset}
+    failures = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
+    evaluations |= {label: {} for label, name in sorted(failures) if name in datasets and label not in evaluations}
     cautions = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
-    cautions += [*columns.cautions(datasets), *_failures(missing)]
-    return CollectedEvaluations(evaluations, failed_by_label, datasets, columns.superseded(datasets), cautions)
+    return CollectedEvaluations(
+        evaluations, failures, columns.superseded(datasets), [*cautions, *columns.cautions(datasets)]
+    )
 
 
 def _failures(failed: Mapping[tuple[str, str], Record]) -> list[str]:
     """Describe evaluations of which every record failed."""
     return [
-        f"{label} failed on {name}: {shorten((record.error or 'unknown error').partition(chr(10))[0], _ERROR_LENGTH)}"
+        f"failed: {label} on {name}: {shorten((record.error or 'unknown error').partition(chr(10))[0], _ERROR_LENGTH)}"
         for (label, name), record in sorted(failed.items())
     ]
 
@@ -274,7 +279,7 @@ class _Columns:
     def cautions(self, datasets: Collection[str]) -> list[str]:
         """Describe the older versions of datasets among `datasets`."""
         return [
-            f"{name} is an older version of {self._superseded[name][0]}, last measured on "
-            f"{self._superseded[name][1]:%Y-%m-%d}, and part of no mean; hide it: harness forget --dataset {name!r}"
+            f"column {name} holds an older version of {self._superseded[name][0]}, last measured on "
+            f"{self._superseded[name][1]:%Y-%m-%d}, and is part of no mean; hide it: harness forget --dataset {name!r}"
             for name in sorted(self.superseded(datasets))
         ]

@@ -1,5 +1,6 @@
 """Tests of building a leaderboard: its rows, columns, means, gaps and notes."""
 
+import pytest
 from support.records import forums, make_record, row
 
 from harness.leaderboard import build, writers
@@ -82,13 +83,41 @@ def test_a_failure_after_a_success_shows_the_success():
 def test_a_group_with_changed_content_has_another_column():
     moved = make_record("b", "cqadupstack/f3", 0.5, 1, fingerprint="9" * 8, group="cqadupstack", parts=12)
     leaderboard = build([*forums("a", 12), *forums("b", 12), moved])
-    assert leaderboard.datasets == ["cqadupstack", "cqadupstack (f3)"]
+    assert leaderboard.datasets == ["cqadupstack"], "a's forum of the older content is no dataset of its own"
     assert row(leaderboard, "a").evaluations == {}, "a has not all parts of the newest content"
 
 
 def test_a_dataset_called_mean_is_not_the_mean():
     leaderboard = build([make_record("a", "mean", 0.9), make_record("a", "x", 0.1)])
     assert "| a | 0.9000 | 0.1000 | 0.5000 |" in writers.markdown(tables(leaderboard))
+
+
+def test_a_failure_alone_adds_no_column_and_is_named_below_the_table():
+    failed = make_record("b", "y", 0, status="failed", error="RunError: no memory\nTraceback")
+    leaderboard = build([make_record("a", "x", 0.2), make_record("c", "x", 0.1), failed])
+    assert leaderboard.datasets == leaderboard.common == ["x"]
+    assert [row.label for row in leaderboard.rows] == ["a", "c"]
+    assert "Failed: b on y: RunError: no memory." in writers.terminal(tables(leaderboard))
+
+
+def test_an_older_version_of_a_dataset_is_part_of_no_mean():
+    records = [make_record(name, "x", 0.9, fingerprint="1" * 8) for name in "ab"]
+    records += [make_record(name, "x", 0.5, 1, fingerprint="2" * 8) for name in "ab"]
+    records += [make_record(name, "y", 0.3) for name in "ab"]
+    leaderboard = build(records)
+    assert leaderboard.datasets == ["x", "x (111111)", "y"]
+    assert leaderboard.common == ["x", "y"]
+    assert row(leaderboard, "a").mean == pytest.approx(0.4)
+    text = writers.markdown(tables(leaderboard))
+    assert "Column x (111111) holds an older version of x" in text
+    assert "harness forget --dataset 'x (111111)'" in text
+
+
+def test_hidden_rows_and_datasets_are_left_out_of_the_means():
+    records = [make_record("a", "x", 0.2), make_record("a", "y", 0.4), make_record("b", "x", 0.1)]
+    assert build(records).common == ["x"]
+    shown = build(records, is_shown=lambda record: record.retriever.label == "a")
+    assert (shown.datasets, shown.common, [row.label for row in shown.rows]) == (["x", "y"], ["x", "y"], ["a"])
 
 
 def test_records_of_older_metric_versions_are_left_out_and_counted():
