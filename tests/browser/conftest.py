@@ -11,6 +11,8 @@ from selenium.webdriver.chrome.service import Service
 from support.pages import Page, make_store, render
 
 from harness import stats
+from harness.leaderboard import significance
+from harness.simultaneous import PairwiseTests
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +84,18 @@ def page(chromium, page_file):
 @pytest.fixture
 def constant_statistics(monkeypatch):
     """Replace intervals and p-values by values of as many digits that take no time."""
-    monkeypatch.setattr(
-        stats, "confidence_intervals", lambda strata: (stats.mean(strata) - 0.0211, stats.mean(strata) + 0.0222)
-    )
-    monkeypatch.setattr(stats, "p_values", lambda strata: np.exp(-30 * np.abs(stats.mean(strata))))
+
+    def resample(strata):
+        means = stats.mean(strata)
+        return stats.Resampled(means - 0.0211, means + 0.0222, np.full_like(means, 1 / len(means)))
+
+    def compare_all(columns, datasets):
+        means = [stats.mean(strata) for strata in columns]
+        p_values = [np.exp(-30 * np.abs(each[:, None] - each)) for each in means]
+        return [
+            PairwiseTests(each, p, lambda a, b: (0.0123, 0.0456), stats.ALPHA)
+            for each, p in zip(means, p_values, strict=True)
+        ]
+
+    monkeypatch.setattr(stats, "resample", resample)
+    monkeypatch.setattr(significance, "compare_all", compare_all)

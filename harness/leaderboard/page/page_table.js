@@ -28,7 +28,7 @@ function scoreCell(row, key) {
   const button = element("button", { type: "button", class: "open", "aria-haspopup": "dialog" });
   button.append(element("span", { class: "figure" }, formatScore(value)));
   if (isBest) button.append(ariaHidden("*", "mark"), visuallyHidden("best"));
-  if (isBest && share !== undefined) button.append(element("small", { class: "share" }, percent(share), visuallyHidden("of the resamples")));
+  if (isBest && share !== undefined) button.append(element("span", { class: "share" }, percent(share), visuallyHidden("of the resamples")));
   if (mark === 2) button.append(ariaHidden("=", "mark"), visuallyHidden("tied with the best"));
   const below = belowOf(row, key, low, high);
   if (below) button.append(below);

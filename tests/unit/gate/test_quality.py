@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support.gate import BASE, gate_values, make_evaluations, run_gate, shifted, statuses
 
-from harness import stats
 from harness.gate import MACRO, policy
 from harness.gate.ci import text
+from harness.simultaneous import compare_all
 from harness.types import PerQuery
 
 
@@ -29,24 +29,22 @@ def test_the_status_of_an_evaluation_depends_on_size_and_significance_of_its_dif
     assert verdict.exit_code == (1 if expected == "fail" else 0)
 
 
-def test_p_is_one_sided_and_holm_adjusted_with_an_interval_beside_it():
+def test_all_tests_are_one_family_with_simultaneous_intervals():
     noise = np.random.default_rng(3).normal(0, 0.05, (2, 300))
     verdict = gate_values(
         {("a", "x"): BASE, ("b", "x"): BASE},
         {("a", "x"): BASE - 0.007 + noise[0], ("b", "x"): BASE + 0.004 + noise[1]},
     )
     first, second = (next(each for each in verdict.findings if each.retriever == name) for name in "ab")
-    p = {
-        name: float(stats.p_values([(1.0, d[:, None])], side="less")[0])
-        for name, d in zip("ab", [noise[0] - 0.007, noise[1] + 0.004], strict=True)
-    }
-    assert first.difference.p == pytest.approx(min(1, 2 * p["a"]))
+    columns = [[(1.0, np.column_stack([np.zeros(300), d]))] for d in (noise[0] - 0.007, noise[1] + 0.004)]
+    for finding, tests in zip((first, second), compare_all(columns, [[0], [0]]), strict=True):
+        assert finding.difference.p == pytest.approx(tests.p[0, 1], abs=2e-4)
+        assert (finding.difference.low, finding.difference.high) == pytest.approx(tests.interval(0, 1))
     assert first.difference.low < first.difference.delta < first.difference.high
-    assert second.difference.delta > 0
     assert first.difference.won + first.difference.tied + first.difference.lost == 300
 
 
-def test_identical_scores_take_no_part_in_the_holm_correction():
+def test_identical_scores_take_no_part_in_the_family():
     noise = np.random.default_rng(3).normal(0, 0.05, 300)
     alone = gate_values({("a", "x"): BASE}, {("a", "x"): BASE - 0.007 + noise})
     identical = {(f"r{number}", "x"): BASE for number in range(50)}
@@ -105,14 +103,7 @@ def harmless_change(rng, values, share=0.1, spread=0.15):
     return after
 
 
-@pytest.fixture
-def without_intervals(monkeypatch):
-    """Skip the intervals: they decide nothing and take half the time of a verdict."""
-    monkeypatch.setattr(stats, "confidence_intervals", lambda strata: (stats.mean(strata), stats.mean(strata)))
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_intervals")
 def test_at_most_seven_percent_of_harmless_changes_fail():
     rng, sizes = np.random.default_rng(0), {"scifact": 300, "nfcorpus": 323, "cranfield": 225, "stdlib": 500}
     failed = 0
@@ -124,7 +115,6 @@ def test_at_most_seven_percent_of_harmless_changes_fail():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("without_intervals")
 def test_a_drop_of_0_02_fails_in_nine_of_ten_changes():
     rng, detected = np.random.default_rng(0), 0
     for _ in range(200):
