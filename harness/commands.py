@@ -3,7 +3,7 @@
 JOBS = ("run", "quickstart", "mteb", "finetuned", "train", "synthesize")
 """Commands that are Hydra jobs. Settings without a command mean `run`; no arguments mean `quickstart`."""
 READS = (
-    *("report", "compare", "recommend", "gate", "accept", "export", "import"),
+    *("report", "compare", "recommend", "gate", "accept", "forget", "export", "import"),
     *("explain", "list", "cache", "validate", "env"),
 )
 """Commands that read records and configs."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.cli import cache, decide, gate, interop, report
+from harness.cli import cache, decide, forget, gate, interop, report
 from harness.config.conf import CONF, options_of
 from harness.console import say, show_json, show_tables
 from harness.errors import ConfigError, HarnessError, UndecidedError
@@ -62,7 +62,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"harness {harness.__version__}")
     commands = parser.add_subparsers(title="read", metavar="COMMAND", required=True)
 
-    reporting = [report.add(commands), *decide.add(commands), *gate.add(commands), *interop.add(commands)]
+    reporting = [report.add(commands), *decide.add(commands), *gate.add(commands), forget.add(commands)]
+    reporting += interop.add(commands)
 
     explain = commands.add_parser("explain", help="explain the rank of a document for a query")
     explain.add_argument(

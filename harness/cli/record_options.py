@@ -69,9 +69,9 @@ def selection(options: argparse.Namespace) -> "Callable[[Record], bool] | None":
 
 def check_names(options: argparse.Namespace, records: "Sequence[Record]") -> None:
     """Raise `ConfigError` for a retriever or a dataset in the options that no record has."""
-    for kind, names in (("retriever", getattr(options, "retriever", None)), ("dataset", options.dataset)):
-        known = {name for record in records for name in _names(record)[kind]}
-        for name in names or []:
+    for kind, given in (("retriever", getattr(options, "retriever", None)), ("dataset", options.dataset)):
+        known = {name for record in records for name in names(record)[kind]}
+        for name in given or []:
             if name not in known:
                 matches = get_close_matches(name, known, n=1)
                 hint = f"; did you mean {matches[0]!r}?" if matches else ""
@@ -80,14 +80,15 @@ def check_names(options: argparse.Namespace, records: "Sequence[Record]") -> Non
 
 def is_selected(record: "Record", options: argparse.Namespace) -> bool:
     """Return True if the options select the record's retriever and dataset."""
-    names = _names(record)
+    known = names(record)
     retrievers, datasets = getattr(options, "retriever", None), options.dataset
-    return (not retrievers or bool(names["retriever"] & {*retrievers})) and (
-        not datasets or bool(names["dataset"] & {*datasets})
+    return (not retrievers or bool(known["retriever"] & {*retrievers})) and (
+        not datasets or bool(known["dataset"] & {*datasets})
     )
 
 
-def _names(record: "Record") -> dict[str, set[str]]:
+def names(record: "Record") -> dict[str, set[str]]:
+    """Return the names that select a record's retriever and dataset."""
     dataset = record.dataset
     return {
         "retriever": {record.retriever.label, record.retriever.name},

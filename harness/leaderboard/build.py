@@ -246,6 +246,12 @@ def _summarize(parts: dict[str, Record], metric: str) -> EvaluationSummary | Non
     return EvaluationSummary(sum(record.metrics[metric] for record in records) / len(records), records)
 
 
+def column_names(records: Sequence[Record]) -> list[str]:
+    """Return the name of each record's column, which for an older version of a dataset has a hash."""
+    columns = _Columns(sorted(records, key=lambda record: record.started))
+    return [columns.name(record) for record in records]
+
+
 class _Columns:
     """The columns of records: one for each dataset, and one more for each of its older versions.
 
