@@ -27,8 +27,8 @@ from harness.stats import ALPHA, DRAWS, Array, Strata
 
 _SLACK = 1e-9
 """Difference below which two statistics, which are of the order of 1, are equal: processors sum in different orders."""
-MAX_COMPARISONS = 100_000
-"""Largest family that is tested by randomisation, which takes about five seconds; larger ones by `compare_many`."""
+MAX_COMPARISONS = 50_000
+"""Largest family that is tested by randomisation, which takes a few seconds; larger ones by `compare_many`."""
 
 
 @dataclass(frozen=True)

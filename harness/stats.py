@@ -6,15 +6,19 @@ Every function has its own generator with a fixed seed: the same values give the
 call share their draws.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, lru_cache
+from contextlib import AbstractContextManager
+from functools import cache
 from math import erfc, expm1, sqrt
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from harness.random_weights import blocks
 
 Array = NDArray[np.float64]
 Strata = Sequence[tuple[float, Array]]
@@ -27,16 +31,10 @@ EXACT = 16
 """Largest number of differing queries for an exact test over all 2 ** 16 sign assignments."""
 DIGITS = 12
 """Decimals of all results: processors sum in different orders, and the same records must give the same bytes on all."""
-_BLOCK_SIZE = 2_000_000
-"""Random numbers drawn at a time: 16 MB."""
 _CONVERTED_SIZE = 64_000
 """Weights converted to float64 at a time: 512 kB, which stay in a core's cache until they are multiplied."""
-_CACHE_LIMIT = 12_000_000
-"""Largest number of weights (draws x queries) that is cached between calls: 24 MB."""
 _COLUMNS_PER_TASK = 64
 """Columns whose quantiles one thread computes at a time."""
-_WEIGHTS, _SIGNS = 1, 2
-"""Seeds of the kinds of random numbers."""
 _EQUAL = 1e-12
 """Difference below which two means are equal."""
 
@@ -78,7 +76,8 @@ def resample(strata: Strata, draws: int = DRAWS, level: float = LEVEL) -> Resamp
         draws: Number of random weightings.
         level: Confidence level.
     """
-    means, below, above = _weighted_means(strata, draws)
+    with single_threaded():
+        means, below, above = _weighted_means(strata, draws)
     is_best = means >= means.max(axis=0) - _EQUAL
     best_share = (is_best / is_best.sum(axis=0)).mean(axis=1)
     tail = (1 - level) / 2
@@ -86,20 +85,40 @@ def resample(strata: Strata, draws: int = DRAWS, level: float = LEVEL) -> Resamp
     return Resampled(low, high, np.round(best_share, DIGITS))
 
 
+def single_threaded() -> AbstractContextManager[object]:
+    """Return a context of one thread: on these small products, several are far slower where the machine is busy."""
+    return cast("AbstractContextManager[object]", _blas().limit(limits=1, user_api="blas"))
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 def _weighted_means(strata: Strata, draws: int) -> tuple[Array, Array, Array]:
     """Return means under random weights [columns, draws], and what the lowest and highest score add [draws]."""
     means, below, above = np.zeros((strata[0][1].shape[1], draws)), np.zeros(draws), np.zeros(draws)
     for number, (weight, values) in enumerate(strata):
         lowest, highest = min(0.0, float(values.min())), max(1.0, float(values.max()))
+        padded: Array = np.zeros(
+            (values.shape[1], len(values) + 1)
+        )  # the last weight is that of the score that is added
+        padded[:, :-1] = values.T
         begin, rows = 0, max(1, _CONVERTED_SIZE // (len(values) + 1))
-        for block in _blocks("weights", draws, len(values) + 1, number):
+        buffer: Array = np.empty((rows, len(values) + 1))
+        for block in blocks("weights", draws, len(values) + 1, number):
             for first in range(0, len(block), rows):
-                weights = block[first : first + rows].astype(np.float64)
-                weights *= weight / weights.sum(axis=1, keepdims=True)
-                part = slice(begin, begin := begin + len(weights))
-                means[:, part] += values.T @ weights[:, :-1].T
-                below[part] += weights[:, -1] * lowest
-                above[part] += weights[:, -1] * highest
+                drawn = block[first : first + rows]
+                weights = buffer[: len(drawn)]
+                np.copyto(weights, drawn)
+                part = slice(begin, begin := begin + len(drawn))
+                share = weight / weights.sum(axis=1)
+                sums = padded @ weights.T
+                sums *= share
+                means[:, part] += sums
+                share *= weights[:, -1]
+                below[part] += share * lowest
+                above[part] += share * highest
     return means, below, above
 
 
@@ -217,11 +236,17 @@ def flipped_means(strata: Strata, seeds: Sequence[int], draws: int = DRAWS) -> A
 def _sums(strata: Strata, draws: int, seeds: Sequence[int] | None = None) -> Array:
     """Return the stratified mean under each draw of signs [columns, draws]."""
     totals: Array = np.empty((strata[0][1].shape[1], draws))
+    with single_threaded():
+        _add_sums(strata, seeds, draws, totals)
+    return totals
+
+
+def _add_sums(strata: Strata, seeds: Sequence[int] | None, draws: int, totals: Array) -> None:
     for stratum, (weight, values) in enumerate(strata):
         begin, scaled = 0, np.ascontiguousarray(values.T) * (weight / len(values))
         rows = max(1, _CONVERTED_SIZE // len(values))
         buffer: Array = np.empty((rows, len(values)))
-        for block in _blocks("signs", draws, len(values), stratum if seeds is None else seeds[stratum]):
+        for block in blocks("signs", draws, len(values), stratum if seeds is None else seeds[stratum]):
             for first in range(0, len(block), rows):
                 part = block[first : first + rows]
                 end, weights = begin + len(part), buffer[: len(part)]
@@ -231,54 +256,6 @@ def _sums(strata: Strata, draws: int, seeds: Sequence[int] | None = None) -> Arr
                 else:
                     np.matmul(scaled, weights.T, out=totals[:, begin:end])
                 begin = end
-    return totals
-
-
-def _blocks(kind: str, draws: int, n: int, stratum: int) -> Iterable[NDArray[np.int16]]:
-    """Return blocks of query weights, each [draws in the block, n]; those of small datasets are cached."""
-    draw = _cached_blocks if draws * n <= _CACHE_LIMIT else _draw_blocks
-    return draw(kind, draws, n, stratum)
-
-
-@lru_cache(maxsize=16)
-def _cached_blocks(kind: str, draws: int, n: int, stratum: int) -> list[NDArray[np.int16]]:
-    return list(_draw_blocks(kind, draws, n, stratum))
-
-
-def _draw_blocks(kind: str, draws: int, n: int, stratum: int) -> Iterator[NDArray[np.int16]]:
-    if kind == "weights":
-        for rows, bits in _random_bits(draws, -(-n // 4), _WEIGHTS + 16 * stratum):
-            yield _to_weights(bits, rows)[:, :n]
-    else:
-        for rows, bits in _random_bits(draws, n, _SIGNS + 16 * stratum):
-            yield _to_signs(bits, rows, n)
-
-
-def _to_weights(bits: NDArray[np.uint64], rows: int) -> NDArray[np.int16]:
-    """Return exponentially distributed weights; divided by their sum, they are uniform on the simplex."""
-    weights: NDArray[np.int16] = _exponentials()[bits.astype("<u8", copy=False).view("<u2")]
-    return weights.reshape(rows, -1)
-
-
-@cache
-def _exponentials() -> NDArray[np.int16]:
-    """Return the exponential distribution's quantiles [65,536] as whole numbers, which are equal on all processors."""
-    quantiles = (np.arange(1 << 16) + 0.5) / (1 << 16)
-    return np.round(-np.log(quantiles) * 2048).astype(np.int16)
-
-
-def _to_signs(bits: NDArray[np.uint64], rows: int, n: int) -> NDArray[np.int16]:
-    """Return -1 or 1 for each query."""
-    return ((bits >> np.uint64(63)).astype(np.int16) * 2 - 1).reshape(rows, n)
-
-
-def _random_bits(draws: int, n: int, seed: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-    """Yield raw words of a bit generator; unlike `integers`, NumPy keeps their stream from version to version."""
-    generator = np.random.PCG64(seed)
-    block = max(1, _BLOCK_SIZE // n)
-    for begin in range(0, draws, block):
-        rows = min(block, draws - begin)
-        yield rows, np.asarray(generator.random_raw(rows * n))
 
 
 def _sums_of_all_signs(values: Array) -> Array:

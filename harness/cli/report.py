@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _FILES = ("md", "csv", "tex", "html")
 _FORMATS = (*_FILES, "json", "svg", "png")
-_MAX_TESTED_ROWS = 50
-"""With more rows than this, the page shows only the means of other metrics, without significance tests."""
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -202,11 +200,9 @@ class _Report:
         is_shown = record_options.selection(self.options)
         shown = self.records if is_shown is None else list(filter(is_shown, self.records))
         other_metrics = sorted({name for record in shown for name in record.metrics} - {metric})
-        is_tested = len(self.leaderboard.rows) <= _MAX_TESTED_ROWS
-        scores = self.store.scores(self.records) if is_tested else self.scores
+        scores = self.store.scores(self.records)
         leaderboards = {
-            name: build(self.records, name, scores if is_tested else None, self.leaderboard.baseline, is_shown)
-            for name in other_metrics
+            name: build(self.records, name, scores, self.leaderboard.baseline, is_shown) for name in other_metrics
         }
         leaderboards = {
             name: replace(leaderboard, machines=self.leaderboard.machines) for name, leaderboard in leaderboards.items()

@@ -8,6 +8,7 @@ parts, which is empty until all parts are measured.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from math import isnan, nan
 from textwrap import shorten
 
@@ -39,7 +40,7 @@ class CollectedEvaluations:
     cautions: list[str]
     """Records that were left out."""
 
-    @property
+    @cached_property
     def datasets(self) -> list[str]:
         """Datasets that any row has. A failure alone adds none."""
         return sorted({name for columns in self.evaluations.values() for name in columns})
@@ -48,7 +49,7 @@ class CollectedEvaluations:
         """Return the datasets of other rows on which every record of a row failed."""
         return frozenset(name for row, name in self.failures if row == label and name in self.datasets)
 
-    @property
+    @cached_property
     def common(self) -> list[str]:
         """Datasets that every row with an evaluation has, in their newest version."""
         rows = [columns for columns in self.evaluations.values() if columns]

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from harness import stats
+from harness import random_weights, stats
 
 
 def make_scores(seed, *shape):
@@ -274,15 +274,15 @@ def test_the_draws_have_not_changed():
 def test_many_queries_take_bounded_memory(monkeypatch):
     """Permutations are drawn in blocks and never as one array [draws, queries]."""
     block_sizes = []
-    random_bits = stats._random_bits
+    random_bits = random_weights._random_bits
 
     def record_size(draws, n, seed):
         for rows, bits in random_bits(draws, n, seed):
             block_sizes.append(bits.size)
             yield rows, bits
 
-    monkeypatch.setattr(stats, "_random_bits", record_size)
+    monkeypatch.setattr(random_weights, "_random_bits", record_size)
     values = np.random.default_rng(0).normal(0.0, 0.3, (7000, 2))
     assert (stats.p_values([(1.0, values)]) > 0.001).all()
-    assert max(block_sizes) <= stats._BLOCK_SIZE
+    assert max(block_sizes) <= random_weights._BLOCK_SIZE
     assert sum(block_sizes) == stats.DRAWS * 7000
