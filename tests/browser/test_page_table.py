@@ -161,6 +161,21 @@ def test_two_rows_are_compared_by_scores_and_config(page):
     assert [row.text for row in config.find_elements(By.CSS_SELECTOR, "tbody tr")] == ["dtype int8 \N{EN DASH}"]
 
 
+def test_the_page_compares_with_the_sign_and_p_of_the_leaderboard(page, results):
+    leaderboards, _ = leaderboards_of(results)
+    page.choose("#a", "bm25")
+    page.choose("#b", "hybrid")
+    scores, config = page.find_all("#compared table")
+    rows = [row.text for row in scores.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    for text, dataset in zip(rows, ["", "alpha", "beta", "gamma"], strict=True):
+        difference = leaderboards["ndcg@10"].difference("bm25", "hybrid", dataset)
+        assert f"{difference.delta:+.4f}".replace("-", "\N{MINUS SIGN}") in text
+        assert f"{difference.won} / {difference.tied} / {difference.lost}" in text
+        assert ("p < 0.0001" if difference.p < 0.00005 else f"p = {difference.p:.4f}") in text
+    keys = [row.text.split()[0] for row in config.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    assert keys == ["_target_"], "the keys of two classes are not compared"
+
+
 def test_slices_equal_those_of_the_leaderboard(page, results):
     leaderboards, scores = leaderboards_of(results)
     page.choose("#slice", "beta")

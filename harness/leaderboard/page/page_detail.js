@@ -184,7 +184,13 @@ function differences(a, b) {
 function configurations(a, b) {
   const [first, second] = [data.rows[a].config, data.rows[b].config];
   const keys = [...new Set([...Object.keys(first), ...Object.keys(second)])].sort();
-  const differing = keys.filter((key) => first[key] !== second[key]);
+  // The keys of two classes mean different things: only the classes are compared.
+  const isOfOtherClass = (key) => {
+    const parents = key.split(".").slice(0, -1).map((_, depth, parts) => parts.slice(0, depth + 1).join("."));
+    const targets = ["_target_", ...parents.map((parent) => `${parent}._target_`)].filter((target) => target !== key);
+    return targets.some((target) => first[target] !== second[target]);
+  };
+  const differing = keys.filter((key) => first[key] !== second[key] && !isOfOtherClass(key));
   if (!differing.length) return element("p", {}, "The configurations are the same.");
   const value = (config, key) => element("td", { class: "text long" }, config[key] ?? "–");
   const rows = differing.map((key) => [key, value(first, key), value(second, key)]);
