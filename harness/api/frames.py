@@ -9,6 +9,8 @@ from harness.errors import ConfigError
 from harness.types import Record
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.api.results import Results
 
 
@@ -77,6 +79,20 @@ def _hits(results: "Results") -> Iterator[dict[str, Any]]:
             for rank, (doc, score) in enumerate(zip(docs, scores.tolist(), strict=True), start=1):
                 hit = {"query_id": query, "rank": rank, "doc_id": doc, "score": score}
                 yield {**_keys(record), **hit, **({"grade": grades.get(doc)} if dataset else {})}
+
+
+def paired(scores: "pd.DataFrame", a: str, b: str) -> "pd.DataFrame":
+    """Return the columns dataset, query_id, a, b and difference (b - a) of the queries that two rows both have.
+
+    Args:
+        scores: A row for each query of each retriever, in one metric.
+        a: Label of one row.
+        b: Label of the other row.
+    """
+    sides = [scores[scores["retriever"] == label] for label in (a, b)]
+    both = sides[0].merge(sides[1], on=["dataset", "query_id"], suffixes=("_a", "_b"))
+    columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
+    return columns.assign(difference=columns["b"] - columns["a"])
 
 
 def _keys(record: Record) -> dict[str, str]:

@@ -104,7 +104,10 @@ class Results:
         return {name: self._build_leaderboard(name) for name in dict.fromkeys([self.metric, *self.metrics])}
 
     def _build_leaderboard(self, metric: str) -> Leaderboard:
-        leaderboard = build(self.records, metric, self.scores, self.baseline)
+        having = [record.retriever for record in self.records if metric in record.metrics]
+        has_baseline = any(self.baseline in (retriever.label, retriever.name) for retriever in having)
+        baseline = self.baseline if has_baseline or metric == self.metric else None
+        leaderboard = build(self.records, metric, self.scores, baseline)
         return replace(leaderboard, machines=self._store.machines(self.records)) if self._store else leaderboard
 
     def _with_metric(self, metric: str, required: Sequence[str] | None = None) -> str:
@@ -198,13 +201,8 @@ class Results:
 
         The columns are dataset, query_id, a, b and difference (b - a).
         """
-        import pandas as pd
-
-        frame = self.to_pandas("query", metric or self.metric)
-        sides = [frame[frame["retriever"] == self._row_records(name)[0].retriever.label] for name in (a, b)]
-        both = pd.merge(*sides, on=["dataset", "query_id"], suffixes=("_a", "_b"))
-        columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
-        return columns.assign(difference=columns["b"] - columns["a"])
+        labels = [self._row_records(name)[0].retriever.label for name in (a, b)]
+        return frames.paired(self.to_pandas("query", metric or self.metric), *labels)
 
     def worst(self, retriever: str, n: int = 10, dataset: str | None = None) -> "pd.DataFrame":
         """Return a retriever's queries of lowest score.

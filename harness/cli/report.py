@@ -204,8 +204,12 @@ class _Report:
         other_metrics = sorted({name for record in shown for name in record.metrics} - {metric})
         is_tested = len(self.leaderboard.rows) <= _MAX_TESTED_ROWS
         scores = self.store.scores(self.records) if is_tested else self.scores
+        baseline = self.leaderboard.baseline
+        of_baseline = {name for each in shown if each.retriever.label == baseline for name in each.metrics}
         leaderboards = {
-            name: build(self.records, name, scores if is_tested else None, self.leaderboard.baseline, is_shown)
+            name: build(
+                self.records, name, scores if is_tested else None, baseline if name in of_baseline else None, is_shown
+            )
             for name in other_metrics
         }
         leaderboards = {
