@@ -136,7 +136,7 @@ class Results:
         return pd.DataFrame(frames.columns(self, level, metric and self._with_metric(metric)))
 
     def to_polars(self, level: Level = "evaluation", metric: str | None = None) -> "pl.DataFrame":
-        """Return the DataFrame of `to_pandas` as a polars DataFrame."""
+        """Return the DataFrame of `to_pandas(level, metric)` as a polars DataFrame."""
         import polars as pl
 
         return pl.DataFrame(frames.columns(self, level, metric and self._with_metric(metric)), strict=False)

@@ -41,7 +41,7 @@ class Sources:
         return self.store.qrels(record) if self.store else None
 
     def table(self, record: Record, kind: Excerpt) -> "pa.Table | None":
-        """Return the table `kind` of a record; None if it can neither be computed in memory nor read."""
+        """Return the table `kind` of `record`; None if it can neither be computed in memory nor read."""
         dataset, run = self.dataset(record), self.run(record) if kind == "rankings" else None
         if dataset is not None and kind == "queries":
             return tables.queries(dataset)

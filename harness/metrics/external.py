@@ -52,7 +52,7 @@ def is_known(name: str) -> bool:
 
 
 def takes(name: str, parameters: Mapping[str, str]) -> bool:
-    """Return True if the measure `name` of the harness needs ir_measures, because of one of these parameters."""
+    """Return True if the measure `name` of the harness needs ir_measures because of one of its `parameters`."""
     return name in COUNTERPARTS and bool({*parameters} & {"gains", "judged_only"})
 
 
@@ -89,12 +89,18 @@ def resolve(text: str, name: str, at: str | None, parameters: Mapping[str, str])
     shown = {key: value for key, value in measure.params.items() if value != measure.SUPPORTED_PARAMS[key].default}
     k = shown.pop("cutoff", None)
     shown = {key: _gains_text(value) if isinstance(value, dict) else value for key, value in shown.items()}
-    own_names = {counterpart: own for own, counterpart in COUNTERPARTS.items()}
-    return Resolved(own_names.get(measure.NAME, measure.NAME.lower()), k, tuple(sorted(shown.items())))
+    names = {counterpart: harness_name for harness_name, counterpart in COUNTERPARTS.items()}
+    return Resolved(names.get(measure.NAME, measure.NAME.lower()), k, tuple(sorted(shown.items())))
 
 
 def score(run: Run, qrels: Qrels, queries: Sequence[str], metrics: "Sequence[Metric]") -> dict[str, Array]:
     """Return the scores [queries] of each metric by its name; a query without hits scores 0.
+
+    Args:
+        run: Ranked documents.
+        qrels: Relevance judgements.
+        queries: Ids of the queries with a relevant document.
+        metrics: Metrics that `resolve` returned.
 
     Raises:
         RunError: ir_measures cannot compute a metric for this run.

@@ -156,18 +156,21 @@ def score(run: Run, qrels: Qrels, metrics: Sequence[Metric]) -> tuple[list[str],
     """
     check(metrics, qrels)
     queries = qrels.queries_with_relevant()
-    own = [metric for metric in metrics if _has_kernel(metric)]
-    deepest = max((metric.k for metric in own if metric.k is not None), default=0)
-    needs_all = any(metric.k is None for metric in own)
-    judged = _judge(run if needs_all else run.top(deepest), qrels, queries) if own else None
-    others = [metric for metric in metrics if not _has_kernel(metric)]
-    scores = external.score(run, qrels, queries, others) if others else {}
-    scores |= {str(metric): _KERNELS[metric.name](judged, metric) for metric in own if judged is not None}
+    computed_here = [metric for metric in metrics if _has_kernel(metric)]
+    deepest = max((metric.k for metric in computed_here if metric.k is not None), default=0)
+    needs_all = any(metric.k is None for metric in computed_here)
+    scores: dict[str, Array] = {}
+    if computed_here:
+        judged = _judge(run if needs_all else run.top(deepest), qrels, queries)
+        scores = {str(metric): _KERNELS[metric.name](judged, metric) for metric in computed_here}
+    if len(computed_here) < len(metrics):
+        remaining = [metric for metric in metrics if not _has_kernel(metric)]
+        scores |= external.score(run, qrels, queries, remaining)
     return queries, {str(metric): scores[str(metric)] for metric in metrics}
 
 
 def check(metrics: Sequence[Metric], qrels: Qrels) -> None:
-    """Raise `ConfigError` for a metric that is not defined for the highest grade of `qrels`."""
+    """Raise `ConfigError` for one of the `metrics` that is not defined for the highest grade of `qrels`."""
     limits = {metric: limit for metric in metrics if (limit := _highest_grade(metric)) is not None}
     highest = max((grade for grades in qrels.values() for grade in grades.values()), default=0) if limits else 0
     for metric, limit in limits.items():

@@ -97,7 +97,7 @@ def _compute(
 
 
 def merge(scores: PerQuery | None, computed: PerQuery) -> PerQuery:
-    """Return per-query scores with the computed ones, in the order of the queries of `scores`."""
+    """Return per-query `scores` with the `computed` ones, in the order of the queries of `scores`."""
     if scores is None:
         return computed
     rows = {query: row for row, query in enumerate(computed.query_ids)}
@@ -108,7 +108,7 @@ def merge(scores: PerQuery | None, computed: PerQuery) -> PerQuery:
 
 
 def missing_error(metric: str, missing: Sequence[Missing]) -> UndecidedError:
-    """Return the error about a metric that no record has; `missing` has at least one record."""
+    """Return the error about a `metric` that no record has; `missing` has at least one record."""
     known = ", ".join(sorted({name for each in missing for name in each.record.metrics}))
     return UndecidedError(
         f"no evaluation has {metric} (they have {known}), and it cannot be computed: {describe(metric, missing)}"
@@ -116,10 +116,10 @@ def missing_error(metric: str, missing: Sequence[Missing]) -> UndecidedError:
 
 
 def describe(metric: str, missing: Sequence[Missing]) -> str:
-    """Return a sentence about the first record that lacks a metric, with the command that measures it."""
+    """Return a sentence about the first of the `missing` records, with the command that measures their `metric`."""
     record, reason = missing[0]
-    others = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    names = f"{record.retriever.label} on {record.dataset.label}{others}"
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    names = f"{record.retriever.label} on {record.dataset.label}{more}"
     return f"{names}: {reason}; measure it: {_command(record, metric)}"
 
 

@@ -9,7 +9,7 @@ from support import ROOT
 from support.errors import mentions
 
 from harness.errors import ConfigError
-from harness.metrics import Metric, external, override, parse
+from harness.metrics import Metric, external, override, parse, scores
 from harness.metrics.names import MEASURES, SPELLINGS
 
 PAGE = (ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
@@ -33,6 +33,10 @@ def test_the_page_documents_the_spelling_of_every_measure() -> None:
     lower = {re.split(r"[@(]", spelling.lower())[0] for _, spelling in DOCUMENTED}
     bases = {re.sub(r"(_at)?[_.][\d.]+$", "", spelling) for spelling in lower}
     assert {*SPELLINGS} - {"α_dcg", "α_ndcg"} <= lower | bases  # noqa: RUF001  # they need subtopics
+
+
+def test_every_measure_of_the_harness_has_a_kernel() -> None:
+    assert list(scores._KERNELS) == list(MEASURES)
 
 
 EXAMPLES = {"iprec": "IPrec@0.1"}
