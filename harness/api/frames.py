@@ -2,31 +2,42 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.types import Record
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from harness.api.results import Results
 
 
-def columns(results: "Results", level: str) -> dict[str, list[Any]]:
+def columns(results: "Results", level: str, metric: str | None = None) -> dict[str, list[Any]]:
     """Return the columns of a table of `results` with a row for each `level`: evaluation, query or hit.
+
+    Args:
+        results: The evaluations.
+        level: Kind of the rows.
+        metric: The only metric of evaluations and queries; None for all.
 
     Raises:
         ConfigError: The level is unknown.
     """
-    levels: dict[str, Callable[[Results], Iterator[dict[str, Any]]]]
-    levels = {"evaluation": _evaluations, "query": _queries, "hit": _hits}
+    levels: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "evaluation": partial(_evaluations, results, metric),
+        "query": partial(_queries, results, metric),
+        "hit": partial(_hits, results),
+    }
     if level not in levels:
         raise ConfigError(f"level={level!r}; choices: {', '.join(levels)}")
-    rows = list(levels[level](results))
+    rows = list(levels[level]())
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _evaluations(results: "Results") -> Iterator[dict[str, Any]]:
+def _evaluations(results: "Results", metric: str | None) -> Iterator[dict[str, Any]]:
     for record in results.records:
         timing = record.timing
         latency = {f"latency_{name}_ms": value for name, value in timing.latency_ms.items()} if timing else {}
@@ -34,7 +45,7 @@ def _evaluations(results: "Results") -> Iterator[dict[str, Any]]:
             "retriever": record.retriever.label,
             "dataset": record.dataset.label,
             "split": record.dataset.split,
-            **record.metrics,
+            **{name: value for name, value in record.metrics.items() if metric in (None, name)},
             "docs_per_s": timing.docs_per_s if timing else None,
             "queries_per_s": timing.queries_per_s if timing else None,
             **latency,
@@ -47,14 +58,16 @@ def _evaluations(results: "Results") -> Iterator[dict[str, Any]]:
         }
 
 
-def _queries(results: "Results") -> Iterator[dict[str, Any]]:
+def _queries(results: "Results", metric: str | None) -> Iterator[dict[str, Any]]:
     for record in results.records:
         per_query = results.scores.get(record.files.per_query or "")
         if per_query is None:
             continue
-        for metric, values in per_query.values.items():
+        for name, values in per_query.values.items():
+            if metric not in (None, name):
+                continue
             for query, value in zip(per_query.query_ids, values.tolist(), strict=True):
-                yield {**_keys(record), "query_id": query, "metric": metric, "value": value}
+                yield {**_keys(record), "query_id": query, "metric": name, "value": value}
 
 
 def _hits(results: "Results") -> Iterator[dict[str, Any]]:
@@ -66,6 +79,20 @@ def _hits(results: "Results") -> Iterator[dict[str, Any]]:
             for rank, (doc, score) in enumerate(zip(docs, scores.tolist(), strict=True), start=1):
                 hit = {"query_id": query, "rank": rank, "doc_id": doc, "score": score}
                 yield {**_keys(record), **hit, **({"grade": grades.get(doc)} if dataset else {})}
+
+
+def paired(scores: "pd.DataFrame", a: str, b: str) -> "pd.DataFrame":
+    """Return the columns dataset, query_id, a, b and difference (b - a) of the queries that two rows both have.
+
+    Args:
+        scores: A row for each query of each retriever, in one metric.
+        a: Label of one row.
+        b: Label of the other row.
+    """
+    sides = [scores[scores["retriever"] == label] for label in (a, b)]
+    both = sides[0].merge(sides[1], on=["dataset", "query_id"], suffixes=("_a", "_b"))
+    columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
+    return columns.assign(difference=columns["b"] - columns["a"])
 
 
 def _keys(record: Record) -> dict[str, str]:

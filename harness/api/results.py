@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import frames
+from harness.api.sources import Sources, collect, with_metric
 from harness.errors import ConfigError
 from harness.leaderboard import Leaderboard, Scores, build
 from harness.leaderboard.compare import Comparison, compare
 from harness.leaderboard.recommend import Recommendation, recommend
-from harness.store import Store, tables
-from harness.types import Dataset, Excerpt, PerQuery, Record, Run, trec
+from harness.metrics import parse
+from harness.store import Store
+from harness.store.rescore import merge
+from harness.types import Dataset, Excerpt, Record, Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +46,7 @@ class Results:
         runs: Runs by record id; other runs are read from the store.
         datasets: Datasets in memory by fingerprint; they provide the texts of `worst` and the grades of hits.
         store: The results folder of the records.
-        metric: The metric that orders the table.
+        metric: The metric that orders the table; computed from the runs where it was not measured.
         baseline: The row to compare the other rows with.
     """
 
@@ -58,9 +61,9 @@ class Results:
         metric: str = "ndcg@10",
         baseline: str | None = None,
     ) -> None:
-        self.records, self.scores = list(records), scores
-        self.metric, self.baseline = metric, baseline
-        self._runs, self._datasets, self._store = dict(runs or {}), dict(datasets or {}), store
+        self.records, self.scores, self.baseline = list(records), dict(scores), baseline
+        self._store, self._sources = store, Sources(dict(runs or {}), dict(datasets or {}), store)
+        self.metric = self._with_metric(metric, required=())
 
     @classmethod
     def from_evaluations(
@@ -74,23 +77,12 @@ class Results:
             store: Store of the records; None: nothing was stored.
             **settings: `metric` and `baseline`.
         """
-        records: list[Record] = []
-        scores: dict[str, PerQuery] = {}
-        runs: dict[str, Run] = {}
-        for evaluation in evaluated:
-            record = evaluation.record
-            if evaluation.per_query is not None:
-                if record.files.per_query is None:
-                    path = f"memory/{record.id}-{len(records)}"
-                    record = record.model_copy(update={"files": record.files.model_copy(update={"per_query": path})})
-                scores[record.files.per_query or ""] = evaluation.per_query
-            if evaluation.run is not None:
-                runs[record.id] = evaluation.run
-            records.append(record)
+        memory = collect(evaluated)
+        scores = dict(memory.scores)
         if store is not None:
-            scores |= store.scores(record for record in records if record.files.per_query not in scores)
+            scores |= store.scores(record for record in memory.records if record.files.per_query not in scores)
         datasets_by_fingerprint = {dataset.fingerprint: dataset for dataset in datasets}
-        return cls(records, scores, runs=runs, datasets=datasets_by_fingerprint, store=store, **settings)
+        return cls(memory.records, scores, runs=memory.runs, datasets=datasets_by_fingerprint, store=store, **settings)
 
     @property
     def labels(self) -> list[str]:
@@ -112,25 +104,42 @@ class Results:
         return {name: self._build_leaderboard(name) for name in dict.fromkeys([self.metric, *self.metrics])}
 
     def _build_leaderboard(self, metric: str) -> Leaderboard:
-        leaderboard = build(self.records, metric, self.scores, self.baseline)
+        having = [record.retriever for record in self.records if metric in record.metrics]
+        has_baseline = any(self.baseline in (retriever.label, retriever.name) for retriever in having)
+        baseline = self.baseline if has_baseline or metric == self.metric else None
+        leaderboard = build(self.records, metric, self.scores, baseline)
         return replace(leaderboard, machines=self._store.machines(self.records)) if self._store else leaderboard
 
-    def to_pandas(self, level: Level = "evaluation") -> "pd.DataFrame":
+    def _with_metric(self, metric: str, required: Sequence[str] | None = None) -> str:
+        """Compute a metric where it was not measured; return its canonical name. Rows without it: `with_metric`."""
+        name = metric if metric in self.metrics else str(parse(metric))
+        required = self.labels if required is None else required
+        self.records, scores = with_metric(self.records, name, self._sources, required)
+        for path, computed in scores.items():
+            self.scores[path] = merge(self.scores.get(path), computed)
+        return name
+
+    def to_pandas(self, level: Level = "evaluation", metric: str | None = None) -> "pd.DataFrame":
         """Return a tidy DataFrame.
 
         Args:
             level: ``"evaluation"``: a row for each retriever and dataset. ``"query"``: a row for
                 each query and metric. ``"hit"``: a row for each ranked document.
+            metric: Only this metric, which is computed from the runs if it was not measured; None: all measured ones.
+
+        Raises:
+            ConfigError: The metric is unknown.
+            UndecidedError: No evaluation has the metric; the message says how to measure it.
         """
         import pandas as pd
 
-        return pd.DataFrame(frames.columns(self, level))
+        return pd.DataFrame(frames.columns(self, level, metric and self._with_metric(metric)))
 
-    def to_polars(self, level: Level = "evaluation") -> "pl.DataFrame":
-        """Return the DataFrame of `to_pandas` as a polars DataFrame."""
+    def to_polars(self, level: Level = "evaluation", metric: str | None = None) -> "pl.DataFrame":
+        """Return the DataFrame of `to_pandas(level, metric)` as a polars DataFrame."""
         import polars as pl
 
-        return pl.DataFrame(frames.columns(self, level), strict=False)
+        return pl.DataFrame(frames.columns(self, level, metric and self._with_metric(metric)), strict=False)
 
     def run(self, retriever: str, dataset: str | None = None) -> Run:
         """Return the run of a `retriever` (a row or a config's name) on a `dataset`, which may be omitted if only one.
@@ -142,12 +151,10 @@ class Results:
 
     def run_of(self, record: Record) -> Run:
         """Return the run of one record. Raises `ConfigError` if it is not stored."""
-        if record.id in self._runs:
-            return self._runs[record.id]
-        if self._store is None or record.files.run is None:
+        if (run := self._sources.run(record)) is None:
             name, dataset = record.retriever.label, record.dataset.label
             raise ConfigError(f"the run of {name!r} on {dataset!r} is not stored; evaluate it again")
-        return trec.read(self._store.root / record.files.run)
+        return run
 
     def compare(self, a: str, b: str, metric: str | None = None) -> Comparison:
         """Compare two rows query by query; differences are b - a.
@@ -155,10 +162,12 @@ class Results:
         Args:
             a: The row to compare with.
             b: The other row.
-            metric: The metric; by default the table's.
+            metric: The metric, which is computed from the runs if it was not measured; by default the table's.
         """
-        sides = [self._row_records(name) for name in (a, b)]
-        return compare(sides[0], sides[1], metric or self.metric, self.scores, self.table, among=self.records)
+        labels = [self._row_records(row)[0].retriever.label for row in (a, b)]
+        name = self._with_metric(metric or self.metric, labels)
+        sides = [self._row_records(label) for label in labels]
+        return compare(sides[0], sides[1], name, self.scores, self.table, among=self.records)
 
     def recommend(self, **limits: float) -> Recommendation:
         """Return the best row within limits, the runner-up, and whether they differ significantly.
@@ -192,14 +201,8 @@ class Results:
 
         The columns are dataset, query_id, a, b and difference (b - a).
         """
-        import pandas as pd
-
-        frame = self.to_pandas("query")
-        frame = frame[frame["metric"] == (metric or self.metric)]
-        sides = [frame[frame["retriever"] == self._row_records(name)[0].retriever.label] for name in (a, b)]
-        both = pd.merge(*sides, on=["dataset", "query_id"], suffixes=("_a", "_b"))
-        columns = both[["dataset", "query_id"]].assign(a=both["value_a"], b=both["value_b"])
-        return columns.assign(difference=columns["b"] - columns["a"])
+        labels = [self._row_records(name)[0].retriever.label for name in (a, b)]
+        return frames.paired(self.to_pandas("query", metric or self.metric), *labels)
 
     def worst(self, retriever: str, n: int = 10, dataset: str | None = None) -> "pd.DataFrame":
         """Return a retriever's queries of lowest score.
@@ -264,14 +267,11 @@ class Results:
 
     def dataset_of(self, record: Record) -> Dataset | None:
         """Return a record's dataset if it is in memory."""
-        return self._datasets.get(record.dataset.fingerprint or "")
+        return self._sources.dataset(record)
 
     def table(self, record: Record, kind: Excerpt) -> "pa.Table | None":
         """Return the table of a `record` by its `kind`: the queries, or the first hits. None if it is not stored."""
-        data = self.dataset_of(record)
-        if data is not None:
-            return tables.queries(data) if kind == "queries" else tables.rankings(self.run_of(record), data)
-        return self._store.table(record, kind) if self._store else None
+        return self._sources.table(record, kind)
 
 
 def open_results(
@@ -281,11 +281,11 @@ def open_results(
 
     Args:
         path: The results folder.
-        metric: The metric that orders the table.
+        metric: The metric that orders the table; computed from the stored runs where it was not measured.
         baseline: The row to compare the other rows with.
 
     Raises:
-        ConfigError: The folder does not exist or holds no record.
+        ConfigError: The folder does not exist or holds no record, or the metric is unknown.
     """
     root = Path(path).expanduser()
     latest = [record for record in Store(root).latest() if record.status == "ok"] if root.is_dir() else []

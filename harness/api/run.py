@@ -22,6 +22,7 @@ from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings
 from harness.evaluation.timing import TimingPlan
 from harness.instrument import listening
+from harness.metrics import override
 from harness.store import Store
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 from harness.types.protocols import TaskPrompted
@@ -208,7 +209,7 @@ def _settings_overrides(session: _Session, row: str | None) -> list[str]:
     """Return command-line overrides for the settings that differ from the defaults."""
     defaults, settings = Settings(), session.settings
     overrides = [f"k={settings.k}"] if settings.k != defaults.k else []
-    overrides += [f"metrics=[{','.join(settings.metrics)}]"] if settings.metrics != defaults.metrics else []
+    overrides += [override(settings.metrics)] if settings.metrics != defaults.metrics else []
     overrides += _timing_overrides(session.timing)
     overrides += [f"seed={settings.seed}"] if settings.seed else []
     return [*overrides, *([f"name={build.quote(row)}"] if row else [])]

@@ -45,13 +45,13 @@ def _compare(options: argparse.Namespace) -> int:
     from harness.leaderboard import frame, writers
     from harness.leaderboard.compare import compare
     from harness.leaderboard.tables.comparison import tables
-    from harness.metrics import parse
     from harness.store import Store
 
-    options.metric = str(parse(options.metric))
     store = Store(options.results)
-    a, b = _sides(options, store)
-    among = store.latest()
+    sides, among = _sides(options, store), store.latest()
+    options.metric = record_options.canonical(options.metric, [*sides[0], *sides[1]])
+    a, b = (record_options.with_metric(side, options, store) for side in sides)
+    among = store.with_metric(among, options.metric).records
     scores = store.scores([*a, *b, *among], [options.metric])
     names = tuple(BASELINE if name == BASELINE else None for name in (options.a, options.b))
     comparison = compare(a, b, options.metric, scores, store.table, names, among)

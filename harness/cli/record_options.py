@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING
 
+from harness.console import say
 from harness.errors import ConfigError, UndecidedError
 
 if TYPE_CHECKING:
@@ -19,7 +20,11 @@ BASELINE = "baseline"
 
 def add(command: argparse.ArgumentParser, retrievers: bool = True) -> None:
     """Add the options that choose a metric, datasets and retrievers."""
-    command.add_argument("--metric", default="ndcg@10", help="metric to show; default: ndcg@10")
+    command.add_argument(
+        "--metric",
+        default="ndcg@10",
+        help="metric, measured or computed from stored runs; default: ndcg@10",
+    )
     add_filters(command, retrievers)
 
 
@@ -33,38 +38,71 @@ def add_filters(command: argparse.ArgumentParser, retrievers: bool = True) -> No
 def latest(options: argparse.Namespace, store: "Store") -> "list[Record]":
     """Return the newest records of the results folder, some of which the options select and have the metric.
 
-    All of them are one family of comparisons; `selection` tells which of them to show.
+    All of them are one family of comparisons; `selection` tells which of them to show. A metric that was not measured
+    is computed, and the metric of the options is replaced by its canonical name.
 
     Raises:
-        UndecidedError: No record has the metric.
-        ConfigError: No record has a retriever or dataset of that name.
+        UndecidedError: No selected record has the metric, and it cannot be computed.
+        ConfigError: No record has a retriever or dataset of that name, or the metric is unknown.
+    """
+    newest = store.latest()
+    options.metric = canonical(options.metric, newest)
+    if all(record.status != "ok" for record in newest):
+        raise _nothing_measured(options, newest)
+    check_names(options, newest)
+    return with_metric(newest, options, store)
+
+
+def canonical(metric: str, records: "Sequence[Record]") -> str:
+    """Return the canonical name of a metric; one that a dataset defines, which a record has, is returned unchanged.
+
+    Raises:
+        ConfigError: The metric is unknown; the message names the choices.
     """
     from harness.metrics import parse
 
-    newest = store.latest()
-    known = sorted({name for record in newest for name in record.metrics})
-    if options.metric not in known:  # a metric that a dataset defines is known already
-        options.metric = str(parse(options.metric))
-    if options.metric not in known:
-        available = f"; it has {', '.join(known)}" if known else ""
-        k = options.metric.rpartition("@")[2]
-        depth = f" k={k}" if k.isdigit() and int(k) > 100 else ""
-        raise UndecidedError(
-            f"nothing in {options.results}/ has {options.metric}{available}; measure it: harness retriever=bm25 "
-            f"dataset=stdlib{depth} metrics=[{options.metric}]"
-        )
-    check_names(options, newest)
-    if not any(options.metric in record.metrics for record in newest if is_selected(record, options)):
+    return metric if any(metric in record.metrics for record in records) else str(parse(metric))
+
+
+def with_metric(records: "Sequence[Record]", options: argparse.Namespace, store: "Store") -> "list[Record]":
+    """Return the records with the metric of the options, computed from the stored runs where it was not measured.
+
+    The first evaluation that is selected and lacks the metric is named on stderr.
+
+    Raises:
+        UndecidedError: No selected record has the metric, and it cannot be computed.
+    """
+    from harness.store.rescore import describe, missing_error
+
+    rescored = store.with_metric(records, options.metric)
+    missing = [each for each in rescored.missing if is_selected(each.record, options)]
+    if not any(options.metric in record.metrics for record in rescored.records if is_selected(record, options)):
+        if missing:
+            raise missing_error(options.metric, missing)
         raise UndecidedError(
             f"no record of these retrievers on these datasets has {options.metric}; see: harness list records"
         )
-    return newest
+    if missing:
+        say(f"without {options.metric}: {describe(options.metric, missing)}")
+    return rescored.records
 
 
 def selection(options: argparse.Namespace) -> "Callable[[Record], bool] | None":
     """Return a function that is True for the records to show; None where the options show all of them."""
     has_filter = options.dataset or getattr(options, "retriever", None)
     return partial(is_selected, options=options) if has_filter else None
+
+
+def _nothing_measured(options: argparse.Namespace, newest: "Sequence[Record]") -> UndecidedError:
+    from harness.metrics import override, parse
+
+    k = parse(options.metric).k or 0
+    depth = f" k={k}" if k > 100 else ""
+    failed = "; every evaluation failed" if newest else ""
+    return UndecidedError(
+        f"nothing in {options.results}/ has {options.metric}{failed}; measure it: harness retriever=bm25 "
+        f"dataset=stdlib{depth} {override([options.metric])}"
+    )
 
 
 def check_names(options: argparse.Namespace, records: "Sequence[Record]") -> None:

@@ -201,8 +201,11 @@ class _Report:
         shown = self.records if is_shown is None else list(filter(is_shown, self.records))
         other_metrics = sorted({name for record in shown for name in record.metrics} - {metric})
         scores = self.store.scores(self.records)
+        baseline = self.leaderboard.baseline
+        of_baseline = {name for each in shown if each.retriever.label == baseline for name in each.metrics}
         leaderboards = {
-            name: build(self.records, name, scores, self.leaderboard.baseline, is_shown) for name in other_metrics
+            name: build(self.records, name, scores, baseline if name in of_baseline else None, is_shown)
+            for name in other_metrics
         }
         leaderboards = {
             name: replace(leaderboard, machines=self.leaderboard.machines) for name, leaderboard in leaderboards.items()

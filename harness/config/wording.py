@@ -88,6 +88,8 @@ def _choices(group: str, options: Sequence[str] = ()) -> str:
 def invalid_override(word: str) -> str:
     """Return the message for a word of a command line that Hydra cannot read."""
     key, _, value = word.partition("=")
+    if key == "metrics" and "(" in value:
+        return f"{word!r} cannot be read: quote each name with parentheses, \"metrics=['map@100(rel=2)']\""
     if value:
         return f"{word!r} cannot be read: quote its value, \"{key}='...'\", or see: harness --help"
     matches = difflib.get_close_matches(word.split()[0] if word.split() else "", COMMANDS, n=1)

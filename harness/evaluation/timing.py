@@ -20,7 +20,7 @@ from harness import instrument
 from harness.embedding_cache import cache
 from harness.environment import limited_threads
 from harness.errors import ConfigError
-from harness.metrics import Metric, parse, score
+from harness.metrics import Metric, check, parse, score
 from harness.retrievers.scored import check_scorer, score_candidates
 from harness.types import (
     Counters,
@@ -119,6 +119,7 @@ def measure(
         RunError: The retriever returned a score that is NaN or infinite, or an unknown or repeated document.
     """
     parsed = parse_metrics(metrics, k)
+    check(parsed, dataset.qrels)
     timed = plan is not None and not is_precomputed(retriever)
     threads_of_plan = plan.threads if plan else None
     active = plan if plan is not None and timed else _UNTIMED

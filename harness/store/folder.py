@@ -2,7 +2,7 @@
 
 results/records/<dataset>/<retriever>/<UTC>-<id8>.json    written last, so that a record's files exist
 results/runs/...trec.gz   results/per_query/...parquet   results/rankings/...parquet (the first ten documents)
-results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet
+results/environments/<env8>.json   results/queries/<dataset>/<fingerprint16>.parquet   results/qrels/... (the same)
 results/published/<model>/<revision>.json    published figures; another import of the same revision replaces them
 """
 
@@ -20,9 +20,11 @@ from pydantic import ValidationError
 
 from harness.errors import StoreError
 from harness.files import write_together
+from harness.store import rescore
 from harness.store.pending import Pending, discard, pending, recover
-from harness.store.tables import as_table, parquet, read_scores, read_table
-from harness.types import Excerpt, PerQuery, PublishedFigures, Record, RecordFiles, Run
+from harness.store.rescore import Rescored
+from harness.store.tables import as_table, parquet, read_run, read_scores, read_table, to_qrels
+from harness.types import Excerpt, PerQuery, PublishedFigures, Qrels, Record, RecordFiles, Run
 from harness.types.trec import dump
 
 _SHOWN_PACKAGES = ("torch", "sentence-transformers", "numba", "numpy")
@@ -35,6 +37,8 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._computed: dict[str, PerQuery] = {}
+        """Scores of metrics that were computed from stored runs, by the path of the record's per-query scores."""
 
     def append(
         self,
@@ -51,7 +55,7 @@ class Store:
             manifest: Description of the machine and packages, stored once per environment.
             run: The ranking, stored in TREC's format; None not to store it.
             per_query: Scores of each query; None not to store them.
-            tables: Excerpts of rankings and queries.
+            tables: Excerpts of rankings and queries, and the judgements.
         """
         tables = tables or {}
         files = _files(record, run is not None, per_query is not None, tables)
@@ -65,8 +69,10 @@ class Store:
             contents[files.per_query] = parquet(as_table(per_query))
         if "rankings" in tables:
             contents[files.rankings] = parquet(tables["rankings"])
-        if "queries" in tables and not (self.root / str(files.queries)).exists():
-            contents[files.queries] = parquet(tables["queries"])
+        shared: dict[Excerpt, str | None] = {"queries": files.queries, "qrels": files.qrels}
+        for kind, path in shared.items():  # the records of a dataset share them
+            if kind in tables and not (self.root / str(path)).exists():
+                contents[path] = parquet(tables[kind])
         contents[files.record] = record.model_dump_json(indent=2).encode() + b"\n"
         write_together({self.root / str(path): content for path, content in contents.items()})
         return record
@@ -103,7 +109,35 @@ class Store:
         scores: dict[str, PerQuery] = {}
         for begin in range(0, len(existing), _FILES_PER_READ):
             scores |= read_scores(self.root, existing[begin : begin + _FILES_PER_READ], metrics)
+        for path in (path for path in dict.fromkeys(paths) if path in self._computed):
+            scores[path] = rescore.merge(scores.get(path), self._computed[path])
         return scores
+
+    def with_metric(self, records: Sequence[Record], metric: str) -> Rescored:
+        """Return the records with a metric, computed from the stored runs where it was not measured.
+
+        The records on disk stay as they are. `scores` returns the per-query scores of the computed metric too.
+
+        Args:
+            records: Records of this store.
+            metric: The canonical name of a metric.
+        """
+        rescored = rescore.with_metric(records, metric, self.run, self.qrels)
+        for path, per_query in rescored.scores.items():
+            self._computed[path] = rescore.merge(self._computed.get(path), per_query)
+        return rescored
+
+    def run(self, record: Record) -> Run | None:
+        """Return the run of `record`; None if it is not stored. Raises `StoreError` for a file that is not readable."""
+        path = self.root / (record.files.run or "")
+        return read_run(path) if record.files.run and path.exists() else None
+
+    def qrels(self, record: Record) -> Qrels | None:
+        """Return the judgements of a record's dataset; None if no record of the same content has stored them."""
+        if record.dataset.fingerprint is None:
+            return None
+        path = self.root / (record.files.qrels or _shared_path("qrels", record))
+        return to_qrels(read_table(path)) if path.exists() else None
 
     def table(self, record: Record, kind: Excerpt) -> pa.Table | None:
         """Return the table `kind` of `record`; None if it is not stored."""
@@ -228,15 +262,20 @@ def read_record(path: Path) -> Record:
 def _files(record: Record, has_run: bool, has_scores: bool, tables: Collection[Excerpt]) -> RecordFiles:
     """Return the paths of a record's files."""
     stem = _relative_path(record)
-    queries = f"queries/{_safe_path(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
     return RecordFiles(
         record=f"records/{stem}.json",
         environment=f"environments/{record.environment[:8]}.json",
         run=f"runs/{stem}.trec.gz" if has_run else None,
         per_query=f"per_query/{stem}.parquet" if has_scores else None,
         rankings=f"rankings/{stem}.parquet" if "rankings" in tables else None,
-        queries=queries if "queries" in tables else None,
+        queries=_shared_path("queries", record) if "queries" in tables else None,
+        qrels=_shared_path("qrels", record) if "qrels" in tables else None,
     )
+
+
+def _shared_path(kind: Excerpt, record: Record) -> str:
+    """Return the path of a file that the records of a dataset share."""
+    return f"{kind}/{_safe_path(record.dataset.name)}/{(record.dataset.fingerprint or '')[:16]}.parquet"
 
 
 def _relative_path(record: Record) -> str:

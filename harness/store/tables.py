@@ -1,10 +1,13 @@
 """Tables stored with a record, so that it can be shown without its dataset.
 
-Per-query scores: query_id, metric, value. Excerpts: the queries with their properties, and the first hits of a run.
+Per-query scores: query_id, metric, value. Excerpts: the queries with their properties, the first hits of a run, and
+the judgements.
 """
 
+import gzip
 import io
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from harness.errors import StoreError
-from harness.types import Dataset, Excerpt, PerQuery, Run
+from harness.errors import HarnessError, StoreError
+from harness.types import Dataset, Excerpt, PerQuery, Qrels, Run, trec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -76,6 +79,16 @@ def read_table(path: Path) -> pa.Table:
         raise StoreError(f"{path}: {str(error).splitlines()[0]}; move it away and measure again") from None
 
 
+def read_run(path: Path) -> Run:
+    """Read a run in TREC's format, gzipped; one without hits is an empty file. Raises `StoreError` naming it."""
+    try:
+        with gzip.open(path) as file:
+            is_empty = not file.read(1)
+        return Run.from_dict({}) if is_empty else trec.read(path)
+    except (OSError, EOFError, zlib.error, HarnessError) as error:
+        raise StoreError(f"{path}: {error}; move it away and measure again") from None
+
+
 def _shared_ids(ids: "pl.Series", known_ids: "list[tuple[pl.Series, list[str]]]") -> list[str]:
     """Return one shared list for all files with the same queries."""
     for series, id_list in known_ids:
@@ -105,8 +118,29 @@ def parquet(table: pa.Table) -> bytes:
 
 
 def excerpts(run: Run, dataset: Dataset) -> dict[Excerpt, pa.Table]:
-    """Return the tables `rankings` and `queries` of `run` on `dataset`, which are stored with its record."""
-    return {"rankings": rankings(run, dataset), "queries": queries(dataset)}
+    """Return the tables of `run` on `dataset`, which are stored with its record."""
+    return {"rankings": rankings(run, dataset), "queries": queries(dataset), "qrels": judgements(dataset.qrels)}
+
+
+def judgements(qrels: Qrels) -> pa.Table:
+    """Return a row for each judgement, in the order of the qrels: query_id, doc_id, grade."""
+    return pa.table(
+        {
+            "query_id": pa.array(
+                [query for query, docs in qrels.items() for _ in docs], pa.string()
+            ).dictionary_encode(),
+            "doc_id": pa.array([doc for docs in qrels.values() for doc in docs], pa.string()),
+            "grade": pa.array([grade for docs in qrels.values() for grade in docs.values()], pa.int32()),
+        }
+    )
+
+
+def to_qrels(table: pa.Table) -> Qrels:
+    """Return the qrels of a table of `judgements`."""
+    grades: dict[str, dict[str, int]] = {}
+    for query, doc, grade in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
+        grades.setdefault(query, {})[doc] = grade
+    return Qrels(grades)
 
 
 def queries(dataset: Dataset) -> pa.Table:

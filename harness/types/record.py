@@ -155,8 +155,8 @@ class RecallOfExact(FrozenModel):
     recall: float
 
 
-Excerpt = Literal["rankings", "queries"]
-"""Kinds of tables stored with a record, so that it can be shown without its dataset."""
+Excerpt = Literal["rankings", "queries", "qrels"]
+"""Kinds of tables stored with a record, so that it can be shown and scored without its dataset."""
 
 
 class RecordFiles(SparseModel):
@@ -172,6 +172,8 @@ class RecordFiles(SparseModel):
     """Excerpt of the first hits, shown on the leaderboard page."""
     queries: str | None = None
     """The queries' texts and properties, shared by the records of a dataset."""
+    qrels: str | None = None
+    """The judgements, shared by the records of a dataset: metrics are computed later from them and the run."""
 
     def paths(self) -> dict[str, str]:
         """Return the paths of the stored files, by field."""

@@ -140,6 +140,8 @@ def test_graded_qrels_and_a_relevance_level_of_two_score_as_with_trec_eval(
     assert_equals_output(run, qrels, trec_eval_tests / "out.test.aql", GRADED)
     at_two = Qrels({query: {doc: int(grade >= 2) for doc, grade in docs.items()} for query, docs in qrels.items()})
     assert_equals_output(run, at_two, trec_eval_tests / "out.test.aql", BINARY)
+    by_name = {measure: f"{name}(rel=2)" for measure, name in BINARY.items()}
+    assert_equals_output(run, qrels, trec_eval_tests / "out.test.aql", by_name)
 
 
 def test_judged_is_one_minus_unjudged_of_trec_eval(trec_eval_tests: Path, read_qrels: Callable[[str], Qrels]) -> None:
@@ -299,7 +301,7 @@ def test_metric_names_are_parsed_in_any_case(text: str, metric: Metric) -> None:
     assert parse(str(metric)) == metric
 
 
-CHOICES = "ndcg@k, map@k, recall@k, precision@k, mrr@k, hit@k, judged@k, rprec"
+CHOICES = "ndcg@k, map@k, recall@k, precision@k, mrr@k, hit@k, judged@k, recall_cap@k, err@k, rbp@k, rprec; "
 
 
 @pytest.mark.parametrize(
@@ -312,6 +314,8 @@ CHOICES = "ndcg@k, map@k, recall@k, precision@k, mrr@k, hit@k, judged@k, rprec"
         ("ndcg@ten", "ndcg@10"),
         ("ndcg@-1", "ndcg@10"),
         ("ndcg@1.5", "ndcg@10"),
+        ("bprf", "bpref"),
+        ("recal_cap@5", "recall_cap@10"),
     ],
 )
 def test_the_error_about_an_unknown_metric_names_choices_and_a_similar_one(text: str, suggestion: str | None) -> None:
@@ -323,7 +327,7 @@ def test_the_error_about_an_unknown_metric_names_choices_and_a_similar_one(text:
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("mrr", ("'mrr'", "at least 1", "mrr@10")),
+        ("precision", ("'precision'", "at least 1", "precision@10")),
         ("map@0", ("'map@0'", "at least 1", "map@10")),
         ("rprec@10", ("'rprec@10'", "no cutoff", "rprec")),
     ],
@@ -365,6 +369,32 @@ RANKED = {"q": {"d": 9.0, "a": 8.0, "x": 7.0, "b": 6.0}}
         ("judged@3", 2 / 3),
         ("judged@10", 3 / 4),  # divided by the four hits
         ("rprec", 1 / 3),  # R = 3: a alone is in the top 3
+        ("recall_cap@2", 1 / 2),  # a of min(R, k) = 2
+        ("recall_cap@10", 2 / 3),  # of min(R, k) = 3
+        # stop at a with 7/16, at b with 1/16
+        ("err@10", 7 / 16 / 2 + 9 / 16 * 1 / 16 / 4),
+        ("err@3", 7 / 16 / 2),
+        ("rbp@10", 0.2 * (0.8 + 0.8**3)),  # relevant at ranks 2 and 4
+        ("rbp@10(p=0.5)", 0.5 * (0.5 + 0.125)),
+        ("rbp@10(p=0.5,rel=2)", 0.5 * 0.5),
+        # gains 7, 3, 1: (7/log2(3) + 1/log2(5)) / (7 + 3/log2(3) + 1/2)
+        ("ndcg@10(dcg=exp-log2)", 4.847185 / 9.392789),
+        # two documents of grade 2 or more: a at rank 2, e never
+        ("map@10(rel=2)", (1 / 2) / 2),
+        ("recall@10(rel=2)", 1 / 2),
+        ("recall_cap@1(rel=2)", 0.0),
+        ("precision@4(rel=2)", 1 / 4),
+        ("mrr@10(rel=3)", 1 / 2),
+        ("hit@2(rel=3)", 1.0),
+        ("hit@10(rel=4)", 0.0),  # no document has the grade
+        ("map@10(rel=4)", 0.0),
+        ("rprec(rel=2)", 1 / 2),
+        # without a cutoff: all four hits
+        ("ndcg", 2.323466 / 4.761860),
+        ("map", (1 / 2 + 2 / 4) / 3),
+        ("recall", 2 / 3),
+        ("mrr", 1 / 2),
+        ("judged", 3 / 4),
     ],
 )
 def test_a_small_ranking_has_the_score_calculated_by_hand(name: str, value: float) -> None:

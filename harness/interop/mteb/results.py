@@ -209,10 +209,9 @@ def _scores(record: Record, main: str) -> dict[str, float]:
 def _is_metric(name: str) -> bool:
     """Return True if a name is one of the harness's metrics; the task's own measures have other names."""
     try:
-        parse(name)
+        return str(parse(name)) == name
     except ConfigError:
         return False
-    return True
 
 
 def _seconds(records: Sequence[Record]) -> float | None:

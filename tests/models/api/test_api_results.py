@@ -6,7 +6,7 @@ from support.datasets import PET_TEXTS, fruit_dataset
 from support.functions import UNTIMED
 
 import harness
-from harness.errors import ConfigError, DataError
+from harness.errors import ConfigError, DataError, UndecidedError
 
 
 def test_results_are_frames_by_evaluation_query_and_hit(two_results, data):
@@ -32,6 +32,45 @@ def test_opened_results_give_the_same_frames(data, tmp_path):
     pd.testing.assert_frame_equal(opened.to_pandas("query"), results.to_pandas("query"))
     with pytest.raises(ConfigError, match="no records in"):
         harness.open_results(tmp_path / "nowhere")
+
+
+def test_a_metric_that_was_not_measured_is_computed_from_the_runs(data, tmp_path):
+    rows = {"terms": "bm25", "worse": "bm25 k1=0.0 b=0.0"}
+    measured = harness.evaluate(rows, data, timing=None, metrics=["map@3(rel=2)"])
+    in_memory = harness.evaluate(rows, data, timing=None, metrics=["ndcg@10"], baseline="terms")
+    harness.evaluate(rows, data, timing=None, metrics=["ndcg@10"], results_dir=tmp_path)
+    opened = harness.open_results(tmp_path, metric="AP(rel=2)@3", baseline="terms")
+    assert opened.metric == "map@3(rel=2)"
+    assert opened.leaderboard.metric == "map@3(rel=2)"
+    expected = measured.to_pandas("query")
+    for results in (in_memory, opened):
+        frame = results.to_pandas("query", metric="AP(rel=2)@3")
+        pd.testing.assert_frame_equal(frame, expected)
+        columns = results.to_pandas(metric="map@3(rel=2)")
+        assert "ndcg@10" not in columns
+        assert list(columns["map@3(rel=2)"]) == list(measured.to_pandas()["map@3(rel=2)"])
+        difference = results.compare("terms", "worse", metric="map@3(rel=2)").difference("pets")
+        assert difference.delta == pytest.approx(measured.paired("terms", "worse")["difference"].mean())
+        assert {"ndcg@10", "map@3(rel=2)"} <= {*results.leaderboards()}
+    assert list(harness.open_results(tmp_path).records[0].metrics) == ["ndcg@10"], "records are not edited"
+
+
+def test_a_metric_that_cannot_be_computed_names_the_evaluation_and_how_to_measure_it(data):
+    results = harness.evaluate({"terms": "bm25"}, data, timing=None, metrics=["ndcg@3"], k=3)
+    message = r"terms on pets: its run has 3 documents.*harness.evaluate\(..., k=5, metrics=\['ndcg@5'\]\)"
+    with pytest.raises(UndecidedError, match=message):
+        results.to_pandas(metric="ndcg@5")
+    with pytest.raises(ConfigError, match="did you mean ndcg@10"):
+        results.compare("terms", "terms", metric="ndgc@10")
+
+
+def test_rows_that_lack_a_metric_are_named_in_a_warning(data, tmp_path):
+    for retriever, k in (("bm25", 5), ("bm25 k1=0.0", 3)):
+        harness.evaluate(retriever, data, timing=None, metrics=["ndcg@3"], k=k, results_dir=tmp_path)
+    results = harness.open_results(tmp_path, metric="ndcg@3")
+    with pytest.warns(RuntimeWarning, match=r"without ndcg@5: bm25 \[k1=0.0\] on pets: its run has 3 documents"):
+        frame = results.to_pandas(metric="ndcg@5")
+    assert frame["ndcg@5"].isna().tolist() == [False, True]
 
 
 def test_compare_paired_and_recommend_take_labels(two_results):

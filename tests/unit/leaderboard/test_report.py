@@ -302,10 +302,11 @@ def test_report_shows_the_chosen_retrievers_datasets_and_metric(store, monkeypat
     assert "no record of retriever 'nobody'; there are bad, equal, good" in capsys.readouterr().err
     assert harness(monkeypatch, "report", "--dataset", "z") == 2
     assert "no record of dataset 'z'; there are x, y" in capsys.readouterr().err
-    assert harness(monkeypatch, "report", "--metric", "map@100") == 3
+    only = ("--retriever", "good", "--dataset", "y")
+    assert harness(monkeypatch, "report", "--metric", "map@100", *only) == 3
     error = capsys.readouterr().err
-    assert "nothing in results/ has map@100; it has hit@10, ndcg@10" in error
-    assert "harness retriever=bm25 dataset=stdlib metrics=[map@100]" in error
+    assert "no evaluation has map@100 (they have hit@10, ndcg@10), and it cannot be computed: good on y" in error
+    assert "harness retriever=good dataset=y metrics=[map@100]" in error
     assert harness(monkeypatch, "report", "--baseline", "nobody") == 2
     assert "no row is called 'nobody'; choices: " in capsys.readouterr().err
     assert not Path("results/leaderboard.md").exists()
