@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config import build
 from harness.errors import ConfigError
-from harness.evaluation.evaluate import Settings
+from harness.evaluation.evaluate import Resume, Settings
 from harness.evaluation.timing import TimingPlan, parse_metrics
 from harness.types import DatasetInfo, RetrieverInfo
 
@@ -37,7 +37,7 @@ class EvaluationConfig(BaseModel):
     seed: int = Field(ge=0)
     name: str | None
     """Name of the row; None names it after the retriever's config and the values that differ from it."""
-    resume: bool
+    resume: Resume
     results_dir: Path
     data_dir: str | None
 
