@@ -12,8 +12,9 @@ import numpy as np
 
 from harness import stats
 from harness.gate.findings import MACRO, Finding, Status
-from harness.gate.matching import Matched, PairScores, pair_scores
-from harness.gate.policy import Limits, Policy
+from harness.gate.matching import Matched
+from harness.gate.policy import DEFAULT_METRICS, Limits, Policy
+from harness.gate.scores import PairScores, is_measured, pair_scores
 from harness.leaderboard import Difference, Scores
 
 
@@ -28,7 +29,7 @@ class _Test:
     message: str = ""
 
 
-def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> list[Finding]:
+def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> tuple[list[Finding], list[str]]:
     """Test every metric of the policy on every pair.
 
     Args:
@@ -36,19 +37,48 @@ def check_quality(matched: Matched, before: Scores, after: Scores, policy: Polic
         before: Per-query scores of the baseline.
         after: Per-query scores of the newest records.
         policy: Metrics, tolerances, limits and the level of the tests.
+
+    Returns:
+        Findings, and a note for each metric of the default policy that evaluations do not have.
     """
     tests: list[_Test] = []
     undecided: list[Finding] = []
+    lacking: dict[str, int] = {}
     for pair in matched.pairs:
         for metric in policy.metrics:
+            if _is_optional(metric, policy) and not is_measured(pair, metric, before, after):
+                lacking[metric] = lacking.get(metric, 0) + 1
+                continue
             scores = pair_scores(pair, metric, before, after)
             if isinstance(scores, str):
                 undecided.append(Finding("undecided", *pair.key, metric, message=scores, command=pair.command))
             else:
                 tests.append(_Test(*pair.key, metric, scores, policy.limits_for(pair.names), pair.command))
-    incomplete = {finding.retriever for finding in undecided} | {each.retriever for each in matched.undecided}
+    compared = {pair.key for pair in matched.pairs}
+    incomplete = {finding.retriever for finding in undecided} | {
+        each.retriever for each in matched.uncompared if (each.retriever, each.dataset) not in compared
+    }
     tests += _macro_tests(tests, incomplete, policy)
-    return [*undecided, *_run_tests(tests, policy)]
+    notes = [
+        f"{metric}: neither the baseline nor the newest record has it ({n} of {len(matched.pairs)} evaluations)"
+        for metric, n in lacking.items()
+    ]
+    return [*undecided, *_run_tests(tests, policy)], notes
+
+
+def _is_optional(metric: str, policy: Policy) -> bool:
+    """Return True for a metric that the default policy adds to its first; a policy's author requires all of them."""
+    return policy.metrics == DEFAULT_METRICS and metric != DEFAULT_METRICS[0]
+
+
+def draws_for(tests: int, policy: Policy) -> int:
+    """Return the number of random draws for the smallest possible p to survive Holm's correction.
+
+    Args:
+        tests: Number of tests in the family.
+        policy: The level of the tests.
+    """
+    return max(stats.DRAWS, ceil(2 * tests / policy.alpha))
 
 
 def _macro_tests(tests: Sequence[_Test], incomplete: Collection[str], policy: Policy) -> list[_Test]:
@@ -84,9 +114,7 @@ def _run_tests(tests: Sequence[_Test], policy: Policy) -> list[Finding]:
     """Return the finding of each test; identical scores stay outside the family of Holm's correction."""
     findings = [_finding(test, "identical", None) for test in tests if test.scores.identical]
     changed = [test for test in tests if not test.scores.identical]
-    # enough draws for the smallest possible p to survive Holm's correction at this level
-    draws = max(stats.DRAWS, ceil(2 * len(changed) / policy.alpha))
-    results = _randomisation_tests([test.scores.strata for test in changed], draws)
+    results = _randomisation_tests([test.scores.strata for test in changed], draws_for(len(changed), policy))
     worse, better = (stats.holm([getattr(result, side) for result in results]) for side in ("less", "greater"))
     for test, result, p_less, p_greater in zip(changed, results, worse, better, strict=True):
         difference = _difference(test.scores, result, p_less, p_greater)

@@ -64,7 +64,7 @@ def _row(finding: Finding) -> list[str]:
     if finding.before is None or finding.after is None:
         return [*names, *["-"] * 6]
     figures = [text.format_figure(finding, value) for value in (finding.before, finding.after)]
-    if not finding.is_metric:
+    if finding.is_cost:
         return [*names, *figures, f"x{finding.ratio:.2f} (limit x{finding.limit:.2f})", "-", "-", "-"]
     if finding.difference is None:
         return [*names, *figures, "0", "-", "-", "-"]

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.gate import Finding, Verdict
+from harness.gate.findings import EVALUATION, INDEX, MEMORY
 
 
 def lines(verdict: Verdict) -> list[str]:
@@ -23,7 +24,7 @@ def line(finding: Finding) -> str:
 
 def name(finding: Finding) -> str:
     """Return the evaluation and the check: `minilm/scifact ndcg@10`."""
-    check = "" if finding.check == "evaluation" else f" {finding.check}"
+    check = "" if finding.check == EVALUATION else f" {finding.check}"
     return " ".join(f"{finding.retriever}/{finding.dataset}{check}".split())
 
 
@@ -31,7 +32,7 @@ def details(finding: Finding) -> str:
     """Return a finding's figures and message."""
     if finding.before is None or finding.after is None:
         return f"- {finding.message}" if finding.message else ""
-    if not finding.is_metric:
+    if finding.is_cost:
         return _cost(finding)
     text = f"{format_figure(finding, finding.before)} -> {format_figure(finding, finding.after)}"
     if (difference := finding.difference) is not None:
@@ -43,9 +44,9 @@ def details(finding: Finding) -> str:
 
 def format_figure(finding: Finding, value: float) -> str:
     """Format a `value` of a `finding`: a score with four decimals, bytes as MB, CPU time with four digits."""
-    if finding.is_metric:
+    if not finding.is_cost:
         return f"{value:.4f}"
-    return f"{value / 1e6:.4g} MB" if finding.check in ("memory", "index bytes") else f"{value:.4g}"
+    return f"{value / 1e6:.4g} MB" if finding.check in (MEMORY, INDEX) else f"{value:.4g}"
 
 
 def _cost(finding: Finding) -> str:

@@ -16,7 +16,7 @@ from harness.gate import baseline, policy
 def test_findings_are_printed_worst_first_with_a_summary(accepted_results, monkeypatch, capsys):
     assert harness(monkeypatch, "gate") == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[-1] == "Nothing got worse: 2 identical, 8 within the limits."
+    assert out[-1] == "Nothing got worse: 2 identical, 12 within the limits."
     store_evaluations(accepted_results, {("b", "x"): shifted(-0.02)}, 5)
     assert harness(monkeypatch, "gate") == 1
     out = capsys.readouterr().out.splitlines()
