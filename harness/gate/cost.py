@@ -16,11 +16,13 @@ a retriever that sleeps or waits for a lock or a network spends without the CPU,
 work on the machine; in another environment it is a warning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import hypot, isfinite
 from statistics import geometric_mean, median
 from typing import NamedTuple
+
+import numpy as np
 
 from harness.gate.findings import DOCUMENT, INDEX, LATENCY, MEMORY, QUERY, WALL_DOCUMENT, WALL_QUERY, Finding, Status
 from harness.gate.matching import Pair
@@ -29,6 +31,8 @@ from harness.types import Record, Timing
 
 VARYING = {QUERY, DOCUMENT, WALL_QUERY, WALL_DOCUMENT, LATENCY, MEMORY}
 """Checks whose figures vary between measurements of the same code."""
+Kernels = Sequence[Mapping[str, float]]
+"""Samples of the reference kernels' seconds, by kernel."""
 _WALL = (WALL_QUERY, WALL_DOCUMENT, LATENCY)
 _TO_DEVIATION = 1.4826
 """Standard deviation of a normal distribution relative to its median absolute deviation."""
@@ -82,51 +86,55 @@ def check_costs(pairs: Sequence[Pair], repeats: Sequence[Record], policy: Policy
 
 def cpu_per_query(timing: Timing) -> CostFigure:
     """Return the CPU seconds of a query in units of the reference kernels' time: the median over the repeats."""
-    return _per_query(timing, [search.cpu_s for search in timing.searches])
+    return _per_query(timing, [search.cpu_s for search in timing.searches], timing.references)
 
 
 def wall_per_query(timing: Timing) -> CostFigure:
     """Return the wall seconds of a query in the same units: the median over the repeats."""
-    return _per_query(timing, [search.wall_s for search in timing.searches])
+    return _per_query(timing, [search.wall_s for search in timing.searches], _wall_references(timing))
 
 
 def cpu_per_document(timing: Timing) -> CostFigure:
     """Return the CPU seconds of indexing a document, encoding included, in the same units."""
-    return _per_document(timing, timing.index.cpu_s)
+    return _per_document(timing, timing.index.cpu_s, timing.references)
 
 
 def wall_per_document(timing: Timing) -> CostFigure:
     """Return the wall seconds of indexing a document, encoding included, in the same units."""
-    return _per_document(timing, timing.index.wall_s)
+    return _per_document(timing, timing.index.wall_s, _wall_references(timing))
 
 
 def latency(timing: Timing) -> CostFigure:
     """Return the 95th percentile of the latency of a query searched alone, in the same units."""
-    seconds = timing.latency_ms["p95"] / 1e3
-    return CostFigure(
-        seconds / _unit(timing, len(timing.references) - 1), sum(timing.latencies_s), _kernel_spread(timing)
-    )
+    kernels = _wall_references(timing)
+    percentile = float(np.percentile(timing.latencies_s, 95))
+    return CostFigure(percentile / _unit(kernels[-1:]), sum(timing.latencies_s), _kernel_spread(kernels))
 
 
-def _per_query(timing: Timing, seconds: Sequence[float]) -> CostFigure:
-    in_units = [each / _unit(timing, repeat + 1) for repeat, each in enumerate(seconds)]
-    spread = max(_spread(in_units), _kernel_spread(timing))
+def _wall_references(timing: Timing) -> Kernels:
+    """Return the samples of the kernels that are the unit of wall seconds."""
+    return timing.references
+
+
+def _per_query(timing: Timing, seconds: Sequence[float], kernels: Kernels) -> CostFigure:
+    # the first sample is timed before the index; those before and after a search are its unit
+    in_units = [each / _unit(kernels[repeat + 1 : repeat + 3]) for repeat, each in enumerate(seconds)]
+    spread = max(_spread(in_units), _kernel_spread(kernels))
     return CostFigure(median(in_units) / timing.queries, sum(seconds), spread)
 
 
-def _per_document(timing: Timing, seconds: float) -> CostFigure:
-    return CostFigure(seconds / _unit(timing, 0) / timing.documents, seconds, _kernel_spread(timing))
+def _per_document(timing: Timing, seconds: float, kernels: Kernels) -> CostFigure:
+    return CostFigure(seconds / _unit(kernels[:2]) / timing.documents, seconds, _kernel_spread(kernels))
 
 
-def _unit(timing: Timing, phase: int) -> float:
-    """Return the geometric mean of the kernels' CPU seconds, timed before and after a phase."""
-    samples = timing.references[phase : phase + 2]
-    return geometric_mean(seconds for kernels in samples for seconds in kernels.values())
+def _unit(kernels: Kernels) -> float:
+    """Return the geometric mean of the kernels' seconds over several samples."""
+    return geometric_mean(seconds for sample in kernels for seconds in sample.values())
 
 
-def _kernel_spread(timing: Timing) -> float:
+def _kernel_spread(kernels: Kernels) -> float:
     """Return the spread of the kernels' time over an evaluation."""
-    return _spread([geometric_mean(kernels.values()) for kernels in timing.references])
+    return _spread([geometric_mean(sample.values()) for sample in kernels])
 
 
 def _spread(samples: Sequence[float]) -> float:
