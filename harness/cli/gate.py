@@ -18,7 +18,7 @@ from harness.console import say
 from harness.errors import ConfigError, StoreError, UndecidedError
 
 if TYPE_CHECKING:
-    from harness.gate import Baseline, Policy, Verdict
+    from harness.gate import Baseline, Matched, Policy, Verdict
     from harness.gate.baseline import Change
     from harness.types import Record
 
@@ -86,9 +86,7 @@ def decide(
     """
     from harness.gate import baseline as accepted
     from harness.gate import gate, match_records
-    from harness.gate.cost import VARYING
     from harness.gate.stale import stale_reason
-    from harness.gate.turnover import describe_turnover
     from harness.store import Store
 
     whole_baseline = accepted.read(baseline)
@@ -103,20 +101,37 @@ def decide(
     except StoreError as error:
         raise UndecidedError(str(error)) from None
 
-    def turnover(record: "Record") -> str | None:
-        sample = selected.ranked_ids.get((record.retriever.label, record.dataset.label), ())
+    def judge(repeats: "Sequence[Record]") -> "Verdict":
+        return gate(selected, matches, scores, policy, lenient, repeats, _turnover(selected, root))
+
+    return _remeasured(matches, policy, judge)
+
+
+def _turnover(baseline: "Baseline", root: Path) -> "Callable[[Record], str | None]":
+    """Return a function that describes document ids that turned over since the baseline."""
+    from harness.gate.turnover import describe_turnover
+
+    def describe(record: "Record") -> str | None:
+        sample = baseline.ranked_ids.get((record.retriever.label, record.dataset.label), ())
         return describe_turnover(sample, root / record.files.run) if record.files.run else None
 
-    remeasured: list[Record] = []
-    verdict = gate(selected, matches, scores, policy, lenient, turnover=turnover)
+    return describe
+
+
+def _remeasured(matches: "Matched", policy: "Policy", judge: "Callable[[Sequence[Record]], Verdict]") -> "Verdict":
+    """Return the verdict after evaluations whose time or memory is above its limit were measured again."""
+    from harness.gate.cost import VARYING
+
+    repeats: list[Record] = []
+    verdict = judge(repeats)
     for _ in range(policy.remeasure):
         failed = {finding.command for finding in verdict.with_status("fail") if finding.check in VARYING}
         over = [record for pair in matches.pairs for record in pair.cost_records if record.command in failed]
         repeated_records = [repeated for record in over if (repeated := remeasure.repeat(record)) is not None]
         if not repeated_records:
             break
-        remeasured += repeated_records
-        verdict = gate(selected, matches, scores, policy, lenient, remeasured, turnover)
+        repeats += repeated_records
+        verdict = judge(repeats)
     return verdict
 
 
