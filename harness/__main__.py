@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from harness.commands import JOBS, READS
+from harness.console import tolerant_output
 
 
 def main() -> None:
@@ -17,7 +18,9 @@ def main() -> None:
         name, *arguments = arguments
     else:
         name = "run"
-    sys.exit(importlib.import_module(f"harness.cli.{name}").main(arguments))
+    with tolerant_output():
+        code = importlib.import_module(f"harness.cli.{name}").main(arguments)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ _PACKAGES = (
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Variables set by launchers; a timing plan's number of threads takes precedence."""
 _VARIABLES = (*THREAD_VARIABLES, "CUDA_VISIBLE_DEVICES")
+_CONFIG_GROUPS = ("dataset", "fusion", "prompts", "retriever", "timing")
+"""Groups of the harness's configs that belong to the code of an evaluation."""
 _threads: int | None = None
 
 
@@ -132,7 +134,7 @@ def revision() -> str | None:
 
 
 def code_hash(config: Mapping[str, Any] | None = None) -> str:
-    """Return a hash of the harness's sources and of the user's code behind a retriever's config, 16 hex digits.
+    """Return a hash of the harness's sources and configs and of the user's code behind a config, 16 hex digits.
 
     It is metadata; reuse of results depends on `harness.versions` instead.
     """
@@ -156,8 +158,10 @@ def user_modules(config: Any) -> set[str]:
 @cache
 def _harness_sources() -> bytes:
     folder = Path(harness.__file__).resolve().parent
+    conf = folder / "conf" if (folder / "conf").is_dir() else folder.parent / "conf"
+    configs = [path for group in _CONFIG_GROUPS for path in sorted((conf / group).rglob("*.yaml"))]
     digest = hashlib.blake2b()
-    for path in sorted(folder.rglob("*.py")):
+    for path in (*sorted(folder.rglob("*.py")), *configs):
         digest.update(path.read_bytes())
     return digest.digest()
 

@@ -9,6 +9,7 @@ HarnessError
 ├── ApiError         a model server that rejected a request, failed, or returned an unusable response
 ├── RunError         a run that cannot be scored: NaN, infinite scores, duplicate documents
 ├── StoreError       a record on disk that cannot be read
+├── OutputError      stdout or stderr that cannot be written, such as to a full disk
 └── UndecidedError   not enough data to decide: no records, no common queries, none within the limits (exit code 3)
 """
 
@@ -53,6 +54,10 @@ class RunError(HarnessError):
 
 class StoreError(HarnessError):
     """A record on disk that cannot be read."""
+
+
+class OutputError(HarnessError):
+    """Output that cannot be written."""
 
 
 class UndecidedError(HarnessError):

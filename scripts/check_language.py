@@ -39,7 +39,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Signatures = frozenset[tuple[str, tuple[str, ...]]]
 
 
-class Finding(NamedTuple):
+class Violation(NamedTuple):
     """A place in a file that breaks a rule; `word` is the banned name, the opening, the function or the class."""
 
     path: Path
@@ -52,7 +52,7 @@ class Finding(NamedTuple):
         return f"{self.path}:{self.line}: {self.message}"
 
 
-def check(paths: Sequence[Path], root: Path = ROOT) -> list[Finding]:
+def check(paths: Sequence[Path], root: Path = ROOT) -> list[Violation]:
     """Return the findings of all rules in Python files and in folders of them, in order of file and line.
 
     Args:
@@ -98,13 +98,13 @@ def _python_files(paths: Sequence[Path]) -> list[Path]:
     return sorted(set(files))
 
 
-def _identifiers(path: Path, tree: ast.Module) -> Iterator[Finding]:
+def _identifiers(path: Path, tree: ast.Module) -> Iterator[Violation]:
     for node in ast.walk(tree):
         for name in _names_bound(node):
             word = name.strip("_").lower()
             if word in BANNED:
                 message = f"the name {name!r} does not say what the value is; name it after its content"
-                yield Finding(path, getattr(node, "lineno", 1), "identifier", word, message)
+                yield Violation(path, getattr(node, "lineno", 1), "identifier", word, message)
 
 
 def _names_bound(node: ast.AST) -> list[str]:
@@ -121,11 +121,11 @@ def _names_bound(node: ast.AST) -> list[str]:
     return []
 
 
-def _openings(path: Path, tree: ast.Module) -> Iterator[Finding]:
+def _openings(path: Path, tree: ast.Module) -> Iterator[Violation]:
     for line, text in _docstrings(tree):
         if opening := _OPENING.match(text.strip()):
             message = f'a docstring begins with "{opening[0]}"; begin with a verb ("Return ...") or a noun'
-            yield Finding(path, line, "opening", opening[0], message)
+            yield Violation(path, line, "opening", opening[0], message)
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -143,7 +143,7 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield statement.lineno, statement.value.value
 
 
-def _arguments(path: Path, tree: ast.Module, documented: Signatures) -> Iterator[Finding]:
+def _arguments(path: Path, tree: ast.Module, documented: Signatures) -> Iterator[Violation]:
     for function, is_method in _public_functions(tree):
         names = _argument_names(function, is_method)
         if len(names) < 2 or (is_method and (function.name, names) in documented):
@@ -152,7 +152,7 @@ def _arguments(path: Path, tree: ast.Module, documented: Signatures) -> Iterator
         missing = [name for name in names if not re.search(rf"`{re.escape(name)}`", text)]
         if missing and not _ARGS.search(text):
             message = f"the docstring of {function.name}() has no Args: section and does not name `{missing[0]}`"
-            yield Finding(path, function.lineno, "arguments", function.name, message)
+            yield Violation(path, function.lineno, "arguments", function.name, message)
 
 
 def _public_functions(tree: ast.Module) -> Iterator[tuple[Function, bool]]:
@@ -193,7 +193,7 @@ def _protocol_signatures(tree: ast.Module) -> Iterator[tuple[str, tuple[str, ...
                         yield member.name, names
 
 
-def _duplicate_classes(trees: dict[Path, ast.Module]) -> Iterator[Finding]:
+def _duplicate_classes(trees: dict[Path, ast.Module]) -> Iterator[Violation]:
     places: dict[str, list[tuple[Path, int]]] = defaultdict(list)
     for path, tree in trees.items():
         for node in ast.walk(tree):
@@ -203,7 +203,7 @@ def _duplicate_classes(trees: dict[Path, ast.Module]) -> Iterator[Finding]:
         for path, line in defined[1:]:
             first = f"{defined[0][0].name}:{defined[0][1]}"
             message = f"class {name} is also defined in {first}; name each class after what it holds"
-            yield Finding(path, line, "class", name, message)
+            yield Violation(path, line, "class", name, message)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.cli import record_options, remeasure
 from harness.cli.record_options import BASELINE
@@ -18,7 +18,7 @@ from harness.console import say
 from harness.errors import ConfigError, StoreError, UndecidedError
 
 if TYPE_CHECKING:
-    from harness.gate import Baseline, Policy, Verdict
+    from harness.gate import Baseline, Matched, Policy, Verdict
     from harness.gate.baseline import Change
     from harness.types import Record
 
@@ -34,7 +34,9 @@ def add(commands: Any) -> list[argparse.ArgumentParser]:
     gate.add_argument("--summary", type=Path, metavar="F", help="append markdown to F; default: $GITHUB_STEP_SUMMARY")
     gate.add_argument("--annotations", action="store_true", help="print at most ten GitHub annotations")
     gate.add_argument(
-        "--lenient", action="store_true", help="report undecided checks as warnings instead of exit code 3"
+        "--lenient",
+        action="store_true",
+        help="report undecided checks, such as records of other code, as warnings instead of exit code 3",
     )
     gate.add_argument(
         "--ab", metavar="REV", help="compare the working tree with this revision, timed alternately; for GPUs"
@@ -69,22 +71,22 @@ def decide(
 ) -> "Verdict":
     """Return the verdict over the newest of the selected records in a results folder.
 
-    Evaluations whose CPU seconds or memory are above the limit are measured again first, if they were measured on this
-    machine with the current code.
+    Evaluations whose time or memory is above the limit are measured again first, if they were measured on this machine
+    with the present code. Evaluations that other code measured are undecided.
 
     Args:
         root: The results folder.
         baseline: The baseline's folder.
         policy: Tolerances and limits.
         is_selected: Selects records of the baseline and of the results.
-        lenient: Report undecided checks as warnings.
+        lenient: Report undecided checks as warnings, and compare records of other code.
 
     Raises:
         UndecidedError: Nothing can be compared.
     """
     from harness.gate import baseline as accepted
     from harness.gate import gate, match_records
-    from harness.gate.cost import VARYING
+    from harness.gate.stale import stale_reason
     from harness.store import Store
 
     whole_baseline = accepted.read(baseline)
@@ -93,31 +95,44 @@ def decide(
     if not selected.records:
         raise UndecidedError(f"the baseline has none of these evaluations; it has {', '.join(whole_baseline.names)}")
     try:
-        matches = match_records(selected.records, [record for record in store.records() if is_selected(record)])
+        records = [record for record in store.records() if is_selected(record)]
+        matches = match_records(selected.records, records, stale_reason, lenient)
         scores = store.scores(matches.candidates)
     except StoreError as error:
         raise UndecidedError(str(error)) from None
-    _warn_if_stale(matches.candidates)
-    remeasured: list[Record] = []
-    verdict = gate(selected, matches, scores, policy, lenient)
+
+    def judge(repeats: "Sequence[Record]") -> "Verdict":
+        return gate(selected, matches, scores, policy, lenient, repeats, _turnover(selected, root))
+
+    return _remeasured(matches, policy, judge)
+
+
+def _turnover(baseline: "Baseline", root: Path) -> "Callable[[Record], str | None]":
+    """Return a function that describes document ids that turned over since the baseline."""
+    from harness.gate.turnover import describe_turnover
+
+    def describe(record: "Record") -> str | None:
+        sample = baseline.ranked_ids.get((record.retriever.label, record.dataset.label), ())
+        return describe_turnover(sample, root / record.files.run) if record.files.run else None
+
+    return describe
+
+
+def _remeasured(matches: "Matched", policy: "Policy", judge: "Callable[[Sequence[Record]], Verdict]") -> "Verdict":
+    """Return the verdict after evaluations whose time or memory is above its limit were measured again."""
+    from harness.gate.cost import VARYING
+
+    repeats: list[Record] = []
+    verdict = judge(repeats)
     for _ in range(policy.remeasure):
         failed = {finding.command for finding in verdict.with_status("fail") if finding.check in VARYING}
         over = [record for pair in matches.pairs for record in pair.cost_records if record.command in failed]
         repeated_records = [repeated for record in over if (repeated := remeasure.repeat(record)) is not None]
         if not repeated_records:
             break
-        remeasured += repeated_records
-        verdict = gate(selected, matches, scores, policy, lenient, remeasured)
+        repeats += repeated_records
+        verdict = judge(repeats)
     return verdict
-
-
-def _warn_if_stale(candidates: "Sequence[Record]") -> None:
-    """Warn of records measured with code that has changed since; those of retrievers in user code are skipped."""
-    from harness.environment import code_hash, user_modules
-
-    known = [record for record in candidates if not user_modules(record.retriever.config)]
-    if stale := sum(record.code != code_hash() for record in known):
-        say(f"{stale} of {len(candidates)} records were measured with code that has changed since; measure again first")
 
 
 def _check_policy(policy: "Policy", baseline: "Baseline") -> None:
@@ -154,11 +169,13 @@ def _gate(options: argparse.Namespace) -> int:
         say(f"error: {error}")
         finding = Finding("undecided", "baseline", "all", "evaluation", message=str(error))
         decision = make_verdict([finding], lenient=options.lenient)
+    _write(decision, options)
     if options.json:
         print(json.dumps(text.to_dict(decision), indent=2, sort_keys=True, allow_nan=False))
     else:
         print("\n".join(text.lines(decision)))
-    _write(decision, options)
+    if options.annotations:
+        _annotate(decision, sys.stderr if options.json else sys.stdout)
     return decision.exit_code
 
 
@@ -186,9 +203,14 @@ def _write(verdict: "Verdict", options: argparse.Namespace) -> None:
                 file.write(github.summary(verdict, free_bytes))
         except OSError as error:
             raise StoreError(f"{summary} cannot be written: {error.strerror}") from None
-    if options.annotations and (lines := github.annotations(verdict)):
-        # Actions reads both streams; with --json nothing else may be on stdout
-        print("\n".join(lines), file=sys.stderr if options.json else sys.stdout)
+
+
+def _annotate(verdict: "Verdict", stream: TextIO) -> None:
+    """Print annotations; Actions reads both streams, and with --json nothing else may be on stdout."""
+    from harness.gate.ci import github
+
+    if lines := github.annotations(verdict):
+        print("\n".join(lines), file=stream)
 
 
 def _step_summary() -> Path | None:

@@ -46,9 +46,6 @@ def main(arguments: Sequence[str]) -> int:
     except HarnessError as error:
         say(f"error: {error}")
         return 3 if isinstance(error, UndecidedError) else 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
 
 
 def parser() -> argparse.ArgumentParser:

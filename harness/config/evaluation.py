@@ -9,19 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from omegaconf import DictConfig
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from harness.config import build
 from harness.errors import ConfigError
-from harness.evaluation.evaluate import Settings
+from harness.evaluation.evaluate import Resume, Settings
 from harness.evaluation.timing import TimingPlan, parse_metrics
 from harness.types import DatasetInfo, RetrieverInfo
 
 _IGNORED_GROUPS = {"dataset", "timing", "k", "metrics", "seed", "name", "resume", "results_dir", "data_dir", "hydra"}
 """Keys and groups that do not change the retriever's config."""
+
+
+def _check_resume(value: Any) -> Any:
+    if isinstance(value, str) and value != "same_code":
+        raise PydanticCustomError("resume", "choose true, false or same_code")
+    return value
 
 
 class EvaluationConfig(BaseModel):
@@ -37,7 +44,7 @@ class EvaluationConfig(BaseModel):
     seed: int = Field(ge=0)
     name: str | None
     """Name of the row; None names it after the retriever's config and the values that differ from it."""
-    resume: bool
+    resume: Annotated[Resume, BeforeValidator(_check_resume)]
     results_dir: Path
     data_dir: str | None
 

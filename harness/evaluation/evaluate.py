@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +27,9 @@ from harness.store.pending import Pending
 from harness.types import Dataset, DatasetInfo, PerQuery, Record, Retriever, RetrieverInfo, Run
 
 DEFAULT_METRICS = ("ndcg@10", "map@100", "recall@100", "mrr@10", "precision@10", "hit@10", "judged@10")
+
+Resume = bool | Literal["same_code"]
+"""Values of the setting `resume`."""
 
 
 class Settings(BaseModel):
@@ -67,8 +71,8 @@ class Evaluation:
     dataset: DatasetInfo
     settings: Settings = field(default_factory=Settings)
     store: Store | None = None
-    resume: bool = True
-    """Reuse a stored record and cached embeddings."""
+    resume: Resume = True
+    """Reuse a stored record and cached embeddings; `same_code`: no record that other code measured."""
     command: str = ""
     """Command that repeats the evaluation; empty where none does."""
     whole_process: bool = False
@@ -108,7 +112,10 @@ class Evaluation:
             return None
         like = self._record(started)
         record = self.store.find(like)
-        return self.store.find_scores(like) if record is None and self.settings.timing is None else record
+        if record is None and self.settings.timing is None:
+            record = self.store.find_scores(like)
+        is_stale = self.resume == "same_code" and record is not None and record.code != like.code
+        return None if is_stale else record
 
     def _measure(self, retriever: Retriever, dataset: Dataset) -> Measurement:
         settings = self.settings
@@ -210,7 +217,7 @@ def evaluate(
     name: str | None = None,
     settings: Settings | None = None,
     store: Store | None = None,
-    resume: bool = True,
+    resume: Resume = True,
 ) -> Record:
     """Evaluate a retriever on a dataset and return the record.
 
@@ -220,7 +227,8 @@ def evaluate(
         name: The row's name; by default the class's.
         settings: k, metrics, timing plan and seed.
         store: Store that the record is read from and written to; None: nothing is stored.
-        resume: Reuse a stored record of the same evaluation, and cached embeddings.
+        resume: Reuse a stored record of the same evaluation, and cached embeddings; `same_code`: no record that other
+            code measured.
 
     Raises:
         ConfigError: A setting is invalid.

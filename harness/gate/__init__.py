@@ -4,18 +4,24 @@
 `exit_code` for CI.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from harness.gate.baseline import Baseline
 from harness.gate.cost import check_costs
-from harness.gate.findings import MACRO, Finding, Verdict, make_verdict
-from harness.gate.matching import Matched, match_records
+from harness.gate.findings import EVALUATION, MACRO, Finding, Provenance, Verdict, make_verdict
+from harness.gate.lost import check_lost_queries
+from harness.gate.matching import Key, Matched, match_records
 from harness.gate.policy import Policy
 from harness.gate.quality import check_quality
+from harness.gate.ungated import warn_of_ungated
 from harness.leaderboard import Scores
 from harness.types import Record
 
 __all__ = ["MACRO", "Baseline", "Finding", "Matched", "Policy", "Verdict", "gate", "make_verdict", "match_records"]
+
+Turnover = Callable[[Record], str | None]
+"""Returns the message for a newest record whose document ids turned over, or None."""
 
 
 def gate(
@@ -25,6 +31,7 @@ def gate(
     policy: Policy,
     lenient: bool = False,
     repeats: Sequence[Record] = (),
+    turnover: Turnover | None = None,
 ) -> Verdict:
     """Check every evaluation against the baseline.
 
@@ -35,23 +42,74 @@ def gate(
         policy: Tolerances and limits.
         lenient: Treat undecided findings as warnings.
         repeats: Repeated measurements of some evaluations; the lowest cost of each evaluation is checked.
+        turnover: Called for evaluations whose scores failed, see `harness.gate.turnover`.
     """
-    findings = [
-        Finding("undecided", each.retriever, each.dataset, "evaluation", message=each.reason, command=each.command)
-        for each in matched.undecided
-    ]
-    findings += [Finding("new", *key, "evaluation", message="not in the baseline") for key in matched.new]
-    findings += [
-        Finding(
-            "warn",
-            each.retriever,
-            each.dataset,
-            "evaluation",
-            message=f"not in the baseline, and {each.reason}",
-            command=each.command,
+    findings = _uncompared(matched, turnover)
+    findings += [Finding("new", *key, EVALUATION, message="not in the baseline") for key in matched.new]
+    quality, quality_notes = check_quality(matched, baseline.scores, scores, policy)
+    quality += check_lost_queries(matched, baseline.scores, scores, policy)
+    quality += warn_of_ungated(matched, baseline.scores, scores, policy)
+    findings += _explain_turnover(quality, matched, turnover)
+    costs, cost_notes = check_costs(matched.pairs, repeats, policy)
+    origins = _origins(matched)
+    traced = [replace(each, measured=origins.get((each.retriever, each.dataset))) for each in [*findings, *costs]]
+    return make_verdict(traced, [*quality_notes, *cost_notes], lenient)
+
+
+def _uncompared(matched: Matched, turnover: Turnover | None) -> list[Finding]:
+    """Return the findings of the evaluations that are not compared."""
+    findings = []
+    for each in matched.uncompared:
+        messages = [each.reason]
+        if turnover and each.dataset_differs:
+            messages += [message for record in each.records if (message := turnover(record))][:1]
+        findings.append(
+            Finding(
+                *(each.status, each.retriever, each.dataset, EVALUATION),
+                message="; ".join(messages),
+                command=each.command,
+            )
         )
-        for each in matched.failed
-    ]
-    findings += check_quality(matched, baseline.scores, scores, policy)
-    costs, notes = check_costs(matched.pairs, repeats, policy)
-    return make_verdict([*findings, *costs], notes, lenient)
+    return findings
+
+
+def _explain_turnover(findings: list[Finding], matched: Matched, turnover: Turnover | None) -> list[Finding]:
+    """Replace the findings on scores of evaluations that failed by one line where their document ids turned over."""
+    if turnover is None:
+        return findings
+    failed = {(each.retriever, each.dataset) for each in findings if each.status == "fail"}
+    replaced: dict[Key, Finding] = {}
+    for pair in matched.pairs:
+        messages = [message for record in pair.after if pair.key in failed and (message := turnover(record))]
+        if messages:
+            replaced[pair.key] = Finding("fail", *pair.key, EVALUATION, message=messages[0], command=pair.command)
+    return [each for each in findings if (each.retriever, each.dataset) not in replaced] + [*replaced.values()]
+
+
+def _origins(matched: Matched) -> dict[Key, Provenance]:
+    """Return the measurement of each evaluation, and of each part of a dataset in parts."""
+    origins = {(each.retriever, each.dataset): provenance(each.records) for each in matched.uncompared if each.records}
+    for pair in matched.pairs:
+        origins |= {(pair.retriever, record.dataset.label): provenance([record]) for record in pair.after}
+        origins[pair.key] = provenance(pair.after)
+    return origins
+
+
+def provenance(records: Sequence[Record]) -> Provenance:
+    """Return the measurement of an evaluation's records: its first start, its revisions and its seconds."""
+    revisions = sorted({record.revision for record in records if record.revision})
+    seconds = [_seconds(record) for record in records]
+    timed = [each for each in seconds if each is not None]
+    return Provenance(
+        min(record.started for record in records).isoformat(timespec="seconds"),
+        ", ".join(revisions) or None,
+        sum(timed) if len(timed) == len(seconds) else None,
+    )
+
+
+def _seconds(record: Record) -> float | None:
+    """Return the wall seconds of a record's warm-up, index and searches, without cached time; None if not timed."""
+    if (timing := record.timing) is None:
+        return None
+    phases = [timing.warmup, timing.index, *timing.searches]
+    return sum(phase.wall_s - phase.cached_s for phase in phases) + sum(timing.latencies_s)

@@ -7,7 +7,7 @@ results/baseline/records/...json  results/baseline/per_query/...parquet
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError, StoreError, UndecidedError
 from harness.gate.matching import Key, group_by_evaluation, key_of, select_newest
+from harness.gate.turnover import sample_ids
 from harness.store import Store, inside, read_record, write_atomic
 from harness.types import PerQuery, Record, RecordFiles
 
@@ -50,6 +51,8 @@ class AcceptedEvaluation(BaseModel):
     """Paths in the baseline's folder."""
     hashes: AcceptedFiles
     """BLAKE2b of each file, 32 hex digits."""
+    ranked_ids: str = ""
+    """A sample of the ranked documents' ids, separated by spaces; empty if no run was stored."""
 
     @property
     def key(self) -> Key:
@@ -77,6 +80,8 @@ class Baseline:
 
     records: Sequence[Record]
     scores: Mapping[str, PerQuery]
+    ranked_ids: Mapping[Key, Sequence[str]] = field(default_factory=dict)
+    """By labels of retriever and dataset: a sample of the ranked documents' ids."""
 
     @property
     def names(self) -> list[str]:
@@ -105,7 +110,8 @@ def read(root: Path) -> Baseline:
             store.with_absolute_paths(read_record(root / evaluation.files.record))
             for evaluation in manifest.evaluations
         ]
-        return Baseline(records, store.scores(records))
+        ranked_ids = {evaluation.key: evaluation.ranked_ids.split() for evaluation in manifest.evaluations}
+        return Baseline(records, store.scores(records), ranked_ids)
     except StoreError as error:
         raise UndecidedError(_damage_message(root, str(error))) from None
 
@@ -210,8 +216,14 @@ def _load_files(store: Store, record: Record) -> tuple[AcceptedEvaluation, dict[
         fingerprint=record.dataset.fingerprint,
         files=files,
         hashes=AcceptedFiles(record=_hash(content), per_query=_hash(scores)),
+        ranked_ids=" ".join(_ranked_ids(store, record)),
     )
     return evaluation, {files.record: content, files.per_query: scores}
+
+
+def _ranked_ids(store: Store, record: Record) -> list[str]:
+    run = store.root / (record.files.run or "")
+    return sample_ids(run) if run.is_file() else []
 
 
 def _changes(

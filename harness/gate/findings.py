@@ -11,6 +11,26 @@ ORDER: tuple[Status, ...] = ("fail", "undecided", "warn", "new", "improved", "pa
 """Worst first."""
 MACRO = "macro average"
 """Used in place of a dataset for a retriever's mean over all its datasets."""
+EVALUATION = "evaluation"
+"""The check of an evaluation as a whole: that it was measured, and can be compared."""
+LOST_QUERIES = "lost queries"
+"""The check of queries whose scores fell to 0."""
+QUERY, DOCUMENT, WALL_QUERY, WALL_DOCUMENT = "cpu/query", "cpu/document", "wall/query", "wall/document"
+LATENCY, MEMORY, INDEX = "latency p95", "memory", "index bytes"
+COSTS = (QUERY, DOCUMENT, WALL_QUERY, WALL_DOCUMENT, LATENCY, MEMORY, INDEX)
+"""Checks of costs."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """When, with which code and in what time an evaluation was measured."""
+
+    started: str
+    """UTC time, ISO 8601."""
+    revision: str | None
+    """Git revision of the code, followed by `+` if files were changed; None if it was installed."""
+    seconds: float | None
+    """Wall seconds of warm-up, index and searches; None if the evaluation was not timed."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +41,11 @@ class Finding:
     retriever: str
     dataset: str
     check: str
-    """A metric's name; `cpu/query`, `cpu/document`, `wall/query`, `wall/document`, `memory` or `index bytes`; or
-    `evaluation` for the evaluation as a whole."""
+    """A metric's name, one of `COSTS`, `LOST_QUERIES` or `EVALUATION`."""
     before: float | None = None
     after: float | None = None
     difference: Difference | None = None
-    """For a metric: candidate minus baseline; p is one-sided, in the direction of the change, and Holm-adjusted."""
+    """For a metric: candidate minus baseline, adjusted over all gated evaluations and metrics."""
     limit: float | None = None
     """For a metric: the policy's limit if the drop exceeds it, otherwise the tolerance; for a cost: the largest allowed
     ratio of after to before."""
@@ -34,18 +53,20 @@ class Finding:
     """The reason why it is undecided, or a note."""
     command: str = ""
     """Command that repeats the evaluation."""
+    measured: Provenance | None = None
+    """Measurement of the newest record; None for a mean over datasets, and where there is no record."""
 
     @property
-    def is_metric(self) -> bool:
-        """True for a check of scores, False for a check of costs."""
-        return "@" in self.check or self.check in ("rprec", "evaluation")
+    def is_cost(self) -> bool:
+        """True for a check of costs, False for a check of scores or of the evaluation as a whole."""
+        return self.check in COSTS
 
     @property
     def improvement(self) -> float:
         """Change from before to after, positive where it is better; orders the findings of one status."""
         if self.before is None or self.after is None:
             return 0.0
-        return self.after - self.before if self.is_metric else 1 - self.ratio
+        return 1 - self.ratio if self.is_cost else self.after - self.before
 
     @property
     def ratio(self) -> float:
@@ -87,7 +108,7 @@ def make_verdict(findings: Sequence[Finding], notes: Sequence[str] = (), lenient
         findings,
         key=lambda finding: (
             ORDER.index(finding.status),
-            not finding.is_metric,
+            finding.is_cost,
             finding.improvement,
             finding.retriever,
             finding.dataset,

@@ -4,13 +4,10 @@ An evaluation is identified by the labels of its retriever and dataset; a datase
 evaluation with all its parts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness.leaderboard import Scores
+from harness.gate.findings import Status
 from harness.types import Record
 
 Key = tuple[str, str]
@@ -46,13 +43,17 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Undecided:
-    """An evaluation that cannot be compared."""
+class Uncompared:
+    """An evaluation that is not compared with the baseline, or only if undecided checks are allowed."""
 
+    status: Status
     retriever: str
     dataset: str
     reason: str
     command: str
+    records: tuple[Record, ...] = ()
+    """Its newest records, if there are any."""
+    dataset_differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,10 @@ class Matched:
 
     pairs: list[Pair] = field(default_factory=list)
     """In both, and comparable."""
-    undecided: list[Undecided] = field(default_factory=list)
-    """In the baseline, and not comparable."""
+    uncompared: list[Uncompared] = field(default_factory=list)
+    """Not comparable, not measured or failed."""
     new: list[Key] = field(default_factory=list)
     """Not in the baseline."""
-    failed: list[Undecided] = field(default_factory=list)
-    """Not in the baseline, and every record failed."""
 
     @property
     def candidates(self) -> list[Record]:
@@ -113,12 +112,20 @@ def _settings(record: Record) -> dict[str, int]:
     return {"k": record.k, **({"threads": record.timing.threads} if record.timing else {})}
 
 
-def match_records(baseline: Sequence[Record], candidates: Sequence[Record]) -> Matched:
+def match_records(
+    baseline: Sequence[Record],
+    candidates: Sequence[Record],
+    stale_reason: Callable[[Record], str | None] | None = None,
+    lenient: bool = False,
+) -> Matched:
     """Match every evaluation of the baseline with the newest records of the same retriever and dataset.
 
     Args:
         baseline: Records of the baseline.
         candidates: Measured records; `select_newest` chooses one of each evaluation.
+        stale_reason: Returns the reason why a record says nothing about the present code, or None; None:
+            all records are compared.
+        lenient: Compare stale records too, beside their undecided entry.
     """
     accepted, measured, matched = group_by_evaluation(baseline), group_by_evaluation(candidates), Matched()
     for key, parts in sorted(accepted.items()):
@@ -129,87 +136,62 @@ def match_records(baseline: Sequence[Record], candidates: Sequence[Record]) -> M
         costs = tuple(
             select_newest(records, k=old.k, threads=old.timing.threads if old.timing else 0) for old, records in pairs
         )
-        if (reason := _not_comparable(before, after)) is None:
+        if after and stale_reason and (stale := _stale(key, after, stale_reason)):
+            matched.uncompared.append(stale)
+            if not lenient:
+                continue
+        if (problem := _not_comparable(key, before, after)) is None:
             matched.pairs.append(Pair(*key, before, after, costs))
         else:
-            command = " && ".join(record.command for record in before)
-            matched.undecided.append(Undecided(*key, reason, command))
+            matched.uncompared.append(problem)
     for key in sorted(measured.keys() - accepted.keys()):
         newest = [records[0] for records in measured[key].values()]
         if any(record.status == "ok" for record in newest):
             matched.new.append(key)
         else:
-            matched.failed.append(Undecided(*key, _failure(newest[0]), newest[0].command))
+            reason = f"not in the baseline, and {_failure(newest[0])}"
+            matched.uncompared.append(Uncompared("warn", *key, reason, newest[0].command, tuple(newest)))
     return matched
+
+
+def _stale(key: Key, after: Sequence[Record], stale_reason: Callable[[Record], str | None]) -> Uncompared | None:
+    """Return the undecided entry of an evaluation that other code measured; None if the present code did."""
+    stale = [(record, reason) for record in after if (reason := stale_reason(record)) is not None]
+    if not stale:
+        return None
+    record, reason = stale[0]
+    command = " && ".join(_with_resume(record.command) for record, _ in stale if record.command)
+    origin = f"revision {record.revision or 'unknown'}, {record.started:%Y-%m-%d %H:%M} UTC"
+    advice = f"; measure again: {command}" if command else ""
+    return Uncompared("undecided", *key, f"{reason} ({origin}){advice}", command, tuple(after))
+
+
+def _with_resume(command: str) -> str:
+    """Return a command that does not reuse a record of other code."""
+    words = [word for word in command.split(" ") if not word.startswith("resume=")]
+    return " ".join([*words, "resume=same_code"])
 
 
 def _failure(record: Record) -> str:
     return f"its newest try failed: {(record.error or '').partition(chr(10))[0]}"
 
 
-def _not_comparable(before: Sequence[Record], after: Sequence[Record]) -> str | None:
-    """Return the reason why two evaluations cannot be compared; None where they can."""
-    if not after:
-        return "it was not measured"
+def _not_comparable(key: Key, before: Sequence[Record], after: Sequence[Record]) -> Uncompared | None:
+    """Return the entry of an evaluation that cannot be compared, with its reason; None where it can be."""
+    command = " && ".join(record.command for record in before)
     if len(after) < len(before):
         missing = sorted({record.dataset.name for record in before} - {record.dataset.name for record in after})
-        return f"{', '.join(missing)} was not measured"
+        reason = f"{', '.join(missing)} was not measured" if after else "it was not measured"
+        return Uncompared("undecided", *key, reason, command, tuple(after))
     for old, new in zip(before, after, strict=True):
         if new.status != "ok":
-            return _failure(new)
+            return Uncompared("fail", *key, _failure(new), new.command, tuple(after))
         for name, was, now in (
             ("the dataset", old.dataset.fingerprint, new.dataset.fingerprint),
             ("k", old.k, new.k),
             ("the metrics' version", old.metric_version, new.metric_version),
         ):
             if was != now:
-                return f"{name} differs: {was} in the baseline, {now} now"
+                reason = f"{name} differs: {was} in the baseline, {now} now"
+                return Uncompared("undecided", *key, reason, command, tuple(after), name == "the dataset")
     return None
-
-
-@dataclass(frozen=True)
-class PairScores:
-    """A pair's per-query scores of one metric."""
-
-    strata: list[tuple[float, NDArray[np.float64]]]
-    """For each part its weight and the candidate's minus the baseline's scores [queries, 1]."""
-    before: float
-    after: float
-
-    @property
-    def identical(self) -> bool:
-        """True if no query's score changed."""
-        return not any(values.any() for _, values in self.strata)
-
-
-def pair_scores(pair: Pair, metric: str, before: Scores, after: Scores) -> PairScores | str:
-    """Return the paired scores of both sides, or the reason why they cannot be compared.
-
-    Args:
-        pair: The evaluation.
-        metric: The metric's name.
-        before: Per-query scores of the baseline.
-        after: Per-query scores of the newest records.
-    """
-    strata, means, weight = [], [0.0, 0.0], 1.0 / len(pair.before)
-    for old, new in zip(pair.before, pair.after, strict=True):
-        old_scores, new_scores = before.get(old.files.per_query or ""), after.get(new.files.per_query or "")
-        if old_scores is None or new_scores is None:
-            return f"{'the baseline' if old_scores is None else 'the newest record'} has no per-query scores"
-        for scores, side in ((old_scores, "the baseline"), (new_scores, "the newest record")):
-            if metric not in scores.values:
-                return f"{side} has no {metric}; it has {', '.join(scores.values)}"
-        if sorted(old_scores.query_ids) != sorted(new_scores.query_ids):
-            return (
-                f"the judged queries differ: {len(old_scores.query_ids)} in the baseline, "
-                f"{len(new_scores.query_ids)} now, {len({*old_scores.query_ids} & {*new_scores.query_ids})} in both"
-            )
-        new_rows = {query: row for row, query in enumerate(new_scores.query_ids)}
-        old_values = old_scores.values[metric]
-        new_values = new_scores.values[metric][[new_rows[query] for query in old_scores.query_ids]]
-        if not len(old_values) or not np.isfinite(old_values).all() or not np.isfinite(new_values).all():
-            return "a score is not a number" if len(old_values) else "there is no judged query"
-        strata.append((weight, (new_values - old_values)[:, None]))
-        sides = zip(means, (old_values, new_values), strict=True)
-        means = [mean + weight * float(values.mean()) for mean, values in sides]
-    return PairScores(strata, *means)

@@ -11,6 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import ConfigError
 from harness.metrics import parse
 
+DEFAULT_METRICS = ["ndcg@10", "recall@100"]
+"""Metrics of the default policy: the head and the tail of the rankings."""
+COVERAGE = "judged@"
+"""Prefix of the metric that is no quality: the share of the documents that are judged."""
+
 
 class _StrictPolicyModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -35,16 +40,25 @@ class Override(_StrictPolicyModel):
 class Policy(Limits):
     """All rules. Shares are relative to the baseline's figure: 0.2 is 20 %."""
 
-    metrics: list[str] = Field(["ndcg@10"], min_length=1)
+    metrics: list[str] = Field(DEFAULT_METRICS, min_length=1)
     """Metrics that are checked on every dataset."""
     alpha: float = Field(0.05, gt=0, lt=1)
-    """Level of the tests, after Holm's correction over all of them."""
+    """Level of the tests, adjusted over all of them."""
     macro_tolerance: float = Field(0.003, ge=0)
     """As `tolerance`, for a retriever's mean over all its datasets."""
     datasets: dict[str, Override] = {}
     """Limits of single datasets, by name."""
+    lost_queries: int | None = Field(3, ge=0)
+    """More queries than this whose scores all fell to 0 fail if they are significantly more than rose from 0; None: no
+    check."""
     cpu: float | None = Field(0.2, gt=0)
     """Allowed increase of CPU seconds per query and per document, relative to the reference kernels; None: no check."""
+    wall: float | None = Field(2.0, gt=0)
+    """Allowed increase of wall seconds per query and per document and of the latency's 95th percentile, relative to the
+    reference kernels; None: no check."""
+    resolution: float = Field(0.05, ge=0)
+    """Seconds by which the time of a phase may rise by chance: a phase shorter than this divided by the allowed
+    increase, 0.25 s of CPU time, has no verdict."""
     remeasure: int = Field(2, ge=0)
     """Number of times that an evaluation above a cost limit is measured again before it fails."""
     memory: float | None = Field(0.2, gt=0)
@@ -127,4 +141,9 @@ def validate(rules: Mapping[str, Any], source: str) -> Policy:
                 f"{source}: a tolerance{of_dataset} is above its limit, {limits.limit:g}; raise the limit too"
             )
     metrics = list(dict.fromkeys(str(parse(name)) for name in policy.metrics))
+    if coverage := next((name for name in metrics if name.startswith(COVERAGE)), None):
+        raise ConfigError(
+            f"{source}: {coverage} is the share of the documents that are judged, and no quality; gate another "
+            f"metric, such as {DEFAULT_METRICS[0]}"
+        )
     return policy.model_copy(update={"metrics": metrics})

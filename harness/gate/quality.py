@@ -7,14 +7,11 @@ tolerance and significant, or above the limit; warn where it is above the tolera
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from harness import stats
 from harness.gate.findings import MACRO, Finding, Status
-from harness.gate.matching import Matched, PairScores, pair_scores
-from harness.gate.policy import Limits, Policy
+from harness.gate.matching import Matched
+from harness.gate.policy import DEFAULT_METRICS, Limits, Policy
+from harness.gate.scores import PairScores, compare_scores, is_measured, pair_scores
 from harness.leaderboard import Difference, Scores
-from harness.simultaneous import compare_all
 
 
 @dataclass(frozen=True)
@@ -23,14 +20,12 @@ class _Test:
     dataset: str
     metric: str
     scores: PairScores
-    parts: Sequence[str]
-    """Names of the datasets, or parts of them, of the strata."""
     limits: Limits
     command: str = ""
     message: str = ""
 
 
-def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> list[Finding]:
+def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> tuple[list[Finding], list[str]]:
     """Test every metric of the policy on every pair.
 
     Args:
@@ -38,20 +33,38 @@ def check_quality(matched: Matched, before: Scores, after: Scores, policy: Polic
         before: Per-query scores of the baseline.
         after: Per-query scores of the newest records.
         policy: Metrics, tolerances, limits and the level of the tests.
+
+    Returns:
+        Findings, and a note for each metric of the default policy that evaluations do not have.
     """
     tests: list[_Test] = []
     undecided: list[Finding] = []
+    lacking: dict[str, int] = {}
     for pair in matched.pairs:
         for metric in policy.metrics:
+            if _is_optional(metric, policy) and not is_measured(pair, metric, before, after):
+                lacking[metric] = lacking.get(metric, 0) + 1
+                continue
             scores = pair_scores(pair, metric, before, after)
             if isinstance(scores, str):
                 undecided.append(Finding("undecided", *pair.key, metric, message=scores, command=pair.command))
             else:
-                parts = [record.dataset.name for record in pair.before]
-                tests.append(_Test(*pair.key, metric, scores, parts, policy.limits_for(pair.names), pair.command))
-    incomplete = {finding.retriever for finding in undecided} | {each.retriever for each in matched.undecided}
+                tests.append(_Test(*pair.key, metric, scores, policy.limits_for(pair.names), pair.command))
+    compared = {pair.key for pair in matched.pairs}
+    incomplete = {finding.retriever for finding in undecided} | {
+        each.retriever for each in matched.uncompared if (each.retriever, each.dataset) not in compared
+    }
     tests += _macro_tests(tests, incomplete, policy)
-    return [*undecided, *_run_tests(tests, policy)]
+    notes = [
+        f"{metric}: neither the baseline nor the newest record has it ({n} of {len(matched.pairs)} evaluations)"
+        for metric, n in lacking.items()
+    ]
+    return [*undecided, *_run_tests(tests, policy)], notes
+
+
+def _is_optional(metric: str, policy: Policy) -> bool:
+    """Return True for a metric that the default policy adds to its first; a policy's author requires all of them."""
+    return policy.metrics == DEFAULT_METRICS and metric != DEFAULT_METRICS[0]
 
 
 def _macro_tests(tests: Sequence[_Test], incomplete: Collection[str], policy: Policy) -> list[_Test]:
@@ -68,9 +81,7 @@ def _macro_tests(tests: Sequence[_Test], incomplete: Collection[str], policy: Po
     limits = Limits(tolerance=policy.macro_tolerance, limit=policy.limit)
     return [
         _Test(
-            *(retriever, MACRO, metric, _average([test.scores for test in group])),
-            [part for test in group for part in test.parts],
-            limits,
+            *(retriever, MACRO, metric, _average([test.scores for test in group]), limits),
             message=f"over {', '.join(test.dataset for test in group)} alone" if retriever in incomplete else "",
         )
         for (retriever, metric), group in groups.items()
@@ -82,33 +93,17 @@ def _average(group: Sequence[PairScores]) -> PairScores:
     strata = [(weight / len(group), values) for scores in group for weight, values in scores.strata]
     sides = zip(*((scores.before, scores.after) for scores in group), strict=True)
     before, after = (sum(values) / len(group) for values in sides)
-    return PairScores(strata, before, after)
+    return PairScores(strata, [part for scores in group for part in scores.parts], before, after)
 
 
 def _run_tests(tests: Sequence[_Test], policy: Policy) -> list[Finding]:
     """Return the finding of each test; identical scores are not part of the family of comparisons."""
     findings = [_finding(test, "identical", None) for test in tests if test.scores.identical]
     changed = [test for test in tests if not test.scores.identical]
-    for test, difference in zip(changed, _differences(changed, policy.alpha), strict=True):
+    differences = compare_scores([test.scores for test in changed], policy.alpha)
+    for test, difference in zip(changed, differences, strict=True):
         findings.append(_finding(test, _status(difference, test.limits, policy.alpha), difference))
     return findings
-
-
-def _differences(tests: Sequence[_Test], alpha: float) -> list[Difference]:
-    """Return the candidate minus the baseline of each test; all tests are one family."""
-    numbers: dict[str, int] = {}
-    seeds = [[numbers.setdefault(part, len(numbers)) for part in test.parts] for test in tests]
-    columns = [
-        [(weight, np.hstack([np.zeros_like(values), values])) for weight, values in test.scores.strata]
-        for test in tests
-    ]
-    differences = []
-    for test, result in zip(tests, compare_all(columns, seeds, alpha=alpha), strict=True):
-        parts = [values[:, 0] for _, values in test.scores.strata]
-        effect = stats.effect_size(parts[0]) if len(parts) == 1 else None
-        figures = result.delta(0, 1), *result.interval(0, 1), float(result.p[0, 1])
-        differences.append(Difference(*figures, *stats.count_wins(np.concatenate(parts)), effect))
-    return differences
 
 
 def _status(difference: Difference, limits: Limits, alpha: float) -> Status:

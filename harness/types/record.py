@@ -218,7 +218,7 @@ class Record(BaseModel):
     """Fingerprint of the machine and packages; the manifest is stored in results/environments/."""
     harness: str
     code: str
-    """Hash of the package's sources and of the user's modules in the retriever's config; not part of the identity."""
+    """Hash of the package's sources and configs and of the user's modules in the config; not part of the identity."""
     revision: str | None = None
     """Git revision of the package's checkout, followed by `+` if files were changed; None if installed."""
     command: str

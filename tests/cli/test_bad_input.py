@@ -103,6 +103,11 @@ MISTAKES: dict[str, tuple[tuple[str, ...], int, tuple[str, ...]]] = {
     ),
     "unknown dataset": (("retriever=bm25", "dataset=scifakt"), 2, ("scifakt", *DATASETS)),
     "unknown timing": ((*BM25, "timing=fast"), 2, ("timing", "fast", "cpu1", "default", "gpu")),
+    "unknown resume": (
+        (*BM25, "resume=maybe"),
+        2,
+        ("resume='maybe': choose true, false or same_code", "harness --cfg job"),
+    ),
     "unknown experiment": (("experiment=nope",), 2, ("nope", "beir", "quickstart", "harness list experiments")),
     "unknown class": (
         (*BM25, "retriever._target_=harness.nope.BM25"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from harness.environment import code_hash
 from harness.gate import Baseline, Policy, gate, match_records
 from harness.store import Store
 from harness.types import PerQuery, Phase
@@ -11,25 +12,42 @@ RULES = Policy()
 KERNELS = {"dict_loop": 0.004, "blas_product": 0.004, "random_gather": 0.004}
 
 
-def gate_timing(cpu=1.0, unit=1.0, threads=1, size=1000, memory=10**8, cached=0.0, queries=100):
-    """Return a timing whose phases took `cpu` seconds on a machine whose kernels take `unit` times the usual time."""
-    phase = Phase(wall_s=cpu, cpu_s=cpu, cached_s=cached)
+def gate_timing(
+    cpu=1.0,
+    unit=1.0,
+    threads=1,
+    size=1000,
+    memory=10**8,
+    cached=0.0,
+    queries=100,
+    wall=None,
+    search=(1, 1, 1),
+    alone=(),
+):
+    """Return a timing whose phases took `cpu` seconds on a machine whose kernels take `unit` times the usual time.
+
+    The wall seconds are `wall`, or equal to the CPU seconds. The repeats of the search took `search` times these
+    seconds, and the queries that were searched alone took the seconds `alone`.
+    """
+    wall = cpu if wall is None else wall
+    phase = Phase(wall_s=wall, cpu_s=cpu, cached_s=cached)
     return make_timing(
         warmup=phase,
         index=phase,
-        searches=[phase] * 3,
+        searches=[Phase(wall_s=wall * factor, cpu_s=cpu * factor) for factor in search],
+        latencies_s=list(alone),
         queries=queries,
         index_bytes=size,
         peak_memory_bytes=memory,
         threads=threads,
-        references=[{name: seconds * unit for name, seconds in KERNELS.items()}] * 5,
+        references=[{name: seconds * unit for name, seconds in KERNELS.items()}] * (len(search) + 2),
     )
 
 
 def gate_record(retriever, dataset, minutes=0, mean=0.5, **changes):
     """Return a record with a path of per-query scores and a timing that the gate can compare."""
     files = {"per_query": f"{retriever} {dataset} {minutes}", "record": "r"}
-    defaults = {"fingerprint": "f" * 32, "timing": gate_timing(), "files": files, "id": "c" * 16, "code": "d" * 16}
+    defaults = {"fingerprint": "f" * 32, "timing": gate_timing(), "files": files, "id": "c" * 16, "code": code_hash({})}
     return make_record(retriever, dataset, mean, minutes, **{**defaults, **changes})
 
 

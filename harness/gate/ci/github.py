@@ -13,7 +13,7 @@ from harness.leaderboard.writers import markdown
 
 SUMMARY_BYTES = 1024 * 1024
 ANNOTATIONS = 9
-_HEADINGS = ["", "evaluation", "check", "baseline", "now", "difference", "95 %", "p (Holm)", "won/tied/lost"]
+_HEADINGS = ["", "evaluation", "check", "baseline", "now", "difference", "95 %", "adjusted p", "won/tied/lost"]
 _UNCHANGED = ("identical", "pass")
 
 
@@ -64,7 +64,7 @@ def _row(finding: Finding) -> list[str]:
     if finding.before is None or finding.after is None:
         return [*names, *["-"] * 6]
     figures = [text.format_figure(finding, value) for value in (finding.before, finding.after)]
-    if not finding.is_metric:
+    if finding.is_cost:
         return [*names, *figures, f"x{finding.ratio:.2f} (limit x{finding.limit:.2f})", "-", "-", "-"]
     if finding.difference is None:
         return [*names, *figures, "0", "-", "-", "-"]

@@ -1,4 +1,7 @@
-"""A verdict as JUnit XML: a suite for each retriever, a case for each dataset and check."""
+"""A verdict as JUnit XML: a suite for each retriever, a case for each dataset and check.
+
+The time of a case is that of its evaluation; the time of a suite counts each of its evaluations once.
+"""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +20,8 @@ def render(verdict: Verdict) -> str:
         suites.setdefault(finding.retriever, []).append(finding)
     root = ET.Element("testsuites", {"name": "harness gate", **_counts(verdict.findings, verdict)})
     for retriever, findings in sorted(suites.items()):
-        suite = ET.SubElement(root, "testsuite", {"name": _to_legal_xml(retriever), **_counts(findings, verdict)})
+        attributes = {"name": _to_legal_xml(retriever), **_counts(findings, verdict), **_times(findings)}
+        suite = ET.SubElement(root, "testsuite", attributes)
         for finding in findings:
             _case(suite, finding, verdict)
     ET.indent(root)
@@ -28,6 +32,14 @@ def _counts(findings: Sequence[Finding], verdict: Verdict) -> dict[str, str]:
     kinds = [_kind(finding, verdict) for finding in findings]
     count = {"tests": len(findings), "failures": kinds.count("failure"), "errors": kinds.count("error")}
     return {key: str(n) for key, n in (count | {"skipped": kinds.count("skipped")}).items()}
+
+
+def _times(findings: Sequence[Finding]) -> dict[str, str]:
+    """Return the seconds of the findings' evaluations and the time at which the first one was measured."""
+    measured = {(each.retriever, each.dataset): each.measured for each in findings if each.measured}
+    seconds = {"time": f"{sum(each.seconds or 0.0 for each in measured.values()):.3f}"}
+    first = min((each.started for each in measured.values()), default=None)
+    return seconds if first is None else {**seconds, "timestamp": first}
 
 
 def _kind(finding: Finding, verdict: Verdict) -> str | None:
@@ -44,7 +56,7 @@ def _case(suite: ET.Element, finding: Finding, verdict: Verdict) -> None:
         "testcase",
         classname=_to_legal_xml(finding.retriever),
         name=_to_legal_xml(f"{finding.dataset} {finding.check}"),
-        time="0",
+        time=f"{finding.measured.seconds or 0.0:.3f}" if finding.measured else "0",
     )
     if (kind := _kind(finding, verdict)) is not None:
         element = ET.SubElement(case, kind, message=_to_legal_xml(text.details(finding).removeprefix("- ")))

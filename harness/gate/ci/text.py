@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.gate import Finding, Verdict
+from harness.gate.findings import EVALUATION, INDEX, MEMORY
 
 
 def lines(verdict: Verdict) -> list[str]:
@@ -16,14 +17,14 @@ def lines(verdict: Verdict) -> list[str]:
 def line(finding: Finding) -> str:
     """Return a finding's line, which ends with the numbers of queries won, tied and lost.
 
-    `FAIL minilm/scifact ndcg@10 0.642 -> 0.618 (-0.024 [-0.037, -0.011], p=0.0004 Holm, limit 0.005) W41 T203 L56`
+    `FAIL minilm/scifact ndcg@10 0.642 -> 0.618 (-0.024 [-0.037, -0.011], p=0.0004, limit 0.005) W41 T203 L56`
     """
     return " ".join(f"{finding.status.upper()} {name(finding)} {details(finding)}".split())
 
 
 def name(finding: Finding) -> str:
     """Return the evaluation and the check: `minilm/scifact ndcg@10`."""
-    check = "" if finding.check == "evaluation" else f" {finding.check}"
+    check = "" if finding.check == EVALUATION else f" {finding.check}"
     return " ".join(f"{finding.retriever}/{finding.dataset}{check}".split())
 
 
@@ -31,21 +32,21 @@ def details(finding: Finding) -> str:
     """Return a finding's figures and message."""
     if finding.before is None or finding.after is None:
         return f"- {finding.message}" if finding.message else ""
-    if not finding.is_metric:
+    if finding.is_cost:
         return _cost(finding)
     text = f"{format_figure(finding, finding.before)} -> {format_figure(finding, finding.after)}"
     if (difference := finding.difference) is not None:
         interval = f"[{difference.low:+.4f}, {difference.high:+.4f}]"
-        test = f"{difference.delta:+.4f} {interval}, p={difference.p:.4f} Holm, limit {finding.limit:g}"
+        test = f"{difference.delta:+.4f} {interval}, p={difference.p:.4f}, limit {finding.limit:g}"
         text = f"{text} ({test}) W{difference.won} T{difference.tied} L{difference.lost}"
     return f"{text} - {finding.message}" if finding.message else text
 
 
 def format_figure(finding: Finding, value: float) -> str:
     """Format a `value` of a `finding`: a score with four decimals, bytes as MB, CPU time with four digits."""
-    if finding.is_metric:
+    if not finding.is_cost:
         return f"{value:.4f}"
-    return f"{value / 1e6:.4g} MB" if finding.check in ("memory", "index bytes") else f"{value:.4g}"
+    return f"{value / 1e6:.4g} MB" if finding.check in (MEMORY, INDEX) else f"{value:.4g}"
 
 
 def _cost(finding: Finding) -> str:

@@ -32,6 +32,17 @@ def test_an_evaluation_without_a_config_is_stored_and_reused(tmp_path):
     assert evaluate(BM25(Tokenizer()), fruit_dataset(), settings=UNTIMED, store=store).metrics["ndcg@10"] == 1.0
 
 
+def test_a_record_of_other_code_is_reused_unless_the_same_code_is_wanted(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    record = evaluate(CorpusOrder(), fruit_dataset(), settings=UNTIMED, store=store)
+    assert evaluate(CorpusOrder(), fruit_dataset(), settings=UNTIMED, store=store, resume="same_code") == record
+    monkeypatch.setattr("harness.environment.code_hash", lambda config: "0" * 16)
+    assert evaluate(CorpusOrder(), fruit_dataset(), settings=UNTIMED, store=store) == record
+    newer = evaluate(CorpusOrder(), fruit_dataset(), settings=UNTIMED, store=store, resume="same_code")
+    assert (newer.id, newer.code) == (record.id, "0" * 16)
+    assert evaluate(CorpusOrder(), fruit_dataset(), settings=UNTIMED, store=store, resume="same_code") == newer
+
+
 class OrderBySign(CorpusOrder):
     """Ranks the documents in the order of the corpus, or in the reverse order."""
 

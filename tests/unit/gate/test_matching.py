@@ -15,7 +15,6 @@ from harness.types import PerQuery
         ({"info": {"fingerprint": "0" * 32}}, "the dataset differs: f{32} in the baseline, 0{32} now"),
         ({"k": 10}, "k differs: 100 in the baseline, 10 now"),
         ({"metric_version": 2}, "the metrics' version differs: 1 in the baseline, 2 now"),
-        ({"status": "failed", "error": "WeightsError: gone\nmore"}, "its newest try failed: WeightsError: gone$"),
     ],
 )
 def test_evaluations_that_are_not_comparable_are_undecided(changed, message):
@@ -31,6 +30,15 @@ def test_evaluations_that_are_not_comparable_are_undecided(changed, message):
     assert verdict.exit_code == 3
     assert re.search(message, verdict.findings[0].message)
     assert run_gate(accepted, accepted_scores, records, scores, lenient=True).exit_code == 0
+
+
+def test_a_failed_newest_try_fails_and_is_named():
+    accepted, accepted_scores = make_evaluations({("a", "x"): BASE})
+    records, scores = make_evaluations({("a", "x"): BASE}, 1)
+    failed = gate_record("a", "x", 2, status="failed", error="WeightsError: gone\nmore", timing=None)
+    verdict = run_gate(accepted, accepted_scores, [*records, failed], scores)
+    assert verdict.exit_code == 1
+    assert text.line(verdict.findings[0]) == "FAIL a/x - its newest try failed: WeightsError: gone"
 
 
 def test_differing_judged_queries_are_undecided():
@@ -69,7 +77,7 @@ def test_a_new_evaluation_that_failed_is_a_warning():
 def test_a_regression_outweighs_an_undecided_evaluation():
     verdict = gate_values({("a", "x"): BASE, ("b", "x"): BASE}, {("a", "x"): shifted(-0.05)})
     assert verdict.exit_code == 1
-    compared = [finding for finding in verdict.findings if finding.is_metric or finding.check == "evaluation"]
+    compared = [finding for finding in verdict.findings if not finding.is_cost]
     assert [finding.status for finding in compared] == ["fail", "undecided"]
 
 

@@ -86,3 +86,13 @@ def test_the_summary_stays_below_githubs_limit():
     assert len(summary.encode()) < 1024 * 1024
     assert re.search(r"\nand \d+ more\n", summary)
     assert len(github.summary(make_verdict([finding] * 5000), limit=3000).encode()) < 3000
+
+
+def test_junit_has_the_time_of_each_evaluation_and_suite():
+    verdict = gate_values({("a", "x"): BASE, ("a", "y"): BASE}, {("a", "x"): BASE, ("a", "y"): shifted(-0.02)})
+    report = JUnitXml.fromstring(junit.render(verdict).encode())
+    (suite,) = report
+    assert {case.time for case in suite} == {5.0, 0.0}, "warm-up, index and three searches; the mean has none"
+    assert suite.time == 10.0, "each evaluation counts once"
+    assert suite.timestamp == "2026-01-01T00:01:00+00:00"
+    assert verdict.findings[0].measured.seconds == 5.0
