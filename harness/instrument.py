@@ -5,19 +5,16 @@ with recording() as recorder, stage("encode", total=len(texts)) as advance:
 recorder.phase()
 """
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import psutil
-
-from harness.types import Counters, Phase
+from harness import machine
+from harness.types import Counters, Phase, ShardTime
 
 Advance = Callable[[int], None]
 
@@ -55,7 +52,13 @@ class Recorder:
         """Fields of `EncoderInfo` by component."""
         self.metadata: dict[str, Any] = {}
         self.deferred: dict[str, DeferredRecall] = {}
+        self.shards: dict[str, list[ShardTime]] = defaultdict(list)
+        """By component."""
         self.wall_s = self.cpu_s = self.cached_s = 0.0
+        self.run_delay_s: float | None = 0.0
+        """None once a part of the phase has an unknown delay."""
+        self.cached_since: list[datetime | None] = []
+        """Time at which each group of cached embeddings was computed; None where it was not stored."""
         self.foreign_machine = False
         self.inner: list[float] = []  # seconds spent in stages inside each open stage
         self.component = ""
@@ -70,8 +73,15 @@ class Recorder:
             stages=dict(self.stages),
             counters={component: Counters.model_validate(amounts) for component, amounts in self.counters.items()},
             cached_s=self.cached_s,
+            cached_since=None if None in self.cached_since else min(filter(None, self.cached_since), default=None),
             foreign_machine=self.foreign_machine,
+            run_delay_s=self.run_delay_s,
+            shards=dict(self.shards),
         )
+
+    def add_run_delay(self, seconds: float | None) -> None:
+        """Add seconds in which the work waited for a processor; None if they are unknown."""
+        self.run_delay_s = None if seconds is None or self.run_delay_s is None else self.run_delay_s + seconds
 
     def named(self, name: str) -> str:
         """Return a name prefixed with the current component: `first_stage/search`."""
@@ -89,12 +99,15 @@ def recording(metadata: bool = True) -> Iterator[Recorder]:
     recorder.outer = _recorder.get()
     recorder.keeps_metadata = metadata and (recorder.outer is None or recorder.outer.keeps_metadata)
     token = _recorder.set(recorder)
+    delay = machine.run_delay()
     wall, cpu = time.perf_counter(), time.process_time()
     try:
         yield recorder
     finally:
         recorder.wall_s += time.perf_counter() - wall
         recorder.cpu_s += time.process_time() - cpu
+        delay_now = machine.run_delay()
+        recorder.add_run_delay(None if delay is None or delay_now is None else delay_now - delay)
         _recorder.reset(token)
 
 
@@ -213,6 +226,19 @@ def add_counters(phase: Phase) -> None:
                 amounts[name] += n
 
 
+def add_shard(phase: Phase, n_texts: int) -> None:
+    """Add the time of one shard, from which the uncertainty of the throughput is estimated.
+
+    Args:
+        phase: Cost of the shard.
+        n_texts: Number of texts: the amount of work if the encoder counts no tokens.
+    """
+    if recorder := _recorder.get():
+        counters = phase.counters.values()
+        tokens = sum((counter.tokens or 0) + (counter.padding or 0) for counter in counters)
+        recorder.shards[recorder.component].append(ShardTime(tokens or n_texts, phase.wall_s))
+
+
 def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> None:
     """Add cached time, the seconds that computing the embeddings of a cache hit took, to a stage.
 
@@ -230,47 +256,6 @@ def add_cached_time(phase: Phase, into: str, foreign_machine: bool = False) -> N
         recorder.wall_s += phase.wall_s
         recorder.cpu_s += phase.cpu_s
         recorder.cached_s += phase.wall_s
-
-
-def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource  # absent on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak if sys.platform == "darwin" else peak * 1024)
-
-
-def reference_kernels(repeats: int = 5) -> dict[str, float]:
-    """Return the minimum CPU seconds of three fixed workloads: a dict loop, a BLAS product, a random gather.
-
-    They measure the speed of this machine at this moment, which makes CPU seconds of different runs comparable.
-    """
-    return {name: min(_cpu_seconds(kernel) for _ in range(repeats)) for name, kernel in _kernels().items()}
-
-
-@cache
-def _kernels() -> dict[str, Callable[[], object]]:
-    rng = np.random.default_rng(0)
-    matrix = rng.standard_normal((384, 384), dtype=np.float32)
-    table = rng.standard_normal(1 << 20, dtype=np.float32)
-    indices = rng.integers(0, len(table), 1 << 20)
-    words = [f"w{number}" for number in rng.integers(0, 5000, 50_000)]
-
-    def loop() -> None:
-        counts: dict[str, int] = {}
-        for word in words:
-            counts[word] = counts.get(word, 0) + 1
-
-    return {
-        "dict_loop": loop,
-        "blas_product": lambda: [matrix @ matrix for _ in range(8)],
-        "random_gather": lambda: table[indices].sum(),
-    }
-
-
-def _cpu_seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+        if phase.wall_s:
+            recorder.add_run_delay(phase.run_delay_s)
+            recorder.cached_since.append(phase.cached_since)

@@ -204,7 +204,9 @@ class Sharded(Component):
         wall_s = max(sum(phase.wall_s for phase in phases) for phases in by_worker.values())
         spent_s = max(sum(phase.wall_s - phase.cached_s for phase in phases) for phases in by_worker.values())
         cpu_s = sum(result.phase.cpu_s for result in results)
-        instrument.add_cached_time(Phase(wall_s=wall_s - spent_s, cpu_s=cpu_s), into)
+        dates = [result.phase.cached_since for result in results if result.phase.cached_s]
+        since = None if None in dates else min(filter(None, dates), default=None)
+        instrument.add_cached_time(Phase(wall_s=wall_s - spent_s, cpu_s=cpu_s, cached_since=since), into)
         if any(result.phase.foreign_machine for result in results):
             instrument.add_cached_time(Phase(wall_s=0, cpu_s=0), into, foreign_machine=True)
 

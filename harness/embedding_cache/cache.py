@@ -116,11 +116,14 @@ def _finish_first(
         arrays, cost, foreign_machine = shard.cached
         instrument.add_counters(cost)
         instrument.add_cached_time(cost, "encode", foreign_machine)
+        if not foreign_machine:
+            instrument.add_shard(cost, len(shard.rows))
         return shard.rows, arrays
     assert shard.finish is not None  # noqa: S101
     with instrument.recording() as recorder:
         arrays = shard.finish()
     instrument.add_counters(recorder.phase())
+    instrument.add_shard(recorder.phase(), len(shard.rows))
     if shard.path:
         with _untimed(pending):
             shards.write(shard.path, identity, arrays, recorder.phase(), conditions, about)

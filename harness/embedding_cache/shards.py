@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Header(NamedTuple):
 
 
 class CachedArrays(NamedTuple):
-    """The arrays of a shard, the cost of computing them, and True if a foreign machine computed them."""
+    """The arrays of a shard, the cost and date of computing them, and True if a foreign machine computed them."""
 
     arrays: Arrays
     cost: Phase
@@ -83,6 +84,8 @@ def read(path: Path, conditions: str) -> CachedArrays | None:
     try:
         metadata, arrays = read_verified(path)
         cost, foreign = Phase.model_validate_json(metadata["cost"]), metadata["environment"] != fingerprint()
+        measured = metadata.get("measured")  # absent from the shards of older versions
+        cost = cost.model_copy(update={"cached_since": datetime.fromisoformat(measured) if measured else None})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -156,6 +159,7 @@ def write(
         "environment": fingerprint(),
         "conditions": conditions,
         "cost": cost.model_dump_json(),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         **({"about": json.dumps(dict(about), sort_keys=True)} if about else {}),
     }
     metadata["checksum"] = _checksum(arrays, metadata)

@@ -2,7 +2,7 @@
 
 from harness.types.containers import StringColumn
 from harness.types.dataset import Dataset
-from harness.types.phases import Counters, Phase, Timing
+from harness.types.phases import Counters, Phase, ShardTime, Timing
 from harness.types.protocols import CandidateScorer, Explainer, Explanation, Precomputed, Retriever, Shardable
 from harness.types.qrels import Qrels
 from harness.types.record import (
@@ -43,6 +43,7 @@ __all__ = [
     "Retriever",
     "RetrieverInfo",
     "Run",
+    "ShardTime",
     "Shardable",
     "StringColumn",
     "Texts",

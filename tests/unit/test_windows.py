@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from support import ROOT
 
-from harness import files, instrument
+from harness import files, machine
 
 RESULTS = ROOT / "results"
 WITHOUT_POSIX = """
@@ -50,7 +50,7 @@ def test_the_evaluation_modules_are_imported_without_posix_modules():
 def test_peak_memory_on_windows_comes_from_psutil(monkeypatch):
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(peak_wset=7)))
-    assert instrument.peak_memory() == 7
+    assert machine.peak_memory() == 7
 
 
 def test_on_windows_only_the_written_file_is_synced(monkeypatch, tmp_path):
