@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.api import compare, evaluate, load_dataset, load_retriever, open_results, score
     from harness.api.results import Results
-    from harness.evaluation.timing import TimingPlan
+    from harness.evaluation.plan import TimingPlan
     from harness.retrievers.bm25 import BM25
     from harness.retrievers.colbert import ColBERT
     from harness.retrievers.dense import Dense
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "harness.api": ("compare", "evaluate", "load_dataset", "load_retriever", "open_results", "score"),
     "harness.api.results": ("Results",),
-    "harness.evaluation.timing": ("TimingPlan",),
+    "harness.evaluation.plan": ("TimingPlan",),
     "harness.retrievers.bm25": ("BM25",),
     "harness.retrievers.colbert": ("ColBERT",),
     "harness.retrievers.dense": ("Dense",),

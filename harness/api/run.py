@@ -20,7 +20,7 @@ from harness.config.keys import check_keys
 from harness.console import listener
 from harness.errors import ConfigError, HarnessError
 from harness.evaluation.evaluate import DEFAULT_METRICS, Evaluated, Evaluation, Settings
-from harness.evaluation.timing import TimingPlan
+from harness.evaluation.plan import TimingPlan
 from harness.instrument import listening
 from harness.metrics import override
 from harness.store import Store

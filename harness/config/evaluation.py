@@ -18,7 +18,8 @@ from pydantic_core import PydanticCustomError
 from harness.config import build
 from harness.errors import ConfigError
 from harness.evaluation.evaluate import Resume, Settings
-from harness.evaluation.timing import TimingPlan, parse_metrics
+from harness.evaluation.plan import TimingPlan
+from harness.evaluation.timing import parse_metrics
 from harness.types import DatasetInfo, RetrieverInfo
 
 _IGNORED_GROUPS = {"dataset", "timing", "k", "metrics", "seed", "name", "resume", "results_dir", "data_dir", "hydra"}

@@ -20,8 +20,9 @@ from harness import environment, versions
 from harness.embedding_cache import cache
 from harness.errors import ConfigError, HarnessError, RunError, TargetError
 from harness.evaluation import identity
-from harness.evaluation.timing import Measurement, TimingPlan, measure, parse_metrics
-from harness.instrument import peak_memory
+from harness.evaluation.plan import TimingPlan
+from harness.evaluation.timing import Measurement, measure, parse_metrics
+from harness.machine import peak_memory
 from harness.store import Store, tables
 from harness.store.pending import Pending
 from harness.types import Dataset, DatasetInfo, PerQuery, Record, Retriever, RetrieverInfo, Run
