@@ -13,7 +13,7 @@ from math import isnan, nan
 from textwrap import shorten
 
 from harness.errors import ConfigError
-from harness.leaderboard.costs import add_costs, mark_fronts
+from harness.leaderboard.costs import add_costs, cost_remarks, mark_fronts
 from harness.leaderboard.marks import is_coverage, mark
 from harness.leaderboard.model import MEANS, EvaluationSummary, Leaderboard, Row, Scores
 from harness.leaderboard.significance import Family, test_family
@@ -99,7 +99,7 @@ def build(
         shown.common,
         rows if is_coverage(metric) else mark_fronts(rows),
         sorted({record.environment for row in rows for record in row.records}),
-        _remarks(rows),
+        {**_remarks(rows), **cost_remarks(rows)},
         baseline=None if baseline is None else find_row(rows, baseline).label,
         cautions=[*shown.cautions, *_failures(shown.failures), *_differing_settings(shown.evaluations)],
         judged=_judged(shown),

@@ -1,34 +1,68 @@
-"""Costs of the leaderboard's rows, and the Pareto fronts of quality and cost."""
+"""Costs of the leaderboard's rows with their uncertainty, and the Pareto fronts of quality and cost."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from harness.leaderboard.model import AXES, Row
-from harness.types import Record
+from harness.leaderboard.table import HEADINGS
+from harness.types import Record, Timing
+from harness.types.intervals import Interval, quantile_interval, sum_interval
+
+_LATENCY_SHARE = 0.95
+_OWN_INDEX = "it searches an index of its own"
+_FOREIGN = "its embeddings were computed on another machine or with other packages; to encode here: {command}"
+
+
+class _Measured(NamedTuple):
+    """A record that was timed, and its timing."""
+
+    record: Record
+    timing: Timing
 
 
 def add_costs(row: Row, records: Sequence[Record]) -> Row:
     """Return the `row` with its costs over the `records`; without costs if one of them was not timed."""
-    timings = [record.timing for record in records if record.timing is not None]
-    if len(timings) < len(records) or not timings:
+    measured = [_Measured(record, record.timing) for record in records if record.timing is not None]
+    if len(measured) < len(records) or not measured:
         return row
-    queries, documents = sum(timing.queries for timing in timings), sum(timing.documents for timing in timings)
-    search_s = sum(timing.queries / timing.queries_per_s for timing in timings)
-    index_s = sum(timing.index.wall_s for timing in timings)
+    timings = [timing for _, timing in measured]
     latencies = [seconds for timing in timings for seconds in timing.latencies_s]
+    latency = quantile_interval(latencies, _LATENCY_SHARE)
+    gaps = _gaps(measured, len(latencies), latency is not None)
     environments = {record.environment for record in records}
     threads = {timing.threads for timing in timings}
     return replace(
         row,
-        queries_per_s=queries / search_s,
-        docs_per_s=None if any(timing.index.foreign_machine for timing in timings) else documents / index_s,
-        latency_ms=float(np.percentile(latencies, 95)) * 1e3 if latencies else None,
-        index_mb=max(timing.index_bytes for timing in timings) / 1e6,
+        queries_per_s=_throughput(timings, "queries_per_s"),
+        docs_per_s=None if "docs_per_s" in gaps else _throughput(timings, "docs_per_s"),
+        latency_ms=float(np.percentile(latencies, 100 * _LATENCY_SHARE)) * 1e3 if latency else None,
+        index_mb=None if "index_mb" in gaps else max(timing.index_bytes for timing in timings) / 1e6,
         environment=environments.pop() if len(environments) == 1 else None,
         threads=threads.pop() if len(threads) == 1 else None,
+        intervals={**_intervals(timings, gaps), **_latency_interval(latency)},
+        samples={**_samples(timings, gaps), **({"latency_ms": len(latencies)} if latency else {})},
+        busy=_busy(measured, gaps),
+        gaps=gaps,
     )
+
+
+def refresh_command(record: Record) -> str:
+    """Return the command that measures a record again; empty if no command measures it."""
+    command = re.sub(r" resume=\w+", "", record.command)
+    return f"{command} --refresh" if command else ""
+
+
+def cost_remarks(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Return remarks on missing costs, cached time and a busy machine, each with the labels of its rows."""
+    remarks: dict[str, list[str]] = {}
+    for row in rows:
+        for remark in (*_gap_remarks(row), *_cached_remarks(row), *_busy_remarks(row)):
+            remarks.setdefault(remark, []).append(row.label)
+    return remarks
 
 
 def mark_fronts(rows: Sequence[Row]) -> list[Row]:
@@ -41,19 +75,140 @@ def mark_fronts(rows: Sequence[Row]) -> list[Row]:
     return [replace(row, front=frozenset(fronts[row.label])) for row in rows]
 
 
+class _Point(NamedTuple):
+    """Quality and cost of a row; the cost is signed so that more is better."""
+
+    label: str
+    mean: float
+    low: float
+    high: float
+
+    def dominates(self, other: "_Point") -> bool:
+        """Return True if the other is no better in quality and worse in cost, beyond the overlap of the intervals."""
+        if self.mean == other.mean:
+            return self.low > other.high
+        return self.mean > other.mean and self.low >= other.high
+
+
 def _front(rows: Sequence[Row], axis: str) -> list[str]:
     """Return the labels of the rows that no other row dominates in quality and cost; none if there is only one row."""
-    points = [(*point, row.label) for row in rows if (point := _point(row, axis)) is not None]
-    front: list[tuple[float, float, str]] = []
-    for candidate in sorted(points, key=lambda candidate: (-candidate[0], -candidate[1])):
-        if not front or candidate[1] > front[-1][1] or candidate[:2] == front[-1][:2]:
-            front.append(candidate)
-    return [label for _, _, label in front] if len(points) > 1 else []
+    points = [point for row in rows if (point := _point(row, axis)) is not None]
+    if len(points) < 2:
+        return []
+    return [point.label for point in points if not any(other.dominates(point) for other in points)]
 
 
-def _point(row: Row, axis: str) -> tuple[float, float] | None:
-    """Return quality and cost, signed so that more is better; None where one is missing."""
+def _point(row: Row, axis: str) -> _Point | None:
+    """Return quality and cost of a row; None where one is missing."""
     cost = getattr(row, axis)
     if row.mean is None or cost is None or row.environment is None or row.threads is None:
         return None
-    return row.mean, cost if AXES[axis] else -cost
+    low, high = row.intervals.get(axis) or (cost, cost)
+    return _Point(row.label, row.mean, low, high) if AXES[axis] else _Point(row.label, row.mean, -high, -low)
+
+
+def _amount(timing: Timing, axis: str) -> int:
+    return timing.queries if axis == "queries_per_s" else timing.documents
+
+
+def _seconds(timing: Timing, axis: str) -> float:
+    """Return the seconds in which all queries are searched, or all documents are indexed."""
+    return timing.queries / timing.queries_per_s if axis == "queries_per_s" else timing.index.wall_s
+
+
+def _throughput(timings: Sequence[Timing], axis: str) -> float:
+    return sum(_amount(timing, axis) for timing in timings) / sum(_seconds(timing, axis) for timing in timings)
+
+
+def _intervals(timings: Sequence[Timing], gaps: Mapping[str, str]) -> dict[str, Interval]:
+    """Return the intervals of the throughputs; a throughput over several datasets needs an interval on each."""
+    intervals: dict[str, Interval] = {}
+    for axis in ("queries_per_s", "docs_per_s"):
+        ends = [timing.intervals[axis] for timing in timings]
+        amounts = [_amount(timing, axis) for timing in timings]
+        seconds = [
+            Interval(amount / rate.high, amount / rate.low)
+            for amount, rate in zip(amounts, ends, strict=True)
+            if rate is not None
+        ]
+        if axis not in gaps and len(seconds) == len(timings):
+            total = sum_interval([_seconds(timing, axis) for timing in timings], seconds)
+            intervals[axis] = Interval(sum(amounts) / total.high, sum(amounts) / total.low)
+    return intervals
+
+
+def _latency_interval(seconds: Interval | None) -> dict[str, Interval]:
+    return {"latency_ms": Interval(seconds.low * 1e3, seconds.high * 1e3)} if seconds else {}
+
+
+def _samples(timings: Sequence[Timing], gaps: Mapping[str, str]) -> dict[str, int]:
+    """Return the smallest number of samples of each throughput on any dataset."""
+    return {
+        axis: min(timing.samples[axis] for timing in timings)
+        for axis in ("queries_per_s", "docs_per_s")
+        if axis not in gaps
+    }
+
+
+def _gaps(measured: Sequence[_Measured], n_latencies: int, has_latency: bool) -> dict[str, str]:
+    """Return the reasons why costs are missing."""
+    gaps: dict[str, str] = {}
+    if any(timing.externally_indexed for _, timing in measured):
+        gaps = {"docs_per_s": _OWN_INDEX, "index_mb": _OWN_INDEX}
+    foreign = [record for record, timing in measured if timing.index.foreign_machine]
+    if foreign and "docs_per_s" not in gaps:
+        gaps["docs_per_s"] = _FOREIGN.format(command=_commands(foreign))
+    if n_latencies and not has_latency:
+        gaps["latency_ms"] = (
+            f"{n_latencies} searches of single queries are too few for a 95th percentile; 59 are enough"
+        )
+    return gaps
+
+
+def _busy(measured: Sequence[_Measured], gaps: Mapping[str, str]) -> dict[str, str]:
+    """Return by cost the reason and the commands of the records that were measured while the machine was busy."""
+    busy: dict[str, str] = {}
+    for axis in AXES:
+        reasons = {timing.busy[axis]: None for _, timing in measured if axis in timing.busy}
+        if reasons and axis not in gaps:
+            records = [record for record, timing in measured if axis in timing.busy]
+            busy[axis] = f"{', '.join(reasons)}; to measure again: {_commands(records)}"
+    return busy
+
+
+def _commands(records: Sequence[Record]) -> str:
+    """Return the commands that measure the records again."""
+    commands = [command for record in records if (command := refresh_command(record))]
+    return "; ".join(commands) or "evaluate with resume=False"
+
+
+def _gap_remarks(row: Row) -> Iterator[str]:
+    """Yield a remark for each reason why a cost is missing."""
+    for reason in dict.fromkeys(row.gaps.values()):
+        names = " and ".join(HEADINGS[axis] for axis in row.gaps if row.gaps[axis] == reason)
+        yield f"No {names}, because {reason}"
+
+
+def _busy_remarks(row: Row) -> Iterator[str]:
+    """Yield a remark for each reason why costs were measured while the machine was busy."""
+    for reason in dict.fromkeys(row.busy.values()):
+        names = ", ".join(HEADINGS[axis] for axis in row.busy if row.busy[axis] == reason)
+        yield f"~ {names} measured on a busy machine: {reason}"
+
+
+def _cached_remarks(row: Row) -> Iterator[str]:
+    """Yield a remark on the cached time in docs/s: its date, and the load of the machine at that time."""
+    if row.docs_per_s is None or row.overall is None:
+        return
+    phases = [record.timing.index for record in row.overall.records if record.timing and record.timing.index.cached_s]
+    if not phases:
+        return
+    dates = [phase.cached_since for phase in phases]
+    since = None if None in dates else min(filter(None, dates))
+    if "docs_per_s" in row.busy:
+        machine = "a busy machine"
+    else:
+        is_unknown = any(phase.run_delay_s is None for phase in phases)
+        machine = "a machine of unknown load" if is_unknown else "an idle machine"
+    when = f"{since:%Y-%m-%d %H:%M} UTC" if since else "an unknown time"
+    yield f"docs/s includes cached time, measured at {when} on {machine}; --refresh measures it again"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.types import PerQuery, Record
+from harness.types.intervals import Interval
 
 if TYPE_CHECKING:
     from harness.leaderboard.significance import ColumnTests, Family
@@ -76,6 +77,14 @@ class Row:
     """Number of threads of all costs; None if it differs."""
     front: frozenset[str] = frozenset()
     """The AXES on which the row is on the Pareto front of rows with the same environment and number of threads."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """95 % intervals of the costs, by axis; none for a cost that rests on one sample."""
+    samples: Mapping[str, int] = field(default_factory=dict)
+    """Number of samples of the costs, by axis: the smallest on any dataset; of the latency, all of them."""
+    busy: Mapping[str, str] = field(default_factory=dict)
+    """Why a cost was measured while the machine was busy, and the commands that measure it again, by axis."""
+    gaps: Mapping[str, str] = field(default_factory=dict)
+    """Why a cost is missing, by axis."""
 
     @property
     def mean(self) -> float | None:
