@@ -1,10 +1,12 @@
 """Recommend the best row within limits, and test it against the runner-up."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.errors import UndecidedError
 from harness.leaderboard.model import AXES, Difference, Leaderboard, Row
+
+_BUSY = "measured on a busy machine"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Recommendation:
     """Best minus runner-up; None without a runner-up or without per-query scores of both."""
     excluded: dict[str, str]
     """By label, the first limit that a row exceeds."""
+    uncertain: dict[str, str] = field(default_factory=dict)
+    """By label, limits that a row meets or misses by less than its uncertainty, and figures of a busy machine."""
 
     def __repr__(self) -> str:
         from harness.leaderboard import writers
@@ -29,6 +33,8 @@ class Recommendation:
 
 def recommend(leaderboard: Leaderboard, limits: Mapping[str, float]) -> Recommendation:
     """Return the row of highest mean that is within every limit.
+
+    A row exceeds a limit if the whole interval of its cost does.
 
     Args:
         leaderboard: The leaderboard.
@@ -46,7 +52,8 @@ def recommend(leaderboard: Leaderboard, limits: Mapping[str, float]) -> Recommen
         raise UndecidedError(f"no retriever is within the limits ({reasons}); relax one, or measure more retrievers")
     runner_up = allowed[1] if len(allowed) > 1 else None
     difference = leaderboard.difference(runner_up.label, allowed[0].label) if runner_up else None
-    return Recommendation(leaderboard, allowed[0], runner_up, difference, excluded)
+    uncertain = {row.label: note for row in allowed if (note := _uncertainty(row, limits))}
+    return Recommendation(leaderboard, allowed[0], runner_up, difference, excluded, uncertain)
 
 
 def _exclusion(row: Row, limits: Mapping[str, float]) -> str | None:
@@ -56,7 +63,32 @@ def _exclusion(row: Row, limits: Mapping[str, float]) -> str | None:
     for axis, limit in limits.items():
         value = getattr(row, axis)
         if value is None:
-            return f"{axis} was not measured"
-        if (value < limit) if AXES[axis] else (value > limit):
-            return f"{axis} is {value:,.6g}, {'below' if AXES[axis] else 'above'} {limit:,g}"
+            reason = row.gaps.get(axis)
+            return f"{axis} was not measured{f': {reason}' if reason else ''}"
+        if all(_is_beyond(end, axis, limit) for end in _ends(row, axis)):
+            busy = f" ({_BUSY}: {row.busy[axis]})" if axis in row.busy else ""
+            return f"{axis} is {value:,.6g}, {'below' if AXES[axis] else 'above'} {limit:,g}{busy}"
     return None
+
+
+def _uncertainty(row: Row, limits: Mapping[str, float]) -> str:
+    """Return the limits that are inside the intervals of an allowed row's costs, and its costs of a busy machine."""
+    notes = []
+    for axis, limit in limits.items():
+        low, high = _ends(row, axis)
+        if _is_beyond(low, axis, limit) != _is_beyond(high, axis, limit):
+            value = getattr(row, axis)
+            notes.append(f"{axis} is {value:,.6g} ({low:,.6g} to {high:,.6g}), {limit:,g} is within its uncertainty")
+        if axis in row.busy:
+            notes.append(f"{axis}: {_BUSY}: {row.busy[axis]}")
+    return "; ".join(notes)
+
+
+def _ends(row: Row, axis: str) -> tuple[float, float]:
+    """Return the ends of the interval of a cost; the cost itself where it has none."""
+    value = getattr(row, axis)
+    return row.intervals.get(axis) or (value, value)
+
+
+def _is_beyond(value: float, axis: str, limit: float) -> bool:
+    return value < limit if AXES[axis] else value > limit
