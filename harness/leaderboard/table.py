@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from harness.leaderboard.model import Difference
+from harness.leaderboard.model import Difference, Row
 
 Mark = Literal["best", "tied", "front"]
 """Best of its column; tied with the best; on the Pareto front of quality and its column's cost."""
@@ -65,6 +65,11 @@ def format_amount(value: float | None) -> str:
     if value is None:
         return GAP
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def format_cost(row: Row, axis: str) -> str:
+    """Format a cost of a row, after `~` if it was measured while the machine was busy."""
+    return f"{'~' if axis in row.busy else ''}{format_amount(getattr(row, axis))}"
 
 
 def format_difference(difference: Difference | None) -> list[str]:

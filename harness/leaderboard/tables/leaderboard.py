@@ -16,6 +16,7 @@ from harness.leaderboard.table import (
     Marked,
     Table,
     format_amount,
+    format_cost,
     format_difference,
     format_score,
     format_share,
@@ -36,6 +37,8 @@ def tables(leaderboard: Leaderboard, published: Sequence[PublishedRow] | None = 
     if any(evaluation.interval for row in leaderboard.rows for evaluation in row.evaluations.values()):
         title = "95 % intervals of each mean alone; a difference is judged by its test"
         result.append(_table_by_dataset(leaderboard, title, leaderboard.rows, _interval))
+    if any(row.intervals for row in leaderboard.rows):
+        result.append(_cost_intervals(leaderboard))
     return result if published is None else [*result, _published_table(leaderboard, published)]
 
 
@@ -63,9 +66,10 @@ def recommendation(recommended: Recommendation) -> Table:
     second = f"runner-up {runner_up.label}" if runner_up else "no other retriever is within the limits"
     notes = [_verdict(recommended)] if runner_up else []
     notes += [f"left out {label}: {reason}" for label, reason in recommended.excluded.items()]
+    notes += [f"{label}: {note}" for label, note in recommended.uncertain.items()]
     if len(leaderboard.environments) > 1:
         notes.append(f"costs come from {len(leaderboard.environments)} environments and do not compare across them")
-    costs = {row.label: [format_amount(getattr(row, axis)) for axis in AXES] for row in rows}
+    costs = {row.label: [format_cost(row, axis) for axis in AXES] for row in rows}
     return Table(
         f"take {best.label}; {second}",
         [leaderboard.metric, "mean", *HEADINGS.values()],
@@ -104,6 +108,21 @@ def _interval(evaluation: EvaluationSummary) -> str:
     return "{:.4f} to {:.4f}".format(*evaluation.interval) if evaluation.interval else GAP
 
 
+def _cost_intervals(leaderboard: Leaderboard) -> Table:
+    """Return a table of the intervals of the timed costs, each with the number of samples that it rests on."""
+    axes = [axis for axis in HEADINGS if any(axis in row.samples for row in leaderboard.rows)]
+    rows = [[row.label, *(_cost_interval(row, axis) for axis in axes)] for row in leaderboard.rows if row.samples]
+    title = "95 % intervals of the costs, in brackets the number of samples; one sample has no interval"
+    return Table(title, [leaderboard.metric, *(HEADINGS[axis] for axis in axes)], rows)
+
+
+def _cost_interval(row: Row, axis: str) -> str:
+    if axis not in row.samples:
+        return GAP
+    ends = row.intervals.get(axis)
+    return f"{f'{format_amount(ends.low)} to {format_amount(ends.high)} ' if ends else ''}({row.samples[axis]})"
+
+
 def _score(row: Row, dataset: str | None) -> str | Marked:
     evaluation = evaluation_of(row, dataset)
     if dataset in row.failed or evaluation is None:
@@ -115,7 +134,7 @@ def _score(row: Row, dataset: str | None) -> str | Marked:
 
 def _costs(row: Row) -> Iterator[str | Marked]:
     for axis in AXES:
-        text = format_amount(getattr(row, axis))
+        text = format_cost(row, axis)
         yield Marked(text, "front") if axis in row.front else text
 
 
@@ -126,7 +145,7 @@ def _legend(leaderboard: Leaderboard) -> dict[Mark, str]:
     if leaderboard.family and leaderboard.family.size:
         legend["tied"] = "tied with the best: not significantly worse"
     if any(row.front for row in leaderboard.rows):
-        legend["front"] = "on the Pareto front: no row here is both better and cheaper in this"
+        legend["front"] = "on the Pareto front: no row here is both better and, beyond the intervals, cheaper in this"
     return legend
 
 
