@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.types import Record
+from harness.types import Record, Timing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,8 @@ def _evaluations(results: "Results", metric: str | None) -> Iterator[dict[str, A
             "docs_per_s": timing.docs_per_s if timing else None,
             "queries_per_s": timing.queries_per_s if timing else None,
             **latency,
+            **(_interval_columns(timing) if timing else {}),
+            "busy": bool(timing.busy) if timing else None,
             "index_mb": timing.index_bytes / 1e6 if timing else None,
             "documents": record.dataset.documents,
             "queries": record.dataset.queries,
@@ -56,6 +58,16 @@ def _evaluations(results: "Results", metric: str | None) -> Iterator[dict[str, A
             "started": record.started.astimezone(UTC),
             "id": record.id,
         }
+
+
+def _interval_columns(timing: Timing) -> dict[str, float | None]:
+    """Return the ends of the intervals of throughputs and latencies: `queries_per_s_low`, `latency_p95_ms_high`."""
+    columns: dict[str, float | None] = {}
+    for name, interval in timing.intervals.items():
+        stem = f"{name}_ms" if name.startswith("latency_") else name
+        low, high = interval or (None, None)
+        columns |= {f"{stem}_low": low, f"{stem}_high": high}
+    return columns
 
 
 def _queries(results: "Results", metric: str | None) -> Iterator[dict[str, Any]]:

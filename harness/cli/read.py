@@ -127,7 +127,9 @@ def _explain(options: argparse.Namespace) -> int:
 def _record_summary(record: Any) -> dict[str, Any]:
     """Return the JSON row of a record in `harness list records`."""
     timing = (
-        record.timing.model_dump(include={"queries_per_s", "docs_per_s", "latency_ms", "index_bytes"})
+        record.timing.model_dump(
+            include={"queries_per_s", "docs_per_s", "latency_ms", "index_bytes", "intervals", "busy"}
+        )
         if record.timing
         else {}
     )

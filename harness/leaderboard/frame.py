@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.compare import Comparison
+from harness.leaderboard.costs import add_costs
 from harness.leaderboard.model import AXES, EvaluationSummary, Leaderboard, Row
 from harness.leaderboard.published import PublishedRow
 from harness.leaderboard.recommend import Recommendation
@@ -14,6 +15,8 @@ from harness.stats import ALPHA
 if TYPE_CHECKING:
     import polars as pl
 
+_TIMED_AXES = [axis for axis in AXES if axis != "index_mb"]
+"""Costs that have an interval."""
 _SCHEMA: dict[str, type] = {
     **dict.fromkeys(("retriever", "family", "dataset", "split", "metric"), str),
     **dict.fromkeys(("value", "low", "high"), float),
@@ -21,6 +24,8 @@ _SCHEMA: dict[str, type] = {
     **dict.fromkeys(("delta", "delta_low", "delta_high", "p"), float),
     **{"won": int, "tied": int, "lost": int, "effect": float, "queries": int},
     **dict.fromkeys(AXES, float),
+    **dict.fromkeys((f"{axis}_{end}" for axis in _TIMED_AXES for end in ("low", "high")), float),
+    "busy": bool,
     **dict.fromkeys(("environment", "status", "record", "source"), str),
     "ours_minus_published": float,
 }
@@ -90,13 +95,18 @@ def recommendation_data(recommendation: Recommendation) -> dict[str, Any]:
     return {
         "metric": leaderboard.metric,
         "datasets": leaderboard.common,
-        "best": _costs(recommendation.best) | {"mean": recommendation.best.mean},
-        "runner_up": None if runner_up is None else _costs(runner_up) | {"mean": runner_up.mean},
+        "best": _recommended(recommendation.best),
+        "runner_up": None if runner_up is None else _recommended(runner_up),
         "difference": difference,
         "significant": None if difference is None else difference.p < ALPHA,
         "excluded": recommendation.excluded,
+        "uncertain": recommendation.uncertain,
         "environments": leaderboard.environments,
     }
+
+
+def _recommended(row: Row) -> dict[str, Any]:
+    return {"label": row.label, **_costs(row), "mean": row.mean}
 
 
 def _frame_rows(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
@@ -108,7 +118,7 @@ def _frame_rows(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
             elif dataset in row.failed:
                 yield {**names, "dataset": dataset, "status": "failed"}
         if row.overall is not None and len(leaderboard.datasets) > 1:
-            costs = {axis: getattr(row, axis) for axis in AXES}
+            costs = _costs(row)
             scores = _scores(leaderboard, row.overall)
             yield {**names, **scores, **costs, "environment": row.environment, "status": "mean"}
 
@@ -132,11 +142,10 @@ def _source(evaluation: EvaluationSummary) -> dict[str, Any]:
     if parts:
         return source
     source["record"] = record.files.record
-    if (timing := record.timing) is None:
+    if record.timing is None:
         return source
-    costs = {"queries_per_s": timing.queries_per_s, "docs_per_s": timing.docs_per_s}
-    costs |= {"latency_ms": timing.latency_ms.get("p95"), "index_mb": timing.index_bytes / 1e6}
-    return {**source, **costs, "environment": record.environment}
+    costs = add_costs(Row("", {}, frozenset()), [record])
+    return {**source, **_costs(costs), "environment": record.environment}
 
 
 def _leaderboard(leaderboard: Leaderboard) -> dict[str, Any]:
@@ -151,7 +160,11 @@ def _leaderboard(leaderboard: Leaderboard) -> dict[str, Any]:
 
 def _row(row: Row) -> dict[str, Any]:
     return {
+        "label": row.label,
         **_costs(row),
+        "samples": dict(row.samples),
+        "gaps": dict(row.gaps),
+        "busy_reasons": dict(row.busy),
         "name": row.name,
         "family": row.family,
         "mean": None if row.overall is None else _summary(row.overall),
@@ -163,7 +176,13 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _costs(row: Row) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in ("label", *AXES)}
+    """Return the costs with the ends of their intervals; `busy` is True if one was measured on a busy machine."""
+    none = (None, None)
+    ends = {axis: row.intervals.get(axis, none) for axis in _TIMED_AXES}
+    intervals = {
+        f"{axis}_{end}": value for axis in ends for end, value in zip(("low", "high"), ends[axis], strict=True)
+    }
+    return {**{axis: getattr(row, axis) for axis in AXES}, **intervals, "busy": bool(row.busy)}
 
 
 def _summary(evaluation: EvaluationSummary) -> dict[str, Any]:
