@@ -188,6 +188,7 @@ def _leaderboard(layout: PageLayout, leaderboard: Leaderboard) -> dict[str, Any]
         "means": [round_value(row.mean) for row in rows],
         "costs": [[round_value(getattr(row, axis)) for axis in AXES] for row in rows],
         "front": [[int(axis in row.front) for axis in AXES] for row in rows],
+        "busy": [[int(axis in row.busy) for axis in AXES] for row in rows],
         "environment": [
             environments.index(row.environment) if row.environment in environments else None for row in rows
         ],

@@ -23,7 +23,7 @@ from harness.leaderboard.page.notes import detectable, notes, warnings
 from harness.leaderboard.page.queries import cache_tables, select_queries, slices_data
 from harness.leaderboard.published import PublishedRow
 from harness.leaderboard.slices import Tables
-from harness.leaderboard.table import HEADINGS, format_amount, format_score, format_share
+from harness.leaderboard.table import HEADINGS, format_cost, format_score, format_share
 
 _FOLDER = Path(__file__).parent
 _TEMPLATES = Environment(
@@ -160,10 +160,9 @@ def _cost(row: Row, axis: str) -> Figure:
     value = getattr(row, axis)
     if value is None:
         return Figure("\N{EN DASH}", "cost gap", meaning="not measured")
-    is_on_front = axis in row.front
-    return Figure(
-        format_amount(value), "cost", "◆" if is_on_front else "", "on the Pareto front" if is_on_front else ""
-    )
+    meanings = ["on the Pareto front"] if axis in row.front else []
+    meanings += ["measured on a busy machine"] if axis in row.busy else []
+    return Figure(format_cost(row, axis), "cost", "◆" if axis in row.front else "", ", ".join(meanings))
 
 
 def _script() -> str:

@@ -22,6 +22,7 @@ function points() {
       cost: leaderboard().costs[row][axis],
       quality: leaderboard().means[row],
       front: Boolean(leaderboard().front[row][axis]),
+      busy: Boolean(leaderboard().busy[row][axis]),
       environment: leaderboard().environment[row],
     }))
     .filter((point) => point.cost !== null && point.quality !== null);
@@ -98,6 +99,7 @@ function descriptionOf(point) {
     `${state.metric} ${formatScore(point.quality)}${interval}`,
     `${data.axes[axisOf()].name} ${formatAmount(point.cost)}`,
     ...(point.front ? ["on the Pareto front"] : []),
+    ...(point.busy ? ["measured on a busy machine"] : []),
     environment === undefined ? "measured in several environments" : `environment ${environment}`,
   ];
 }

@@ -55,8 +55,11 @@ function gap(kind) {
 function costCell(row, axis) {
   const value = leaderboard().costs[row][axis];
   if (value === null) return gap("cost gap");
-  const td = element("td", { class: "cost" }, element("span", { class: "figure" }, formatAmount(value)));
+  const isBusy = leaderboard().busy[row][axis];
+  const text = `${isBusy ? "~" : ""}${formatAmount(value)}`;
+  const td = element("td", { class: "cost" }, element("span", { class: "figure" }, text));
   if (leaderboard().front[row][axis]) td.append(ariaHidden("◆", "mark"), visuallyHidden("on the Pareto front"));
+  if (isBusy) td.append(visuallyHidden("measured on a busy machine"));
   return td;
 }
 

@@ -26,7 +26,7 @@ def store_record(store, retriever, dataset, values, *, speed=1.0, megabytes=1, m
     """Store a record with per-query scores, rankings and queries, and return it."""
     timing = make_timing(
         1 / speed,
-        latencies_s=[0.01 / speed] * 5,
+        latencies_s=[0.01 / speed] * 100,
         documents=100,
         queries=len(values),
         index_bytes=megabytes * 10**6,
@@ -192,7 +192,7 @@ def test_names_in_the_pareto_plot_do_not_overlap_or_leave_the_frame(tmp_path):
 
 def test_latex_has_differences_to_the_baseline(store):
     text = writers.latex(tables(leaderboard_of(store, baseline="bad")))
-    assert text.count(r"\begin{table}") == 3
+    assert text.count(r"\begin{table}") == 4
     assert "Against bad: difference, adjusted p, queries won/tied/lost." in text
     assert re.search(r"^good & \+0\.\d{4} p=0\.\d{4} 40/0/0 & ", text, re.MULTILINE)
 
