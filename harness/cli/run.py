@@ -32,6 +32,7 @@ from harness.signals import STARTED_BY, end_with
 from harness.store import Store, read_record
 from harness.types import Dataset, Record, Retriever
 
+REFRESH = "--refresh"
 ISOLATED = "HARNESS_ISOLATED"
 """Environment variable of a process that runs one evaluation: the file to which it writes its record's path."""
 _NOTE_SUFFIX = ".record"
@@ -58,7 +59,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measure(arguments: Sequence[str]) -> int:
-    """Run the evaluations that Hydra composes from the arguments; return the exit code."""
+    """Run the evaluations that Hydra composes from the arguments; return the exit code.
+
+    `--refresh` among the arguments measures again and encodes again: it stands for `resume=false`.
+    """
+    if REFRESH in arguments:
+        kept = [word for word in arguments if word != REFRESH and not word.startswith("resume=")]
+        arguments = [*kept, "resume=false"]
     code = run_job("run", job, arguments)
     if code in (FAILED, USAGE):
         _show_sweep()
@@ -133,7 +140,7 @@ def _evaluate(composition: Composition, config: EvaluationConfig, store: Store, 
         )
     record = evaluated.record
     if evaluated.reused:
-        say(f"{composition.title}: measured {record.started:%Y-%m-%d %H:%M} UTC; to measure again, add resume=false")
+        say(f"{composition.title}: measured {record.started:%Y-%m-%d %H:%M} UTC; to measure again, add --refresh")
     return record
 
 

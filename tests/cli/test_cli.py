@@ -52,7 +52,7 @@ def test_run_prints_a_table_on_stdout_and_progress_on_stderr(dataset, monkeypatc
 def test_run_may_be_left_out(dataset, monkeypatch, capsys):
     assert harness(monkeypatch, "run", "retriever=bm25", *dataset) == 0
     assert harness(monkeypatch, "retriever=bm25", *dataset) == 0
-    assert "to measure again, add resume=false" in capsys.readouterr().err
+    assert "to measure again, add --refresh" in capsys.readouterr().err
     assert len(records()) == 1
 
 
@@ -92,7 +92,7 @@ def test_repeated_sweep_runs_only_the_missing_evaluations(dataset, monkeypatch, 
     capsys.readouterr()
     assert harness(monkeypatch, *SWEEP, *dataset) == 0
     out, err = capsys.readouterr()
-    assert err.count("to measure again, add resume=false") == 2
+    assert err.count("to measure again, add --refresh") == 2
     assert len(out.partition("\n\n")[0].splitlines()) == 4, "the table includes the earlier evaluations"
     assert len(records()) == 3
     assert {record.id: record for record in records() if record.id in first} == first
@@ -328,7 +328,7 @@ def test_sweep_killed_and_repeated_reuses_every_stored_record(dataset, monkeypat
     after = successful_records()
     assert len(after) == 6, "each evaluation once: those stored before a kill are reused"
     assert after[: len(before)] == before
-    assert capsys.readouterr().err.count("to measure again, add resume=false") == len(before)
+    assert capsys.readouterr().err.count("to measure again, add --refresh") == len(before)
     named = {path for record in (*after, *killed) for path in record.files.paths().values()}
     orphans = {
         path.relative_to("results").as_posix()
