@@ -51,7 +51,9 @@ def test_one_slow_sample_among_many_repeats_is_no_busy_machine():
 
 
 def test_the_threads_of_the_blas_product_are_no_sign_of_a_busy_machine():
-    samples = [sample | {"blas_product": seconds} for sample, seconds in zip(kernels(0.004, 0.004), (0.01, 0.02))]
+    samples = [
+        sample | {"blas_product": seconds} for sample, seconds in zip(kernels(0.004, 0.004), (0.01, 0.02), strict=True)
+    ]
     assert describe_slow_kernels(samples, []) == ""
 
 
