@@ -98,6 +98,8 @@ def test_repeated_sweep_runs_only_the_missing_evaluations(dataset, monkeypatch, 
     assert {record.id: record for record in records() if record.id in first} == first
     assert harness(monkeypatch, "retriever=bm25", "resume=false", *dataset) == 0
     assert len(records()) == 4
+    assert harness(monkeypatch, "retriever=bm25", "--refresh", "resume=true", *dataset) == 0
+    assert len(records()) == 5
 
 
 def test_changed_dataset_is_evaluated_again(dataset, monkeypatch):

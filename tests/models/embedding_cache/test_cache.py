@@ -2,11 +2,13 @@
 
 import errno
 import importlib
+import itertools
 import logging
 import os
 import shutil
 import sys
 import time
+from datetime import UTC
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import torch
 from support.models import write_dense, write_masked
 from support.records import make_record
 
-from harness import instrument, versions
+from harness import instrument, machine, versions
 from harness.embedding_cache import cache, shards
 from harness.encoders.dense import DenseEncoder
 from harness.encoders.multi_vector import MultiVectorEncoder
@@ -322,6 +324,25 @@ def test_cached_time_is_counted_in_the_stage_of_the_component(model):
         make_encoder(model).encode(TEXTS, "document")
     assert recorder.stages["dense/encode"] >= recorder.cached_s > 0
     assert recorder.counters["dense"]["tokens"] > N
+    ((shard,),) = recorder.shards.values()
+    assert set(recorder.shards) == {"dense"}
+    assert shard.wall_s == recorder.cached_s
+    assert shard.work >= recorder.counters["dense"]["tokens"]
+
+
+@pytest.mark.parametrize("delay", [0.25, None])
+def test_the_run_delay_and_the_date_of_an_encoding_are_cached_with_its_time(model, monkeypatch, delay):
+    delays = itertools.count(0.0, 0.25) if delay else itertools.repeat(None)
+    with monkeypatch.context() as patch:
+        patch.setattr(machine, "run_delay", lambda: next(delays))
+        with instrument.recording() as first:
+            make_encoder(model).encode(TEXTS, "document")
+    assert first.phase().cached_since is None
+    with instrument.recording() as second:
+        make_encoder(model).encode(TEXTS, "document")
+    assert (second.run_delay_s is None) == (first.run_delay_s is None)
+    assert delay is None or 0 < second.run_delay_s < first.run_delay_s, "the delay of the shard alone"
+    assert second.phase().cached_since.tzinfo is UTC
 
 
 def shown_docs_per_s(timing) -> str:

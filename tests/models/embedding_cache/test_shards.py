@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def messages(caplog) -> list[str]:
 @pytest.mark.parametrize("name", ARRAYS)
 def test_arrays_are_read_bit_for_bit_as_views_of_the_file(path, name):
     arrays, cost, foreign_machine = shards.read(write_shard(path, ARRAYS[name]), "c")
-    assert (cost, foreign_machine) == (COST, False)
+    assert (cost.model_copy(update={"cached_since": None}), foreign_machine) == (COST, False)
     assert set(arrays) == set(ARRAYS[name])
     for key, array in arrays.items():
         first = ARRAYS[name][key]
@@ -82,6 +83,21 @@ def test_a_dtype_unknown_to_safetensors_is_a_warning_and_no_file(path, empty_cac
 def test_a_dtype_unknown_to_numpy_is_a_warning(path, caplog):
     path.parent.mkdir(parents=True)
     assert "BF16" in refusal_message(path, with_header({"a": array(dtype="BF16", offsets=[0, 4])}, bytes(4)), caplog)
+
+
+def test_a_shard_has_the_date_of_its_computation_unless_an_older_version_wrote_it(path, monkeypatch):
+    before = datetime.now(UTC).replace(microsecond=0)
+    _, cost, _ = shards.read(write_shard(path), "c")
+    assert before <= cost.cached_since <= datetime.now(UTC)
+    read_verified = shards.read_verified
+
+    def without_date(path):
+        metadata, arrays = read_verified(path)
+        return {name: value for name, value in metadata.items() if name != "measured"}, arrays
+
+    monkeypatch.setattr(shards, "read_verified", without_date)
+    _, cost, _ = shards.read(path, "c")
+    assert cost.cached_since is None
 
 
 def test_big_endian_arrays_keep_their_values(path):

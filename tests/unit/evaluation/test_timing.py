@@ -83,6 +83,16 @@ def test_metadata_is_not_recorded_while_single_queries_are_timed():
     assert measured.description.metadata["queries"] == 2
 
 
+def test_an_index_that_existed_before_has_no_throughput():
+    retriever = CorpusOrder()
+    retriever.is_externally_indexed = True
+    timing = measure(retriever, make_dataset(), k=2, metrics=["ndcg@2"], plan=PLAN).timing
+    assert retriever.indexed == [4, 4], "the warm-up has the whole corpus"
+    assert timing.externally_indexed
+    assert (timing.docs_per_s, timing.tokens_per_s, timing.intervals["docs_per_s"]) == (None, None, None)
+    assert timing.queries_per_s > 0
+
+
 def test_zero_warmup_documents_skip_the_warm_up():
     retriever = CorpusOrder()
     measure(retriever, make_dataset(), k=2, metrics=["ndcg@2"], plan=TimingPlan(warmup_documents=0, latency_queries=0))

@@ -103,13 +103,13 @@ def test_equal_costs_without_an_interval_are_decided_by_quality():
 
 def test_a_limit_inside_the_interval_excludes_no_row():
     leaderboard = build([timed("a", 0.5, *WIDE), timed("b", 0.4, 0.5)])
-    within = recommend(leaderboard, {"queries_per_s": 1000}, {})
+    within = recommend(leaderboard, {"queries_per_s": 1000})
     assert within.best.label == "a"
     note = "queries_per_s is 975.61 (869.565 to 1,111.11), 1,000 is within its uncertainty"
     assert within.uncertain == {"a": note}
     assert note in writers.terminal([recommendation(within)], 200)
     assert recommendation_data(within)["uncertain"] == {"a": note}
-    beyond = recommend(leaderboard, {"queries_per_s": 1200}, {})
+    beyond = recommend(leaderboard, {"queries_per_s": 1200})
     assert beyond.excluded == {"a": "queries_per_s is 975.61, below 1,200"}
     assert beyond.uncertain == {}
 
@@ -119,9 +119,9 @@ def test_an_exclusion_by_a_figure_of_a_busy_machine_says_so():
     leaderboard = build([busy, timed("b", 0.4, 0.5)])
     reason = "measured on a busy machine: other processes took 50% of the time; to measure again: "
     command = "harness retriever=a dataset=x --refresh"
-    excluded = recommend(leaderboard, {"queries_per_s": 1000}, {}).excluded
+    excluded = recommend(leaderboard, {"queries_per_s": 1000}).excluded
     assert excluded == {"a": f"queries_per_s is 500, below 1,000 ({reason}{command})"}
-    allowed = recommend(leaderboard, {"queries_per_s": 100}, {})
+    allowed = recommend(leaderboard, {"queries_per_s": 100})
     assert (allowed.best.label, allowed.uncertain) == ("a", {"a": f"queries_per_s: {reason}{command}"})
 
 
@@ -133,7 +133,7 @@ def test_a_percentile_that_the_sample_does_not_carry_is_a_gap():
     assert row(leaderboard, "a").latency_ms is None
     assert "No p95 ms, because 58 searches of single queries are too few" in writers.terminal(tables(leaderboard), 200)
     with pytest.raises(UndecidedError, match=r"a: latency_ms was not measured: 58 searches of single queries"):
-        recommend(leaderboard, {"latency_ms": 5}, {})
+        recommend(leaderboard, {"latency_ms": 5})
     (data,) = json.loads(to_json(leaderboards_data({"m": leaderboard})))["m"]["rows"]
     assert data["latency_ms"] is None
 
