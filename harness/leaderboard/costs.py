@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.leaderboard.model import AXES, Row
 from harness.leaderboard.table import HEADINGS
-from harness.types import Record, Timing
+from harness.types import Record, Timing, load
 from harness.types.intervals import Interval, quantile_interval, sum_interval
 
 _LATENCY_SHARE = 0.95
@@ -33,6 +33,7 @@ def add_costs(row: Row, records: Sequence[Record]) -> Row:
     latencies = [seconds for timing in timings for seconds in timing.latencies_s]
     latency = quantile_interval(latencies, _LATENCY_SHARE)
     gaps = _gaps(measured, len(latencies), latency is not None)
+    busy = _busy(measured, gaps)
     environments = {record.environment for record in records}
     threads = {timing.threads for timing in timings}
     return replace(
@@ -45,7 +46,8 @@ def add_costs(row: Row, records: Sequence[Record]) -> Row:
         threads=threads.pop() if len(threads) == 1 else None,
         intervals={**_intervals(timings, gaps), **_latency_interval(latency)},
         samples={**_samples(timings, gaps), **({"latency_ms": len(latencies)} if latency else {})},
-        busy=_busy(measured, gaps),
+        busy=busy,
+        refresh=_commands([record for record, timing in measured if timing.busy.keys() & busy.keys()]) if busy else "",
         gaps=gaps,
     )
 
@@ -166,14 +168,11 @@ def _gaps(measured: Sequence[_Measured], n_latencies: int, has_latency: bool) ->
 
 
 def _busy(measured: Sequence[_Measured], gaps: Mapping[str, str]) -> dict[str, str]:
-    """Return by cost the reason and the commands of the records that were measured while the machine was busy."""
-    busy: dict[str, str] = {}
-    for axis in AXES:
-        reasons = {timing.busy[axis]: None for _, timing in measured if axis in timing.busy}
-        if reasons and axis not in gaps:
-            records = [record for record, timing in measured if axis in timing.busy]
-            busy[axis] = f"{', '.join(reasons)}; to measure again: {_commands(records)}"
-    return busy
+    """Return by cost the reason why the first of the records with one was measured while the machine was busy."""
+    reasons: dict[str, str] = {}
+    for _, timing in measured:
+        reasons = {**timing.busy, **reasons}
+    return {axis: reasons[axis] for axis in AXES if axis in reasons and axis not in gaps}
 
 
 def _commands(records: Sequence[Record]) -> str:
@@ -190,25 +189,28 @@ def _gap_remarks(row: Row) -> Iterator[str]:
 
 
 def _busy_remarks(row: Row) -> Iterator[str]:
-    """Yield a remark for each reason why costs were measured while the machine was busy."""
-    for reason in dict.fromkeys(row.busy.values()):
-        names = ", ".join(HEADINGS[axis] for axis in row.busy if row.busy[axis] == reason)
-        yield f"~ {names} measured on a busy machine: {reason}"
+    """Yield a remark on the costs that were measured while the machine was busy."""
+    names: dict[str, list[str]] = {}
+    for axis, reason in row.busy.items():
+        names.setdefault(reason, []).append(HEADINGS[axis])
+    if names:
+        reasons = "; ".join(f"{', '.join(axes)}: {reason}" for reason, axes in names.items())
+        yield f"~ measured on a busy machine ({reasons}); to measure again: {row.refresh}"
 
 
 def _cached_remarks(row: Row) -> Iterator[str]:
     """Yield a remark on the cached time in docs/s: its date, and the load of the machine at that time."""
     if row.docs_per_s is None or row.overall is None:
         return
-    phases = [record.timing.index for record in row.overall.records if record.timing and record.timing.index.cached_s]
-    if not phases:
+    timings = [record.timing for record in row.overall.records if record.timing and record.timing.index.cached_s]
+    if not timings:
         return
-    dates = [phase.cached_since for phase in phases]
+    dates = [timing.index.cached_since for timing in timings]
     since = None if None in dates else min(filter(None, dates))
-    if "docs_per_s" in row.busy:
+    shares = [load.lost_share([timing.index], timing.threads) for timing in timings]
+    if any(map(load.describe_lost, shares)):
         machine = "a busy machine"
     else:
-        is_unknown = any(phase.run_delay_s is None for phase in phases)
-        machine = "a machine of unknown load" if is_unknown else "an idle machine"
+        machine = "a machine of unknown load" if None in shares else "an idle machine"
     when = f"{since:%Y-%m-%d %H:%M} UTC" if since else "an unknown time"
     yield f"docs/s includes cached time, measured at {when} on {machine}; --refresh measures it again"

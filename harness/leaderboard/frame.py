@@ -165,6 +165,7 @@ def _row(row: Row) -> dict[str, Any]:
         "samples": dict(row.samples),
         "gaps": dict(row.gaps),
         "busy_reasons": dict(row.busy),
+        "refresh": row.refresh,
         "name": row.name,
         "family": row.family,
         "mean": None if row.overall is None else _summary(row.overall),

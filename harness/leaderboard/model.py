@@ -82,7 +82,9 @@ class Row:
     samples: Mapping[str, int] = field(default_factory=dict)
     """Number of samples of the costs, by axis: the smallest on any dataset; of the latency, all of them."""
     busy: Mapping[str, str] = field(default_factory=dict)
-    """Why a cost was measured while the machine was busy, and the commands that measure it again, by axis."""
+    """Why a cost was measured while the machine was busy, by axis."""
+    refresh: str = ""
+    """Commands that measure again what was measured while the machine was busy."""
     gaps: Mapping[str, str] = field(default_factory=dict)
     """Why a cost is missing, by axis."""
 

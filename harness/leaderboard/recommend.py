@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from harness.errors import UndecidedError
 from harness.leaderboard.model import AXES, Difference, Leaderboard, Row
 
-_BUSY = "measured on a busy machine"
-
 
 @dataclass(frozen=True)
 class Recommendation:
@@ -66,7 +64,7 @@ def _exclusion(row: Row, limits: Mapping[str, float]) -> str | None:
             reason = row.gaps.get(axis)
             return f"{axis} was not measured{f': {reason}' if reason else ''}"
         if all(_is_beyond(end, axis, limit) for end in _ends(row, axis)):
-            busy = f" ({_BUSY}: {row.busy[axis]})" if axis in row.busy else ""
+            busy = f" ({_busy(row, axis)})" if axis in row.busy else ""
             return f"{axis} is {value:,.6g}, {'below' if AXES[axis] else 'above'} {limit:,g}{busy}"
     return None
 
@@ -80,8 +78,13 @@ def _uncertainty(row: Row, limits: Mapping[str, float]) -> str:
             value = getattr(row, axis)
             notes.append(f"{axis} is {value:,.6g} ({low:,.6g} to {high:,.6g}), {limit:,g} is within its uncertainty")
         if axis in row.busy:
-            notes.append(f"{axis}: {_BUSY}: {row.busy[axis]}")
+            notes.append(f"{axis}: {_busy(row, axis)}")
     return "; ".join(notes)
+
+
+def _busy(row: Row, axis: str) -> str:
+    """Return why a cost was measured while the machine was busy, and the commands that measure it again."""
+    return f"measured on a busy machine: {row.busy[axis]}; to measure again: {row.refresh}"
 
 
 def _ends(row: Row, axis: str) -> tuple[float, float]:

@@ -183,7 +183,8 @@ def test_figures_of_a_busy_machine_are_marked_in_every_format():
     assert r"\~500" in writers.markdown(busy_table)
     assert r"\textasciitilde{}500" in writers.latex(busy_table)
     assert "~2,000" not in writers.terminal(busy_table, 200)
-    note = "~ queries/s measured on a busy machine: other processes took 50% of the time; to measure again: harness"
+    reason = "queries/s: other processes took 50% of the time"
+    note = f"~ measured on a busy machine ({reason}); to measure again: harness"
     assert f"{note} retriever=a dataset=x --refresh: a." in writers.terminal(busy_table, 300)
     page = html.render({"ndcg@10": leaderboard}, {}, lambda *_: None)
     assert '<span class="figure">~500</span>' in page
