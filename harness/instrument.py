@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from harness import machine
+from harness.machine import CLOCK_DIGITS
 from harness.types import Counters, Phase, ShardTime
 
 Advance = Callable[[int], None]
@@ -68,14 +69,14 @@ class Recorder:
     def phase(self) -> Phase:
         """Return the figures of the recording, once it has ended."""
         return Phase(
-            wall_s=self.wall_s,
-            cpu_s=self.cpu_s,
-            stages=dict(self.stages),
+            wall_s=round(self.wall_s, CLOCK_DIGITS),
+            cpu_s=round(self.cpu_s, CLOCK_DIGITS),
+            stages={name: round(seconds, CLOCK_DIGITS) for name, seconds in self.stages.items()},
             counters={component: Counters.model_validate(amounts) for component, amounts in self.counters.items()},
-            cached_s=self.cached_s,
+            cached_s=round(self.cached_s, CLOCK_DIGITS),
             cached_since=None if None in self.cached_since else min(filter(None, self.cached_since), default=None),
             foreign_machine=self.foreign_machine,
-            run_delay_s=self.run_delay_s,
+            run_delay_s=None if self.run_delay_s is None else round(self.run_delay_s, CLOCK_DIGITS),
             shards=dict(self.shards),
         )
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
+CLOCK_DIGITS = 9
+"""Decimals of seconds: the clocks count nanoseconds, and further digits only lengthen a record."""
 _STATUS = Path("/proc/self/status")
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 
@@ -31,8 +33,8 @@ def reference_kernels(repeats: int = 5) -> KernelTimes:
     """
     times = {name: [_time(kernel) for _ in range(repeats)] for name, kernel in _kernels().items()}
     return KernelTimes(
-        {name: min(cpu_s for cpu_s, _ in samples) for name, samples in times.items()},
-        {name: median(wall_s for _, wall_s in samples) for name, samples in times.items()},
+        {name: round(min(cpu_s for cpu_s, _ in samples), CLOCK_DIGITS) for name, samples in times.items()},
+        {name: round(median(wall_s for _, wall_s in samples), CLOCK_DIGITS) for name, samples in times.items()},
     )
 
 

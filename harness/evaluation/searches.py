@@ -150,7 +150,7 @@ def search_one_by_one(
             search = runner.prepare(row)
             with instrument.recording(metadata=False) as recorder:
                 search()
-            latencies.append(recorder.wall_s)
+            latencies.append(recorder.phase().wall_s)
             delays.append(recorder.run_delay_s)
             price.update(
                 {name: counts["micro_usd"] for name, counts in recorder.counters.items() if "micro_usd" in counts}

@@ -25,12 +25,13 @@ class FrozenModel(BaseModel):
 
 
 class SparseModel(FrozenModel):
-    """A part of a record that is written without the fields that have their default."""
+    """A part of a record that is written without the fields that have their default, and without missing figures."""
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields = type(self).model_fields
-        return {key: n for key, n in serialise(self).items() if key not in fields or n != fields[key].default}
+        defaults = {key: field.default for key, field in type(self).model_fields.items()}
+        defaults |= dict.fromkeys(type(self).model_computed_fields)
+        return {key: n for key, n in serialise(self).items() if key not in defaults or n != defaults[key]}
 
 
 class Counters(SparseModel):
@@ -74,7 +75,7 @@ class ShardTime(NamedTuple):
     wall_s: float
 
 
-class Phase(FrozenModel):
+class Phase(SparseModel):
     """One timed pass: indexing a corpus, or searching all queries once."""
 
     wall_s: float
