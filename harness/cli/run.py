@@ -64,8 +64,8 @@ def measure(arguments: Sequence[str]) -> int:
     `--refresh` among the arguments measures again and encodes again: it stands for `resume=false`.
     """
     if REFRESH in arguments:
-        kept = [word for word in arguments if word != REFRESH and not word.startswith("resume=")]
-        arguments = [*kept, "resume=false"]
+        overrides = [word for word in arguments if word != REFRESH and not word.startswith("resume=")]
+        arguments = [*overrides, "resume=false"]
     code = run_job("run", job, arguments)
     if code in (FAILED, USAGE):
         _show_sweep()

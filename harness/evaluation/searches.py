@@ -91,7 +91,7 @@ class BatchSearches(NamedTuple):
 
 
 def search_all(runner: QueryRunner, plan: TimingPlan, timed: bool) -> BatchSearches:
-    """Search all queries as often as the plan says, and time the reference kernels in between if `timed`."""
+    """Search all queries of `runner` as often as the `plan` says; time the reference kernels in between if `timed`."""
     phases: list[Phase] = []
     references: list[KernelTimes] = []
     search = runner.prepare()
@@ -125,7 +125,7 @@ class SingleSearches(NamedTuple):
     run_delay_s: float | None
     """Seconds in which the searches were ready to run but waited for a processor; None if unknown."""
     counters: dict[str, Counters]
-    """What the searches cost at a provider, by component."""
+    """Price of the searches at a provider, by component."""
 
 
 def search_one_by_one(

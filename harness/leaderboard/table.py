@@ -68,7 +68,7 @@ def format_amount(value: float | None) -> str:
 
 
 def format_cost(row: Row, axis: str) -> str:
-    """Format a cost of a row, after `~` if it was measured while the machine was busy."""
+    """Format the cost `axis` of a `row`, after `~` if it was measured while the machine was busy."""
     return f"{'~' if axis in row.busy else ''}{format_amount(getattr(row, axis))}"
 
 

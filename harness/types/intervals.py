@@ -31,7 +31,7 @@ class _Ranks(NamedTuple):
 
 
 def quantile_interval(samples: Sequence[float], share: float) -> Interval | None:
-    """Return the order statistics that enclose the quantile `share`; None if the sample has none that do.
+    """Return the order statistics of `samples` that enclose the quantile `share`; None if there are none that do.
 
     The median needs 6 samples, the 95th percentile 59, the 99th 299.
     """
@@ -80,7 +80,7 @@ def total_interval(shards: Mapping[str, Sequence[tuple[int, float]]], total: flo
 
 
 def sum_interval(values: Sequence[float], intervals: Sequence[Interval]) -> Interval:
-    """Return an interval of the sum of independent `values`, each with its own interval."""
+    """Return an interval of the sum of independent `values`, each with one of the `intervals`."""
     pairs = list(zip(values, intervals, strict=True))
     below = sqrt(sum((value - interval.low) ** 2 for value, interval in pairs))
     above = sqrt(sum((interval.high - value) ** 2 for value, interval in pairs))

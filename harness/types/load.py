@@ -40,9 +40,9 @@ class Work(Protocol):
 
 
 def lost_share(phases: Sequence[Work], threads: int) -> float | None:
-    """Return the share of the phases' wall time that other processes took from the work; None if unknown.
+    """Return the share of the wall time of `phases` that other processes took from the work; None if unknown.
 
-    It is at most the share that the work left unused of its threads: work that uses all of them may delay itself.
+    It is at most the share that the work left unused of its `threads`: work that uses all of them may delay itself.
     """
     wall = sum(phase.wall_s for phase in phases)
     delays = [phase.run_delay_s for phase in phases if phase.run_delay_s is not None]
@@ -53,7 +53,7 @@ def lost_share(phases: Sequence[Work], threads: int) -> float | None:
 
 
 def delayed_share(delay_s: float | None, wall_s: float) -> float | None:
-    """Return the share of wall seconds that were run delay; None if unknown."""
+    """Return the share of `wall_s` seconds that `delay_s`, the run delay, is; None if unknown."""
     return delay_s / wall_s if delay_s is not None and wall_s > 0 else None
 
 
