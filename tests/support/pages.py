@@ -39,7 +39,11 @@ def sentence(number, words):
 def page_record(name, differences, family, dataset, seconds, values, started, environment="e1" * 8, **changed):
     """Return a record whose scores by query are `values` and that started `started` seconds after START."""
     timing = make_timing(
-        seconds, latencies_s=[seconds / 20, seconds / 10], documents=1000, queries=40, index_bytes=int(seconds * 9e6)
+        seconds,
+        latencies_s=np.linspace(seconds / 21, seconds / 9, 100).tolist(),
+        documents=1000,
+        queries=40,
+        index_bytes=int(seconds * 9e6),
     )
     config = {"_target_": f"harness.retrievers.{family}.Retriever", "name": name, "encoder": {"dtype": "float32"}}
     return make_record(

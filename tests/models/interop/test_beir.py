@@ -228,7 +228,7 @@ model:
     assert run([*overrides, "dataset.queries=5", f"results_dir={tmp_path / 'results'}"]) == 0
     (record,) = Store(tmp_path / "results").records()
     assert record.retriever.config["model"]["_target_"].endswith("DenseRetrievalExactSearch")
-    assert len(record.timing.latencies_s) == 5
+    assert len(record.timing.latencies_s) >= 5, "every query, and again until two seconds have passed"
 
 
 def test_a_users_search_has_equal_scores_in_both_evaluators(small):
