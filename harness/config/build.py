@@ -128,7 +128,7 @@ def validate_config(kind: type[Config], config: Any, command: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        message = first["msg"]
+        message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             siblings = _sibling_keys(kind, first["loc"])
             new = RENAMED_KEYS.get(str(first["loc"][-1]))

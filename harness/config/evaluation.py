@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 from omegaconf import DictConfig
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
 
 from harness.config import build
 from harness.errors import ConfigError
@@ -28,7 +27,7 @@ _IGNORED_GROUPS = {"dataset", "timing", "k", "metrics", "seed", "name", "resume"
 
 def _check_resume(value: Any) -> Any:
     if isinstance(value, str) and value != "same_code":
-        raise PydanticCustomError("resume", "choose true, false or same_code")
+        raise ValueError("choose true, false or same_code")
     return value
 
 

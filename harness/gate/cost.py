@@ -113,7 +113,7 @@ def latency(timing: Timing) -> CostFigure:
 
 def _wall_references(timing: Timing) -> Kernels:
     """Return the samples of the kernels that are the unit of wall seconds."""
-    return timing.references
+    return timing.reference_walls or timing.references
 
 
 def _per_query(timing: Timing, seconds: Sequence[float], kernels: Kernels) -> CostFigure:

@@ -146,8 +146,10 @@ def test_gate_fails_with_another_fusion_constant(checkout, capsys):
     assert "hybrid/xquad/de" in failing(capsys.readouterr().out)
 
 
-def test_gate_fails_without_score_normalisation(checkout, capsys):
-    checkout.edit("harness/retrievers/hybrid.py", "1.0, (scores - low) / (high - low))", "1.0, scores)")
+def test_gate_fails_with_reversed_score_normalisation(checkout, capsys):
+    checkout.edit(
+        "harness/retrievers/hybrid.py", "1.0, (scores - low) / (high - low))", "1.0, (high - scores) / (high - low))"
+    )
     checkout.evaluate(*MIN_MAX)
     assert gate(checkout, "--dataset", "xquad/en", "--retriever", "hybrid") == 1
     assert re.search(r"^FAIL hybrid \[fusion=min_max\]/xquad/en", capsys.readouterr().out, re.MULTILINE)

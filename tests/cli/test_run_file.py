@@ -1,6 +1,7 @@
 """Tests of the run_file retriever: a TREC run of another system is scored and compared, without throughput."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -49,7 +50,9 @@ def test_run_is_a_leaderboard_row_without_throughput(files, tmp_path, capsys):
     row = next(line for line in capsys.readouterr().out.splitlines() if "run_file" in line)
     assert row.split()[-4:] == ["-", "-", "-", "-"] or row.split()[-3:] == ["-", "-", "-"]
     assert read.main(["compare", "bm25", "run_file", "--results", str(root)]) == 0
-    assert "p=0.5000" in capsys.readouterr().out
+    assert re.search(r"p=0\.1[123]\d\d ", capsys.readouterr().out), (
+        "two of the sixteen ways to flip four signs are as extreme"
+    )
     assert read.main(["report", "--results", str(root), "--only", "html"]) == 0
 
 
