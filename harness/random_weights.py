@@ -18,7 +18,14 @@ _WEIGHTS, _SIGNS = 1, 2
 
 
 def blocks(kind: Kind, draws: int, n: int, stratum: int) -> Iterable[NDArray[np.int16]]:
-    """Return blocks of query weights, each [draws in the block, n]; those of small datasets are cached."""
+    """Return blocks of query weights, each [draws in the block, n]; those of small datasets are cached.
+
+    Args:
+        kind: `signs`: -1 or 1 for each query. `weights`: whole numbers that are exponentially distributed.
+        draws: Number of rows of all blocks.
+        n: Number of queries.
+        stratum: Number of the random stream; equal numbers give equal blocks.
+    """
     draw = _cached_blocks if draws * n <= _CACHE_LIMIT else _draw_blocks
     return draw(kind, draws, n, stratum)
 

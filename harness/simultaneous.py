@@ -44,7 +44,12 @@ class PairwiseTests:
     alpha: float
 
     def delta(self, a: int, b: int) -> float:
-        """Return the difference of the means."""
+        """Return the difference of the means.
+
+        Args:
+            a: Index of the row to compare with.
+            b: Index of the other row.
+        """
         return round(float(self.means[b] - self.means[a]), stats.DIGITS)
 
     def interval(self, a: int, b: int) -> tuple[float, float]:
@@ -53,6 +58,10 @@ class PairwiseTests:
         All of them together contain the true differences with probability 1 - alpha. An interval ends at 0 where the
         step-down test, which is sharper, shows the difference's sign and the interval would not. It is all possible
         differences where a column has too few queries for any difference to be significant.
+
+        Args:
+            a: Index of the row to compare with.
+            b: Index of the other row.
         """
         low, high = self.unclipped(a, b)
         if self.p[a, b] >= self.alpha:  # where statistic and critical value are equal, an end is 0 up to rounding

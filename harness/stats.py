@@ -177,6 +177,10 @@ def t_p_values(t: Array, degrees: int) -> Array:
     """Return two-sided p-values of Student's t, by Wallace's (1959) normal approximation.
 
     Its relative error is below 2 % for p > 1e-8 and 30 degrees of freedom or more.
+
+    Args:
+        t: Statistics, of any shape.
+        degrees: Degrees of freedom.
     """
     factor = (8 * degrees + 1) / (8 * degrees + 3)
     z = factor * np.sqrt(degrees * np.log1p(t**2 / degrees))
@@ -184,7 +188,12 @@ def t_p_values(t: Array, degrees: int) -> Array:
 
 
 def t_quantile(share: float, degrees: int) -> float:
-    """Return a quantile of Student's t above its median, by the inverse of the approximation of `t_p_values`."""
+    """Return a quantile of Student's t above its median, by the inverse of the approximation of `t_p_values`.
+
+    Args:
+        share: Probability of a lower value, above 0.5.
+        degrees: Degrees of freedom.
+    """
     z = NormalDist().inv_cdf(share) * (8 * degrees + 3) / (8 * degrees + 1)
     return sqrt(degrees * expm1(z**2 / degrees))
 

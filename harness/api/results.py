@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.api import frames
 from harness.api.sources import Sources, collect, with_metric
 from harness.errors import ConfigError
-from harness.leaderboard import Leaderboard, Scores, build
+from harness.leaderboard import AXES, Leaderboard, Scores, build
 from harness.leaderboard.compare import Comparison, compare
 from harness.leaderboard.recommend import Recommendation, recommend
 from harness.metrics import parse
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
     from harness.evaluation.evaluate import Evaluated
 
 Level = Literal["evaluation", "query", "hit"]
-_LIMITS = {
-    "max_latency_ms": "latency_ms",
-    "max_index_mb": "index_mb",
-    "min_docs_per_s": "docs_per_s",
-    "min_queries_per_s": "queries_per_s",
-}
+_LIMITS = {f"{'min' if more else 'max'}_{axis}": axis for axis, more in AXES.items()}
+"""Costs by the name of their limit."""
 
 
 class Results:
@@ -136,7 +132,12 @@ class Results:
         return pd.DataFrame(frames.columns(self, level, metric and self._with_metric(metric)))
 
     def to_polars(self, level: Level = "evaluation", metric: str | None = None) -> "pl.DataFrame":
-        """Return the DataFrame of `to_pandas(level, metric)` as a polars DataFrame."""
+        """Return the DataFrame of `to_pandas` as a polars DataFrame.
+
+        Args:
+            level: As for `to_pandas`.
+            metric: As for `to_pandas`.
+        """
         import polars as pl
 
         return pl.DataFrame(frames.columns(self, level, metric and self._with_metric(metric)), strict=False)

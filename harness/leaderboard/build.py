@@ -16,7 +16,7 @@ from harness.errors import ConfigError
 from harness.leaderboard.costs import add_costs, cost_remarks, mark_fronts
 from harness.leaderboard.marks import is_coverage, mark
 from harness.leaderboard.model import MEANS, EvaluationSummary, Leaderboard, Row, Scores
-from harness.leaderboard.significance import Family, test_family
+from harness.leaderboard.significance import ComparisonFamily, test_family
 from harness.types import Record
 
 _JUDGED = "judged@10"
@@ -124,7 +124,7 @@ def _judged(shown: CollectedEvaluations) -> dict[str, float]:
 
 def _families(
     everything: CollectedEvaluations, shown: CollectedEvaluations, metric: str, scores: Scores | None
-) -> tuple[Family | None, Family | None]:
+) -> tuple[ComparisonFamily | None, ComparisonFamily | None]:
     """Return the family of all comparisons and, where the shown means cover other datasets, a family of theirs."""
     if scores is None or is_coverage(metric):
         return None, None

@@ -179,11 +179,11 @@ def config_difference(a: object, b: object, key: str = "") -> dict[str, tuple[st
         key: Dotted key of the two values.
     """
     if isinstance(a, dict) and isinstance(b, dict) and a.get("_target_", "") != b.get("_target_", ""):
-        targets, others = (f"{key}.{name}" if key else name for name in ("_target_", "*"))
+        targets, remaining = (f"{key}.{name}" if key else name for name in ("_target_", "*"))
         sizes = [len(config) - ("_target_" in config) for config in (a, b)]
         return {
             targets: (str(a.get("_target_", "-")), str(b.get("_target_", "-"))),
-            others: (f"{sizes[0]} keys", f"{sizes[1]} keys"),
+            remaining: (f"{sizes[0]} keys", f"{sizes[1]} keys"),
         }
     if isinstance(a, dict) or isinstance(b, dict):
         a_items, b_items = (config if isinstance(config, dict) else {} for config in (a, b))

@@ -8,7 +8,7 @@ from harness.types import PerQuery, Record
 from harness.types.intervals import Interval
 
 if TYPE_CHECKING:
-    from harness.leaderboard.significance import ColumnTests, Family
+    from harness.leaderboard.significance import ColumnTests, ComparisonFamily
 
 MEANS = ""
 """Name of the column of means over datasets, beside the datasets' names."""
@@ -127,9 +127,9 @@ class Leaderboard:
     """Label of the row that the others are compared with."""
     detectable: dict[str, float] = field(default_factory=dict)
     """Minimum detectable effect of a comparison with the best row, by dataset (80 % power, 5 % level, one test)."""
-    family: "Family | None" = None
+    family: "ComparisonFamily | None" = None
     """All comparisons of the rows on the datasets, and of their means where these cover `common`; None: not tested."""
-    means_family: "Family | None" = None
+    means_family: "ComparisonFamily | None" = None
     """Comparisons of the means where `family` has none over `common`, because rows or datasets are hidden."""
     untested: dict[str, list[str]] = field(default_factory=dict)
     """By dataset, rows without per-query scores or with scores of other queries."""

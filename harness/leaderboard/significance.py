@@ -1,7 +1,7 @@
 """Confidence intervals, the best of each column, and the one family of comparisons that all verdicts are read from.
 
 Every pair of rows is tested in every column, and in the column of means over several datasets. Leaderboard, comparison,
-recommendation and page read the differences of `Family.columns`; none of them tests anything itself.
+recommendation and page read the differences of `ComparisonFamily.columns`; none of them tests anything itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,12 @@ class ColumnTests:
     tests: PairwiseTests
 
     def difference(self, a: str, b: str) -> Difference | None:
-        """Return row b minus row a; None where one of them was not tested."""
+        """Return row b minus row a; None where one of them was not tested.
+
+        Args:
+            a: Label of the row to compare with.
+            b: Label of the other row.
+        """
         labels = self.scores.labels
         if a == b or a not in labels or b not in labels:
             return None
@@ -72,7 +77,12 @@ class ColumnTests:
         )
 
     def is_worse(self, label: str, best: str) -> bool | None:
-        """Return True if a row is significantly worse than the best; None where one of them was not tested."""
+        """Return True if a row is significantly worse than the best; None where one of them was not tested.
+
+        Args:
+            label: Label of the row.
+            best: Label of the best row of the column.
+        """
         labels = self.scores.labels
         if label not in labels or best not in labels:
             return None
@@ -89,7 +99,7 @@ class ColumnTests:
 
 
 @dataclass(frozen=True)
-class Family:
+class ComparisonFamily:
     """Comparisons that are adjusted together."""
 
     columns: Mapping[str, ColumnTests] = field(default_factory=dict)
@@ -115,7 +125,9 @@ class Family:
         return f"{count}: all pairs of {self.rows} rows on {' '.join(filter(None, (columns, means)))}"
 
 
-def test_family(evaluations: Evaluations, datasets: Mapping[str, Sequence[str]], metric: str, scores: Scores) -> Family:
+def test_family(
+    evaluations: Evaluations, datasets: Mapping[str, Sequence[str]], metric: str, scores: Scores
+) -> ComparisonFamily:
     """Test all pairs of rows in all columns as one family.
 
     Args:
@@ -135,7 +147,7 @@ def test_family(evaluations: Evaluations, datasets: Mapping[str, Sequence[str]],
     tests = {name: ColumnTests(column, result) for (name, column), result in zip(columns.items(), results, strict=True)}
     rows = {label for column in columns.values() for label in column.labels}
     size = sum(len(column.labels) * (len(column.labels) - 1) // 2 for column in columns.values())
-    return Family(tests, len(rows), size)
+    return ComparisonFamily(tests, len(rows), size)
 
 
 def score_column(evaluations: Evaluations, datasets: Sequence[str], metric: str, scores: Scores) -> ScoreColumn | None:

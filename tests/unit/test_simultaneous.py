@@ -54,8 +54,8 @@ def plain_p_values_against_best(columns, datasets, draws):
         everything |= {(number, *pair): values for pair, values in drawn_column.items()}
 
     def remaining(pair):
-        kept = {(n, row) for (n, a, b), value in observed.items() if value <= observed[pair] for row in (a, b)}
-        return [values for (n, a, b), values in everything.items() if (n, a) in kept and (n, b) in kept]
+        tied = {(n, row) for (n, a, b), value in observed.items() if value <= observed[pair] for row in (a, b)}
+        return [values for (n, a, b), values in everything.items() if (n, a) in tied and (n, b) in tied]
 
     return step_down(observed, remaining)
 

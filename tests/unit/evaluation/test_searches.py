@@ -65,9 +65,9 @@ PLAN = TimingPlan()
 )
 def test_as_many_single_queries_as_fit_into_two_seconds_are_timed(fake, n_queries, alone_s, expected):
     time = fake(n_queries=n_queries, alone_s=alone_s)
-    found = search_one_by_one(time, PLAN, seed=0, clock=time.perf_counter)
-    assert len(found.latencies_s) == expected
-    assert found.latencies_s == pytest.approx([alone_s] * expected)
+    single = search_one_by_one(time, PLAN, seed=0, clock=time.perf_counter)
+    assert len(single.latencies_s) == expected
+    assert single.latencies_s == pytest.approx([alone_s] * expected)
     first, *timed = time.searched or [None]
     assert timed[:1] == ([first] if n_queries else []), "one search comes before those that are timed"
     assert len(set(timed)) == min(n_queries, expected), "no query is repeated before every other was searched"

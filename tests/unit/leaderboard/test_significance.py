@@ -70,28 +70,28 @@ def test_marks_are_those_of_the_differences_to_the_best(evaluations):
             assert column[label].tied_with_best == (leaderboard.difference(best, label, name).p >= stats.ALPHA)
             tied.append(column[label].tied_with_best)
         assert sum(each.best_share for each in column.values()) == pytest.approx(1.0)
-    assert len(set(tied)) == 2, "some rows are tied and some are not"
+    assert len(set(tied)) == 2, "some rows are tied and filtered are not"
 
 
 def test_hiding_rows_and_datasets_changes_no_difference(evaluations):
     everything = built(*evaluations)
-    some = built(*evaluations, is_shown=lambda r: r.retriever.label in ("best", "r3") and r.dataset.name in "xy")
-    assert [row.label for row in some.rows] == ["best", "r3"]
-    assert some.datasets == ["x", "y"]
+    filtered = built(*evaluations, is_shown=lambda r: r.retriever.label in ("best", "r3") and r.dataset.name in "xy")
+    assert [row.label for row in filtered.rows] == ["best", "r3"]
+    assert filtered.datasets == ["x", "y"]
     for name in "xy":
-        assert some.difference("best", "r3", name) == everything.difference("best", "r3", name)
-        marks = [row(each, "r3").evaluations[name].tied_with_best for each in (some, everything)]
+        assert filtered.difference("best", "r3", name) == everything.difference("best", "r3", name)
+        marks = [row(each, "r3").evaluations[name].tied_with_best for each in (filtered, everything)]
         assert marks[0] == marks[1]
-    assert str(some.means_family) == "1 comparison: all pairs of 2 rows on the mean over datasets"
-    assert some.difference("best", "r3").p == some.means_family.columns[""].difference("best", "r3").p
-    assert str(some.means_family) in writers.terminal(tables(some))
+    assert str(filtered.means_family) == "1 comparison: all pairs of 2 rows on the mean over datasets"
+    assert filtered.difference("best", "r3").p == filtered.means_family.columns[""].difference("best", "r3").p
+    assert str(filtered.means_family) in writers.terminal(tables(filtered))
 
 
 def test_hiding_rows_keeps_the_family_of_means_over_the_same_datasets(evaluations):
     everything = built(*evaluations)
-    some = built(*evaluations, is_shown=lambda record: record.retriever.label in ("best", "r3"))
-    assert some.means_family is None
-    assert some.difference("best", "r3") == everything.difference("best", "r3")
+    filtered = built(*evaluations, is_shown=lambda record: record.retriever.label in ("best", "r3"))
+    assert filtered.means_family is None
+    assert filtered.difference("best", "r3") == everything.difference("best", "r3")
 
 
 def test_a_mean_over_one_dataset_is_no_comparison_of_its_own(evaluations):

@@ -220,7 +220,7 @@ def test_reading_and_computing_load_neither_torch_nor_hydra():
 def test_a_metric_of_a_dataset_keeps_its_name_and_an_unknown_one_is_refused(monkeypatch, capsys):
     record = evaluated(make_dataset())
     assert record_options.canonical("ndcg@10", [record]) == "ndcg@10"
-    own = record.model_copy(update={"metrics": {"p-MRR": 0.5}})
-    assert record_options.canonical("p-MRR", [own]) == "p-MRR"
+    extra = record.model_copy(update={"metrics": {"p-MRR": 0.5}})
+    assert record_options.canonical("p-MRR", [extra]) == "p-MRR"
     assert harness(monkeypatch, "report", "--metric", "ndgc@10") == 2
     assert "did you mean ndcg@10?" in capsys.readouterr().err
