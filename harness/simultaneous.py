@@ -11,7 +11,8 @@ monotone function of Student's t, so that pairs of different variance are on one
 denominator.
 
 A comparison with the best row of a column is a multiple comparison with the best (Hsu 1996): a row that was found worse
-than the best can no longer be the best, so its differences to the remaining rows leave the family.
+than the best can no longer be the best, so its differences to the remaining rows leave the family. There are thus two
+error rates, each at most `alpha`: of a false difference to the best of any column, and of one between other rows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +40,8 @@ class PairwiseTests:
     """Of each row, not rounded [rows]."""
     p: Array
     """Adjusted over the family [rows, rows]; 1 on the diagonal and for rows with equal scores on every query."""
+    best: int
+    """Index of the row of highest mean, whose comparisons are those with the best."""
     unclipped: Callable[[int, int], tuple[float, float]]
     """Returns the simultaneous interval of the difference of a pair."""
     alpha: float
@@ -113,7 +116,8 @@ def compare_all(
         columns: For each column its strata: weights, which sum to 1, and per-query scores [queries, rows].
         datasets: For each column and stratum the number of its dataset; equal numbers share their random signs.
         draws: Number of random sign assignments.
-        alpha: Probability of at least one false difference in the family.
+        alpha: Probability of at least one false difference to the best of a column, and of at least one between other
+            rows.
 
     Returns:
         For each column the tests of its pairs.
@@ -128,7 +132,7 @@ def compare_all(
     rank = int(alpha * (draws + 1))  # a difference is significant if fewer than `rank` draws reach its statistic
     critical = float(np.partition(largest, draws - rank)[draws - rank]) if rank else np.inf
     return [
-        PairwiseTests(column.means, p, partial(_interval, column, critical, alpha), alpha)
+        PairwiseTests(column.means, p, int(column.means.argmax()), partial(_interval, column, critical, alpha), alpha)
         for column, p in zip(prepared, p_values, strict=True)
     ]
 
@@ -249,7 +253,8 @@ def compare_many(columns: Sequence[Strata], alpha: float = ALPHA) -> list[Pairwi
         p_values[indices] = part
         p_values.T[indices] = part
         critical = stats.t_quantile(1 - alpha / (2 * len(p)), degrees)
-        results.append(PairwiseTests(means, p_values, partial(_t_interval, means, errors, critical), alpha))
+        interval = partial(_t_interval, means, errors, critical)
+        results.append(PairwiseTests(means, p_values, int(means.argmax()), interval, alpha))
     return results
 
 
@@ -257,16 +262,22 @@ def _student(strata: Strata) -> tuple[Array, Array, Array, int]:
     """Return means, standard errors and p-values of all differences, and the degrees of freedom."""
     means = np.asarray(sum(weight * values.mean(axis=0) for weight, values in strata))
     variances = np.zeros((len(means), len(means)))
+    degrees = min(len(values) for _, values in strata) - 1
+    if degrees < 1:  # the spread of a single query is unknown
+        return means, np.full_like(variances, np.inf), np.ones_like(variances), 1
     for weight, values in strata:
         covariances = np.cov(values, rowvar=False, ddof=1)
         diagonal = np.diag(covariances)
         variances += weight**2 / len(values) * (diagonal[:, None] + diagonal[None, :] - 2 * covariances)
     errors = np.sqrt(np.maximum(variances, 0.0))
-    degrees = min(len(values) for _, values in strata) - 1
-    t = np.abs(means[:, None] - means[None, :]) / np.where(errors > _SLACK, errors, np.inf)
-    return means, errors, stats.t_p_values(t, degrees), degrees
+    deltas = np.abs(means[:, None] - means[None, :])
+    is_constant = errors <= _SLACK
+    p_values = stats.t_p_values(deltas / np.where(is_constant, np.inf, errors), degrees)
+    p_values[is_constant & (deltas > _SLACK)] = 2.0**-degrees  # the same difference on all queries
+    return means, errors, p_values, degrees
 
 
 def _t_interval(means: Array, errors: Array, critical: float, a: int, b: int) -> tuple[float, float]:
     delta, half = means[b] - means[a], critical * errors[a, b]
-    return round(float(delta - half), stats.DIGITS), round(float(delta + half), stats.DIGITS)
+    low, high = (round(float(np.clip(end, -1.0, 1.0)), stats.DIGITS) for end in (delta - half, delta + half))
+    return low, high

@@ -44,6 +44,7 @@ class Results:
         store: The results folder of the records.
         metric: The metric that orders the table; computed from the runs where it was not measured.
         baseline: The row to compare the other rows with.
+        superseded: Older records, which the leaderboard shows where they are of an older version of a dataset.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class Results:
         store: Store | None = None,
         metric: str = "ndcg@10",
         baseline: str | None = None,
+        superseded: Sequence[Record] = (),
     ) -> None:
         self.records, self.scores, self.baseline = list(records), dict(scores), baseline
-        self._store, self._sources = store, Sources(dict(runs or {}), dict(datasets or {}), store)
+        self._superseded, self._store = list(superseded), store
+        self._sources = Sources(dict(runs or {}), dict(datasets or {}), store)
         self.metric = self._with_metric(metric, required=())
 
     @classmethod
@@ -103,7 +106,7 @@ class Results:
         having = [record.retriever for record in self.records if metric in record.metrics]
         has_baseline = any(self.baseline in (retriever.label, retriever.name) for retriever in having)
         baseline = self.baseline if has_baseline or metric == self.metric else None
-        leaderboard = build(self.records, metric, self.scores, baseline)
+        leaderboard = build([*self.records, *self._superseded], metric, self.scores, baseline)
         return replace(leaderboard, machines=self._store.machines(self.records)) if self._store else leaderboard
 
     def _with_metric(self, metric: str, required: Sequence[str] | None = None) -> str:
@@ -168,7 +171,7 @@ class Results:
         labels = [self._row_records(row)[0].retriever.label for row in (a, b)]
         name = self._with_metric(metric or self.metric, labels)
         sides = [self._row_records(label) for label in labels]
-        return compare(sides[0], sides[1], name, self.scores, self.table, among=self.records)
+        return compare(sides[0], sides[1], name, self.scores, self.table, among=[*self.records, *self._superseded])
 
     def recommend(self, **limits: float) -> Recommendation:
         """Return the best row within limits, the runner-up, and whether they differ significantly.
@@ -295,4 +298,5 @@ def open_results(
     if not records:
         raise ConfigError(f"no records in {str(path)!r}; name a results folder, or measure: harness retriever=bm25")
     store = Store(root)
-    return Results(records, store.scores(records), store=store, metric=metric, baseline=baseline)
+    older = [record for record in latest if not any(record is each for each in records)]
+    return Results(records, store.scores(latest), store=store, metric=metric, baseline=baseline, superseded=older)

@@ -35,8 +35,8 @@ class CollectedEvaluations:
     """By label and dataset."""
     failures: dict[tuple[str, str], Record]
     """The newest failure by label and dataset, where every record failed."""
-    superseded: frozenset[str]
-    """Columns of older versions of datasets, which no mean covers."""
+    newer_versions: dict[str, str]
+    """By the column of an older version of a dataset, the column of the newest one."""
     cautions: list[str]
     """Records that were left out."""
 
@@ -53,7 +53,7 @@ class CollectedEvaluations:
     def common(self) -> list[str]:
         """Datasets that every row with an evaluation has, in their newest version."""
         rows = [columns for columns in self.evaluations.values() if columns]
-        names = [name for name in self.datasets if name not in self.superseded]
+        names = [name for name in self.datasets if self.newer_versions.get(name) not in self.datasets]
         return [name for name in names if rows and all(name in columns for columns in rows)]
 
     def select(self, is_shown: Selection) -> "CollectedEvaluations":
@@ -110,7 +110,7 @@ def build(
 
 
 def _judged(shown: CollectedEvaluations) -> dict[str, float]:
-    """Return by label the share of judged documents among the first ten; nothing unless all rows have it."""
+    """Return the share of judged documents among the first ten by label, of the rows that have it."""
     shares = {}
     for label, columns in shown.evaluations.items():
         means = [
@@ -118,8 +118,9 @@ def _judged(shown: CollectedEvaluations) -> dict[str, float]:
             for name in shown.common
             if name in columns
         ]
-        shares[label] = sum(means) / len(means) if means else nan
-    return {} if any(map(isnan, shares.values())) else shares
+        if means and not isnan(sum(means)):
+            shares[label] = sum(means) / len(means)
+    return shares
 
 
 def _families(
@@ -191,7 +192,7 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     version = max((record.metric_version for record in ordered), default=0)
     n_outdated = sum(record.metric_version != version for record in ordered)
     ordered = [record for record in ordered if record.metric_version == version]
-    columns = _Columns(ordered)
+    columns = _Columns([record for record in ordered if record.status == "ok" and metric in record.metrics])
     for record in ordered:
         key = (record.retriever.label, columns.name(record))
         if record.status == "ok" and metric in record.metrics:
@@ -206,9 +207,7 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     failures = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
     evaluations |= {label: {} for label, name in sorted(failures) if name in datasets and label not in evaluations}
     cautions = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
-    return CollectedEvaluations(
-        evaluations, failures, columns.superseded(datasets), [*cautions, *columns.cautions(datasets)]
-    )
+    return CollectedEvaluations(evaluations, failures, columns.newer_versions, [*cautions, *columns.cautions(datasets)])
 
 
 def _failures(failed: Mapping[tuple[str, str], Record]) -> list[str]:
@@ -249,7 +248,7 @@ def _summarize(parts: dict[str, Record], metric: str) -> EvaluationSummary | Non
 
 def column_names(records: Sequence[Record]) -> list[str]:
     """Return the name of each record's column, which for an older version of a dataset has a hash."""
-    columns = _Columns(sorted(records, key=lambda record: record.started))
+    columns = _Columns(sorted((each for each in records if each.status == "ok"), key=lambda record: record.started))
     return [columns.name(record) for record in records]
 
 
@@ -273,20 +272,22 @@ class _Columns:
         info = record.dataset
         label = info.label if info.group is None else info.label.replace(info.name, info.group, 1)
         fingerprint = info.fingerprint
-        if fingerprint is None or fingerprint == self._newest.get((info.label, info.name)):
+        if fingerprint is None or self._newest.get((info.label, info.name)) in (None, fingerprint):
             return label
         name = f"{label} ({fingerprint[:6]})"
         self._superseded[name] = (label, record.started)
         return name
 
-    def superseded(self, datasets: Collection[str]) -> frozenset[str]:
-        """Return the columns among `datasets` that are older versions of others."""
-        return frozenset(name for name in datasets if self._superseded.get(name, ("",))[0] in datasets)
+    @property
+    def newer_versions(self) -> dict[str, str]:
+        """By the column of an older version of a dataset, the column of the newest one."""
+        return {name: label for name, (label, _) in self._superseded.items()}
 
     def cautions(self, datasets: Collection[str]) -> list[str]:
         """Describe the older versions of datasets among `datasets`."""
         return [
-            f"column {name} holds an older version of {self._superseded[name][0]}, last measured on "
+            f"column {name} holds an older version of {newest}, last measured on "
             f"{self._superseded[name][1]:%Y-%m-%d}, and is part of no mean; hide it: harness forget --dataset {name!r}"
-            for name in sorted(self.superseded(datasets))
+            for name, newest in sorted(self.newer_versions.items())
+            if name in datasets and newest in datasets
         ]

@@ -92,12 +92,12 @@ def compare(
     Raises:
         UndecidedError: They have no dataset of the same content in common, or not this metric.
     """
-    a, b = newest_records(a), newest_records(b)
-    names = _names(a, b, names)
-    shared = {_content(record) for record in a} & {_content(record) for record in b}
-    sides = tuple(
-        [record for record in side if _content(record) in shared and metric in record.metrics] for side in (a, b)
-    )
+    measured = [newest_records([each for each in side if metric in each.metrics]) for side in (a, b)]
+    shared = {_content(record) for record in measured[0]} & {_content(record) for record in measured[1]}
+    sides = tuple([record for record in side if _content(record) in shared] for side in measured)
+    if not shared:
+        raise _nothing_to_compare(a, b, _names(a, b, names), metric)
+    names = _names(sides[0], sides[1], names)
     leaderboard = _rows_of(among, sides, names, metric, scores) or _rows_alone(sides, names, metric, scores)
     if leaderboard is None or not leaderboard.common:
         raise _nothing_to_compare(a, b, names, metric)
@@ -118,7 +118,7 @@ def compare(
         leaderboard,
         changed[:_MAX_CHANGED],
         compute_slices(leaderboard, scores, tables),
-        config_difference(a[0].retriever.config, b[0].retriever.config),
+        config_difference(sides[0][0].retriever.config, sides[1][0].retriever.config),
         (sides[0], sides[1]),
         unpaired,
     )
@@ -140,7 +140,7 @@ def _rows_of(
         return None
     leaderboard = build(among, metric, scores, baseline=names[0], is_shown=lambda record: _key(record) in chosen)
     shown = {_key(record) for row in leaderboard.rows for record in row.records}
-    return leaderboard if shown == chosen else None
+    return leaderboard if shown == chosen and leaderboard.common else None
 
 
 def _rows_alone(

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from harness import stats
 from harness.leaderboard.model import MEANS, EvaluationSummary, Leaderboard, Row, Scores
-from harness.leaderboard.significance import score_column
+from harness.leaderboard.significance import ColumnTests, score_column
 
+_EQUAL = 1e-12
+"""Difference below which two means are equal: they may be sums of the same scores in another order."""
 _Summaries = dict[str, EvaluationSummary]
 """Evaluations of a column, by row label."""
 
@@ -35,7 +37,8 @@ def mark(leaderboard: Leaderboard, scores: Scores | None) -> Leaderboard:
     untested: dict[str, list[str]] = {}
     detectable: dict[str, float] = {}
     for name in leaderboard.datasets:
-        tests, best = leaderboard.column_tests(name), _best(columns[name])
+        tests = leaderboard.column_tests(name)
+        best = _best(columns[name], tests)
         if scores is not None and (labels := _untested(columns[name])) and not is_coverage(leaderboard.metric):
             untested[name] = labels
         if tests and best and (effect := tests.minimum_detectable_effect(best)) is not None:
@@ -48,9 +51,10 @@ def _marked(leaderboard: Leaderboard, name: str, scores: Scores | None) -> _Summ
     summaries = {row.label: each for row in leaderboard.rows if (each := _evaluation(row, name)) is not None}
     if not is_coverage(leaderboard.metric) and len(summaries) > 1:
         highest = max(each.value for each in summaries.values())
-        summaries = {label: replace(each, best=each.value == highest) for label, each in summaries.items()}
+        summaries = {label: replace(each, best=each.value >= highest - _EQUAL) for label, each in summaries.items()}
     summaries = _with_intervals(leaderboard, name, summaries, scores or {})
-    tests, best = leaderboard.column_tests(name), _best(summaries)
+    tests = leaderboard.column_tests(name)
+    best = _best(summaries, tests)
     if tests and best:
         for label, each in summaries.items():
             if not each.best and (is_worse := tests.is_worse(label, best)) is not None:
@@ -81,9 +85,11 @@ def _evaluation(row: Row, name: str) -> EvaluationSummary | None:
     return row.overall if name == MEANS else row.evaluations.get(name)
 
 
-def _best(summaries: _Summaries) -> str | None:
-    """Return a row that is the best of a column, one with an interval if there is one; None where there is none."""
+def _best(summaries: _Summaries, tests: ColumnTests | None) -> str | None:
+    """Return a row that is the best of a column: of several, the one that is tested as the best; None without any."""
     best = [label for label, each in summaries.items() if each.best]
+    if tests and tests.best in best:
+        return tests.best
     return next((label for label in best if summaries[label].interval), next(iter(best), None))
 
 

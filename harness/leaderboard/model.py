@@ -29,7 +29,7 @@ class Difference:
     high: float
     """Ends of the 95 % interval of `delta`, simultaneous over the family of comparisons."""
     p: float
-    """Two-sided p-value of the paired randomisation test, adjusted over the family of comparisons."""
+    """Two-sided p-value of the paired test, adjusted over the family of comparisons."""
     won: int
     tied: int
     lost: int
@@ -134,7 +134,7 @@ class Leaderboard:
     untested: dict[str, list[str]] = field(default_factory=dict)
     """By dataset, rows without per-query scores or with scores of other queries."""
     judged: dict[str, float] = field(default_factory=dict)
-    """By label, the mean share of judged documents among the first ten, over `common`; empty unless known for all."""
+    """By label, the mean share of judged documents among the first ten, over `common`, where it is known."""
     cautions: list[str] = field(default_factory=list)
     """Records that were left out, and settings that differ between compared rows."""
     machines: dict[str, str] = field(default_factory=dict)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from harness.errors import UndecidedError
+from harness.errors import ConfigError, UndecidedError
+from harness.leaderboard.marks import is_coverage
 from harness.leaderboard.model import AXES, Difference, Leaderboard, Row
 
 
@@ -40,7 +41,13 @@ def recommend(leaderboard: Leaderboard, limits: Mapping[str, float]) -> Recommen
 
     Raises:
         UndecidedError: No row is within the limits.
+        ConfigError: The metric is no measure of quality.
     """
+    if is_coverage(leaderboard.metric):
+        raise ConfigError(
+            f"{leaderboard.metric} is the share of judged documents, which says nothing about quality; choose another "
+            "metric: --metric ndcg@10"
+        )
     excluded = {row.label: reason for row in leaderboard.rows if (reason := _exclusion(row, limits)) is not None}
     allowed = [row for row in leaderboard.rows if row.label not in excluded]
     if not leaderboard.common:

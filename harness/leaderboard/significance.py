@@ -76,6 +76,11 @@ class ColumnTests:
             effect=stats.effect_size(parts[0]) if len(parts) == 1 else None,
         )
 
+    @property
+    def best(self) -> str:
+        """Label of the row of highest mean, whose comparisons are those with the best."""
+        return self.scores.labels[self.tests.best]
+
     def is_worse(self, label: str, best: str) -> bool | None:
         """Return True if a row is significantly worse than the best; None where one of them was not tested.
 
@@ -151,7 +156,7 @@ def test_family(
 
 
 def score_column(evaluations: Evaluations, datasets: Sequence[str], metric: str, scores: Scores) -> ScoreColumn | None:
-    """Return the paired scores of the rows that have the same queries as the first one; None where no row has scores.
+    """Return the paired scores of the largest group of rows that have the same queries; None where no row has scores.
 
     Args:
         evaluations: Evaluations by row and dataset.
@@ -159,21 +164,18 @@ def score_column(evaluations: Evaluations, datasets: Sequence[str], metric: str,
         metric: The metric's name.
         scores: Per-query scores by the path that a record names.
     """
-    first: list[PairedScores] | None = None
-    labels, values = [], []
+    groups: dict[int, dict[str, list[PairedScores]]] = {}  # by the hash of the queries, then by label
     for label, by_dataset in evaluations.items():
         parts = paired_scores([by_dataset.get(name) for name in datasets], metric, scores)
-        if parts is None:
-            continue
-        first = first or parts
-        if [part.query_ids for part in parts] == [part.query_ids for part in first]:
-            labels.append(label)
-            values.append([part.values for part in parts])
-    if first is None:
+        if parts is not None:
+            groups.setdefault(hash(tuple(tuple(part.query_ids) for part in parts)), {})[label] = parts
+    if not groups:
         return None
-    matrices = [np.column_stack(part) for part in zip(*values, strict=True)]
+    rows = max(groups.values(), key=len)
+    first = next(iter(rows.values()))
+    matrices = [np.column_stack([part.values for part in parts]) for parts in zip(*rows.values(), strict=True)]
     strata = [(part.weight, matrix) for part, matrix in zip(first, matrices, strict=True)]
-    return ScoreColumn(labels, [part.part for part in first], [part.query_ids for part in first], strata)
+    return ScoreColumn([*rows], [part.part for part in first], [part.query_ids for part in first], strata)
 
 
 def paired_scores(

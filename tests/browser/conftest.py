@@ -93,7 +93,7 @@ def constant_statistics(monkeypatch):
         means = [stats.mean(strata) for strata in columns]
         p_values = [np.exp(-30 * np.abs(each[:, None] - each)) for each in means]
         return [
-            PairwiseTests(each, p, lambda a, b: (0.0123, 0.0456), stats.ALPHA)
+            PairwiseTests(each, p, int(each.argmax()), lambda a, b: (0.0123, 0.0456), stats.ALPHA)
             for each, p in zip(means, p_values, strict=True)
         ]
 

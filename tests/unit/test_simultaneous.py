@@ -196,3 +196,33 @@ def test_a_large_family_finds_no_difference_that_randomisation_does_not():
     approximate = compare_many(columns)
     for first, second in zip(exact, approximate, strict=True):
         assert not ((second.p < stats.ALPHA) & (first.p >= stats.ALPHA)).any()
+
+
+@pytest.mark.parametrize("top", [4, 8])
+def test_two_groups_of_equal_rows_have_each_error_rate_below_six_percent(top):
+    """The best rows are equal, and so are the rows far below them."""
+    generator, false_best, false_other, n_boards = np.random.default_rng(top), 0, 0, 150
+    for _ in range(n_boards):
+        values = generator.random((80, 1)) * generator.random((80, 12))
+        values[:, top:] -= 2.0
+        (tests,) = compare_all([[(1.0, values)]], [[0]], 400)
+        is_false = tests.p < stats.ALPHA
+        is_false[:top, top:] = is_false[top:, :top] = False
+        false_best += bool(is_false[tests.best].any())
+        is_false[tests.best] = is_false[:, tests.best] = False
+        false_other += bool(is_false.any())
+    limit = 0.06 * n_boards + 2 * (n_boards * 0.05 * 0.95) ** 0.5
+    assert false_best <= limit
+    assert false_other <= limit
+
+
+def test_a_large_family_with_a_single_query_or_constant_differences_has_finite_p_values(monkeypatch):
+    monkeypatch.setattr(simultaneous, "MAX_COMPARISONS", 1)
+    single = np.array([[0.0, 1.0, 0.5]])
+    constant = np.repeat([[0.0, 1.0, 1.0]], 30, axis=0)
+    first, second = compare_all([[(1.0, single)], [(1.0, constant)]], [[0], [1]])
+    assert (first.p == 1).all()
+    assert first.interval(0, 1) == (-1.0, 1.0)
+    assert second.p[0, 1] < 1e-6
+    assert second.p[1, 2] == 1
+    assert second.interval(0, 1) == (1.0, 1.0)

@@ -237,7 +237,7 @@ def _column_pairs(layout: PageLayout, column: ColumnTests) -> dict[str, Any]:
         "won": [pair.won for pair in differences],
         "lost": [pair.lost for pair in differences],
         "delta": [round_value(pair.delta) for pair in differences],
-        "p": [float(f"{pair.p:.4g}") for pair in differences],
+        "p": [float(f"{pair.p:.6g}") for pair in differences],
     }
 
 

@@ -98,7 +98,8 @@ def _tests(layout: PageLayout) -> list[str]:
         f"Two-sided paired randomisation over the queries: signs of the differences are flipped, {stats.DRAWS:,} "
         f"draws. The comparisons of a metric are one family ({'; '.join(sizes)}), whose p-values are adjusted by the "
         "largest statistic of each draw, step by step (max-T; Westfall & Young 1993, Romano & Wolf 2005): with "
-        f"{100 * (1 - stats.ALPHA):.0f} % probability none of them is falsely significant. Searching, sorting and "
+        f"{100 * (1 - stats.ALPHA):.0f} % probability no row is falsely worse than the best, and with the same "
+        "probability no difference between other rows is falsely significant. Searching, sorting and "
         f"choosing a baseline change no p-value. A difference is significant when its p is below {stats.ALPHA}.",
     ]
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.compare import ChangedQuery, Comparison, describe_record
+from harness.leaderboard.marks import is_coverage
 from harness.leaderboard.slices import Slice
 from harness.leaderboard.table import GAP, Table, format_difference, format_score
 from harness.leaderboard.tables.leaderboard import columns_of, evaluation_of, family_notes, judged_notes
@@ -37,7 +38,9 @@ def _differences(comparison: Comparison) -> Table:
         *judged_notes(comparison.leaderboard),
     ]
     notes += [_records_note(side, records) for side, records in zip("AB", comparison.records, strict=True)]
-    if comparison.unpaired:
+    if is_coverage(comparison.leaderboard.metric):
+        notes.append("The share of judged documents is not tested: it says nothing about quality.")
+    elif comparison.unpaired:
         unpaired = ", ".join(comparison.unpaired)
         notes.append(f"Not tested, because per-query scores are missing or of other queries: {unpaired}.")
     headings = ["dataset", "A", "B", "B - A", "95 %", "adjusted p", "won/tied/lost", "d", "MDE"]

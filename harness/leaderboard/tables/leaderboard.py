@@ -152,7 +152,7 @@ def _legend(leaderboard: Leaderboard) -> dict[Mark, str]:
 def judged_notes(leaderboard: Leaderboard) -> Iterator[str]:
     """Yield the share of judged documents among each row's first ten, where it differs between rows."""
     shares = leaderboard.judged
-    if shares and max(shares.values()) - min(shares.values()) > _JUDGED_GAP:
+    if shares and max(shares.values()) - min(shares.values()) > _JUDGED_GAP + 1e-9:
         listed = ", ".join(f"{label} {format_share(share)}" for label, share in shares.items())
         yield f"Judged among the first ten: {listed}; documents that are not judged count as not relevant."
 
@@ -161,7 +161,10 @@ def family_notes(leaderboard: Leaderboard) -> Iterator[str]:
     """Yield the families of comparisons in which p-values and intervals of differences are adjusted."""
     for family in (leaderboard.family, leaderboard.means_family):
         if family and family.size:
-            yield f"Tests: {family.method}, 5 % for the family of {family}."
+            yield (
+                f"Tests: {family.method}, one family of {family}; 5 % for a false difference to the best of a column, "
+                "5 % for one between other rows."
+            )
 
 
 def _notes(leaderboard: Leaderboard) -> Iterator[str]:

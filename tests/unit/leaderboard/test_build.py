@@ -4,6 +4,7 @@ import pytest
 from support.records import forums, make_record, row
 
 from harness.leaderboard import build, writers
+from harness.leaderboard.compare import compare
 from harness.leaderboard.tables.leaderboard import tables
 from harness.types import EncoderInfo
 
@@ -111,6 +112,34 @@ def test_an_older_version_of_a_dataset_is_part_of_no_mean():
     text = writers.markdown(tables(leaderboard))
     assert "Column x (111111) holds an older version of x" in text
     assert "harness forget --dataset 'x (111111)'" in text
+
+
+def test_rows_with_only_an_older_version_of_a_dataset_are_compared_on_it():
+    records = [make_record(name, "x", value, fingerprint="1" * 8) for name, value in (("a", 0.9), ("b", 0.8))]
+    records.append(make_record("c", "x", 0.5, 1, fingerprint="2" * 8))
+    assert build(records).common == []
+    shown = build(records, is_shown=lambda record: record.retriever.label in "ab")
+    assert (shown.datasets, shown.common) == (["x (111111)"], ["x (111111)"])
+    assert [row.mean for row in shown.rows] == [0.9, 0.8]
+    compared = compare([records[0]], [records[1]], "ndcg@10", {}, lambda record, kind: None, among=records)
+    assert [row.mean for row in compared.leaderboard.rows] == [0.9, 0.8]
+
+
+@pytest.mark.parametrize("changes", [{"status": "failed"}, {"metrics": {"map@100": 0.5}}])
+def test_a_record_without_the_metric_makes_no_dataset_an_older_version(changes):
+    records = [make_record(name, "x", 0.5, fingerprint="1" * 8) for name in "ab"]
+    records.append(make_record("c", "x", 0.5, 1, fingerprint="2" * 8, **changes))
+    assert build(records).datasets == ["x"]
+
+
+def test_rows_without_evaluations_hide_no_share_of_judged_documents():
+    shares = {"a": 0.9, "b": 0.5}
+    records = [
+        make_record(name, "x", 0.5, metrics={"ndcg@10": 0.5, "judged@10": share}) for name, share in shares.items()
+    ]
+    failed = make_record("c", "x", 0, status="failed")
+    unknown = make_record("d", "x", 0.5)
+    assert build([*records, failed, unknown]).judged == shares
 
 
 def test_hidden_rows_and_datasets_are_left_out_of_the_means():

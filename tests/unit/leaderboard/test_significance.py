@@ -8,7 +8,7 @@ import pytest
 from support.records import built, forums, make_record, noise, row, scored
 
 from harness import stats
-from harness.errors import ConfigError
+from harness.errors import ConfigError, UndecidedError
 from harness.leaderboard import build, writers
 from harness.leaderboard.compare import compare
 from harness.leaderboard.recommend import recommend
@@ -144,6 +144,56 @@ def test_a_side_of_a_comparison_is_the_newest_record_of_each_dataset():
     assert compared.leaderboard.rows[0].evaluations["x"].value == new[0].metrics["ndcg@10"]
     assert compared.records[1] == [new[0]]
     assert f"B: x {new[0].started:%Y-%m-%d %H:%M:%S} ffffffff" in repr(compared)
+
+
+def test_a_side_of_a_comparison_is_named_and_described_by_the_records_that_are_compared():
+    def tuned(dataset, version, minutes):
+        record = make_record("tuned", dataset, 0.5, minutes, id=f"{version}" * 16)
+        return record.model_copy(
+            update={"retriever": record.retriever.model_copy(update={"config": {"version": version}})}
+        )
+
+    a = [tuned("x", 1, 0), tuned("y", 2, 9)]
+    compared = compare(a, [tuned("x", 3, 5)], "ndcg@10", {}, lambda record, kind: None)
+    assert compared.a == f"tuned ({a[0].started:%Y-%m-%d %H:%M:%S} 11111111)"
+    assert compared.config == {"version": ("1", "3")}
+
+
+def test_a_newer_record_without_the_metric_is_not_compared():
+    records = [make_record("a", "x", 0.5), make_record("a", "x", 0, 1, metrics={"map@100": 0.1}, id="f" * 16)]
+    compared = compare(records, [make_record("b", "x", 0.4)], "ndcg@10", {}, lambda record, kind: None)
+    assert compared.records[0] == [records[0]]
+    with pytest.raises(UndecidedError, match="nothing to compare"):
+        compare([records[1]], [make_record("b", "x", 0.4)], "ndcg@10", {}, lambda record, kind: None)
+
+
+def test_one_row_with_other_queries_does_not_keep_the_others_from_being_tested():
+    odd = scored(make_record("a", "x", 0), noise(0), [f"other{place}" for place in range(60)])
+    leaderboard = built(
+        odd, *(scored(make_record(name, "x", 0), noise(seed)) for seed, name in enumerate(("b", "c", "d")))
+    )
+    assert leaderboard.tests == 3
+    assert leaderboard.difference("b", "c", "x") is not None
+
+
+def test_of_equal_best_rows_the_tested_one_decides_what_is_tied():
+    values = noise(0) + 0.5
+    rows = {"a": values, "b": values[::-1], "c": values - 0.01}
+    evaluations = [scored(make_record(name, "x", 0), scores) for name, scores in rows.items()]
+    shifts = {"a": 0, "b": 1, "c": 0}
+    evaluations += [scored(make_record(name, "y", 0), noise(5) + shift) for name, shift in shifts.items()]
+    leaderboard = built(*evaluations)
+    best = leaderboard.column_tests("x").best
+    is_tied = row(leaderboard, "c").evaluations["x"].tied_with_best
+    assert is_tied == (leaderboard.difference(best, "c", "x").p >= stats.ALPHA)
+
+
+def test_coverage_is_recommended_by_no_one():
+    records = [make_record(name, "x", 0.5, metrics={"judged@10": 0.5}) for name in "ab"]
+    with pytest.raises(ConfigError, match=r"judged@10 .* --metric ndcg@10"):
+        recommend(build(records, "judged@10"), {})
+    compared = compare([records[0]], [records[1]], "judged@10", {}, lambda record, kind: None)
+    assert "says nothing about quality" in repr(compared)
 
 
 def test_coverage_has_no_best_and_no_tests(evaluations):
