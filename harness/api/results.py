@@ -276,27 +276,3 @@ class Results:
     def table(self, record: Record, kind: Excerpt) -> "pa.Table | None":
         """Return the table of a `record` by its `kind`: the queries, or the first hits. None if it is not stored."""
         return self._sources.table(record, kind)
-
-
-def open_results(
-    path: str | PathLike[str] = "results", metric: str = "ndcg@10", baseline: str | None = None
-) -> Results:
-    """Open a results folder written by the command line or by `evaluate`.
-
-    Args:
-        path: The results folder.
-        metric: The metric that orders the table; computed from the stored runs where it was not measured.
-        baseline: The row to compare the other rows with.
-
-    Raises:
-        ConfigError: The folder does not exist or holds no record, or the metric is unknown.
-    """
-    root = Path(path).expanduser()
-    latest = [record for record in Store(root).latest() if record.status == "ok"] if root.is_dir() else []
-    latest.sort(key=lambda record: record.started)
-    records = list({(record.retriever.label, record.dataset.label): record for record in latest}.values())
-    if not records:
-        raise ConfigError(f"no records in {str(path)!r}; name a results folder, or measure: harness retriever=bm25")
-    store = Store(root)
-    older = [record for record in latest if not any(record is each for each in records)]
-    return Results(records, store.scores(latest), store=store, metric=metric, baseline=baseline, superseded=older)
