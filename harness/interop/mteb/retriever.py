@@ -211,6 +211,9 @@ class MtebRetriever(Component):
             )
 
     def _search(self, queries: Queries, k: int, candidates: Mapping[str, Sequence[str]] | None = None) -> Run:
+        # mteb's late-interaction models forget the corpus after one search, and `index` only gives it to them
+        if getattr(self._searcher, "task_corpus", self._corpus) is None:
+            self._index(self._corpus)
         with quiet():
             hits = self._searcher.search(
                 to_rows(queries),
