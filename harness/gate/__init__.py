@@ -33,11 +33,12 @@ def gate(
     repeats: Sequence[Record] = (),
     turnover: Turnover | None = None,
 ) -> Verdict:
-    """Check every evaluation against the baseline.
+    """Check every evaluation against the baseline, and report the selected ones.
 
     Args:
         baseline: The accepted records and scores.
-        matched: The baseline's evaluations with their newest records.
+        matched: The baseline's evaluations with their newest records. Scores are tested as one family over all of them;
+            only findings of its selected evaluations are in the verdict.
         scores: Per-query scores of `matched.candidates`.
         policy: Tolerances and limits.
         lenient: Treat undecided findings as warnings.
@@ -45,21 +46,28 @@ def gate(
         turnover: Called for evaluations whose scores failed, see `harness.gate.turnover`.
     """
     findings = _uncompared(matched, turnover)
-    findings += [Finding("new", *key, EVALUATION, message="not in the baseline") for key in matched.new]
-    quality, quality_notes = check_quality(matched, baseline.scores, scores, policy)
+    findings += [
+        Finding("new", *key, EVALUATION, message="not in the baseline")
+        for key in matched.new
+        if matched.is_selected(key)
+    ]
+    quality, quality_notes, tests = check_quality(matched, baseline.scores, scores, policy)
     quality += check_lost_queries(matched, baseline.scores, scores, policy)
     quality += warn_of_ungated(matched, baseline.scores, scores, policy)
     findings += _explain_turnover(quality, matched, turnover)
-    costs, cost_notes = check_costs(matched.pairs, repeats, policy)
+    pairs = [pair for pair in matched.pairs if matched.is_selected(pair.key)]
+    costs, cost_notes = check_costs(pairs, repeats, policy)
     origins = _origins(matched)
     traced = [replace(each, measured=origins.get((each.retriever, each.dataset))) for each in [*findings, *costs]]
-    return make_verdict(traced, [*quality_notes, *cost_notes], lenient)
+    return make_verdict(traced, [*quality_notes, *cost_notes], lenient, tests)
 
 
 def _uncompared(matched: Matched, turnover: Turnover | None) -> list[Finding]:
-    """Return the findings of the evaluations that are not compared."""
+    """Return the findings of the selected evaluations that are not compared."""
     findings = []
     for each in matched.uncompared:
+        if not matched.is_selected((each.retriever, each.dataset)):
+            continue
         messages = [each.reason]
         if turnover and each.dataset_differs:
             messages += [message for record in each.records if (message := turnover(record))][:1]

@@ -7,7 +7,7 @@ evaluation with all its parts.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.gate.findings import Status
+from harness.gate.findings import MACRO, Status
 from harness.types import Record
 
 Key = tuple[str, str]
@@ -66,6 +66,23 @@ class Matched:
     """Not comparable, not measured or failed."""
     new: list[Key] = field(default_factory=list)
     """Not in the baseline."""
+    selected: frozenset[Key] | None = None
+    """Evaluations whose findings are reported; None: all of them. The tests of all evaluations are one family."""
+
+    def is_selected(self, key: Key) -> bool:
+        """Return True if the findings of an evaluation are reported.
+
+        The findings of a retriever's mean over its datasets are, if those of all its evaluations are.
+
+        Args:
+            key: Labels of the retriever and of the dataset, or `MACRO`.
+        """
+        if self.selected is None:
+            return True
+        if key[1] != MACRO:
+            return key in self.selected
+        compared = [each.key for each in self.pairs] + [(each.retriever, each.dataset) for each in self.uncompared]
+        return self.selected.issuperset(each for each in compared if each[0] == key[0])
 
     @property
     def candidates(self) -> list[Record]:

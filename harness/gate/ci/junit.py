@@ -22,6 +22,8 @@ def render(verdict: Verdict) -> str:
     for retriever, findings in sorted(suites.items()):
         attributes = {"name": _to_legal_xml(retriever), **_counts(findings, verdict), **_times(findings)}
         suite = ET.SubElement(root, "testsuite", attributes)
+        properties = ET.SubElement(suite, "properties")
+        ET.SubElement(properties, "property", name="adjusted_over_tests", value=str(verdict.tests))
         for finding in findings:
             _case(suite, finding, verdict)
     ET.indent(root)
