@@ -110,7 +110,7 @@ WORSE = BASE + (noise := np.random.default_rng(2).normal(0, 0.05, 300)) - noise.
 
 @pytest.fixture
 def changed_sweep(results, monkeypatch, capsys):
-    """Return the results of a sweep of twenty retrievers: the scores of `r0` fell, those of the others changed a little."""
+    """Return the results of a sweep of twenty retrievers: `r0` got worse, the others changed a little."""
     shutil.rmtree("results")
     keys = [(f"r{number}", "x") for number in range(20)]
     store_evaluations(results, dict.fromkeys(keys, BASE))
