@@ -33,7 +33,7 @@ class ZeroCounts(NamedTuple):
 
 
 def check_lost_queries(matched: Matched, before: Scores, after: Scores, policy: Policy) -> list[Finding]:
-    """Test every pair for queries that fell to 0; return a finding for each selected evaluation that has some.
+    """Test every pair for queries that fell to 0; return a finding for each evaluation that has some.
 
     Args:
         matched: The baseline's evaluations with their newest records.
@@ -45,8 +45,7 @@ def check_lost_queries(matched: Matched, before: Scores, after: Scores, policy: 
         return []
     counts = [each for pair in matched.pairs if (each := _count(pair, before, after, policy.metrics))]
     family = tarone_family([len(each.lost) + each.risen for each in counts], policy.alpha)
-    shown = [each for each in counts if each.lost and matched.is_selected(each.pair.key)]
-    return [_finding(each, family, policy.lost_queries, policy.alpha) for each in shown]
+    return [_finding(each, family, policy.lost_queries, policy.alpha) for each in counts if each.lost]
 
 
 def binomial_p(lost: int, risen: int) -> float:

@@ -30,15 +30,15 @@ class CheckedQuality(NamedTuple):
     """The result of the quality checks."""
 
     findings: list[Finding]
-    """Findings of the selected evaluations."""
+    """Findings of all evaluations, selected or not."""
     notes: list[str]
     """A note for each metric of the default policy that selected evaluations do not have."""
     tests: int
-    """Number of tests that are adjusted together: those of all evaluations, selected or not."""
+    """Number of tests that are adjusted together."""
 
 
 def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> CheckedQuality:
-    """Test every metric of the policy on every pair, as one family, and return the findings of the selected ones.
+    """Test every metric of the policy on every pair, as one family.
 
     Args:
         matched: The baseline's evaluations with their newest records.
@@ -70,12 +70,8 @@ def check_quality(matched: Matched, before: Scores, after: Scores, policy: Polic
         for metric, n in lacking.items()
         if n
     ]
-    findings = [*undecided, *_run_tests(tests, policy)]
-    return CheckedQuality(
-        [each for each in findings if matched.is_selected((each.retriever, each.dataset))],
-        notes,
-        sum(not test.scores.identical for test in tests),
-    )
+    changed = sum(not test.scores.identical for test in tests)
+    return CheckedQuality([*undecided, *_run_tests(tests, policy)], notes, changed)
 
 
 def _is_optional(metric: str, policy: Policy) -> bool:
