@@ -39,20 +39,25 @@ def _summary(verdict: Verdict, changed: Sequence[Finding], unchanged: Sequence[F
     if shown := changed[:n_rows]:
         parts.append(_table(shown, verdict.tests))
         parts += [f"and {len(changed) - len(shown)} more\n"] if len(changed) > len(shown) else []
-    undecided = [finding for finding in shown if finding.status == "undecided"]
-    parts += [f"- {escape(text.name(finding))}: {escape(finding.message)}" for finding in undecided]
-    parts += [""] if undecided else []
+    parts += _messages(shown)
     if unchanged:
         folded = unchanged[:n_rows]
         more = f"\nand {len(unchanged) - len(folded)} more\n" if len(unchanged) > len(folded) else ""
+        listing = "\n".join([_table(folded, verdict.tests), *_messages(folded)])
         title = f"{len(unchanged)} unchanged or within the limits"
-        parts.append(f"<details><summary>{title}</summary>\n\n{_table(folded, verdict.tests)}{more}\n</details>\n")
+        parts.append(f"<details><summary>{title}</summary>\n\n{listing}{more}\n</details>\n")
     parts += [f"Not gated: {escape(note)}.\n" for note in verdict.notes]
     repeatable = [finding for finding in verdict.with_status("fail", "undecided") if finding.command][:3]
     if repeatable:
         commands = "\n".join(dict.fromkeys(finding.command.replace("`", "'") for finding in repeatable))
         parts.append(f"Measure again:\n\n```sh\n{commands}\n```\n")
     return "\n".join(parts)
+
+
+def _messages(findings: Sequence[Finding]) -> list[str]:
+    """Return a list item for each finding that has a message, and an empty line after them."""
+    items = [f"- {escape(text.name(each))}: {escape(each.message)}" for each in findings if each.message]
+    return [*items, ""] if items else []
 
 
 def _table(findings: Sequence[Finding], tests: int) -> str:
