@@ -130,7 +130,10 @@ def _origins(matched: Matched) -> dict[Key, Provenance]:
     """Return the measurement of each evaluation, and of each part of a dataset in parts."""
     origins = {(each.retriever, each.dataset): provenance(each.records) for each in matched.uncompared if each.records}
     for pair in matched.pairs:
-        origins |= {(pair.retriever, record.dataset.label): provenance([record]) for record in pair.after}
+        origins |= {
+            (pair.retriever, record.dataset.label): replace(provenance([record]), part_of=pair.dataset)
+            for record in pair.after
+        }
         origins[pair.key] = provenance(pair.after)
     return origins
 

@@ -31,6 +31,8 @@ class Provenance:
     """Git revision of the code, followed by `+` if files were changed; None if it was installed."""
     seconds: float | None
     """Wall seconds of warm-up, index and searches; None if the evaluation was not timed."""
+    part_of: str | None = None
+    """For a part of a dataset: the label of the dataset, whose measurement includes this one."""
 
 
 @dataclass(frozen=True)
