@@ -35,6 +35,9 @@ def assert_no_regression(
 ) -> None:
     """Measure as `harness -m` does, and fail if a result is worse than the baseline.
 
+    The p-values are adjusted over these results and the others in `results` that can be compared with the baseline; the
+    message states the number of tests.
+
     Args:
         *overrides: Hydra overrides; without them the newest records in `results` are gated as they are.
         results: Results folder.

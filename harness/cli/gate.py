@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +20,8 @@ from harness.errors import ConfigError, StoreError, UndecidedError
 if TYPE_CHECKING:
     from harness.gate import Baseline, Matched, Policy, Verdict
     from harness.gate.baseline import Change
-    from harness.types import Record
+    from harness.store import Store
+    from harness.types import PerQuery, Record
 
 
 def add(commands: Any) -> list[argparse.ArgumentParser]:
@@ -78,7 +79,8 @@ def decide(
         root: The results folder.
         baseline: The baseline's folder.
         policy: Tolerances and limits.
-        is_selected: Selects records of the baseline and of the results.
+        is_selected: Selects the records whose evaluations are reported. The tests are adjusted over all evaluations
+            of the baseline that can be compared, so that a selection changes no finding.
         lenient: Report undecided checks as warnings, and compare records of other code.
 
     Raises:
@@ -86,25 +88,36 @@ def decide(
     """
     from harness.gate import baseline as accepted
     from harness.gate import gate, match_records
+    from harness.gate.matching import key_of
     from harness.gate.stale import stale_reason
     from harness.store import Store
 
-    whole_baseline = accepted.read(baseline)
-    _check_policy(policy, whole_baseline)
-    selected, store = whole_baseline.filter(is_selected), Store(root)
-    if not selected.records:
-        raise UndecidedError(f"the baseline has none of these evaluations; it has {', '.join(whole_baseline.names)}")
+    before, store = accepted.read(baseline), Store(root)
+    _check_policy(policy, before)
+    if not any(is_selected(record) for record in before.records):
+        raise UndecidedError(f"the baseline has none of these evaluations; it has {', '.join(before.names)}")
     try:
-        records = [record for record in store.records() if is_selected(record)]
-        matches = match_records(selected.records, records, stale_reason, lenient)
-        scores = store.scores(matches.candidates)
+        records = list(store.records())
+        selected = frozenset(key_of(record) for record in [*before.records, *records] if is_selected(record))
+        matches = replace(match_records(before.records, records, stale_reason, lenient), selected=selected)
+        scores = _read_scores(store, matches)
     except StoreError as error:
         raise UndecidedError(str(error)) from None
 
     def judge(repeats: "Sequence[Record]") -> "Verdict":
-        return gate(selected, matches, scores, policy, lenient, repeats, _turnover(selected, root))
+        return gate(before, matches, scores, policy, lenient, repeats, _turnover(before, root))
 
     return _remeasured(matches, policy, judge)
+
+
+def _read_scores(store: "Store", matches: "Matched") -> "dict[str, PerQuery]":
+    """Return the scores of the newest records; those of evaluations not selected only if they can be read."""
+    scores = store.scores(record for pair in matches.pairs if matches.is_selected(pair.key) for record in pair.after)
+    for pair in matches.pairs:
+        if not matches.is_selected(pair.key):
+            with suppress(StoreError):
+                scores |= store.scores(pair.after)
+    return scores
 
 
 def _turnover(baseline: "Baseline", root: Path) -> "Callable[[Record], str | None]":

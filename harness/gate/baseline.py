@@ -6,8 +6,8 @@ results/baseline/records/...json  results/baseline/per_query/...parquet
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -87,10 +87,6 @@ class Baseline:
     def names(self) -> list[str]:
         """Its evaluations as `retriever/dataset`."""
         return sorted({"/".join(key_of(record)) for record in self.records})
-
-    def filter(self, is_selected: Callable[[Record], bool]) -> "Baseline":
-        """Return a baseline with only the selected records."""
-        return replace(self, records=[record for record in self.records if is_selected(record)])
 
 
 def read(root: Path) -> Baseline:

@@ -28,6 +28,7 @@ from harness.gate.findings import DOCUMENT, INDEX, LATENCY, MEMORY, QUERY, WALL_
 from harness.gate.matching import Pair
 from harness.gate.policy import Policy
 from harness.types import Record, Timing
+from harness.types.intervals import quantile_interval
 
 VARYING = {QUERY, DOCUMENT, WALL_QUERY, WALL_DOCUMENT, LATENCY, MEMORY}
 """Checks whose figures vary between measurements of the same code."""
@@ -71,8 +72,10 @@ def check_costs(pairs: Sequence[Pair], repeats: Sequence[Record], policy: Policy
     findings: list[Finding] = []
     skipped: dict[str, set[tuple[str, str]]] = {}
     for pair in pairs:
-        for old, new in zip(pair.before, pair.cost_records, strict=True):
-            attempts = [new, *(record for record in repeats if _is_repeat(record, new))]
+        for accepted, newest in zip(pair.before, pair.cost_records, strict=True):
+            attempts = [newest, *(record for record in repeats if _is_repeat(record, newest))]
+            old, *attempts = _with_equal_units([accepted, *attempts])
+            new = attempts[0]
             for check in _checks(policy):
                 if (reason := _skip_reason(check, old, new, policy.resolution)) is None:
                     usable = [
@@ -105,14 +108,31 @@ def wall_per_document(timing: Timing) -> CostFigure:
 
 
 def latency(timing: Timing) -> CostFigure:
-    """Return the 95th percentile of the latency of a query searched alone, in the same units."""
+    """Return the 95th percentile of the latency of a query searched alone, in the same units.
+
+    It is compared where both sides have the 59 searches that a confidence interval of it needs.
+    """
     kernels = _wall_references(timing)
     percentile = float(np.percentile(timing.latencies_s, 95))
     return CostFigure(percentile / _unit(kernels[-1:]), sum(timing.latencies_s), _kernel_spread(kernels))
 
 
+def _with_equal_units(records: Sequence[Record]) -> list[Record]:
+    """Return the records, without the kernels' wall seconds unless all have them.
+
+    Wall seconds are in units of the kernels' wall seconds or, if a record lacks them, of their CPU seconds.
+    """
+    timings = [record.timing for record in records if record.timing is not None]
+    if all(timing.reference_walls for timing in timings):
+        return [*records]
+    return [
+        record.model_copy(update={"timing": record.timing and record.timing.model_copy(update={"reference_walls": []})})
+        for record in records
+    ]
+
+
 def _wall_references(timing: Timing) -> Kernels:
-    """Return the samples of the kernels that are the unit of wall seconds."""
+    """Return the samples of the kernels that are the unit of wall seconds, see `_with_equal_units`."""
     return timing.reference_walls or timing.references
 
 
@@ -259,6 +279,9 @@ def _no_index_wall(old: Record, new: Record) -> str | None:
 def _no_latency(old: Record, new: Record) -> str | None:
     if not all(_timing(record).latencies_s for record in (old, new)):
         return "no query was searched alone: timing.latency_queries=100"
+    for record in (old, new):
+        if quantile_interval(_timing(record).latencies_s, 0.95) is None:
+            return f"{len(_timing(record).latencies_s)} searches are too few for it: timing.latency_queries=100"
     return _no_wall(old, new)
 
 

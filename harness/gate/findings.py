@@ -31,6 +31,8 @@ class Provenance:
     """Git revision of the code, followed by `+` if files were changed; None if it was installed."""
     seconds: float | None
     """Wall seconds of warm-up, index and searches; None if the evaluation was not timed."""
+    part_of: str | None = None
+    """For a part of a dataset: the label of the dataset, whose measurement includes this one."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Finding:
     before: float | None = None
     after: float | None = None
     difference: Difference | None = None
-    """For a metric: candidate minus baseline, adjusted over all gated evaluations and metrics."""
+    """For a metric: candidate minus baseline, adjusted over all evaluations and gated metrics, selected or not."""
     limit: float | None = None
     """For a metric: the policy's limit if the drop exceeds it, otherwise the tolerance; for a cost: the largest allowed
     ratio of after to before."""
@@ -83,6 +85,9 @@ class Verdict:
     """Checks that were skipped, and why."""
     lenient: bool = False
     """Treat undecided findings as warnings."""
+    tests: int = 0
+    """Number of tests of gated metrics, which the p-values and intervals are adjusted over. It includes the tests of
+    evaluations that are not selected."""
 
     def with_status(self, *statuses: Status) -> list[Finding]:
         """Return the findings that have one of the statuses."""
@@ -96,13 +101,16 @@ class Verdict:
         return 3 if self.with_status("undecided") and not self.lenient else 0
 
 
-def make_verdict(findings: Sequence[Finding], notes: Sequence[str] = (), lenient: bool = False) -> Verdict:
+def make_verdict(
+    findings: Sequence[Finding], notes: Sequence[str] = (), lenient: bool = False, tests: int = 0
+) -> Verdict:
     """Return the verdict over findings.
 
     Args:
         findings: Findings in any order; the verdict has them worst first.
         notes: Checks that were skipped, and why.
         lenient: Treat undecided findings as warnings.
+        tests: Number of tests of gated metrics that are adjusted together.
     """
     ordered = sorted(
         findings,
@@ -115,4 +123,4 @@ def make_verdict(findings: Sequence[Finding], notes: Sequence[str] = (), lenient
             finding.check,
         ),
     )
-    return Verdict(ordered, notes, lenient)
+    return Verdict(ordered, notes, lenient, tests)

@@ -7,7 +7,7 @@ evaluation with all its parts.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.gate.findings import Status
+from harness.gate.findings import MACRO, Status
 from harness.types import Record
 
 Key = tuple[str, str]
@@ -66,6 +66,23 @@ class Matched:
     """Not comparable, not measured or failed."""
     new: list[Key] = field(default_factory=list)
     """Not in the baseline."""
+    selected: frozenset[Key] | None = None
+    """Evaluations whose findings are reported; None: all of them. The tests of all evaluations are one family."""
+
+    def is_selected(self, key: Key) -> bool:
+        """Return True if the findings of an evaluation are reported.
+
+        The findings of a retriever's mean over its datasets are, if those of all its evaluations are.
+
+        Args:
+            key: Labels of the retriever and of the dataset, or `MACRO`.
+        """
+        if self.selected is None:
+            return True
+        if key[1] != MACRO:
+            return key in self.selected
+        compared = [each.key for each in self.pairs] + [(each.retriever, each.dataset) for each in self.uncompared]
+        return self.selected.issuperset(each for each in compared if each[0] == key[0])
 
     @property
     def candidates(self) -> list[Record]:
@@ -136,6 +153,9 @@ def match_records(
         costs = tuple(
             select_newest(records, k=old.k, threads=old.timing.threads if old.timing else 0) for old, records in pairs
         )
+        if failed := _failed(key, before, after):
+            matched.uncompared.append(failed)
+            continue
         if after and stale_reason and (stale := _stale(key, after, stale_reason)):
             matched.uncompared.append(stale)
             if not lenient:
@@ -176,6 +196,17 @@ def _failure(record: Record) -> str:
     return f"its newest try failed: {(record.error or '').partition(chr(10))[0]}"
 
 
+def _failed(key: Key, before: Sequence[Record], after: Sequence[Record]) -> Uncompared | None:
+    """Return the entry of an evaluation whose newest try failed, of any part and with any code; None otherwise."""
+    failed = [record for record in after if record.status != "ok"]
+    if not failed:
+        return None
+    reasons = [
+        f"{record.dataset.name}: {_failure(record)}" if len(before) > 1 else _failure(record) for record in failed
+    ]
+    return Uncompared("fail", *key, "; ".join(reasons), " && ".join(record.command for record in failed), tuple(after))
+
+
 def _not_comparable(key: Key, before: Sequence[Record], after: Sequence[Record]) -> Uncompared | None:
     """Return the entry of an evaluation that cannot be compared, with its reason; None where it can be."""
     command = " && ".join(record.command for record in before)
@@ -184,8 +215,6 @@ def _not_comparable(key: Key, before: Sequence[Record], after: Sequence[Record])
         reason = f"{', '.join(missing)} was not measured" if after else "it was not measured"
         return Uncompared("undecided", *key, reason, command, tuple(after))
     for old, new in zip(before, after, strict=True):
-        if new.status != "ok":
-            return Uncompared("fail", *key, _failure(new), new.command, tuple(after))
         for name, was, now in (
             ("the dataset", old.dataset.fingerprint, new.dataset.fingerprint),
             ("k", old.k, new.k),

@@ -14,7 +14,7 @@ from harness.metrics import parse
 DEFAULT_METRICS = ["ndcg@10", "recall@100"]
 """Metrics of the default policy: the head and the tail of the rankings."""
 COVERAGE = "judged@"
-"""Prefix of the metric that is no quality: the share of the documents that are judged."""
+"""Prefix of the metric that does not measure quality: the share of the documents that are judged."""
 
 
 class _StrictPolicyModel(BaseModel):
@@ -143,7 +143,7 @@ def validate(rules: Mapping[str, Any], source: str) -> Policy:
     metrics = list(dict.fromkeys(str(parse(name)) for name in policy.metrics))
     if coverage := next((name for name in metrics if name.startswith(COVERAGE)), None):
         raise ConfigError(
-            f"{source}: {coverage} is the share of the documents that are judged, and no quality; gate another "
-            f"metric, such as {DEFAULT_METRICS[0]}"
+            f"{source}: {coverage} is the share of the documents that are judged, which does not measure quality; gate "
+            f"another metric, such as {DEFAULT_METRICS[0]}"
         )
     return policy.model_copy(update={"metrics": metrics})

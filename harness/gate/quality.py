@@ -6,6 +6,7 @@ tolerance and significant, or above the limit; warn where it is above the tolera
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.gate.findings import MACRO, Finding, Status
 from harness.gate.matching import Matched
@@ -25,17 +26,25 @@ class _Test:
     message: str = ""
 
 
-def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> tuple[list[Finding], list[str]]:
-    """Test every metric of the policy on every pair.
+class CheckedQuality(NamedTuple):
+    """The result of the quality checks."""
+
+    findings: list[Finding]
+    """Findings of all evaluations, selected or not."""
+    notes: list[str]
+    """A note for each metric of the default policy that selected evaluations do not have."""
+    tests: int
+    """Number of tests that are adjusted together."""
+
+
+def check_quality(matched: Matched, before: Scores, after: Scores, policy: Policy) -> CheckedQuality:
+    """Test every metric of the policy on every pair, as one family.
 
     Args:
         matched: The baseline's evaluations with their newest records.
         before: Per-query scores of the baseline.
         after: Per-query scores of the newest records.
         policy: Metrics, tolerances, limits and the level of the tests.
-
-    Returns:
-        Findings, and a note for each metric of the default policy that evaluations do not have.
     """
     tests: list[_Test] = []
     undecided: list[Finding] = []
@@ -43,7 +52,7 @@ def check_quality(matched: Matched, before: Scores, after: Scores, policy: Polic
     for pair in matched.pairs:
         for metric in policy.metrics:
             if _is_optional(metric, policy) and not is_measured(pair, metric, before, after):
-                lacking[metric] = lacking.get(metric, 0) + 1
+                lacking[metric] = lacking.get(metric, 0) + matched.is_selected(pair.key)
                 continue
             scores = pair_scores(pair, metric, before, after)
             if isinstance(scores, str):
@@ -55,11 +64,14 @@ def check_quality(matched: Matched, before: Scores, after: Scores, policy: Polic
         each.retriever for each in matched.uncompared if (each.retriever, each.dataset) not in compared
     }
     tests += _macro_tests(tests, incomplete, policy)
+    selected = sum(matched.is_selected(pair.key) for pair in matched.pairs)
     notes = [
-        f"{metric}: neither the baseline nor the newest record has it ({n} of {len(matched.pairs)} evaluations)"
+        f"{metric}: neither the baseline nor the newest record has it ({n} of {selected} evaluations)"
         for metric, n in lacking.items()
+        if n
     ]
-    return [*undecided, *_run_tests(tests, policy)], notes
+    changed = sum(not test.scores.identical for test in tests)
+    return CheckedQuality([*undecided, *_run_tests(tests, policy)], notes, changed)
 
 
 def _is_optional(metric: str, policy: Policy) -> bool:

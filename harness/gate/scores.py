@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import stats
 from harness.gate.matching import Pair
 from harness.leaderboard import Difference, Scores
+from harness.leaderboard.significance import describe
 from harness.simultaneous import compare_all
 
 
@@ -61,25 +61,22 @@ def pair_scores(pair: Pair, metric: str, before: Scores, after: Scores) -> PairS
     )
 
 
-def compare_scores(several: Sequence[PairScores], alpha: float) -> list[Difference]:
+def compare_scores(pairs: Sequence[PairScores], alpha: float) -> list[Difference]:
     """Return the candidate minus the baseline of each pair; all of them are one family of comparisons.
 
     Args:
-        several: Paired scores, of any evaluations and metrics.
+        pairs: Paired scores, of any evaluations and metrics.
         alpha: Probability of at least one false difference in the family.
     """
     numbers: dict[str, int] = {}
-    seeds = [[numbers.setdefault(part, len(numbers)) for part in scores.parts] for scores in several]
+    seeds = [[numbers.setdefault(part, len(numbers)) for part in scores.parts] for scores in pairs]
     columns = [
-        [(weight, np.hstack([np.zeros_like(values), values])) for weight, values in scores.strata] for scores in several
+        [(weight, np.hstack([np.zeros_like(values), values])) for weight, values in scores.strata] for scores in pairs
     ]
-    differences = []
-    for scores, tests in zip(several, compare_all(columns, seeds, alpha=alpha), strict=True):
-        parts = [values[:, 0] for _, values in scores.strata]
-        effect = stats.effect_size(parts[0]) if len(parts) == 1 else None
-        figures = tests.delta(0, 1), *tests.interval(0, 1), float(tests.p[0, 1])
-        differences.append(Difference(*figures, *stats.count_wins(np.concatenate(parts)), effect))
-    return differences
+    return [
+        describe(tests, 0, 1, [values[:, 0] for _, values in scores.strata])
+        for scores, tests in zip(pairs, compare_all(columns, seeds, alpha=alpha), strict=True)
+    ]
 
 
 def part_scores(pair: Pair, metric: str, before: Scores, after: Scores) -> list[PartScores] | str:

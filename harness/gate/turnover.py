@@ -43,7 +43,7 @@ def describe_turnover(sample: Collection[str], run: Path) -> str | None:
         return None
     return (
         f"document ids differ: {shared:.0%} of the baseline's ranked ids occur in the new rankings; re-imported or "
-        f"re-chunked? If so, accept them: harness accept --reason"
+        f're-chunked? If so, accept them: harness accept --reason "..."'
     )
 
 

@@ -19,7 +19,8 @@ _MAX_NAMED = 3
 def warn_of_ungated(matched: Matched, before: Scores, after: Scores, policy: Policy) -> list[Finding]:
     """Return a warning for each metric that is not gated and fell significantly, by more than the tolerance.
 
-    The share of judged documents (`judged@k`) is left out: it is no quality.
+    The share of judged documents (`judged@k`) is left out, because it does not measure quality. Only selected
+    evaluations are reported; the tests are adjusted over all of them.
 
     Args:
         matched: The baseline's evaluations with their newest records.
@@ -37,9 +38,11 @@ def warn_of_ungated(matched: Matched, before: Scores, after: Scores, policy: Pol
     fallen: defaultdict[str, list[tuple[Difference, Pair, PairScores]]] = defaultdict(list)
     differences = compare_scores([scores for _, _, scores in tests], policy.alpha)
     for (pair, metric, scores), difference in zip(tests, differences, strict=True):
-        if difference.p < policy.alpha and -difference.delta > policy.limits_for(pair.names).tolerance:
+        exceeds = -difference.delta > policy.limits_for(pair.names).tolerance
+        if matched.is_selected(pair.key) and difference.p < policy.alpha and exceeds:
             fallen[metric].append((difference, pair, scores))
-    return [_finding(metric, drops, len(matched.pairs), policy) for metric, drops in fallen.items()]
+    evaluations = sum(matched.is_selected(pair.key) for pair in matched.pairs)
+    return [_finding(metric, drops, evaluations, policy) for metric, drops in fallen.items()]
 
 
 def _finding(

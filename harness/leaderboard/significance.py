@@ -63,18 +63,7 @@ class ColumnTests:
             return None
         first, second = labels.index(a), labels.index(b)
         parts = [values[:, second] - values[:, first] for _, values in self.scores.strata]
-        won, tied, lost = stats.count_wins(np.concatenate(parts))
-        low, high = self.tests.interval(first, second)
-        return Difference(
-            delta=self.tests.delta(first, second),
-            low=low,
-            high=high,
-            p=float(self.tests.p[first, second]),
-            won=won,
-            tied=tied,
-            lost=lost,
-            effect=stats.effect_size(parts[0]) if len(parts) == 1 else None,
-        )
+        return describe(self.tests, first, second, parts)
 
     @property
     def best(self) -> str:
@@ -201,3 +190,26 @@ def paired_scores(
             values = per_query.values[metric]
             parts.append(PairedScores(weight, record.dataset.name, list(per_query.query_ids), values))
     return parts if parts and all(evaluation is not None for evaluation in evaluations) else None
+
+
+def describe(tests: PairwiseTests, a: int, b: int, parts: Sequence[NDArray[np.float64]]) -> Difference:
+    """Return the difference of a pair of rows: row b minus row a.
+
+    Args:
+        tests: The tests of the column.
+        a: Index of the row to compare with.
+        b: Index of the other row.
+        parts: For each part the difference of each query's scores [queries].
+    """
+    won, tied, lost = stats.count_wins(np.concatenate(parts))
+    low, high = tests.interval(a, b)
+    return Difference(
+        delta=tests.delta(a, b),
+        low=low,
+        high=high,
+        p=float(tests.p[a, b]),
+        won=won,
+        tied=tied,
+        lost=lost,
+        effect=stats.effect_size(parts[0]) if len(parts) == 1 else None,
+    )

@@ -13,7 +13,7 @@ from harness.leaderboard.writers import markdown
 
 SUMMARY_BYTES = 1024 * 1024
 ANNOTATIONS = 9
-_HEADINGS = ["", "evaluation", "check", "baseline", "now", "difference", "95 %", "adjusted p", "won/tied/lost"]
+_HEADINGS = ["", "evaluation", "check", "baseline", "now", "difference", "95 %"]
 _UNCHANGED = ("identical", "pass")
 
 
@@ -37,16 +37,15 @@ def _summary(verdict: Verdict, changed: Sequence[Finding], unchanged: Sequence[F
     mark = {0: "\N{WHITE HEAVY CHECK MARK}", 1: "\N{CROSS MARK}", 3: "\N{WARNING SIGN}"}[verdict.exit_code]
     parts = [f"### {mark} Retrieval gate\n", f"{escape(text.summary(verdict))}\n"]
     if shown := changed[:n_rows]:
-        parts.append(_table(shown))
+        parts.append(_table(shown, verdict.tests))
         parts += [f"and {len(changed) - len(shown)} more\n"] if len(changed) > len(shown) else []
-    undecided = [finding for finding in shown if finding.status == "undecided"]
-    parts += [f"- {escape(text.name(finding))}: {escape(finding.message)}" for finding in undecided]
-    parts += [""] if undecided else []
+    parts += _messages(shown)
     if unchanged:
         folded = unchanged[:n_rows]
         more = f"\nand {len(unchanged) - len(folded)} more\n" if len(unchanged) > len(folded) else ""
+        listing = "\n".join([_table(folded, verdict.tests), *_messages(folded)])
         title = f"{len(unchanged)} unchanged or within the limits"
-        parts.append(f"<details><summary>{title}</summary>\n\n{_table(folded)}{more}\n</details>\n")
+        parts.append(f"<details><summary>{title}</summary>\n\n{listing}{more}\n</details>\n")
     parts += [f"Not gated: {escape(note)}.\n" for note in verdict.notes]
     repeatable = [finding for finding in verdict.with_status("fail", "undecided") if finding.command][:3]
     if repeatable:
@@ -55,8 +54,16 @@ def _summary(verdict: Verdict, changed: Sequence[Finding], unchanged: Sequence[F
     return "\n".join(parts)
 
 
-def _table(findings: Sequence[Finding]) -> str:
-    return markdown([Table("", _HEADINGS, [_row(finding) for finding in findings])])
+def _messages(findings: Sequence[Finding]) -> list[str]:
+    """Return a list item for each finding that has a message, and an empty line after them."""
+    items = [f"- {escape(text.name(each))}: {escape(each.message)}" for each in findings if each.message]
+    return [*items, ""] if items else []
+
+
+def _table(findings: Sequence[Finding], tests: int) -> str:
+    p_heading = f"p adjusted over {tests} test{'s' if tests > 1 else ''}" if tests else "adjusted p"
+    headings = [*_HEADINGS, p_heading, "won/tied/lost"]
+    return markdown([Table("", headings, [_row(finding) for finding in findings])])
 
 
 def _row(finding: Finding) -> list[str]:

@@ -22,6 +22,8 @@ def render(verdict: Verdict) -> str:
     for retriever, findings in sorted(suites.items()):
         attributes = {"name": _to_legal_xml(retriever), **_counts(findings, verdict), **_times(findings)}
         suite = ET.SubElement(root, "testsuite", attributes)
+        properties = ET.SubElement(suite, "properties")
+        ET.SubElement(properties, "property", name="adjusted_over_tests", value=str(verdict.tests))
         for finding in findings:
             _case(suite, finding, verdict)
     ET.indent(root)
@@ -35,8 +37,14 @@ def _counts(findings: Sequence[Finding], verdict: Verdict) -> dict[str, str]:
 
 
 def _times(findings: Sequence[Finding]) -> dict[str, str]:
-    """Return the seconds of the findings' evaluations and the time at which the first one was measured."""
-    measured = {(each.retriever, each.dataset): each.measured for each in findings if each.measured}
+    """Return the seconds of the findings' evaluations and the time at which the first one was measured.
+
+    A part of a dataset is not counted beside the whole dataset.
+    """
+    origins = {(each.retriever, each.dataset): each.measured for each in findings if each.measured}
+    measured = {
+        key: measurement for key, measurement in origins.items() if (key[0], measurement.part_of) not in origins
+    }
     seconds = {"time": f"{sum(each.seconds or 0.0 for each in measured.values()):.3f}"}
     first = min((each.started for each in measured.values()), default=None)
     return seconds if first is None else {**seconds, "timestamp": first}

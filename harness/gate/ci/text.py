@@ -56,7 +56,16 @@ def _cost(finding: Finding) -> str:
 
 
 def summary(verdict: Verdict) -> str:
-    """Return the verdict in one sentence."""
+    """Return the verdict in one sentence, followed by the number of tests that its p-values are adjusted over."""
+    return f"{_conclusion(verdict)} {family(verdict)}".rstrip()
+
+
+def family(verdict: Verdict) -> str:
+    """Return a sentence with the number of tests that are adjusted together; "" if no score changed."""
+    return f"Adjusted over {verdict.tests} test{'s' if verdict.tests > 1 else ''}." if verdict.tests else ""
+
+
+def _conclusion(verdict: Verdict) -> str:
     failed, undecided = verdict.with_status("fail"), verdict.with_status("undecided")
     if failed:
         text = f"Worse than the baseline: {_names(failed)}"
@@ -89,6 +98,7 @@ def to_dict(verdict: Verdict) -> dict[str, Any]:
     return {
         "exit_code": verdict.exit_code,
         "summary": summary(verdict),
+        "tests": verdict.tests,
         "notes": list(verdict.notes),
         "findings": [asdict(finding) for finding in verdict.findings],
     }

@@ -131,6 +131,43 @@ def test_the_95th_percentile_of_latency_is_gated_where_queries_were_searched_alo
     assert gate_costs(gate_timing(alone=usual), gate_timing(alone=usual))[0]["latency p95"] == "pass"
 
 
+def with_wall_kernels(timing, factor):
+    """Return a timing whose kernels took `factor` times their CPU seconds on the wall clock."""
+    walls = [{name: seconds * factor for name, seconds in sample.items()} for sample in timing.references]
+    return timing.model_copy(update={"reference_walls": walls})
+
+
+@pytest.mark.parametrize(("of_before", "of_after"), [(False, True), (True, False)])
+def test_wall_time_has_the_same_unit_on_both_sides(of_before, of_after):
+    # without the wall seconds of one side's kernels, 4 times the seconds are 4 times the figure
+    sides = [
+        with_wall_kernels(timing, 4) if has_walls else timing
+        for timing, has_walls in ((gate_timing(), of_before), (gate_timing(wall=4.0), of_after))
+    ]
+    _, verdict = gate_costs(*sides)
+    finding = next(each for each in verdict.findings if each.check == "wall/query")
+    assert (finding.status, finding.ratio) == ("fail", pytest.approx(4.0))
+    _, verdict = gate_costs(*(with_wall_kernels(timing, 4) for timing in sides))
+    assert next(each.ratio for each in verdict.findings if each.check == "wall/query") == pytest.approx(4.0)
+    repeated = gate_costs(with_wall_kernels(gate_timing(), 4), with_wall_kernels(gate_timing(wall=9.0), 4))[1]
+    assert next(each.ratio for each in repeated.findings if each.check == "wall/query") == pytest.approx(9.0)
+
+
+def test_a_repeat_without_wall_seconds_of_its_kernels_is_compared_in_cpu_seconds():
+    before, after = with_wall_kernels(gate_timing(), 4), with_wall_kernels(gate_timing(wall=9.0), 4)
+    _, verdict = gate_costs(before, after, repeats=[gate_timing(wall=5.0)])
+    assert next(each.ratio for each in verdict.findings if each.check == "wall/query") == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("searches", "is_gated"), [(58, False), (59, True)])
+def test_the_95th_percentile_is_not_gated_from_too_few_searches(searches, is_gated):
+    for usual, slow in ((100, searches), (searches, 100)):
+        checks, verdict = gate_costs(gate_timing(alone=[0.005] * usual), gate_timing(alone=[0.5] * slow))
+        assert checks.get("latency p95") == ("fail" if is_gated else None)
+        note = "latency p95: 58 searches are too few for it: timing.latency_queries=100 (1 of 1 evaluations)"
+        assert (note in verdict.notes) != is_gated
+
+
 def test_a_phase_that_is_too_short_has_no_verdict():
     checks, verdict = gate_costs(gate_timing(cpu=0.005), gate_timing(cpu=0.0061))
     assert set(checks) == {"memory", "index bytes"}

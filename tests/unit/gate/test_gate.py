@@ -2,12 +2,14 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from junitparser import JUnitXml
 from support.command_line import harness
-from support.gate import BASE, gate_timing, shifted, store_evaluations
+from support.gate import BASE, gate_timing, gate_values, shifted, store_evaluations
 
 from harness.errors import ConfigError, UndecidedError
 from harness.gate import baseline, policy
@@ -26,7 +28,7 @@ def test_findings_are_printed_worst_first_with_a_summary(accepted_results, monke
         r"limit 0\.005\) W0 T0 L300",
         out[0],
     )
-    assert out[-1] == "Worse than the baseline: b/x ndcg@10."
+    assert out[-1] == "Worse than the baseline: b/x ndcg@10. Adjusted over 1 test."
     assert harness(monkeypatch, "gate", "--retriever", "a") == 0
 
 
@@ -38,7 +40,7 @@ def test_json_has_every_finding(accepted_results, monkeypatch, capsys):
     store_evaluations(accepted_results, {("b", "x"): shifted(-0.02)}, 5)
     assert harness(monkeypatch, "gate", "--json", "--annotations") == 1
     out, err = capsys.readouterr()
-    assert json.loads(out)["summary"] == "Worse than the baseline: b/x ndcg@10."
+    assert json.loads(out)["summary"] == "Worse than the baseline: b/x ndcg@10. Adjusted over 1 test."
     assert "\n::error title=" in f"\n{err}"
 
 
@@ -100,3 +102,76 @@ def test_errors_list_the_existing_retrievers_and_datasets(accepted_results, monk
         baseline.read(Path("nowhere"))
     with pytest.raises(ConfigError, match="has no rule"):
         policy.validate({"a": 1}, "p")
+
+
+WORSE = BASE + (noise := np.random.default_rng(2).normal(0, 0.05, 300)) - noise.mean() - 0.0082
+"""Values that are significantly worse in one test, and not in a family of twenty tests."""
+
+
+@pytest.fixture
+def changed_sweep(results, monkeypatch, capsys):
+    """Return the results of a sweep of twenty retrievers: `r0` got worse, the others changed a little."""
+    shutil.rmtree("results")
+    keys = [(f"r{number}", "x") for number in range(20)]
+    store_evaluations(results, dict.fromkeys(keys, BASE))
+    assert harness(monkeypatch, "accept", "--reason", "first") == 0
+    rng = np.random.default_rng(0)
+    after = {key: BASE + rng.normal(0, 0.05, 300) for key in keys}
+    store_evaluations(results, {**after, ("r0", "x"): WORSE}, 5)
+    capsys.readouterr()
+    return results
+
+
+def gate_json(monkeypatch, capsys, *arguments):
+    """Return the exit code of the gate and its verdict."""
+    code = harness(monkeypatch, "gate", "--json", *arguments)
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_selection_of_evaluations_changes_no_finding(changed_sweep, monkeypatch, capsys):
+    code, whole = gate_json(monkeypatch, capsys)
+    selections = [["--retriever", "r0"], ["--retriever", "r0", "r5"], ["--dataset", "x"], ["--retriever", "r7"]]
+    for arguments in selections:
+        selected_code, verdict = gate_json(monkeypatch, capsys, *arguments)
+        shown = arguments[1:] if arguments[0] == "--retriever" else [f"r{number}" for number in range(20)]
+        assert verdict["findings"] == [each for each in whole["findings"] if each["retriever"] in shown]
+        assert verdict["tests"] == whole["tests"] == 20
+        assert verdict["summary"].endswith(" Adjusted over 20 tests.")
+        assert selected_code == (code if "r7" not in arguments else 0)
+    (finding,) = [each for each in whole["findings"] if (each["retriever"], each["check"]) == ("r0", "ndcg@10")]
+    assert (code, finding["status"], finding["difference"]["p"] > 0.05) == (0, "warn", True)
+    assert gate_values({("r0", "x"): BASE}, {("r0", "x"): WORSE}).exit_code == 1, "in a family of one test"
+
+
+def test_every_format_names_the_number_of_tests(changed_sweep, monkeypatch, capsys):
+    assert harness(monkeypatch, "gate", "--retriever", "r0", "--junit", "gate.xml", "--summary", "summary.md") == 0
+    assert capsys.readouterr().out.endswith(" Adjusted over 20 tests.\n")
+    assert "| p adjusted over 20 tests |" in Path("summary.md").read_text()
+    assert '<property name="adjusted_over_tests" value="20" />' in Path("gate.xml").read_text()
+    with_family = "Adjusted over 20 tests."
+    assert with_family in Path("summary.md").read_text()
+
+
+def test_evaluations_that_are_not_selected_do_not_make_the_gate_undecided(changed_sweep, monkeypatch, capsys):
+    for path in (changed_sweep / "records").rglob("*.json"):
+        if "r3" in path.read_text():
+            path.unlink()
+    store_evaluations(changed_sweep, {("r4", "x"): BASE}, 6, status="failed", error="WeightsError: gone", timing=None)
+    code, verdict = gate_json(monkeypatch, capsys, "--retriever", "r0", "r1")
+    assert (code, verdict["tests"]) == (0, 18)
+    assert {each["retriever"] for each in verdict["findings"]} == {"r0", "r1"}
+    assert gate_json(monkeypatch, capsys)[0] == 1
+    assert gate_json(monkeypatch, capsys, "--retriever", "r3")[0] == 3
+
+
+def test_the_mean_of_a_retriever_is_reported_if_all_its_evaluations_are_selected(results, monkeypatch, capsys):
+    keys = [("m", name) for name in "xyz"]
+    store_evaluations(results, dict.fromkeys(keys, BASE))
+    assert harness(monkeypatch, "accept", "--reason", "first") == 0
+    store_evaluations(results, {key: shifted(-0.004, seed=number) for number, key in enumerate(keys)}, 5)
+    capsys.readouterr()
+    for arguments, code in ((["--retriever", "m"], 1), (["--retriever", "m", "--dataset", "x", "y"], 0)):
+        assert gate_json(monkeypatch, capsys, *arguments)[0] == code
+        _, verdict = gate_json(monkeypatch, capsys, *arguments)
+        assert verdict["tests"] == 4
+        assert ("macro average" in {each["dataset"] for each in verdict["findings"]}) == bool(code)

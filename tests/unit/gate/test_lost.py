@@ -6,7 +6,7 @@ from scipy.stats import binomtest
 from support.gate import BASE, gate_values, make_evaluations, run_gate, shifted
 
 from harness.gate import policy
-from harness.gate.lost import binomial_p, tarone_family
+from harness.gate.lost import adjusted_p
 from harness.types import PerQuery
 
 
@@ -23,24 +23,31 @@ def with_zeros(values, n, begin=0):
 
 
 @pytest.mark.parametrize(("lost", "risen"), [(6, 0), (5, 1), (3, 3), (0, 4), (40, 20), (900, 800)])
-def test_p_is_that_of_the_exact_binomial_test(lost, risen):
-    assert binomial_p(lost, risen) == pytest.approx(binomtest(lost, lost + risen, alternative="greater").pvalue)
+def test_p_of_one_evaluation_is_that_of_the_exact_binomial_test(lost, risen):
+    exact = binomtest(lost, lost + risen, alternative="greater").pvalue
+    assert adjusted_p([(lost, risen)])[0] == pytest.approx(exact if lost > risen else 1.0)
 
 
 @pytest.mark.parametrize(
-    ("changed", "family"),
+    ("remaining", "p"),
     [
-        ([], 1),
-        ([6], 1),
-        ([6, 0, 0, 0], 1),
-        ([6, 3, 2, 1], 1),  # 2 ** -3 is above 0.05: those that changed little cannot be significant
-        ([6, 6, 6], 3),
-        ([6] * 10, 4),  # above three tests none of them can be significant
-        ([20] * 10, 10),
+        ([(0, 0)] * 99, 1 / 64),
+        ([(2, 3)] * 99, 1 / 64),  # five changes cannot reach the statistic of six lost queries
+        ([(3, 3)], 2 / 64),
+        ([(5, 5)] * 19, 1 / 64 + 19 / 1024),  # ten can by ten lost queries alone: nine and one are less unlikely
+        ([(4, 7)], 1 / 64 + 12 / 2048),  # eleven by ten or eleven
+        ([(20, 0)], 1 / 64),  # step-down: it has a larger statistic
     ],
 )
-def test_evaluations_that_cannot_be_significant_leave_the_family(changed, family):
-    assert tarone_family(changed, 0.05) == family
+def test_six_lost_queries_are_adjusted_over_the_evaluations_that_could_reach_their_statistic(remaining, p):
+    assert adjusted_p([(6, 0), *remaining])[0] == pytest.approx(p)
+
+
+def test_the_p_values_have_the_order_of_the_statistics():
+    counts = [(6, 0), (6, 0), (30, 4), (5, 1), (9, 1), (3, 8)]
+    p_values = adjusted_p(counts)
+    assert p_values[2] < p_values[0] == p_values[1] == p_values[4] < p_values[3] < p_values[5] == 1
+    assert adjusted_p([]) == []
 
 
 def test_six_lost_queries_fail_and_three_do_not():
@@ -88,15 +95,20 @@ def test_at_most_five_percent_of_sweeps_without_an_effect_raise_a_false_alarm(ev
     rng, alarms, sweeps = np.random.default_rng(0), 0, 400
     for _ in range(sweeps):
         counts = flipped_evaluations(rng, evaluations, rate)
-        family = tarone_family([lost + risen for lost, risen in counts], 0.05)
-        alarms += any(lost > 3 and family * binomial_p(lost, risen) <= 0.05 for lost, risen in counts)
+        alarms += any(lost > 3 and p < 0.05 for (lost, _), p in zip(counts, adjusted_p(counts), strict=True))
     assert alarms <= 0.05 * sweeps, f"{alarms} of {sweeps}"
 
 
-def test_six_broken_queries_are_detected_in_a_large_sweep():
+@pytest.mark.parametrize(("evaluations", "rate"), [(99, 0.5), (8, 2.0), (6, 5.0), (14, 20.0)])
+def test_six_broken_queries_are_detected_in_a_sweep(evaluations, rate):
+    """`rate` queries fall and as many rise in each of the other evaluations."""
     rng, detected, sweeps = np.random.default_rng(0), 0, 200
     for _ in range(sweeps):
-        counts = [*flipped_evaluations(rng, 99, 0.5), (6, 0)]
-        family = tarone_family([lost + risen for lost, risen in counts], 0.05)
-        detected += family * binomial_p(*counts[-1]) <= 0.05
+        detected += adjusted_p([(6, 0), *flipped_evaluations(rng, evaluations, rate)])[0] < 0.05
     assert detected >= 0.9 * sweeps, f"{detected} of {sweeps}"
+
+
+def test_a_p_value_of_alpha_is_not_significant():
+    rules = policy.validate({"alpha": 1 / 64}, "p")
+    after = {("a", "x"): with_zeros(BASE, 6)}
+    assert lost_findings(gate_values({("a", "x"): BASE}, after, rules))["a"].status == "pass"

@@ -5,6 +5,7 @@ import re
 import pytest
 from support.gate import BASE, RULES, gate_record, gate_values, make_evaluations, run_gate, shifted, statuses
 
+from harness.gate import Baseline, gate, match_records
 from harness.gate.ci import text
 from harness.types import PerQuery
 
@@ -106,6 +107,29 @@ def test_a_group_of_datasets_is_one_evaluation_and_must_be_complete():
     assert verdict.findings[0].difference.delta == pytest.approx(-0.006)
     incomplete = run_gate(grouped(accepted), accepted_scores, grouped(records[:1]), scores)
     assert "cqadupstack/gis was not measured" in incomplete.findings[0].message
+
+
+def test_a_failed_part_is_named_though_another_part_is_missing_or_other_code_measured_it():
+    names = ["f0", "f1", "f2"]
+    group = {"group": "forums", "parts": 3}
+
+    def parts_of(minutes):
+        records, scores = make_evaluations({("a", name): BASE for name in names}, minutes)
+        infos = [record.dataset.model_copy(update=group) for record in records]
+        return [
+            record.model_copy(update={"dataset": info}) for record, info in zip(records, infos, strict=True)
+        ], scores
+
+    (accepted, accepted_scores), (records, scores) = parts_of(0), parts_of(1)
+    failed = records[1].model_copy(update={"status": "failed", "error": "Error: boom", "timing": None})
+    for measured in ([records[0], failed], [failed], [records[0], failed, records[2]]):
+        for stale_reason in (None, lambda _: "measured with other code"):
+            matched = match_records(accepted, measured, stale_reason)
+            verdict = gate(Baseline(accepted, accepted_scores), matched, scores, RULES)
+            assert verdict.exit_code == 1
+            assert [text.line(each) for each in verdict.findings] == [
+                "FAIL a/forums - f1: its newest try failed: Error: boom"
+            ]
 
 
 def test_a_newer_record_with_another_k_does_not_hide_a_comparable_one():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from support.gate import BASE, make_evaluations, shifted
 
-from harness.gate import Baseline, Policy, gate, match_records
+from harness.gate import MACRO, Baseline, Policy, gate, match_records
+from harness.gate.ci import text
 from harness.gate.turnover import SAMPLE, describe_turnover, sample_ids
 
 
@@ -50,6 +51,7 @@ def test_worse_rankings_of_the_same_corpus_are_not_taken_for_other_ids(tmp_path,
     assert (message is not None) == is_turned_over
     if message:
         assert message.startswith("document ids differ: 0% of the baseline's ranked ids occur in the new rankings; re-")
+        assert message.endswith(': harness accept --reason "..."')
 
 
 def test_without_a_sample_or_a_run_nothing_is_said(tmp_path):
@@ -72,3 +74,25 @@ def test_other_ids_on_the_same_dataset_are_said_in_place_of_the_drop():
     of_scores = {(each.retriever, each.check): each.status for each in verdict.findings if not each.is_cost}
     assert of_scores == {("a", "evaluation"): "fail", ("b", "ndcg@10"): "identical"}
     assert verdict.findings[0].message == "others"
+
+
+@pytest.mark.parametrize("retrievers", [["a"], ["a", "b"]])
+def test_the_mean_leaves_out_evaluations_whose_ids_turned_over(retrievers):
+    before = {(name, data): BASE for name in retrievers for data in "xyz"}
+    after = {**before, ("a", "x"): shifted(-0.1), ("a", "y"): shifted(-0.002)}
+    accepted, accepted_scores = make_evaluations(before)
+    records, scores = make_evaluations(after, 1)
+    verdict = gate(
+        Baseline(accepted, accepted_scores),
+        match_records(accepted, records),
+        scores,
+        Policy(),
+        turnover=lambda record: "others" if record.dataset.name == "x" else None,
+    )
+    assert [text.line(each) for each in verdict.with_status("fail")] == ["FAIL a/x - others"]
+    (mean,) = [each for each in verdict.findings if (each.retriever, each.dataset) == ("a", MACRO)]
+    assert mean.status == "pass"
+    assert mean.difference.delta == pytest.approx(-0.001)
+    assert mean.message == "over y, z alone"
+    assert verdict.tests == 2, "of a/y and the mean"
+    assert verdict.with_status("fail")[0].measured is not None

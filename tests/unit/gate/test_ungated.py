@@ -65,7 +65,8 @@ def test_at_most_five_percent_of_changes_without_an_effect_warn():
 
 
 def test_the_share_of_judged_documents_cannot_be_gated():
-    with pytest.raises(ConfigError, match="p: judged@10 is the share of the documents that are judged, and no quality"):
+    message = "p: judged@10 is the share of the documents that are judged, which does not measure quality"
+    with pytest.raises(ConfigError, match=message):
         policy.validate({"metrics": ["judged@10"]}, "p")
 
 

@@ -2,8 +2,9 @@
 
 import re
 
+import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
-from support.gate import BASE, gate_values, shifted
+from support.gate import BASE, gate_values, make_evaluations, run_gate, shifted
 
 from harness.gate import Finding, make_verdict
 from harness.gate.ci import github, junit
@@ -80,6 +81,24 @@ def test_the_summary_shows_changes_and_folds_the_rest():
     assert passed.startswith("### \N{WHITE HEAVY CHECK MARK} Retrieval gate")
 
 
+@pytest.mark.parametrize(
+    ("status", "check", "message"),
+    [
+        ("fail", "evaluation", "its newest try failed: WeightsError: gone"),
+        ("fail", "lost queries", "6 of 300 queries fell to 0 in ndcg@10"),
+        ("fail", "evaluation", "document ids differ: 0% of the baseline's ranked ids occur in the new rankings"),
+        ("undecided", "evaluation", "it was not measured"),
+        ("warn", "evaluation", "not in the baseline, and its newest try failed"),
+        ("pass", "lost queries", "1 of 300 queries fell to 0 in ndcg@10"),
+    ],
+)
+def test_the_summary_has_the_message_of_every_finding(status, check, message):
+    summary = github.summary(make_verdict([Finding(status, "a", "x", check, message=message)]))
+    name = "a/x" if check == "evaluation" else f"a/x {check}"
+    assert f"\n- {name}: {message}\n" in summary
+    assert ("<details>" in summary.partition(message)[0]) == (status == "pass")
+
+
 def test_the_summary_stays_below_githubs_limit():
     finding = Finding("fail", "r" * 400, "d" * 400, "ndcg@10", 0.5, 0.4, limit=0.005, message="s" * 400)
     summary = github.summary(make_verdict([finding] * 5000))
@@ -96,3 +115,20 @@ def test_junit_has_the_time_of_each_evaluation_and_suite():
     assert suite.time == 10.0, "each evaluation counts once"
     assert suite.timestamp == "2026-01-01T00:01:00+00:00"
     assert verdict.findings[0].measured.seconds == 5.0
+
+
+def test_junit_counts_the_time_of_a_dataset_in_parts_once():
+    sides = []
+    for minutes in (0, 1):
+        records, scores = make_evaluations({("a", "f0"): BASE, ("a", "f1"): BASE, ("a", "y"): BASE}, minutes)
+        group = {"group": "forums", "parts": 2}
+        parts = [each.model_copy(update={"dataset": each.dataset.model_copy(update=group)}) for each in records[:2]]
+        sides += [[*parts, records[2]], scores]
+    verdict = run_gate(*sides)
+    (suite,) = JUnitXml.fromstring(junit.render(verdict).encode())
+    times = {case.name: case.time for case in suite}
+    assert (times["forums ndcg@10"], times["f0 cpu/query"], times["y ndcg@10"]) == (10.0, 5.0, 5.0)
+    assert suite.time == 15.0
+    of_costs = [finding for finding in verdict.findings if finding.is_cost]
+    (suite,) = JUnitXml.fromstring(junit.render(make_verdict(of_costs)).encode())
+    assert suite.time == 15.0, "the parts, where no finding is on the whole dataset"
