@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness import stats
+from harness.distributions import t_p_values, t_quantile
 from harness.stats import ALPHA, DRAWS, Array, Strata
 
 _SLACK = 1e-9
@@ -248,7 +249,7 @@ def compare_many(columns: Sequence[Strata], alpha: float = ALPHA) -> list[Pairwi
         part = adjusted[begin : (begin := begin + len(indices[0]))]
         p_values[indices] = part
         p_values.T[indices] = part
-        critical = stats.t_quantile(1 - alpha / (2 * len(p)), degrees)
+        critical = t_quantile(1 - alpha / (2 * len(p)), degrees)
         results.append(PairwiseTests(means, p_values, partial(_t_interval, means, errors, critical), alpha))
     return results
 
@@ -264,7 +265,7 @@ def _student(strata: Strata) -> tuple[Array, Array, Array, int]:
     errors = np.sqrt(np.maximum(variances, 0.0))
     degrees = min(len(values) for _, values in strata) - 1
     t = np.abs(means[:, None] - means[None, :]) / np.where(errors > _SLACK, errors, np.inf)
-    return means, errors, stats.t_p_values(t, degrees), degrees
+    return means, errors, t_p_values(t, degrees), degrees
 
 
 def _t_interval(means: Array, errors: Array, critical: float, a: int, b: int) -> tuple[float, float]:

@@ -12,10 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.distributions import t_quantile
+
 LEVEL = 0.95
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles of Student's t distribution with 1 to 10 degrees of freedom."""
-_Z = 1.959964
+_UPPER = 1 - (1 - LEVEL) / 2
+"""Share of the quantile at the upper end of a symmetric interval."""
 
 
 class Interval(NamedTuple):
@@ -53,7 +54,7 @@ def median_interval(samples: Sequence[float]) -> Interval | None:
     if (interval := quantile_interval(samples, 0.5)) is not None:
         return interval
     logs = np.log(samples)
-    half = t_quantile(n - 1) * float(logs.std(ddof=1)) / sqrt(n)
+    half = t_quantile(_UPPER, n - 1) * float(logs.std(ddof=1)) / sqrt(n)
     return Interval(exp(float(logs.mean()) - half), exp(float(logs.mean()) + half))
 
 
@@ -75,7 +76,7 @@ def total_interval(shards: Mapping[str, Sequence[tuple[int, float]]], total: flo
     if not parts or total <= 0 or sum(float(part[:, 1].sum()) for part in parts) < total / 2:
         return None
     variance = sum(_variance(part) for part in parts)
-    half = t_quantile(sum(len(part) - 1 for part in parts)) * sqrt(variance) / total
+    half = t_quantile(_UPPER, sum(len(part) - 1 for part in parts)) * sqrt(variance) / total
     return Interval(total * exp(-half), total * exp(half))
 
 
@@ -85,14 +86,6 @@ def sum_interval(values: Sequence[float], intervals: Sequence[Interval]) -> Inte
     below = sqrt(sum((value - interval.low) ** 2 for value, interval in pairs))
     above = sqrt(sum((interval.high - value) ** 2 for value, interval in pairs))
     return Interval(sum(values) - below, sum(values) + above)
-
-
-def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution with `freedom` degrees of freedom."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    # Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5: correct to 0.003 from eleven degrees of freedom
-    return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
 
 
 def _variance(shards: NDArray[np.float64]) -> float:

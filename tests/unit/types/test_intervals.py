@@ -12,7 +12,6 @@ from harness.types.intervals import (
     median_interval,
     quantile_interval,
     sum_interval,
-    t_quantile,
     total_interval,
 )
 
@@ -91,12 +90,7 @@ def test_an_interval_of_a_sum_adds_variances():
     assert sum_interval([3.0], [Interval(2.0, 5.0)]) == Interval(2.0, 5.0)
 
 
-@pytest.mark.parametrize("freedom", [1, 4, 10, 11, 30, 1000])
-def test_quantiles_of_the_t_distribution(freedom):
-    assert t_quantile(freedom) == pytest.approx(stats.t(freedom).ppf(0.975), abs=0.003)
-
-
 def test_two_repeats_use_the_t_distribution_of_the_logarithms():
     low, high = median_interval([1.0, 1.1])
     half = 12.706 * np.log([1.0, 1.1]).std(ddof=1) / sqrt(2)
-    assert np.log(high / low) / 2 == pytest.approx(half)
+    assert np.log(high / low) / 2 == pytest.approx(half, rel=1e-4)
