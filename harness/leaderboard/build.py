@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from textwrap import shorten
 
 from harness.errors import ConfigError
@@ -194,7 +194,7 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     columns = _Columns(ordered)
     for record in ordered:
         key = (record.retriever.label, columns.name(record))
-        if record.status == "ok" and metric in record.metrics:
+        if record.status == "ok" and isfinite(record.metrics.get(metric, nan)):
             newest.setdefault(key, {})[record.dataset.name] = record
         elif record.status == "failed":
             failed[key] = record
@@ -206,9 +206,20 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     failures = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
     evaluations |= {label: {} for label, name in sorted(failures) if name in datasets and label not in evaluations}
     cautions = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
+    cautions += _not_finite(ordered, metric)
     return CollectedEvaluations(
         evaluations, failures, columns.superseded(datasets), [*cautions, *columns.cautions(datasets)]
     )
+
+
+def _not_finite(records: Sequence[Record], metric: str) -> list[str]:
+    """Name the records whose `metric` is not a finite number."""
+    return [
+        f"left out: {record.retriever.label} on {record.dataset.label} of {record.started:%Y-%m-%d}: "
+        f"{metric} is {record.metrics[metric]}, which is not a finite number"
+        for record in records
+        if record.status == "ok" and not isfinite(record.metrics.get(metric, 0.0))
+    ]
 
 
 def _failures(failed: Mapping[tuple[str, str], Record]) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from harness.types import Record, Timing, load
 from harness.types.intervals import Interval, quantile_interval, sum_interval
 
 _LATENCY_SHARE = 0.95
-_OWN_INDEX = "it searches an index of its own"
+_EXTERNAL_INDEX = "it searches an index of its own"
+_NO_SEARCH_TIME = "it has no queries, or no time was measured for its searches"
+_NO_INDEX_TIME = "it has no documents, or no time was measured for indexing"
 _FOREIGN = "its embeddings were computed on another machine or with other packages; to encode here: {command}"
 
 
@@ -38,7 +41,7 @@ def add_costs(row: Row, records: Sequence[Record]) -> Row:
     threads = {timing.threads for timing in timings}
     return replace(
         row,
-        queries_per_s=_throughput(timings, "queries_per_s"),
+        queries_per_s=None if "queries_per_s" in gaps else _throughput(timings, "queries_per_s"),
         docs_per_s=None if "docs_per_s" in gaps else _throughput(timings, "docs_per_s"),
         latency_ms=float(np.percentile(latencies, 100 * _LATENCY_SHARE)) * 1e3 if latency else None,
         index_mb=None if "index_mb" in gaps else max(timing.index_bytes for timing in timings) / 1e6,
@@ -115,7 +118,7 @@ def _amount(timing: Timing, axis: str) -> int:
 
 def _seconds(timing: Timing, axis: str) -> float:
     """Return the seconds in which all queries are searched, or all documents are indexed."""
-    return timing.queries / timing.queries_per_s if axis == "queries_per_s" else timing.index.wall_s
+    return timing.queries / (timing.queries_per_s or inf) if axis == "queries_per_s" else timing.index.wall_s
 
 
 def _throughput(timings: Sequence[Timing], axis: str) -> float:
@@ -156,10 +159,14 @@ def _gaps(measured: Sequence[_Measured], n_latencies: int, has_latency: bool) ->
     """Return the reasons why costs are missing."""
     gaps: dict[str, str] = {}
     if any(timing.externally_indexed for _, timing in measured):
-        gaps = {"docs_per_s": _OWN_INDEX, "index_mb": _OWN_INDEX}
+        gaps = {"docs_per_s": _EXTERNAL_INDEX, "index_mb": _EXTERNAL_INDEX}
     foreign = [record for record, timing in measured if timing.index.foreign_machine]
     if foreign and "docs_per_s" not in gaps:
         gaps["docs_per_s"] = _FOREIGN.format(command=_commands(foreign))
+    if "docs_per_s" not in gaps and any(timing.docs_per_s is None for _, timing in measured):
+        gaps["docs_per_s"] = _NO_INDEX_TIME
+    if any(timing.queries_per_s is None for _, timing in measured):
+        gaps["queries_per_s"] = _NO_SEARCH_TIME
     if n_latencies and not has_latency:
         gaps["latency_ms"] = (
             f"{n_latencies} searches of single queries are too few for a 95th percentile; 59 are enough"

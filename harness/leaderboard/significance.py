@@ -187,7 +187,7 @@ def paired_scores(
         scores: Per-query scores by the path that a record names.
 
     Returns:
-        Scores and weight of each record; None where an evaluation or its scores are missing.
+        Scores and weight of each record; None where an evaluation or its scores are missing, or not finite.
     """
     parts = []
     for evaluation in evaluations:
@@ -197,5 +197,7 @@ def paired_scores(
                 return None
             weight = 1.0 / len(evaluations) / record.dataset.parts
             values = per_query.values[metric]
+            if not len(values) or not np.isfinite(values).all():
+                return None
             parts.append(PairedScores(weight, record.dataset.name, list(per_query.query_ids), values))
     return parts if parts and all(evaluation is not None for evaluation in evaluations) else None

@@ -13,7 +13,7 @@ from harness.leaderboard.frame import leaderboards_data, recommendation_data, to
 from harness.leaderboard.page import html
 from harness.leaderboard.recommend import recommend
 from harness.leaderboard.tables.leaderboard import main_table, recommendation, tables
-from harness.types import Phase
+from harness.types import Phase, Timing
 
 
 def phase(wall_s, **fields):
@@ -170,6 +170,30 @@ def test_cached_time_is_shown_with_its_date_and_the_load_of_the_machine(fields, 
     index = phase(10.0, cached_s=9.0).model_copy(update=fields)
     leaderboard = build([timed("dense", 0.5, 1.0, index=index)])
     assert expected in writers.terminal(tables(leaderboard), 300)
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"queries": 0}, {"queries_per_s"}),
+        ({"searches": []}, {"queries_per_s"}),
+        ({"searches": [phase(0.0)] * 7}, {"queries_per_s"}),
+        ({"documents": 0}, {"docs_per_s"}),
+        ({"index": phase(0.0), "documents": 10}, {"docs_per_s"}),
+        ({"documents": 0, "index": phase(10.0, shards={"": [(4000, 4.9), (4000, 5.0)]})}, {"docs_per_s"}),
+    ],
+)
+def test_a_throughput_that_cannot_be_computed_is_a_gap_of_its_row_alone(fields, missing):
+    odd = make_record("odd", "x", 0.6, timing=make_timing(**fields))
+    leaderboard = build([odd, timed("a", 0.5, *NARROW)])
+    assert row(leaderboard, "odd").gaps.keys() == missing
+    assert all(getattr(row(leaderboard, "odd"), axis) is None for axis in missing)
+    assert row(leaderboard, "a").queries_per_s == pytest.approx(1000 / 1.0025)
+    data = json.loads(to_json(leaderboards_data({"ndcg@10": leaderboard})))["ndcg@10"]["rows"][0]
+    assert [data[axis] for axis in missing] == [None]
+    assert "or no time was measured for" in writers.terminal(tables(leaderboard), 200)
+    restored = Timing.model_validate_json(odd.timing.model_dump_json())
+    assert restored == odd.timing
 
 
 # -------------------------------------------------------------------------------------------------------- busy machine
