@@ -206,17 +206,14 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     failures = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
     evaluations |= {label: {} for label, name in sorted(failures) if name in datasets and label not in evaluations}
     cautions = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
-    cautions += _not_finite(ordered, metric)
-    return CollectedEvaluations(
-        evaluations, failures, columns.superseded(datasets), [*cautions, *columns.cautions(datasets)]
-    )
+    cautions += [*_not_finite(ordered, metric), *columns.cautions(datasets)]
+    return CollectedEvaluations(evaluations, failures, columns.superseded(datasets), cautions)
 
 
 def _not_finite(records: Sequence[Record], metric: str) -> list[str]:
     """Name the records whose `metric` is not a finite number."""
     return [
-        f"left out: {record.retriever.label} on {record.dataset.label} of {record.started:%Y-%m-%d}: "
-        f"{metric} is {record.metrics[metric]}, which is not a finite number"
+        f"left out: {record.retriever.label} on {record.dataset.label}, {record.started.date()}: {metric} is not finite"
         for record in records
         if record.status == "ok" and not isfinite(record.metrics.get(metric, 0.0))
     ]

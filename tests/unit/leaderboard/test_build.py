@@ -88,7 +88,7 @@ def test_a_score_that_is_not_finite_is_left_out_and_named(value):
     records = [make_record("a", "x", 0.2), make_record("b", "x", 0.3), make_record("a", "x", value, 1)]
     leaderboard = build(records)
     assert row(leaderboard, "a").evaluations["x"].value == 0.2
-    caution = f"left out: a on x of 2026-01-01: ndcg@10 is {value}, which is not a finite number"
+    caution = "left out: a on x, 2026-01-01: ndcg@10 is not finite"
     assert leaderboard.cautions == [caution]
     alone = build(records[1:])
     assert [row.label for row in alone.rows] == ["b"]
