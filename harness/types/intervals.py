@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from harness.distributions import t_quantile
 
 LEVEL = 0.95
+_ROUNDING = 1e-9
 _UPPER = 1 - (1 - LEVEL) / 2
 """Share of the quantile at the upper end of a symmetric interval."""
 
@@ -24,6 +25,13 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class Quantile(NamedTuple):
+    """A quantile of samples, with its confidence interval."""
+
+    value: float
+    interval: Interval
 
 
 class _Ranks(NamedTuple):
@@ -40,6 +48,38 @@ def quantile_interval(samples: Sequence[float], share: float) -> Interval | None
         return None
     ordered = sorted(samples)
     return Interval(ordered[ranks.low], ordered[ranks.high])
+
+
+def weighted_quantile(groups: Sequence[Sequence[float]], share: float) -> Quantile | None:
+    """Return the quantile `share` of groups of samples that count equally, whatever their sizes.
+
+    The interval is that of one sample of the effective size: the size whose share of values below the quantile has the
+    variance that this share has in the groups (Woodruff 1952; Korn & Graubard 1998), at most Kish's.
+
+    Args:
+        groups: Samples of each group.
+        share: Share of values below the quantile.
+
+    Returns:
+        The quantile; None if a group is empty or the effective size is too small for an interval.
+    """
+    if not all(groups):
+        return None
+    if len(groups) == 1:
+        interval = quantile_interval(groups[0], share)
+        return Quantile(float(np.percentile(groups[0], 100 * share)), interval) if interval else None
+    values = np.concatenate([np.asarray(group, np.float64) for group in groups])
+    weights = np.repeat([1 / len(group) / len(groups) for group in groups], [len(group) for group in groups])
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    totals = np.cumsum(weights)
+    value = float(np.interp(share, (totals - weights) / (1 - weights[-1]), values))
+    n = _effective_size(groups, value, share)
+    if (ranks := _enclosing_ranks(n, share)) is None:
+        return None
+    low = int(np.searchsorted(totals, ranks.low / n + _ROUNDING, side="right"))
+    high = min(int(np.searchsorted(totals, (ranks.high + 1) / n - _ROUNDING)), len(values) - 1)
+    return Quantile(value, Interval(float(values[low]), float(values[high])))
 
 
 def median_interval(samples: Sequence[float]) -> Interval | None:
@@ -86,6 +126,16 @@ def sum_interval(values: Sequence[float], intervals: Sequence[Interval]) -> Inte
     below = sqrt(sum((value - interval.low) ** 2 for value, interval in pairs))
     above = sqrt(sum((interval.high - value) ** 2 for value, interval in pairs))
     return Interval(sum(values) - below, sum(values) + above)
+
+
+def _effective_size(groups: Sequence[Sequence[float]], value: float, share: float) -> int:
+    """Return the effective size of `groups` that count equally, for their quantile `share`, which is `value`."""
+    sizes = np.array([len(group) for group in groups])
+    below = np.array([np.mean(np.asarray(group) <= value) for group in groups])
+    variance = float((below * (1 - below) / sizes).sum())
+    kish = len(groups) ** 2 / float((1 / sizes).sum())
+    size = len(groups) ** 2 * share * (1 - share) / variance if variance else kish
+    return int(min(size, kish) + _ROUNDING)
 
 
 def _variance(shards: NDArray[np.float64]) -> float:

@@ -225,7 +225,9 @@ class Timing(FrozenModel):
         reasons = {name: load.describe_lost(share) for name, share in lost.items()}
         if kernels := load.describe_slow_kernels(self.references, self.reference_walls):
             is_cached = self.index.cached_s > self.index.wall_s / 2  # the kernels ran later than most of the encoding
-            reasons |= {name: kernels for name in lost if not reasons[name] and not (name == "docs_per_s" and is_cached)}
+            reasons |= {
+                name: kernels for name in lost if not reasons[name] and not (name == "docs_per_s" and is_cached)
+            }
         return {name: reason for name, reason in reasons.items() if reason}
 
     @property

@@ -67,6 +67,18 @@ def test_a_throughput_over_datasets_has_an_interval_only_if_each_has_one():
     assert "queries_per_s" not in row(build([narrow, timed("a", 0.5, 1.0, dataset="y")]), "a").intervals
 
 
+def test_the_p95_of_several_datasets_does_not_depend_on_how_many_queries_were_timed_on_each():
+    fast, slow = [0.001 + 0.00001 * n for n in range(100)], [0.1 + 0.001 * n for n in range(100)]
+    equal = [timed("a", 0.5, 1.0, latencies_s=fast), timed("a", 0.5, 1.0, dataset="y", latencies_s=slow)]
+    more = [timed("b", 0.5, 1.0, latencies_s=fast * 30), timed("b", 0.5, 1.0, dataset="y", latencies_s=slow)]
+    leaderboard = build([*equal, *more])
+    a, b = row(leaderboard, "a"), row(leaderboard, "b")
+    assert a.latency_ms == pytest.approx(190, abs=1.5), "a tenth of the slow dataset's queries are slower"
+    assert b.latency_ms == pytest.approx(a.latency_ms, abs=1.5)
+    assert b.intervals["latency_ms"] == pytest.approx(a.intervals["latency_ms"], abs=4)
+    assert (a.samples["latency_ms"], b.samples["latency_ms"]) == (200, 3100)
+
+
 def test_tables_and_data_have_the_intervals_and_the_numbers_of_samples():
     leaderboard = build([timed("a", 0.5, *WIDE, latencies_s=[0.001 * n for n in range(1, 101)])])
     text = writers.terminal(tables(leaderboard), 200)
