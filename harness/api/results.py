@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import frames
-from harness.api.sources import Sources, collect, with_metric
+from harness.api.sources import DEFAULT_METRIC, Sources, collect, default_metric, with_metric
 from harness.errors import ConfigError
 from harness.leaderboard import AXES, Leaderboard, Scores, build
 from harness.leaderboard.compare import Comparison, compare
@@ -54,7 +54,7 @@ class Results:
         runs: Mapping[str, Run] | None = None,
         datasets: Mapping[str, Dataset] | None = None,
         store: Store | None = None,
-        metric: str = "ndcg@10",
+        metric: str = DEFAULT_METRIC,
         baseline: str | None = None,
     ) -> None:
         self.records, self.scores, self.baseline = list(records), dict(scores), baseline
@@ -276,17 +276,19 @@ class Results:
 
 
 def open_results(
-    path: str | PathLike[str] = "results", metric: str = "ndcg@10", baseline: str | None = None
+    path: str | PathLike[str] = "results", metric: str | None = None, baseline: str | None = None
 ) -> Results:
     """Open a results folder written by the command line or by `evaluate`.
 
     Args:
         path: The results folder.
-        metric: The metric that orders the table; computed from the stored runs where it was not measured.
+        metric: The metric that orders the table; computed from the stored runs where it was not measured. By default
+            ndcg@10 or, if no evaluation has it, the first metric that was measured.
         baseline: The row to compare the other rows with.
 
     Raises:
         ConfigError: The folder does not exist or holds no record, or the metric is unknown.
+        UndecidedError: No evaluation has the metric; the message says how to measure it.
     """
     root = Path(path).expanduser()
     latest = [record for record in Store(root).latest() if record.status == "ok"] if root.is_dir() else []
@@ -294,5 +296,5 @@ def open_results(
     records = list({(record.retriever.label, record.dataset.label): record for record in latest}.values())
     if not records:
         raise ConfigError(f"no records in {str(path)!r}; name a results folder, or measure: harness retriever=bm25")
-    store = Store(root)
+    store, metric = Store(root), metric or default_metric(records)
     return Results(records, store.scores(records), store=store, metric=metric, baseline=baseline)
