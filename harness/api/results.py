@@ -185,7 +185,7 @@ class Results:
         """Plot the metric's mean against a timing or size and return the matplotlib figure.
 
         Args:
-            x: A numeric column of ``to_pandas()``, such as ``"latency_p95_ms"`` or ``"index_mb"``.
+            x: ``"queries_per_s"``, ``"docs_per_s"``, ``"latency_p95_ms"`` or ``"index_mb"``.
         """
         from harness.api import plots
 

@@ -115,7 +115,7 @@ def test_plots_have_axes_named_after_their_columns(two_results):
     figure = two_results.plot_pareto(x="latency_p95_ms")
     assert figure.axes[0].get_xlabel() == "latency_p95_ms"
     assert two_results.plot_differences("terms", "worse").axes[0].get_ylabel() == "ndcg@10: worse - terms"
-    with pytest.raises(ConfigError, match="x='speed' is not a numeric column; choices: "):
+    with pytest.raises(ConfigError, match="x='speed' is not a cost; choices: queries_per_s, "):
         two_results.plot_pareto(x="speed")
 
 
