@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from support.records import make_record, make_timing, row
 
+from harness.api import Results
 from harness.errors import UndecidedError
 from harness.leaderboard import build, writers
 from harness.leaderboard.costs import refresh_command
@@ -88,10 +89,10 @@ def test_tables_and_data_have_the_intervals_and_the_numbers_of_samples():
     assert (data["queries_per_s_low"], data["queries_per_s_high"]) == (1000 / 1.15, 1000 / 0.9)
     assert (data["docs_per_s_low"], data["samples"]["docs_per_s"]) == (None, 1)
     assert (data["latency_ms_low"], data["latency_ms_high"]) == pytest.approx((91, 100))
-    assert data["busy"] is False
+    assert data["busy"] == ""
     frame = to_frame({"ndcg@10": leaderboard})
     assert frame["queries_per_s_low"].to_list() == [1000 / 1.15]
-    assert frame["busy"].to_list() == [False]
+    assert frame["busy"].to_list() == [""]
 
 
 # ------------------------------------------------------------------------------------------------------- Pareto front
@@ -227,10 +228,21 @@ def test_figures_of_a_busy_machine_are_marked_in_every_format():
     assert '"busy":[[1,0,0,0],[0,0,0,0]]' in page
     assert "~500" in html.render_table(leaderboard)
     rows = json.loads(to_json(leaderboards_data({"m": leaderboard})))["m"]["rows"]
-    assert [row["busy"] for row in rows] == [True, False]
+    assert [row["busy"] for row in rows] == ["queries_per_s", ""]
     csv = to_csv(to_frame({"ndcg@10": leaderboard})).splitlines()
     column = csv[0].split(",").index("busy")
-    assert [line.split(",")[column] for line in csv[1:]] == ["1", "0"]
+    assert [line.split(",")[column] for line in csv[1:]] == ["queries_per_s", '""']
+
+
+def test_data_name_every_figure_of_a_busy_machine():
+    timing = make_timing(index=BUSY, searches=[BUSY], latencies_s=[0.1] * 60, latency_run_delay_s=0.1)
+    records = [make_record("a", "x", 0.5, timing=timing), make_record("untimed", "x", 0.4, timing=None)]
+    rows = json.loads(to_json(leaderboards_data({"m": build(records)})))["m"]["rows"]
+    assert [row["busy"] for row in rows] == ["queries_per_s, docs_per_s", ""]
+    assert rows[0]["busy_reasons"].keys() == {"queries_per_s", "docs_per_s"}
+    assert to_frame({"ndcg@10": build(records)})["busy"].to_list() == ["queries_per_s, docs_per_s", None]
+    frame = Results(records, {}).to_pandas()
+    assert frame["busy"].fillna("untimed").tolist() == ["queries_per_s, docs_per_s", "untimed"]
 
 
 def test_the_command_that_measures_again_has_no_resume_setting():
