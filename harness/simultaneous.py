@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from harness import stats
+from harness.distributions import t_p_values, t_quantile
 from harness.stats import ALPHA, DRAWS, Array, Strata
 
 _SLACK = 1e-9
@@ -252,7 +253,7 @@ def compare_many(columns: Sequence[Strata], alpha: float = ALPHA) -> list[Pairwi
         part = adjusted[begin : (begin := begin + len(indices[0]))]
         p_values[indices] = part
         p_values.T[indices] = part
-        critical = stats.t_quantile(1 - alpha / (2 * len(p)), degrees)
+        critical = t_quantile(1 - alpha / (2 * len(p)), degrees)
         interval = partial(_t_interval, means, errors, critical)
         results.append(PairwiseTests(means, p_values, int(means.argmax()), interval, alpha))
     return results
@@ -272,7 +273,7 @@ def _student(strata: Strata) -> tuple[Array, Array, Array, int]:
     errors = np.sqrt(np.maximum(variances, 0.0))
     deltas = np.abs(means[:, None] - means[None, :])
     is_constant = errors <= _SLACK
-    p_values = stats.t_p_values(deltas / np.where(is_constant, np.inf, errors), degrees)
+    p_values = t_p_values(deltas / np.where(is_constant, np.inf, errors), degrees)
     p_values[is_constant & (deltas > _SLACK)] = 2.0**-degrees  # the same difference on all queries
     return means, errors, p_values, degrees
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
-from math import erfc, expm1, sqrt
 from statistics import NormalDist
 from typing import NamedTuple, cast
 
@@ -171,31 +170,6 @@ def holm_array(p: Array) -> Array:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
     return adjusted
-
-
-def t_p_values(t: Array, degrees: int) -> Array:
-    """Return two-sided p-values of Student's t, by Wallace's (1959) normal approximation.
-
-    Its relative error is below 2 % for p > 1e-8 and 30 degrees of freedom or more.
-
-    Args:
-        t: Statistics, of any shape.
-        degrees: Degrees of freedom.
-    """
-    factor = (8 * degrees + 1) / (8 * degrees + 3)
-    z = factor * np.sqrt(degrees * np.log1p(t**2 / degrees))
-    return np.asarray(np.vectorize(erfc, otypes=[np.float64])(z / sqrt(2)))
-
-
-def t_quantile(share: float, degrees: int) -> float:
-    """Return a quantile of Student's t above its median, by the inverse of the approximation of `t_p_values`.
-
-    Args:
-        share: Probability of a lower value, above 0.5.
-        degrees: Degrees of freedom.
-    """
-    z = NormalDist().inv_cdf(share) * (8 * degrees + 3) / (8 * degrees + 1)
-    return sqrt(degrees * expm1(z**2 / degrees))
 
 
 def effect_size(differences: Array) -> float | None:

@@ -50,7 +50,7 @@ def _evaluations(results: "Results", metric: str | None) -> Iterator[dict[str, A
             "queries_per_s": timing.queries_per_s if timing else None,
             **latency,
             **(_interval_columns(timing) if timing else {}),
-            "busy": bool(timing.busy) if timing else None,
+            "busy": ", ".join(timing.busy) if timing else None,
             "index_mb": timing.index_bytes / 1e6 if timing else None,
             "documents": record.dataset.documents,
             "queries": record.dataset.queries,

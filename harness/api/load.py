@@ -15,6 +15,7 @@ from harness.config.keys import check_keys
 from harness.errors import ConfigError, TargetError
 from harness.evaluation import values
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
+from harness.types.record import DEFAULT_K
 
 _SCHEMES = {"mteb": ("mteb", "task"), "irds": ("irds", "id")}
 _INFO = "_harness_info"
@@ -36,7 +37,9 @@ def load_dataset(name: str | PathLike[str], /, **settings: Any) -> Dataset:
     return construct_dataset(composition)
 
 
-def load_retriever(name: str, /, *, dataset: str | Dataset = "stdlib", k: int = 100, **settings: Any) -> Retriever:
+def load_retriever(
+    name: str, /, *, dataset: str | Dataset = "stdlib", k: int = DEFAULT_K, **settings: Any
+) -> Retriever:
     """Construct a retriever from its config.
 
     Args:

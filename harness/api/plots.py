@@ -4,49 +4,66 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.leaderboard import AXES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
     from harness.api.results import Results
+    from harness.leaderboard import Row
 
-_LOWER_IS_BETTER = ("latency", "index", "peak")
+_AXES = {"latency_p95_ms" if axis == "latency_ms" else axis: axis for axis in AXES}
+"""Costs of the leaderboard, by the name of their column in ``to_pandas()``."""
 
 
 def pareto(results: "Results", x: str) -> "Figure":
-    """Plot the metric's mean over the common datasets against a timing or size; a line joins the Pareto front.
+    """Plot the leaderboard's means against a cost.
+
+    A line joins the rows on the leaderboard's Pareto front, one for each environment and number of threads.
 
     Args:
         results: The results; their `metric` is plotted.
-        x: A numeric column of ``to_pandas()``.
+        x: A cost: ``"queries_per_s"``, ``"docs_per_s"``, ``"latency_p95_ms"`` or ``"index_mb"``.
 
     Raises:
-        ConfigError: There is no such column, no row has both values, or matplotlib is missing.
+        ConfigError: There is no such cost, no row has both values, or matplotlib is missing.
     """
-    frame = results.to_pandas()
-    numeric = [name for name in frame.select_dtypes("number") if name not in results.metrics]
-    if x not in numeric:
-        raise ConfigError(f"x={x!r} is not a numeric column; choices: {', '.join(numeric)}")
-    common = results.leaderboard.common
-    means = frame[frame["dataset"].isin(common)].groupby("retriever", sort=False)[[x, results.metric]].mean().dropna()
-    if means.empty:
-        raise ConfigError(f"no row has both {results.metric} and {x}; evaluate with timing='default'")
+    if x not in _AXES:
+        raise ConfigError(f"x={x!r} is not a cost; choices: {', '.join(_AXES)}")
+    leaderboard, axis = results.leaderboard, _AXES[x]
+    rows = [row for row in leaderboard.rows if row.mean is not None and getattr(row, axis) is not None]
+    if not rows:
+        raise ConfigError(f"no row has both {leaderboard.metric} and {x}; evaluate with timing='default'")
     figure, axes = _figure()
-    better = -1 if x.startswith(_LOWER_IS_BETTER) else 1
-    front, best = [], float("-inf")
-    for label in (better * means[x]).sort_values(ascending=False, kind="stable").index:
-        if means.loc[label, results.metric] > best:
-            best = means.loc[label, results.metric]
-            front.append(label)
-    axes.plot(means.loc[front, x], means.loc[front, results.metric], color="0.6", linewidth=1, zorder=1)
-    axes.scatter(means[x], means[results.metric], zorder=2)
-    for label, row in means.iterrows():
-        axes.annotate(str(label), (row[x], row[results.metric]), xytext=(5, 4), textcoords="offset points")
+    settings = list(dict.fromkeys((row.environment, row.threads) for row in rows))
+    for number, setting in enumerate(settings):
+        selected = [row for row in rows if (row.environment, row.threads) == setting]
+        _draw_setting(axes, selected, axis, f"C{number}")
     axes.set_xscale("log")
     axes.set_xlabel(x)
-    axes.set_ylabel(f"{results.metric}, mean over {', '.join(common)}")
+    axes.set_ylabel(f"{leaderboard.metric}, mean over {', '.join(leaderboard.common)}")
     axes.margins(x=0.2, y=0.15)
+    if len(settings) > 1:
+        axes.legend(title="environment, threads")
     return figure
+
+
+def _draw_setting(axes: Any, rows: "Sequence[Row]", axis: str, color: str) -> None:
+    """Draw rows of one environment and number of threads, and a line through their Pareto front."""
+    front = sorted((row for row in rows if axis in row.front), key=lambda row: float(getattr(row, axis)))
+    if front:
+        axes.plot(*_points(front, axis), color=color, linewidth=1, alpha=0.6, zorder=1)
+    environment, threads = rows[0].environment or "several", rows[0].threads or "several"
+    axes.scatter(*_points(rows, axis), color=color, zorder=2, label=f"{environment[:8]}, {threads}")
+    for row in rows:
+        axes.annotate(row.label, (getattr(row, axis), row.mean), xytext=(5, 4), textcoords="offset points")
+
+
+def _points(rows: "Sequence[Row]", axis: str) -> tuple[list[float], list[float | None]]:
+    """Return the costs and the means of rows."""
+    return [getattr(row, axis) for row in rows], [row.mean for row in rows]
 
 
 def differences(results: "Results", a: str, b: str, metric: str) -> "Figure":

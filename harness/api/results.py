@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import frames
-from harness.api.sources import Sources, collect, with_metric
+from harness.api.sources import DEFAULT_METRIC, Sources, collect, with_metric
 from harness.errors import ConfigError
 from harness.leaderboard import AXES, Leaderboard, Scores, build
 from harness.leaderboard.compare import Comparison, compare
@@ -55,7 +55,7 @@ class Results:
         runs: Mapping[str, Run] | None = None,
         datasets: Mapping[str, Dataset] | None = None,
         store: Store | None = None,
-        metric: str = "ndcg@10",
+        metric: str = DEFAULT_METRIC,
         baseline: str | None = None,
         superseded: Sequence[Record] = (),
     ) -> None:
@@ -188,7 +188,7 @@ class Results:
         """Plot the metric's mean against a timing or size and return the matplotlib figure.
 
         Args:
-            x: A numeric column of ``to_pandas()``, such as ``"latency_p95_ms"`` or ``"index_mb"``.
+            x: ``"queries_per_s"``, ``"docs_per_s"``, ``"latency_p95_ms"`` or ``"index_mb"``.
         """
         from harness.api import plots
 

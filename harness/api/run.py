@@ -26,6 +26,7 @@ from harness.metrics import override
 from harness.store import Store
 from harness.types import Dataset, DatasetInfo, Retriever, RetrieverInfo
 from harness.types.protocols import TaskPrompted
+from harness.types.record import DEFAULT_K
 
 if TYPE_CHECKING:
     from harness.leaderboard.compare import Comparison
@@ -39,7 +40,7 @@ def evaluate(
     datasets: AnyDataset | Sequence[AnyDataset],
     *,
     metrics: Sequence[str] = DEFAULT_METRICS,
-    k: int = 100,
+    k: int = DEFAULT_K,
     baseline: str | None = None,
     timing: TimingPlan | Literal["default"] | str | None = "default",
     seed: int = 0,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from harness.evaluation.evaluate import Evaluated
 
+DEFAULT_METRIC = "ndcg@10"
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -76,6 +78,12 @@ def collect(evaluated: "Iterable[Evaluated]") -> InMemory:
     return memory
 
 
+def default_metric(records: Iterable[Record]) -> str:
+    """Return the metric that orders the table of `records` by default: ndcg@10 or, if none has it, their first."""
+    measured = list(dict.fromkeys(name for record in records for name in record.metrics))
+    return DEFAULT_METRIC if DEFAULT_METRIC in measured or not measured else measured[0]
+
+
 def with_metric(
     records: Sequence[Record], metric: str, sources: Sources, required: Collection[str]
 ) -> tuple[list[Record], dict[str, PerQuery]]:
@@ -88,9 +96,12 @@ def with_metric(
         required: Labels of the rows that need the metric; a warning names those that lack it.
 
     Raises:
-        UndecidedError: None of the rows that need the metric has it; the message says how to measure it.
+        UndecidedError: No evaluation, or none of the rows that need the metric, has it; the message says how to measure
+            it.
     """
     rescored = rescore.with_metric(records, metric, sources.run, sources.qrels)
+    if rescored.missing and not any(metric in record.metrics for record in rescored.records):
+        raise rescore.missing_error(metric, rescored.missing)
     missing = [each for each in rescored.missing if each.record.retriever.label in required]
     if missing:
         rows = [record for record in rescored.records if record.retriever.label in required]

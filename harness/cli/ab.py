@@ -76,7 +76,7 @@ def _compare_evaluation(record: "Record", top: Path, base: Path, policy: "Policy
         for side, tree in (("before", base), ("after", top)):
             say(f"{side} {number + 1}/{policy.rounds}: {record.command}")
             measured = _measure(record, top, tree)
-            if measured is None or measured.timing is None:
+            if measured is None or not measured.timing or not measured.timing.queries_per_s:
                 why = f"it could not be measured {side} the change"
                 return [Finding("undecided", *_labels(record), "evaluation", message=why, command=record.command)], True
             records[tree].append(measured)
@@ -98,6 +98,7 @@ def _finding(
 def _seconds(record: "Record", check: str) -> float:
     """Return wall seconds per document or per query."""
     assert record.timing is not None  # noqa: S101  (`_compare_evaluation` checks it)
+    assert record.timing.queries_per_s is not None  # noqa: S101  (and this)
     if check == "wall/document":
         return record.timing.index.wall_s / record.timing.documents
     return 1 / record.timing.queries_per_s

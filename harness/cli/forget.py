@@ -54,7 +54,7 @@ def _forget(options: argparse.Namespace) -> int:
 
 def _selected(options: argparse.Namespace, store: "Store") -> "list[Record]":
     """Return the records that all of the options select. Raises `ConfigError` for a name or id without a record."""
-    from harness.leaderboard.build import column_names
+    from harness.leaderboard.columns import column_names
 
     records = list(store.records())
     dataset_names = [

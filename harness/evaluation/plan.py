@@ -19,7 +19,7 @@ class TimingPlan(BaseModel):
     latency_queries: int = Field(default=100, ge=0)
     """Minimum number of queries, drawn by the seed, that are searched one at a time; 0: none."""
     latency_s: float = Field(default=2.0, ge=0)
-    """Seconds in which further queries are searched one at a time, or the same ones again if they are fewer."""
+    """Seconds in which further queries are searched one at a time; those of a small dataset again, up to 299 in all."""
     threads: int | None = Field(default=None, ge=1)
     """Threads for BLAS, torch and our kernels; None for every core."""
     isolate: bool = False

@@ -21,6 +21,8 @@ _REFERENCE_INTERVAL_S = 0.25
 """Seconds of searching after which the reference kernels are timed again."""
 _WARMUP_QUERIES = 8
 _WARMUP_SINGLE_QUERIES = 3
+_ENOUGH_SINGLE = 299
+"""Searches of single queries up to which queries are repeated: the fewest with an interval of the 99th percentile."""
 
 
 class QueryRunner:
@@ -163,8 +165,9 @@ def search_one_by_one(
 def _rows_to_search(rows: Sequence[int], plan: TimingPlan, clock: Callable[[], float]) -> Iterator[int]:
     """Yield the rows of the queries to search alone.
 
-    These are at least `latency_queries` queries, further ones until `latency_s` seconds have passed and, if the dataset
-    has fewer than `latency_queries`, all of them again until that number is reached or the time has passed.
+    First each query once, until `latency_s` seconds have passed and `latency_queries` are reached. If all queries were
+    searched before, they are searched again, until the seconds have passed or there are enough samples for every
+    percentile, which is limited to three times `latency_queries`.
     """
     if not plan.latency_queries:
         return
@@ -173,7 +176,8 @@ def _rows_to_search(rows: Sequence[int], plan: TimingPlan, clock: Callable[[], f
         if n >= plan.latency_queries and clock() >= end:
             return
         yield row
-    for n in range(len(rows), plan.latency_queries if rows else 0):
+    enough = max(plan.latency_queries, min(_ENOUGH_SINGLE, 3 * plan.latency_queries))
+    for n in range(len(rows), enough if rows else 0):
         if clock() >= end:
             return
         yield rows[n % len(rows)]

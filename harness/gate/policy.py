@@ -9,12 +9,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import ConfigError
-from harness.metrics import parse
+from harness.metrics import is_coverage, parse
 
 DEFAULT_METRICS = ["ndcg@10", "recall@100"]
 """Metrics of the default policy: the head and the tail of the rankings."""
-COVERAGE = "judged@"
-"""Prefix of the metric that does not measure quality: the share of the documents that are judged."""
 
 
 class _StrictPolicyModel(BaseModel):
@@ -141,7 +139,7 @@ def validate(rules: Mapping[str, Any], source: str) -> Policy:
                 f"{source}: a tolerance{of_dataset} is above its limit, {limits.limit:g}; raise the limit too"
             )
     metrics = list(dict.fromkeys(str(parse(name)) for name in policy.metrics))
-    if coverage := next((name for name in metrics if name.startswith(COVERAGE)), None):
+    if coverage := next((name for name in metrics if is_coverage(name)), None):
         raise ConfigError(
             f"{source}: {coverage} is the share of the documents that are judged, which does not measure quality; gate "
             f"another metric, such as {DEFAULT_METRICS[0]}"

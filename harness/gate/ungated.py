@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 from harness.gate.findings import Finding
 from harness.gate.matching import Matched, Pair
-from harness.gate.policy import COVERAGE, Policy
+from harness.gate.policy import Policy
 from harness.gate.scores import PairScores, common_metrics, compare_scores, pair_scores
 from harness.leaderboard import Difference, Scores
+from harness.metrics import is_coverage
 
 _MAX_NAMED = 3
 
@@ -32,7 +33,7 @@ def warn_of_ungated(matched: Matched, before: Scores, after: Scores, policy: Pol
         (pair, metric, scores)
         for pair in matched.pairs
         for metric in common_metrics(pair, before, after)
-        if metric not in policy.metrics and not metric.startswith(COVERAGE)
+        if metric not in policy.metrics and not is_coverage(metric)
         if not isinstance(scores := pair_scores(pair, metric, before, after), str) and not scores.identical
     ]
     fallen: defaultdict[str, list[tuple[Difference, Pair, PairScores]]] = defaultdict(list)

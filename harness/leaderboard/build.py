@@ -5,18 +5,19 @@ content have separate columns. A dataset in parts (CQADupStack's forums) has one
 parts, which is empty until all parts are measured.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from textwrap import shorten
 
 from harness.errors import ConfigError
+from harness.leaderboard.columns import DatasetColumns
 from harness.leaderboard.costs import add_costs, cost_remarks, mark_fronts
-from harness.leaderboard.marks import is_coverage, mark
+from harness.leaderboard.marks import mark
 from harness.leaderboard.model import MEANS, EvaluationSummary, Leaderboard, Row, Scores
 from harness.leaderboard.significance import ComparisonFamily, test_family
+from harness.metrics import is_coverage
 from harness.types import Record
 
 _JUDGED = "judged@10"
@@ -192,10 +193,10 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     version = max((record.metric_version for record in ordered), default=0)
     n_outdated = sum(record.metric_version != version for record in ordered)
     ordered = [record for record in ordered if record.metric_version == version]
-    columns = _Columns([record for record in ordered if record.status == "ok" and metric in record.metrics])
+    columns = DatasetColumns([record for record in ordered if record.status == "ok" and metric in record.metrics])
     for record in ordered:
         key = (record.retriever.label, columns.name(record))
-        if record.status == "ok" and metric in record.metrics:
+        if record.status == "ok" and isfinite(record.metrics.get(metric, nan)):
             newest.setdefault(key, {})[record.dataset.name] = record
         elif record.status == "failed":
             failed[key] = record
@@ -207,7 +208,17 @@ def collect(records: Iterable[Record], metric: str) -> CollectedEvaluations:
     failures = {(row, name): record for (row, name), record in failed.items() if name not in evaluations.get(row, {})}
     evaluations |= {label: {} for label, name in sorted(failures) if name in datasets and label not in evaluations}
     cautions = [f"{n_outdated} records of older definitions of the metrics are left out"] if n_outdated else []
-    return CollectedEvaluations(evaluations, failures, columns.newer_versions, [*cautions, *columns.cautions(datasets)])
+    cautions += [*_not_finite(ordered, metric), *columns.cautions(datasets)]
+    return CollectedEvaluations(evaluations, failures, columns.newer_versions, cautions)
+
+
+def _not_finite(records: Sequence[Record], metric: str) -> list[str]:
+    """Name the records whose `metric` is not a finite number."""
+    return [
+        f"left out: {record.retriever.label} on {record.dataset.label}, {record.started.date()}: {metric} is not finite"
+        for record in records
+        if record.status == "ok" and not isfinite(record.metrics.get(metric, 0.0))
+    ]
 
 
 def _failures(failed: Mapping[tuple[str, str], Record]) -> list[str]:
@@ -244,50 +255,3 @@ def _summarize(parts: dict[str, Record], metric: str) -> EvaluationSummary | Non
     if len(records) != n_parts:
         return None
     return EvaluationSummary(sum(record.metrics[metric] for record in records) / len(records), records)
-
-
-def column_names(records: Sequence[Record]) -> list[str]:
-    """Return the name of each record's column, which for an older version of a dataset has a hash."""
-    columns = _Columns(sorted((each for each in records if each.status == "ok"), key=lambda record: record.started))
-    return [columns.name(record) for record in records]
-
-
-class _Columns:
-    """The columns of records: one for each dataset, and one more for each of its older versions.
-
-    If datasets of one name have different contents, all but the newest have a hash in their column's name. The parts of
-    a group share a column; parts with other content share another one.
-    """
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self._newest = {
-            (record.dataset.label, record.dataset.name): record.dataset.fingerprint
-            for record in records
-            if record.dataset.fingerprint is not None
-        }
-        self._superseded: dict[str, tuple[str, datetime]] = {}
-
-    def name(self, record: Record) -> str:
-        """Return the name of a record's column."""
-        info = record.dataset
-        label = info.label if info.group is None else info.label.replace(info.name, info.group, 1)
-        fingerprint = info.fingerprint
-        if fingerprint is None or self._newest.get((info.label, info.name)) in (None, fingerprint):
-            return label
-        name = f"{label} ({fingerprint[:6]})"
-        self._superseded[name] = (label, record.started)
-        return name
-
-    @property
-    def newer_versions(self) -> dict[str, str]:
-        """By the column of an older version of a dataset, the column of the newest one."""
-        return {name: label for name, (label, _) in self._superseded.items()}
-
-    def cautions(self, datasets: Collection[str]) -> list[str]:
-        """Describe the older versions of datasets among `datasets`."""
-        return [
-            f"column {name} holds an older version of {newest}, last measured on "
-            f"{self._superseded[name][1]:%Y-%m-%d}, and is part of no mean; hide it: harness forget --dataset {name!r}"
-            for name, newest in sorted(self.newer_versions.items())
-            if name in datasets and newest in datasets
-        ]

@@ -3,17 +3,18 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 from typing import NamedTuple
-
-import numpy as np
 
 from harness.leaderboard.model import AXES, Row
 from harness.leaderboard.table import HEADINGS
 from harness.types import Record, Timing, load
-from harness.types.intervals import Interval, quantile_interval, sum_interval
+from harness.types.intervals import Interval, Quantile, sum_interval, weighted_quantile
 
 _LATENCY_SHARE = 0.95
-_OWN_INDEX = "it searches an index of its own"
+_EXTERNAL_INDEX = "it searches an index of its own"
+_NO_SEARCH_TIME = "it has no queries, or no time was measured for its searches"
+_NO_INDEX_TIME = "it has no documents, or no time was measured for indexing"
 _FOREIGN = "its embeddings were computed on another machine or with other packages; to encode here: {command}"
 
 
@@ -30,22 +31,22 @@ def add_costs(row: Row, records: Sequence[Record]) -> Row:
     if len(measured) < len(records) or not measured:
         return row
     timings = [timing for _, timing in measured]
-    latencies = [seconds for timing in timings for seconds in timing.latencies_s]
-    latency = quantile_interval(latencies, _LATENCY_SHARE)
-    gaps = _gaps(measured, len(latencies), latency is not None)
+    latency = weighted_quantile([timing.latencies_s for timing in timings], _LATENCY_SHARE)
+    n_latencies = sum(len(timing.latencies_s) for timing in timings)
+    gaps = _gaps(measured, n_latencies, latency is not None)
     busy = _busy(measured, gaps)
     environments = {record.environment for record in records}
     threads = {timing.threads for timing in timings}
     return replace(
         row,
-        queries_per_s=_throughput(timings, "queries_per_s"),
+        queries_per_s=None if "queries_per_s" in gaps else _throughput(timings, "queries_per_s"),
         docs_per_s=None if "docs_per_s" in gaps else _throughput(timings, "docs_per_s"),
-        latency_ms=float(np.percentile(latencies, 100 * _LATENCY_SHARE)) * 1e3 if latency else None,
+        latency_ms=latency.value * 1e3 if latency else None,
         index_mb=None if "index_mb" in gaps else max(timing.index_bytes for timing in timings) / 1e6,
         environment=environments.pop() if len(environments) == 1 else None,
         threads=threads.pop() if len(threads) == 1 else None,
         intervals={**_intervals(timings, gaps), **_latency_interval(latency)},
-        samples={**_samples(timings, gaps), **({"latency_ms": len(latencies)} if latency else {})},
+        samples={**_samples(timings, gaps), **({"latency_ms": n_latencies} if latency else {})},
         busy=busy,
         refresh=_commands([record for record, timing in measured if timing.busy.keys() & busy.keys()]) if busy else "",
         gaps=gaps,
@@ -115,7 +116,7 @@ def _amount(timing: Timing, axis: str) -> int:
 
 def _seconds(timing: Timing, axis: str) -> float:
     """Return the seconds in which all queries are searched, or all documents are indexed."""
-    return timing.queries / timing.queries_per_s if axis == "queries_per_s" else timing.index.wall_s
+    return timing.queries / (timing.queries_per_s or inf) if axis == "queries_per_s" else timing.index.wall_s
 
 
 def _throughput(timings: Sequence[Timing], axis: str) -> float:
@@ -139,8 +140,10 @@ def _intervals(timings: Sequence[Timing], gaps: Mapping[str, str]) -> dict[str, 
     return intervals
 
 
-def _latency_interval(seconds: Interval | None) -> dict[str, Interval]:
-    return {"latency_ms": Interval(seconds.low * 1e3, seconds.high * 1e3)} if seconds else {}
+def _latency_interval(latency: Quantile | None) -> dict[str, Interval]:
+    if latency is None:
+        return {}
+    return {"latency_ms": Interval(latency.interval.low * 1e3, latency.interval.high * 1e3)}
 
 
 def _samples(timings: Sequence[Timing], gaps: Mapping[str, str]) -> dict[str, int]:
@@ -156,13 +159,17 @@ def _gaps(measured: Sequence[_Measured], n_latencies: int, has_latency: bool) ->
     """Return the reasons why costs are missing."""
     gaps: dict[str, str] = {}
     if any(timing.externally_indexed for _, timing in measured):
-        gaps = {"docs_per_s": _OWN_INDEX, "index_mb": _OWN_INDEX}
+        gaps = {"docs_per_s": _EXTERNAL_INDEX, "index_mb": _EXTERNAL_INDEX}
     foreign = [record for record, timing in measured if timing.index.foreign_machine]
     if foreign and "docs_per_s" not in gaps:
         gaps["docs_per_s"] = _FOREIGN.format(command=_commands(foreign))
+    if "docs_per_s" not in gaps and any(timing.docs_per_s is None for _, timing in measured):
+        gaps["docs_per_s"] = _NO_INDEX_TIME
+    if any(timing.queries_per_s is None for _, timing in measured):
+        gaps["queries_per_s"] = _NO_SEARCH_TIME
     if n_latencies and not has_latency:
         gaps["latency_ms"] = (
-            f"{n_latencies} searches of single queries are too few for a 95th percentile; 59 are enough"
+            f"{n_latencies} searches of single queries are too few for a 95th percentile; 59 on each dataset are enough"
         )
     return gaps
 

@@ -25,7 +25,7 @@ _SCHEMA: dict[str, type] = {
     **{"won": int, "tied": int, "lost": int, "effect": float, "queries": int},
     **dict.fromkeys(AXES, float),
     **dict.fromkeys((f"{axis}_{end}" for axis in _TIMED_AXES for end in ("low", "high")), float),
-    "busy": bool,
+    "busy": str,
     **dict.fromkeys(("environment", "status", "record", "source"), str),
     "ours_minus_published": float,
 }
@@ -177,13 +177,12 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def _costs(row: Row) -> dict[str, Any]:
-    """Return the costs with the ends of their intervals; `busy` is True if one was measured on a busy machine."""
-    none = (None, None)
-    ends = {axis: row.intervals.get(axis, none) for axis in _TIMED_AXES}
+    """Return the costs with the ends of their intervals; `busy` names those that were measured on a busy machine."""
+    ends = {axis: row.intervals.get(axis, (None, None)) for axis in _TIMED_AXES}
     intervals = {
         f"{axis}_{end}": value for axis in ends for end, value in zip(("low", "high"), ends[axis], strict=True)
     }
-    return {**{axis: getattr(row, axis) for axis in AXES}, **intervals, "busy": bool(row.busy)}
+    return {**{axis: getattr(row, axis) for axis in AXES}, **intervals, "busy": ", ".join(row.busy)}
 
 
 def _summary(evaluation: EvaluationSummary) -> dict[str, Any]:

@@ -5,16 +5,12 @@ from dataclasses import replace
 from harness import stats
 from harness.leaderboard.model import MEANS, EvaluationSummary, Leaderboard, Row, Scores
 from harness.leaderboard.significance import ColumnTests, score_column
+from harness.metrics import is_coverage
 
 _EQUAL = 1e-12
 """Difference below which two means are equal: they may be sums of the same scores in another order."""
 _Summaries = dict[str, EvaluationSummary]
 """Evaluations of a column, by row label."""
-
-
-def is_coverage(metric: str) -> bool:
-    """Return True for the share of judged documents, which says nothing about quality."""
-    return metric.startswith("judged")
 
 
 def mark(leaderboard: Leaderboard, scores: Scores | None) -> Leaderboard:

@@ -68,7 +68,7 @@ class Row:
     queries_per_s: float | None = None
     docs_per_s: float | None = None
     latency_ms: float | None = None
-    """95th percentile of single-query latency, over all queries that were timed on the common datasets."""
+    """95th percentile of single-query latency over the common datasets, each of which has the same weight."""
     index_mb: float | None = None
     """Size of the largest index among the common datasets."""
     environment: str | None = None

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.errors import ConfigError, UndecidedError
-from harness.leaderboard.marks import is_coverage
 from harness.leaderboard.model import AXES, Difference, Leaderboard, Row
+from harness.metrics import is_coverage
 
 
 @dataclass(frozen=True)

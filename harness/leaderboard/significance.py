@@ -178,7 +178,7 @@ def paired_scores(
         scores: Per-query scores by the path that a record names.
 
     Returns:
-        Scores and weight of each record; None where an evaluation or its scores are missing.
+        Scores and weight of each record; None where an evaluation or its scores are missing, or not finite.
     """
     parts = []
     for evaluation in evaluations:
@@ -188,6 +188,8 @@ def paired_scores(
                 return None
             weight = 1.0 / len(evaluations) / record.dataset.parts
             values = per_query.values[metric]
+            if not len(values) or not np.isfinite(values).all():
+                return None
             parts.append(PairedScores(weight, record.dataset.name, list(per_query.query_ids), values))
     return parts if parts and all(evaluation is not None for evaluation in evaluations) else None
 

@@ -4,7 +4,7 @@
 `external` those of ir_measures.
 """
 
-from harness.metrics.names import NAMES, Metric, override, parse
+from harness.metrics.names import NAMES, Metric, is_coverage, override, parse
 from harness.metrics.scores import check, score
 
-__all__ = ["NAMES", "Metric", "check", "override", "parse", "score"]
+__all__ = ["NAMES", "Metric", "check", "is_coverage", "override", "parse", "score"]

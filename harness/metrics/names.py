@@ -167,3 +167,8 @@ def _unknown(text: str) -> ConfigError:
     hint = f"; did you mean {near[0]}{'@10' if has_cutoff else ''}?" if near else ""
     choices = f"{', '.join(NAMES)}; through ir_measures: {', '.join(external.MEASURES)}"
     return ConfigError(f"unknown metric {text!r}; choices: {choices}{hint}")
+
+
+def is_coverage(metric: str) -> bool:
+    """Return True for the share of judged documents, which says nothing about quality."""
+    return metric.startswith("judged")

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 _MAX_ERR_GRADE = 4
 """Highest grade of the expected reciprocal rank, as in TREC's gdeval and ir_measures."""
 _MAX_EXPONENT = 1000
-"""Highest grade with an exponential gain; the gain of higher ones is no finite number."""
+"""Highest grade with an exponential gain; the gain of higher ones is not a finite number."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _rprec(run: JudgedRun, metric: Metric) -> Array:
 
 
 def _err(run: JudgedRun, metric: Metric) -> Array:
-    """Expected reciprocal rank: a user stops at a document with the probability (2^grade - 1) / 2^4."""
+    """Return the expected reciprocal rank: a user stops at a document with the probability (2^grade - 1) / 2^4."""
     stops = (np.exp2(np.maximum(run.grades[:, : metric.k], 0)) - 1) / 2**_MAX_ERR_GRADE
     continues = np.cumprod(1 - stops, axis=1)
     reaches = np.concatenate([np.ones((len(stops), 1)), continues], axis=1)[:, :-1]
@@ -119,7 +119,7 @@ def _err(run: JudgedRun, metric: Metric) -> Array:
 
 
 def _rbp(run: JudgedRun, metric: Metric) -> Array:
-    """Rank-biased precision: a user goes on to the next document with the probability p."""
+    """Return the rank-biased precision: a user goes on to the next document with the probability p."""
     relevant, p = run.is_relevant(metric), metric.parameter("p")
     return np.asarray((1 - p) * (relevant @ p ** np.arange(relevant.shape[1], dtype=np.float64)))
 

@@ -11,9 +11,7 @@ from harness import versions
 from harness.errors import ConfigError, HarnessError, UndecidedError
 from harness.metrics import Metric, override, parse, score
 from harness.types import PerQuery, Qrels, Record, Run
-
-_DEFAULT_K = 100
-"""Documents retrieved for each query if a command has no `k=`."""
+from harness.types.record import DEFAULT_K
 
 
 class Missing(NamedTuple):
@@ -130,7 +128,7 @@ def _command(record: Record, metric: str) -> str:
     if not record.command:
         return f"harness.evaluate(..., k={k}, metrics=[{metric!r}])"
     words = [word for word in shlex.split(record.command) if not word.startswith(("k=", "metrics="))]
-    words += [f"k={k}"] if {k, record.k} != {_DEFAULT_K} else []
+    words += [f"k={k}"] if {k, record.k} != {DEFAULT_K} else []
     return " ".join(map(_quoted, [*words, override([metric])]))
 
 

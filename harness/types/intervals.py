@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.distributions import t_quantile
+
 LEVEL = 0.95
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""97.5 % quantiles of Student's t distribution with 1 to 10 degrees of freedom."""
-_Z = 1.959964
+_ROUNDING = 1e-9
+_UPPER = 1 - (1 - LEVEL) / 2
+"""Share of the quantile at the upper end of a symmetric interval."""
 
 
 class Interval(NamedTuple):
@@ -23,6 +25,13 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+
+class Quantile(NamedTuple):
+    """A quantile of samples, with its confidence interval."""
+
+    value: float
+    interval: Interval
 
 
 class _Ranks(NamedTuple):
@@ -41,6 +50,38 @@ def quantile_interval(samples: Sequence[float], share: float) -> Interval | None
     return Interval(ordered[ranks.low], ordered[ranks.high])
 
 
+def weighted_quantile(groups: Sequence[Sequence[float]], share: float) -> Quantile | None:
+    """Return the quantile `share` of groups of samples that count equally, whatever their sizes.
+
+    The interval is that of one sample of the effective size: the size whose share of values below the quantile has the
+    variance that this share has in the groups (Woodruff 1952; Korn & Graubard 1998), at most Kish's.
+
+    Args:
+        groups: Samples of each group.
+        share: Share of values below the quantile.
+
+    Returns:
+        The quantile; None if a group is empty or the effective size is too small for an interval.
+    """
+    if not all(groups):
+        return None
+    if len(groups) == 1:
+        interval = quantile_interval(groups[0], share)
+        return Quantile(float(np.percentile(groups[0], 100 * share)), interval) if interval else None
+    values = np.concatenate([np.asarray(group, np.float64) for group in groups])
+    weights = np.repeat([1 / len(group) / len(groups) for group in groups], [len(group) for group in groups])
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    totals = np.cumsum(weights)
+    value = float(np.interp(share, (totals - weights) / (1 - weights[-1]), values))
+    n = _effective_size(groups, value, share)
+    if (ranks := _enclosing_ranks(n, share)) is None:
+        return None
+    low = int(np.searchsorted(totals, ranks.low / n + _ROUNDING, side="right"))
+    high = min(int(np.searchsorted(totals, (ranks.high + 1) / n - _ROUNDING)), len(values) - 1)
+    return Quantile(value, Interval(float(values[low]), float(values[high])))
+
+
 def median_interval(samples: Sequence[float]) -> Interval | None:
     """Return an interval of the median of positive `samples`; None for fewer than two.
 
@@ -53,7 +94,7 @@ def median_interval(samples: Sequence[float]) -> Interval | None:
     if (interval := quantile_interval(samples, 0.5)) is not None:
         return interval
     logs = np.log(samples)
-    half = t_quantile(n - 1) * float(logs.std(ddof=1)) / sqrt(n)
+    half = t_quantile(_UPPER, n - 1) * float(logs.std(ddof=1)) / sqrt(n)
     return Interval(exp(float(logs.mean()) - half), exp(float(logs.mean()) + half))
 
 
@@ -75,7 +116,7 @@ def total_interval(shards: Mapping[str, Sequence[tuple[int, float]]], total: flo
     if not parts or total <= 0 or sum(float(part[:, 1].sum()) for part in parts) < total / 2:
         return None
     variance = sum(_variance(part) for part in parts)
-    half = t_quantile(sum(len(part) - 1 for part in parts)) * sqrt(variance) / total
+    half = t_quantile(_UPPER, sum(len(part) - 1 for part in parts)) * sqrt(variance) / total
     return Interval(total * exp(-half), total * exp(half))
 
 
@@ -87,12 +128,14 @@ def sum_interval(values: Sequence[float], intervals: Sequence[Interval]) -> Inte
     return Interval(sum(values) - below, sum(values) + above)
 
 
-def t_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution with `freedom` degrees of freedom."""
-    if freedom <= len(_T):
-        return _T[freedom - 1]
-    # Cornish-Fisher expansion, Abramowitz and Stegun 26.7.5: correct to 0.003 from eleven degrees of freedom
-    return _Z + (_Z**3 + _Z) / (4 * freedom) + (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / (96 * freedom**2)
+def _effective_size(groups: Sequence[Sequence[float]], value: float, share: float) -> int:
+    """Return the effective size of `groups` that count equally, for their quantile `share`, which is `value`."""
+    sizes = np.array([len(group) for group in groups])
+    below = np.array([np.mean(np.asarray(group) <= value) for group in groups])
+    variance = float((below * (1 - below) / sizes).sum())
+    kish = len(groups) ** 2 / float((1 / sizes).sum())
+    size = len(groups) ** 2 * share * (1 - share) / variance if variance else kish
+    return int(min(size, kish) + _ROUNDING)
 
 
 def _variance(shards: NDArray[np.float64]) -> float:

@@ -162,7 +162,7 @@ class Timing(FrozenModel):
     @property
     def docs_per_s(self) -> float | None:
         """Indexing throughput: documents per second of wall time, encoding included; None if it was not measured."""
-        return self.documents / self.index.wall_s if self._is_index_timed else None
+        return self.documents / self.index.wall_s if self._is_index_timed and self.documents else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -173,9 +173,10 @@ class Timing(FrozenModel):
 
     @computed_field  # type: ignore[prop-decorator]
     @property
-    def queries_per_s(self) -> float:
-        """Search throughput: queries per second in one batch, the median of the repeats."""
-        return self.queries / float(np.median(self._search_walls))
+    def queries_per_s(self) -> float | None:
+        """Search throughput: queries/s in one batch, the median of the repeats; None if it was not measured."""
+        wall_s = float(np.median(self._search_walls)) if self.searches else 0.0
+        return self.queries / wall_s if self.queries and wall_s > 0 else None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -198,9 +199,10 @@ class Timing(FrozenModel):
         None for a figure that rests on one sample, or whose sample is too small.
         """
         percentiles = {f"latency_{name}": quantile_interval(self.latencies_s, p) for name, p in PERCENTILES.items()}
-        index = total_interval(self.index.shards, self.index.wall_s) if self._is_index_timed else None
+        index = total_interval(self.index.shards, self.index.wall_s) if self.docs_per_s is not None else None
+        searches = median_interval(self._search_walls) if self.queries_per_s is not None else None
         return {
-            "queries_per_s": _rates(self.queries, median_interval(self._search_walls)),
+            "queries_per_s": _rates(self.queries, searches),
             "docs_per_s": _rates(self.documents, index),
             **{name: ends and Interval(ends.low * 1e3, ends.high * 1e3) for name, ends in percentiles.items()},
         }
@@ -220,13 +222,17 @@ class Timing(FrozenModel):
             "docs_per_s": load.lost_share([self.index], self.threads),
             "latency_ms": load.delayed_share(self.latency_run_delay_s, sum(self.latencies_s)),
         }
-        kernels = load.describe_slow_kernels(self.references, self.reference_walls)
-        reasons = {name: load.describe_lost(share) or kernels for name, share in lost.items()}
+        reasons = {name: load.describe_lost(share) for name, share in lost.items()}
+        if kernels := load.describe_slow_kernels(self.references, self.reference_walls):
+            is_cached = self.index.cached_s > self.index.wall_s / 2  # the kernels ran later than most of the encoding
+            reasons |= {
+                name: kernels for name in lost if not reasons[name] and not (name == "docs_per_s" and is_cached)
+            }
         return {name: reason for name, reason in reasons.items() if reason}
 
     @property
     def _is_index_timed(self) -> bool:
-        return not self.index.foreign_machine and not self.externally_indexed
+        return not self.index.foreign_machine and not self.externally_indexed and self.index.wall_s > 0
 
     @property
     def _search_walls(self) -> list[float]:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from harness.types import record_v1
 from harness.types.phases import FROZEN, FrozenModel, SparseModel, Timing
 
+DEFAULT_K = 100
+"""Documents returned for each query, unless a command or a call has `k`; `k` in conf/run.yaml is the same."""
+
 # Config keys that the dataset's name already shows, or that change the location of its files and not its content.
 _SHOWN_BY_NAME = {
     *("name", "path", "data_dir", "url", "md5", "corpus", "queries", "qrels"),

@@ -70,7 +70,7 @@ def _means(layout: PageLayout) -> list[str]:
     return [
         f"Means{f' of {_join(metrics)}' if len(metrics_by_coverage) > 1 else ''} cover the datasets that every row "
         f"has, each with the same weight: {coverage}. Costs cover the same: queries/s and docs/s are all queries and "
-        "documents over all seconds, p95 is over all queries that were timed alone, index MB is the largest."
+        "documents over all seconds, p95 counts each dataset alike, index MB is the largest."
         for coverage, metrics in metrics_by_coverage.items()
     ] + ["A dataset in parts is the unweighted mean of its parts. A gap is never counted as 0."]
 

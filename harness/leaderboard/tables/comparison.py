@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 
 from harness.leaderboard.compare import ChangedQuery, Comparison, describe_record
-from harness.leaderboard.marks import is_coverage
 from harness.leaderboard.slices import Slice
 from harness.leaderboard.table import GAP, Table, format_difference, format_score
 from harness.leaderboard.tables.leaderboard import columns_of, evaluation_of, family_notes, judged_notes
+from harness.metrics import is_coverage
 from harness.types import Record
 
 _MAX_DOCUMENTS = 5

@@ -64,6 +64,15 @@ def test_a_metric_that_cannot_be_computed_names_the_evaluation_and_how_to_measur
         results.compare("terms", "terms", metric="ndgc@10")
 
 
+def test_opening_results_by_a_metric_that_cannot_be_computed_names_the_command(data, tmp_path):
+    harness.evaluate({"terms": "bm25"}, data, timing=None, metrics=["ndcg@3"], k=3, results_dir=tmp_path)
+    message = r"no evaluation has ndcg@200 .*terms on pets: its run has 3 documents.*harness.evaluate\(..., k=200, "
+    with pytest.raises(UndecidedError, match=message):
+        harness.open_results(tmp_path, metric="ndcg@200")
+    assert harness.open_results(tmp_path).metric == "ndcg@3", "no metric was asked for"
+    assert len(harness.open_results(tmp_path).leaderboard.rows) == 1
+
+
 def test_rows_that_lack_a_metric_are_named_in_a_warning(data, tmp_path):
     for retriever, k in (("bm25", 5), ("bm25 k1=0.0", 3)):
         harness.evaluate(retriever, data, timing=None, metrics=["ndcg@3"], k=k, results_dir=tmp_path)
@@ -81,7 +90,7 @@ def test_compare_paired_and_recommend_take_labels(two_results):
     assert list(paired["query_id"]) == ["q0", "q1", "q2"]
     assert comparison.difference("pets").delta == pytest.approx(paired["difference"].mean())
     assert two_results.recommend(max_latency_ms=1e6).best.label in two_results.labels
-    with pytest.raises(ConfigError, match="no limit is called 'max_latency'; choices: 'max_latency_ms'"):
+    with pytest.raises(ConfigError, match="no limit is called 'max_latency'; choices: 'min_queries_per_s', "):
         two_results.recommend(max_latency=5)
     with pytest.raises(ConfigError, match="no row is called 'other'; choices: 'terms', 'worse'"):
         two_results.compare("terms", "other")
@@ -106,7 +115,7 @@ def test_plots_have_axes_named_after_their_columns(two_results):
     figure = two_results.plot_pareto(x="latency_p95_ms")
     assert figure.axes[0].get_xlabel() == "latency_p95_ms"
     assert two_results.plot_differences("terms", "worse").axes[0].get_ylabel() == "ndcg@10: worse - terms"
-    with pytest.raises(ConfigError, match="x='speed' is not a numeric column; choices: "):
+    with pytest.raises(ConfigError, match="x='speed' is not a cost; choices: queries_per_s, "):
         two_results.plot_pareto(x="speed")
 
 

@@ -1,5 +1,6 @@
 """Tests of the numbers of timed searches, with made-up durations."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from harness import instrument, machine
 from harness.evaluation import searches
 from harness.evaluation.plan import TimingPlan
 from harness.evaluation.searches import search_all, search_one_by_one
+from harness.types.intervals import quantile_interval
 
 
 class FakeTime:
@@ -57,8 +59,12 @@ PLAN = TimingPlan()
         (300, 0.0001, 300),  # every query once, because they are enough
         (1000, 0.01, 200),  # as many as fit into two seconds
         (1000, 1.0, 100),  # at least a hundred
-        (20, 0.001, 100),  # few queries are repeated
-        (20, 0.05, 40),  # for two seconds
+        (50, 0.001, 299),  # few queries are repeated, as often as p99 needs
+        (100, 0.001, 299),
+        (298, 0.001, 299),
+        (299, 0.001, 299),
+        (150, 0.01, 200),  # or for two seconds
+        (20, 0.05, 40),
         (20, 1.0, 20),  # each at least once
         (0, 1.0, 0),
     ],
@@ -73,6 +79,26 @@ def test_as_many_single_queries_as_fit_into_two_seconds_are_timed(fake, n_querie
     assert len(set(timed)) == min(n_queries, expected), "no query is repeated before every other was searched"
 
 
+def test_no_more_queries_are_repeated_than_the_99th_percentile_needs():
+    n = searches._ENOUGH_SINGLE
+    assert quantile_interval(range(n), 0.99) is not None
+    assert quantile_interval(range(n - 1), 0.99) is None
+
+
+@pytest.mark.parametrize(("latency_queries", "expected"), [(2, 6), (100, 299), (400, 400)])
+def test_a_plan_with_few_single_queries_limits_their_repeats(fake, latency_queries, expected):
+    time = fake(n_queries=2)
+    plan = TimingPlan(latency_queries=latency_queries)
+    assert len(search_one_by_one(time, plan, 0, time.perf_counter).latencies_s) == expected
+
+
+def test_queries_are_repeated_equally_often(fake):
+    time = fake(n_queries=50)
+    search_one_by_one(time, PLAN, 0, time.perf_counter)
+    counts = Counter(time.searched[1:])
+    assert set(counts.values()) == {5, 6}, "299 searches of 50 queries"
+
+
 def test_a_plan_without_single_queries_or_warm_up_searches_none(fake):
     time = fake()
     assert search_one_by_one(time, TimingPlan(latency_queries=0), 0, time.perf_counter).latencies_s == []
@@ -82,11 +108,11 @@ def test_a_plan_without_single_queries_or_warm_up_searches_none(fake):
 
 
 def test_run_delays_of_single_queries_are_added_unless_one_is_unknown(fake, monkeypatch):
-    time = fake(n_queries=4)
+    time = fake(n_queries=12)
     delays = iter(range(100))
     monkeypatch.setattr(machine, "run_delay", lambda: float(next(delays)))
     plan = TimingPlan(latency_queries=4)
-    assert search_one_by_one(time, plan, 0, time.perf_counter).run_delay_s == 4
+    assert search_one_by_one(time, plan, 0, time.perf_counter).run_delay_s == 12
     monkeypatch.setattr(machine, "run_delay", lambda: None)
     assert search_one_by_one(time, plan, 0, time.perf_counter).run_delay_s is None
 

@@ -50,8 +50,8 @@ def test_every_sample_is_recorded():
     timing = measured.timing
     assert retriever.indexed == [2, 4], "a warm-up on two documents, then the corpus once"
     assert len(timing.searches) == 3
-    assert len(timing.latencies_s) == 2
-    warm_up, one_untimed, timed = [2, 1, 1], [1], [1, 1]
+    assert len(timing.latencies_s) == 6, "two queries, three times"
+    warm_up, one_untimed, timed = [2, 1, 1], [1], [1] * 6
     assert [len(ids) for ids, _ in retriever.searched] == [*warm_up, 2, 2, 2, *one_untimed, *timed]
     assert timing.index.counters == {"": Counters(tokens=28)}
     assert timing.index_bytes == 123
@@ -59,7 +59,8 @@ def test_every_sample_is_recorded():
     assert timing.docs_per_s == 4 / timing.index.wall_s
     assert timing.tokens_per_s == 28 / timing.index.wall_s
     assert timing.queries_per_s == 2 / np.median([search.wall_s for search in timing.searches])
-    assert timing.latency_ms == {"p50": None, "p95": None, "p99": None}, "two queries carry no percentile"
+    p50 = pytest.approx(np.median(timing.latencies_s) * 1e3)
+    assert timing.latency_ms == {"p50": p50, "p95": None, "p99": None}, "six searches carry only the median"
     assert len(timing.references) == len(timing.reference_walls) == 2 + len(timing.searches)
     for kernels in timing.references:
         assert set(kernels) == {"dict_loop", "blas_product", "random_gather"}

@@ -1,10 +1,13 @@
 """Tests of building a leaderboard: its rows, columns, means, gaps and notes."""
 
+import json
+
 import pytest
 from support.records import forums, make_record, row
 
 from harness.leaderboard import build, writers
 from harness.leaderboard.compare import compare
+from harness.leaderboard.frame import leaderboards_data, to_json
 from harness.leaderboard.tables.leaderboard import tables
 from harness.types import EncoderInfo
 
@@ -79,6 +82,19 @@ def test_a_failure_after_a_success_shows_the_success():
     leaderboard = build([make_record("a", "x", 0.2), make_record("a", "x", 0, 1, status="failed")])
     assert row(leaderboard, "a").evaluations["x"].value == 0.2
     assert row(leaderboard, "a").failed == frozenset()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_is_left_out_and_named(value):
+    records = [make_record("a", "x", 0.2), make_record("b", "x", 0.3), make_record("a", "x", value, 1)]
+    leaderboard = build(records)
+    assert row(leaderboard, "a").evaluations["x"].value == 0.2
+    caution = "left out: a on x, 2026-01-01: ndcg@10 is not finite"
+    assert leaderboard.cautions == [caution]
+    alone = build(records[1:])
+    assert [row.label for row in alone.rows] == ["b"]
+    assert alone.cautions == [caution]
+    json.loads(to_json(leaderboards_data({"ndcg@10": alone})))
 
 
 def test_a_group_with_changed_content_has_another_column():

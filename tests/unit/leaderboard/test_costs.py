@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from support.records import make_record, make_timing, row
 
+from harness.api import Results
 from harness.errors import UndecidedError
 from harness.leaderboard import build, writers
 from harness.leaderboard.costs import refresh_command
@@ -13,7 +14,7 @@ from harness.leaderboard.frame import leaderboards_data, recommendation_data, to
 from harness.leaderboard.page import html
 from harness.leaderboard.recommend import recommend
 from harness.leaderboard.tables.leaderboard import main_table, recommendation, tables
-from harness.types import Phase
+from harness.types import Phase, Timing
 
 
 def phase(wall_s, **fields):
@@ -67,6 +68,18 @@ def test_a_throughput_over_datasets_has_an_interval_only_if_each_has_one():
     assert "queries_per_s" not in row(build([narrow, timed("a", 0.5, 1.0, dataset="y")]), "a").intervals
 
 
+def test_the_p95_of_several_datasets_does_not_depend_on_how_many_queries_were_timed_on_each():
+    fast, slow = [0.001 + 0.00001 * n for n in range(100)], [0.1 + 0.001 * n for n in range(100)]
+    equal = [timed("a", 0.5, 1.0, latencies_s=fast), timed("a", 0.5, 1.0, dataset="y", latencies_s=slow)]
+    more = [timed("b", 0.5, 1.0, latencies_s=fast * 30), timed("b", 0.5, 1.0, dataset="y", latencies_s=slow)]
+    leaderboard = build([*equal, *more])
+    a, b = row(leaderboard, "a"), row(leaderboard, "b")
+    assert a.latency_ms == pytest.approx(190, abs=1.5), "a tenth of the slow dataset's queries are slower"
+    assert b.latency_ms == pytest.approx(a.latency_ms, abs=1.5)
+    assert b.intervals["latency_ms"] == pytest.approx(a.intervals["latency_ms"], abs=4)
+    assert (a.samples["latency_ms"], b.samples["latency_ms"]) == (200, 3100)
+
+
 def test_tables_and_data_have_the_intervals_and_the_numbers_of_samples():
     leaderboard = build([timed("a", 0.5, *WIDE, latencies_s=[0.001 * n for n in range(1, 101)])])
     text = writers.terminal(tables(leaderboard), 200)
@@ -76,10 +89,10 @@ def test_tables_and_data_have_the_intervals_and_the_numbers_of_samples():
     assert (data["queries_per_s_low"], data["queries_per_s_high"]) == (1000 / 1.15, 1000 / 0.9)
     assert (data["docs_per_s_low"], data["samples"]["docs_per_s"]) == (None, 1)
     assert (data["latency_ms_low"], data["latency_ms_high"]) == pytest.approx((91, 100))
-    assert data["busy"] is False
+    assert data["busy"] == ""
     frame = to_frame({"ndcg@10": leaderboard})
     assert frame["queries_per_s_low"].to_list() == [1000 / 1.15]
-    assert frame["busy"].to_list() == [False]
+    assert frame["busy"].to_list() == [""]
 
 
 # ------------------------------------------------------------------------------------------------------- Pareto front
@@ -172,6 +185,30 @@ def test_cached_time_is_shown_with_its_date_and_the_load_of_the_machine(fields, 
     assert expected in writers.terminal(tables(leaderboard), 300)
 
 
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        ({"queries": 0}, {"queries_per_s"}),
+        ({"searches": []}, {"queries_per_s"}),
+        ({"searches": [phase(0.0)] * 7}, {"queries_per_s"}),
+        ({"documents": 0}, {"docs_per_s"}),
+        ({"index": phase(0.0), "documents": 10}, {"docs_per_s"}),
+        ({"documents": 0, "index": phase(10.0, shards={"": [(4000, 4.9), (4000, 5.0)]})}, {"docs_per_s"}),
+    ],
+)
+def test_a_throughput_that_cannot_be_computed_is_a_gap_of_its_row_alone(fields, missing):
+    odd = make_record("odd", "x", 0.6, timing=make_timing(**fields))
+    leaderboard = build([odd, timed("a", 0.5, *NARROW)])
+    assert row(leaderboard, "odd").gaps.keys() == missing
+    assert all(getattr(row(leaderboard, "odd"), axis) is None for axis in missing)
+    assert row(leaderboard, "a").queries_per_s == pytest.approx(1000 / 1.0025)
+    data = json.loads(to_json(leaderboards_data({"ndcg@10": leaderboard})))["ndcg@10"]["rows"][0]
+    assert [data[axis] for axis in missing] == [None]
+    assert "or no time was measured for" in writers.terminal(tables(leaderboard), 200)
+    restored = Timing.model_validate_json(odd.timing.model_dump_json())
+    assert restored == odd.timing
+
+
 # -------------------------------------------------------------------------------------------------------- busy machine
 
 
@@ -191,10 +228,21 @@ def test_figures_of_a_busy_machine_are_marked_in_every_format():
     assert '"busy":[[1,0,0,0],[0,0,0,0]]' in page
     assert "~500" in html.render_table(leaderboard)
     rows = json.loads(to_json(leaderboards_data({"m": leaderboard})))["m"]["rows"]
-    assert [row["busy"] for row in rows] == [True, False]
+    assert [row["busy"] for row in rows] == ["queries_per_s", ""]
     csv = to_csv(to_frame({"ndcg@10": leaderboard})).splitlines()
     column = csv[0].split(",").index("busy")
-    assert [line.split(",")[column] for line in csv[1:]] == ["1", "0"]
+    assert [line.split(",")[column] for line in csv[1:]] == ["queries_per_s", '""']
+
+
+def test_data_name_every_figure_of_a_busy_machine():
+    timing = make_timing(index=BUSY, searches=[BUSY], latencies_s=[0.1] * 60, latency_run_delay_s=0.1)
+    records = [make_record("a", "x", 0.5, timing=timing), make_record("untimed", "x", 0.4, timing=None)]
+    rows = json.loads(to_json(leaderboards_data({"m": build(records)})))["m"]["rows"]
+    assert [row["busy"] for row in rows] == ["queries_per_s, docs_per_s", ""]
+    assert rows[0]["busy_reasons"].keys() == {"queries_per_s", "docs_per_s"}
+    assert to_frame({"ndcg@10": build(records)})["busy"].to_list() == ["queries_per_s, docs_per_s", None]
+    frame = Results(records, {}).to_pandas()
+    assert frame["busy"].fillna("untimed").tolist() == ["queries_per_s, docs_per_s", "untimed"]
 
 
 def test_the_command_that_measures_again_has_no_resume_setting():

@@ -349,3 +349,16 @@ def test_the_minimum_detectable_effect_uses_the_median_standard_error():
     ]
     middle = np.std(rows[1] - best, ddof=1) / 200**0.5
     assert built(*evaluations).detectable == {"x": pytest.approx(stats.minimum_detectable_effect(middle))}
+
+
+@pytest.mark.parametrize("values", [[], [float("nan")] * 60])
+def test_rows_without_queries_or_with_scores_that_are_not_finite_are_untested(values):
+    odd, odd_scores = scored(make_record("odd", "x", 0), values or [0.5])
+    odd_scores[odd.files.per_query] = PerQuery([f"q{n}" for n in range(len(values))], {"ndcg@10": np.array(values)})
+    odd = odd.model_copy(update={"metrics": {"ndcg@10": 0.1}})
+    rows = [scored(make_record(name, "x", 0), mean + noise(0)) for name, mean in (("best", 0.7), ("worse", 0.2))]
+    leaderboard = built((odd, odd_scores), *rows)
+    assert leaderboard.untested == {"x": ["odd"]}
+    assert leaderboard.tests == 1
+    assert row(leaderboard, "worse").evaluations["x"].tied_with_best is False
+    assert built((odd, odd_scores)).rows[0].evaluations["x"].interval is None

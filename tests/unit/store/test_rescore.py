@@ -1,14 +1,18 @@
 """Tests of metrics that were not requested when measuring: computed from stored runs, or an error with the command."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from support.command_line import harness
 
+from harness.api import evaluate as evaluate_call
 from harness.cli import record_options
+from harness.config.conf import CONF
 from harness.errors import StoreError
 from harness.evaluation.evaluate import Settings, evaluate
 from harness.evaluation.timing import TimingPlan
@@ -16,6 +20,7 @@ from harness.metrics import parse, score
 from harness.store import Store
 from harness.store.rescore import describe
 from harness.types import Corpus, Dataset, Qrels, Queries, Run
+from harness.types.record import DEFAULT_K
 
 PLAN = TimingPlan(warmup_documents=2, repeats=1, latency_queries=1)
 NAMES = ("ndcg@3", "map@10(rel=2)", "P@5", "bpref", "recip_rank", "judged@7")
@@ -224,3 +229,9 @@ def test_a_metric_of_a_dataset_keeps_its_name_and_an_unknown_one_is_refused(monk
     assert record_options.canonical("p-MRR", [extra]) == "p-MRR"
     assert harness(monkeypatch, "report", "--metric", "ndgc@10") == 2
     assert "did you mean ndcg@10?" in capsys.readouterr().err
+
+
+def test_the_default_depth_is_that_of_the_command_line():
+    config = yaml.safe_load((CONF / "run.yaml").read_text(encoding="utf-8"))
+    assert config["k"] == DEFAULT_K
+    assert inspect.signature(evaluate_call).parameters["k"].default == DEFAULT_K

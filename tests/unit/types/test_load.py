@@ -74,3 +74,16 @@ def test_a_timing_names_the_figures_that_were_measured_on_a_busy_machine():
     assert alone.busy == {"latency_ms": reason}
     spread = make_timing(references=kernels(0.123, 0.010))
     assert set(spread.busy) == {"queries_per_s", "docs_per_s", "latency_ms"}
+
+
+@pytest.mark.parametrize(("cached_s", "is_marked"), [(0.0, True), (5.0, True), (5.1, False), (10.0, False)])
+def test_the_kernels_say_nothing_about_a_throughput_that_is_mostly_cached_time(cached_s, is_marked):
+    index = work(10.0, 10.0, 0.0).model_copy(update={"cached_s": cached_s})
+    marks = make_timing(index=index, references=kernels(0.123, 0.010)).busy
+    assert set(marks) == {"queries_per_s", "latency_ms"} | ({"docs_per_s"} if is_marked else set())
+
+
+def test_cached_time_of_a_busy_machine_is_marked():
+    index = work(10.0, 5.0, 5.0).model_copy(update={"cached_s": 10.0})
+    marks = make_timing(index=index, references=kernels(0.123, 0.010)).busy
+    assert marks["docs_per_s"] == "other processes took 50% of the time"
