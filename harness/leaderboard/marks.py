@@ -63,6 +63,8 @@ def _marked(leaderboard: Leaderboard, name: str, scores: Scores | None) -> _Summ
 
 def _with_intervals(leaderboard: Leaderboard, name: str, summaries: _Summaries, scores: Scores) -> _Summaries:
     """Return the evaluations with their intervals and the shares of resamples in which each is the best."""
+    if not scores:
+        return summaries
     datasets = leaderboard.common if name == MEANS else [name]
     evaluations = {row.label: row.evaluations for row in leaderboard.rows}
     column = score_column(evaluations, datasets, leaderboard.metric, scores)
