@@ -150,7 +150,7 @@ def _prepare(strata: Strata, datasets: Sequence[int], draws: int) -> _TestedColu
         slope += weight**2 / len(values) * values.mean(axis=0)
         differs |= np.array([(values != values[:, [row]]).any(axis=0) for row in range(n_rows)])
     scale = np.sqrt(np.maximum(squared, 0.0)) * differs
-    means = np.asarray(sum(weight * values.mean(axis=0) for weight, values in strata))
+    means = stats.mean(strata)
     n_queries = sum(len(values) for _, values in strata)
     sums = stats.flipped_means(strata, datasets, draws)
     largest = max(1.0, *(float(np.ptp(values)) for _, values in strata))
@@ -247,7 +247,7 @@ def compare_many(columns: Sequence[Strata], alpha: float = ALPHA) -> list[Pairwi
     tests = [_student(strata) for strata in columns]
     upper = [np.triu_indices(len(p), 1) for _, _, p, _ in tests]
     p = np.concatenate([p[indices] for (_, _, p, _), indices in zip(tests, upper, strict=True)])
-    adjusted = np.minimum(stats.holm_array(p), 1.0)
+    adjusted = stats.holm(p)
     begin, results = 0, []
     for (means, errors, p_values, degrees), indices in zip(tests, upper, strict=True):
         part = adjusted[begin : (begin := begin + len(indices[0]))]
@@ -261,7 +261,7 @@ def compare_many(columns: Sequence[Strata], alpha: float = ALPHA) -> list[Pairwi
 
 def _student(strata: Strata) -> tuple[Array, Array, Array, int]:
     """Return means, standard errors and p-values of all differences, and the degrees of freedom."""
-    means = np.asarray(sum(weight * values.mean(axis=0) for weight, values in strata))
+    means = stats.mean(strata)
     variances = np.zeros((len(means), len(means)))
     degrees = min(len(values) for _, values in strata) - 1
     if degrees < 1:  # the spread of a single query is unknown

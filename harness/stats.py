@@ -1,4 +1,4 @@
-"""Statistics of per-query scores: confidence intervals, paired tests, Holm's correction, minimum detectable effects.
+"""Statistics of per-query scores: confidence intervals, random signs, Holm's correction, minimum detectable effects.
 
 A mean is a sum over strata (the parts of a dataset, the datasets of an average), each a weight and a matrix
 [queries, columns] of per-query values: `sum(weight * values.mean(axis=0))`.
@@ -26,8 +26,6 @@ DRAWS = 10_000
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
-EXACT = 16
-"""Largest number of differing queries for an exact test over all 2 ** 16 sign assignments."""
 DIGITS = 12
 """Decimals of all results: processors sum in different orders, and the same records must give the same bytes on all."""
 _CONVERTED_SIZE = 64_000
@@ -47,8 +45,8 @@ class WinCounts(NamedTuple):
 
 
 def mean(strata: Strata) -> Array:
-    """Return the stratified mean of each column [columns]."""
-    return np.asarray(np.round(sum(weight * values.mean(axis=0) for weight, values in strata), DIGITS))
+    """Return the stratified mean of each column, not rounded [columns]."""
+    return np.asarray(sum(weight * values.mean(axis=0) for weight, values in strata))
 
 
 class Resampled(NamedTuple):
@@ -68,7 +66,7 @@ def resample(strata: Strata, draws: int = DRAWS, level: float = LEVEL) -> Resamp
     and one more value, the lowest possible score for the lower end and the highest possible for the upper end, with
     weights drawn uniformly from those that sum to 1. They hold for few queries and for scores near 0 or 1, where
     intervals from the scores alone are too narrow; for scores of 0 and 1 they are the exact ones of Clopper & Pearson
-    (1934). Scores are between 0 and 1; if a stratum has others, its lowest and its highest are the bounds.
+    (1934). Scores are between 0 and 1; if a stratum has scores beyond, its lowest and its highest are the bounds.
 
     Args:
         strata: Weights and per-query scores [queries, columns].
@@ -131,41 +129,8 @@ def _quantiles(means: Array, share: float) -> Array:
         return np.round(np.concatenate(list(parts)), DIGITS)
 
 
-def p_values(differences: Strata, draws: int = DRAWS, side: str = "two") -> Array:
-    """Return p-values of the paired randomisation test of mean zero (Fisher 1935; Smucker, Allan, Carterette 2007).
-
-    With at most 16 queries whose difference is not zero, p is the exact share of all sign assignments that are as
-    extreme as the observed one; otherwise `(b + 1) / (draws + 1)` of a random sample.
-
-    Args:
-        differences: Weights and per-query differences [queries, columns].
-        draws: Number of random sign assignments.
-        side: `two`, `greater` or `less`.
-
-    Returns:
-        p-values [columns].
-    """
-    observed = mean(differences)
-    differing = np.asarray(sum(np.count_nonzero(values, axis=0) for _, values in differences))
-    p = np.ones(len(observed))
-    few = np.flatnonzero((differing <= EXACT) & (differing > 0))
-    for column in few:
-        weighted = np.concatenate([w * values[:, column] / len(values) for w, values in differences])
-        p[column] = np.mean(_is_extreme(_sums_of_all_signs(weighted[weighted != 0])[None], observed[[column]], side))
-    many = np.flatnonzero(differing > EXACT)
-    if len(many):
-        sums = _sums([(w, values[:, many]) for w, values in differences], draws)
-        p[many] = (np.count_nonzero(_is_extreme(sums, observed[many], side), axis=1) + 1) / (draws + 1)
-    return p
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Return Holm-adjusted p-values, which control the family-wise error rate (Holm 1979)."""
-    return [float(value) for value in holm_array(np.asarray(p, np.float64))]
-
-
-def holm_array(p: Array) -> Array:
-    """Return Holm-adjusted p-values [comparisons]."""
+def holm(p: Array) -> Array:
+    """Return Holm-adjusted p-values [comparisons], which control the family-wise error rate (Holm 1979)."""
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
@@ -213,23 +178,18 @@ def flipped_means(strata: Strata, seeds: Sequence[int], draws: int = DRAWS) -> A
         seeds: A number for each stratum; equal numbers and equal numbers of queries give equal signs.
         draws: Number of random sign assignments.
     """
-    return _sums(strata, draws, seeds)
-
-
-def _sums(strata: Strata, draws: int, seeds: Sequence[int] | None = None) -> Array:
-    """Return the stratified mean under each draw of signs [columns, draws]."""
     totals: Array = np.empty((strata[0][1].shape[1], draws))
     with single_threaded():
         _add_sums(strata, seeds, draws, totals)
     return totals
 
 
-def _add_sums(strata: Strata, seeds: Sequence[int] | None, draws: int, totals: Array) -> None:
+def _add_sums(strata: Strata, seeds: Sequence[int], draws: int, totals: Array) -> None:
     for stratum, (weight, values) in enumerate(strata):
         begin, scaled = 0, np.ascontiguousarray(values.T) * (weight / len(values))
         rows = max(1, _CONVERTED_SIZE // len(values))
         buffer: Array = np.empty((rows, len(values)))
-        for block in blocks("signs", draws, len(values), stratum if seeds is None else seeds[stratum]):
+        for block in blocks("signs", draws, len(values), seeds[stratum]):
             for first in range(0, len(block), rows):
                 part = block[first : first + rows]
                 end, weights = begin + len(part), buffer[: len(part)]
@@ -239,22 +199,3 @@ def _add_sums(strata: Strata, seeds: Sequence[int] | None, draws: int, totals: A
                 else:
                     np.matmul(scaled, weights.T, out=totals[:, begin:end])
                 begin = end
-
-
-def _sums_of_all_signs(values: Array) -> Array:
-    """Return the sums under every assignment of signs [2 ** len(values)]."""
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
-
-
-def _is_extreme(sums: Array, observed: Array, side: str) -> NDArray[np.bool_]:
-    """Mark the sums [columns, draws] that are at least as extreme as the observed; equal up to rounding counts."""
-    observed = observed[:, None]
-    slack = 1e-12 + 1e-9 * np.abs(observed)
-    if side == "greater":
-        return np.asarray(sums >= observed - slack)
-    if side == "less":
-        return np.asarray(sums <= observed + slack)
-    return np.asarray(np.abs(sums) >= np.abs(observed) - slack)

@@ -2,7 +2,7 @@
 
 `accept` stores a sample of the ranked ids, those with the smallest hashes. Two sets of ids have the same ids in such
 samples (Broder 1997), so that the share of the ids in common can be estimated in both directions. It is small in both
-only where the ids are others: worse rankings of the same corpus still rank its documents.
+only where the ids differ: worse rankings of the same corpus still rank its documents.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """Compare two sets of records query by query: `compare(a, b, "ndcg@10", scores, tables)`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -106,22 +106,29 @@ def compare(
         name: (rows[names[0]].evaluations[name], rows[names[1]].evaluations[name]) for name in leaderboard.common
     }
     unpaired = [name for name, (_, b_side) in evaluations.items() if b_side.versus is None]
-    changed = [
-        query
-        for name, (a_side, b_side) in evaluations.items()
-        if name not in unpaired
-        for query in _changed_queries(name, a_side, b_side, metric, scores, tables)
-    ]
-    changed.sort(key=lambda query: (-abs(query.b - query.a), query.dataset, query.query_id))
+    paired = {name: pair for name, pair in evaluations.items() if name not in unpaired}
     return Comparison(
         *names,
         leaderboard,
-        changed[:_MAX_CHANGED],
+        _most_changed(paired, metric, scores, tables),
         compute_slices(leaderboard, scores, tables),
         config_difference(sides[0][0].retriever.config, sides[1][0].retriever.config),
         (sides[0], sides[1]),
         unpaired,
     )
+
+
+def _most_changed(
+    paired: Mapping[str, tuple[EvaluationSummary, EvaluationSummary]], metric: str, scores: Scores, tables: Tables
+) -> list[ChangedQuery]:
+    """Return the queries with the largest differences, over all datasets."""
+    changed = [
+        query
+        for name, (a_side, b_side) in paired.items()
+        for query in _changed_queries(name, a_side, b_side, metric, scores, tables)
+    ]
+    changed.sort(key=lambda query: (-abs(query.b - query.a), query.dataset, query.query_id))
+    return changed[:_MAX_CHANGED]
 
 
 def newest_records(records: Sequence[Record]) -> list[Record]:

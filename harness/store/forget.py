@@ -30,10 +30,10 @@ def forget(store: Store, records: Iterable[Record]) -> list[Path]:
     moved = []
     for record in records:
         files = record.files
-        own_files = [path for path in (files.record, files.run, files.per_query, files.rankings) if path]
-        for path in own_files:  # the record first: no record may name missing files
+        paths = [path for path in (files.record, files.run, files.per_query, files.rankings) if path]
+        for path in paths:  # the record first: no record may name missing files
             _move(inside(store.root, path), store.root / FOLDER / path)
-        moved.append(store.root / FOLDER / own_files[0])
+        moved.append(store.root / FOLDER / paths[0])
     return moved
 
 

@@ -11,6 +11,7 @@ import json
 import numpy as np
 import pytest
 from support import ROOT
+from support.randomisation import p_values
 
 from harness import stats
 from harness.simultaneous import compare_all
@@ -77,8 +78,8 @@ def holm_p_values(board):
     for strata in columns_of(board)[0]:
         best = best_row(strata)
         differences = [(weight, np.delete(scores - scores[:, [best]], best, axis=1)) for weight, scores in strata]
-        p += stats.p_values(differences, DRAWS).tolist()
-    return np.array(stats.holm(p))
+        p += p_values(differences, DRAWS).tolist()
+    return stats.holm(np.array(p))
 
 
 def report(capsys, measuring, **figures):

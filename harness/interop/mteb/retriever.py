@@ -211,8 +211,7 @@ class MtebRetriever(Component):
             )
 
     def _search(self, queries: Queries, k: int, candidates: Mapping[str, Sequence[str]] | None = None) -> Run:
-        # mteb's late-interaction models forget the corpus after one search, and `index` only gives it to them
-        if getattr(self._searcher, "task_corpus", self._corpus) is None:
+        if getattr(self._searcher, "task_corpus", self._corpus) is None:  # late interaction forgets it after a search
             self._index(self._corpus)
         with quiet():
             hits = self._searcher.search(
