@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.leaderboard.compare import Comparison
 from harness.leaderboard.costs import add_costs
-from harness.leaderboard.model import AXES, EvaluationSummary, Leaderboard, Row
+from harness.leaderboard.model import AXES, MEANS, EvaluationSummary, Leaderboard, Row
 from harness.leaderboard.published import PublishedRow
 from harness.leaderboard.recommend import Recommendation
 from harness.stats import ALPHA
@@ -20,7 +20,7 @@ _TIMED_AXES = [axis for axis in AXES if axis != "index_mb"]
 _SCHEMA: dict[str, type] = {
     **dict.fromkeys(("retriever", "family", "dataset", "split", "metric"), str),
     **dict.fromkeys(("value", "low", "high"), float),
-    **{"best": bool, "best_share": float, "tied_with_best": bool, "baseline": str},
+    **{"best": bool, "best_share": float, "tied_with_best": bool, "comparisons": int, "baseline": str},
     **dict.fromkeys(("delta", "delta_low", "delta_high", "p"), float),
     **{"won": int, "tied": int, "lost": int, "effect": float, "queries": int},
     **dict.fromkeys(AXES, float),
@@ -114,20 +114,21 @@ def _frame_rows(leaderboard: Leaderboard) -> Iterator[dict[str, Any]]:
         names = {"retriever": row.label, "family": row.family, "metric": leaderboard.metric}
         for dataset in leaderboard.datasets:
             if (evaluation := row.evaluations.get(dataset)) is not None:
-                yield {**names, "dataset": dataset, **_scores(leaderboard, evaluation), **_source(evaluation)}
+                yield {**names, "dataset": dataset, **_scores(leaderboard, dataset, evaluation), **_source(evaluation)}
             elif dataset in row.failed:
                 yield {**names, "dataset": dataset, "status": "failed"}
         if row.overall is not None and len(leaderboard.datasets) > 1:
             costs = _costs(row)
-            scores = _scores(leaderboard, row.overall)
+            scores = _scores(leaderboard, MEANS, row.overall)
             yield {**names, **scores, **costs, "environment": row.environment, "status": "mean"}
 
 
-def _scores(leaderboard: Leaderboard, evaluation: EvaluationSummary) -> dict[str, Any]:
+def _scores(leaderboard: Leaderboard, dataset: str, evaluation: EvaluationSummary) -> dict[str, Any]:
     low, high = evaluation.interval or (None, None)
     queries = sum(record.dataset.queries or 0 for record in evaluation.records)
     marks = {name: getattr(evaluation, name) for name in ("best", "best_share", "tied_with_best")}
     scores = {"value": evaluation.value, "low": low, "high": high, **marks, "queries": queries}
+    scores["comparisons"] = leaderboard.comparisons(dataset)
     if evaluation.versus is None:
         return scores
     versus = asdict(evaluation.versus)

@@ -158,6 +158,14 @@ class Leaderboard:
         families = (self.means_family if dataset == MEANS else None, self.family)
         return next((family.columns[dataset] for family in families if family and dataset in family.columns), None)
 
+    def comparisons(self, dataset: str = MEANS) -> int | None:
+        """Return the number of comparisons that those of a column are adjusted over; None if it was not tested."""
+        if self.column_tests(dataset) is None:
+            return None
+        is_own_family = dataset == MEANS and len(self.common) > 1 and self.means_family is not None
+        family = self.means_family if is_own_family else self.family
+        return family.size if family else None
+
     @property
     def tests(self) -> int:
         """Number of comparisons that are adjusted together."""

@@ -11,6 +11,7 @@ from harness import stats
 from harness.errors import ConfigError, UndecidedError
 from harness.leaderboard import build, writers
 from harness.leaderboard.compare import compare
+from harness.leaderboard.frame import to_frame
 from harness.leaderboard.recommend import recommend
 from harness.leaderboard.tables.leaderboard import tables
 from harness.simultaneous import compare_all
@@ -84,6 +85,8 @@ def test_hiding_rows_and_datasets_changes_no_difference(evaluations):
         assert marks[0] == marks[1]
     assert str(filtered.means_family) == "1 comparison: all pairs of 2 rows on the mean over datasets"
     assert filtered.difference("best", "r3").p == filtered.means_family.columns[""].difference("best", "r3").p
+    frame = to_frame({"ndcg@10": filtered})
+    assert set(zip(frame["dataset"], frame["comparisons"], strict=True)) == {("x", 40), ("y", 40), (None, 1)}
     assert str(filtered.means_family) in writers.terminal(tables(filtered))
 
 
