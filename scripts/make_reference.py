@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "scripts"):
@@ -37,8 +38,12 @@ def pages() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the help of every command."""
-    os.environ["COLUMNS"] = "100"
+    """Return the help of every command, 100 columns wide."""
+    with mock.patch.dict(os.environ, {"COLUMNS": "100"}):  # the width that argparse reads
+        return _command_line()
+
+
+def _command_line() -> str:
     from harness.cli.read import parser
 
     top = parser()

@@ -1,5 +1,6 @@
 """Tests of the documentation: its commands and Python run, its links lead somewhere, the reference is complete."""
 
+import os
 import re
 import shlex
 import tomllib
@@ -35,6 +36,10 @@ EXPERIMENTS = {"quickstart": "quickstart", "mteb": "mteb", "finetuned": "finetun
 @pytest.fixture(scope="module")
 def reference():
     return make_reference.pages()
+
+
+def test_the_reference_pages_leave_the_width_of_the_terminal(reference):
+    assert os.environ["COLUMNS"] == "120"
 
 
 def python_blocks(page: str) -> list[str]:
